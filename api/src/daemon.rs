@@ -1,0 +1,53 @@
+//! What the daemon says of itself.
+
+use serde::{Deserialize, Serialize};
+
+/// `hawser version`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct Version {
+    pub version: String,
+    pub api_version: String,
+    pub os: String,
+    pub arch: String,
+    pub kernel_version: String,
+}
+
+/// `hawser info`, and how clients find the directories of a relocated daemon.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct Info {
+    pub name: String,
+    pub server_version: String,
+    pub kernel_version: String,
+    pub operating_system: String,
+    /// `--state-dir`.
+    pub state_dir: String,
+    /// `--run-dir`.
+    pub run_dir: String,
+    /// `--plugin-dir`: directory of the volume-plugin sockets.
+    pub plugin_dir: String,
+    /// Where the launcher finds CNI plugins.
+    pub cni_bin_dir: String,
+    /// Storage driver in use, such as `overlay2`.
+    pub driver: String,
+    /// Rows of `info` about the storage driver, in order.
+    pub driver_status: Vec<(String, String)>,
+    pub networks: u64,
+    pub endpoints: u64,
+    pub volumes: u64,
+    pub images: u64,
+    /// Which data path was chosen and why, one line each.
+    pub data_path: Vec<String>,
+    pub cgroup_version: String,
+    pub warnings: Vec<String>,
+}
+
+/// What a prune removed.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct Pruned {
+    pub deleted: Vec<String>,
+    /// Bytes.
+    pub space_reclaimed: u64,
+}

@@ -1,0 +1,62 @@
+//! Where things are unless told otherwise, and the routes of the daemon's socket.
+
+/// Durable state: `meta.redb`, `overlay2/`, `volumes/`, `containers/`.
+pub const STATE_DIR: &str = "/var/lib/hawser";
+/// Boot-scoped state: the sockets, endpoints, leases.
+pub const RUN_DIR: &str = "/run/hawser";
+pub const CONFIG_FILE: &str = "/etc/hawser/hawserd.toml";
+/// Directory of Docker volume-plugin sockets; ours is `hawser.sock` in it.
+pub const VOLUME_PLUGIN_DIR: &str = "/run/docker/plugins";
+/// Where CNI plugins are installed and looked for.
+pub const CNI_BIN_DIR: &str = "/opt/cni/bin";
+/// The daemon's socket below [`RUN_DIR`].
+pub const SOCKET_NAME: &str = "hawserd.sock";
+/// Names the daemon's socket for clients: `unix:///run/hawser/hawserd.sock`.
+pub const HOST_ENV: &str = "HAWSER_HOST";
+
+/// Prefix of every route of this version of the protocol.
+pub const API: &str = "/v1";
+
+/// `GET`, plain text `OK`.
+pub const PING: &str = "/v1/_ping";
+/// `GET` [`crate::daemon::Version`].
+pub const VERSION: &str = "/v1/version";
+/// `GET` [`crate::daemon::Info`].
+pub const INFO: &str = "/v1/info";
+/// `GET`, Prometheus text format.
+pub const METRICS: &str = "/metrics";
+
+/// `GET` list of [`crate::net::Network`]. `GET|DELETE /v1/networks/{name-or-id}`.
+pub const NETWORKS: &str = "/v1/networks";
+/// `POST` [`crate::net::NetworkCreate`] → [`crate::net::NetworkCreated`].
+pub const NETWORKS_CREATE: &str = "/v1/networks/create";
+/// `POST` → [`crate::daemon::Pruned`].
+pub const NETWORKS_PRUNE: &str = "/v1/networks/prune";
+/// `POST` [`crate::net::AttachRequest`] → [`crate::net::Attachment`].
+/// `GET ?container=ID` list of [`crate::net::Attachment`].
+/// `GET|DELETE /v1/endpoints/{container}/{ifname}`; the `GET` checks the kernel's state.
+pub const ENDPOINTS: &str = "/v1/endpoints";
+
+/// `GET` list of [`crate::storage::Volume`]. `GET|DELETE /v1/volumes/{name}`.
+pub const VOLUMES: &str = "/v1/volumes";
+/// `POST` [`crate::storage::VolumeCreate`] → [`crate::storage::Volume`].
+pub const VOLUMES_CREATE: &str = "/v1/volumes/create";
+/// `POST` [`crate::storage::VolumePrune`] → [`crate::daemon::Pruned`].
+pub const VOLUMES_PRUNE: &str = "/v1/volumes/prune";
+/// `POST /v1/volumes/{name}/populate` [`crate::storage::VolumePopulate`]: copy-up of image data.
+pub const VOLUME_POPULATE: &str = "populate";
+/// `POST|DELETE /v1/volumes/{name}/users/{container}`: a container refers to the volume, mounted
+/// or not.
+pub const VOLUME_USERS: &str = "users";
+
+/// `POST ?parent=CHAIN&diff_id=DIGEST`, body a tar stream (plain, gzip or zstd)
+/// → [`crate::storage::Layer`]. `GET` list of [`crate::storage::Layer`].
+pub const LAYERS: &str = "/v1/layers";
+/// `GET` list of [`crate::storage::Image`]. `POST` [`crate::storage::ImageCreate`]
+/// → [`crate::storage::Image`]. `GET|DELETE /v1/images/{reference}` (slashes escaped as `%2F`);
+/// `DELETE ?force=true` → list of lines such as `Untagged: x:latest`.
+pub const IMAGES: &str = "/v1/images";
+/// `POST` [`crate::storage::RootfsCreate`] → [`crate::storage::Rootfs`].
+/// `GET|DELETE /v1/rootfs/{container}`, `POST /v1/rootfs/{container}/mount`
+/// → [`crate::storage::RootfsMount`], `POST /v1/rootfs/{container}/unmount`.
+pub const ROOTFS: &str = "/v1/rootfs";

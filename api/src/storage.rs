@@ -1,0 +1,126 @@
+//! Volumes (Docker Engine API objects); layers, images and root filesystems (our own).
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::id::{Digest, VolumeName};
+
+/// A volume as `hawser volume inspect` prints it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct Volume {
+    /// RFC 3339, seconds.
+    pub created_at: String,
+    pub driver: String,
+    pub labels: BTreeMap<String, String>,
+    pub mountpoint: String,
+    pub name: VolumeName,
+    pub options: BTreeMap<String, String>,
+    pub scope: String,
+    /// Who refers to the volume: container ids, and mount ids of plugin clients.
+    #[serde(default)]
+    pub holders: Vec<String>,
+    /// Made by `-v /path` without a name.
+    #[serde(default)]
+    pub anonymous: bool,
+}
+
+/// Body of `POST /volumes/create`. An existing volume with the same driver is returned as it is.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct VolumeCreate {
+    /// Checked by the daemon; empty lets it choose 64 hexadecimal digits (an anonymous volume).
+    pub name: String,
+    /// `local` when empty.
+    pub driver: String,
+    pub driver_opts: BTreeMap<String, String>,
+    pub labels: BTreeMap<String, String>,
+}
+
+/// Body of `POST /volumes/{name}/populate`: copy what the root filesystem holds at `path` into
+/// the volume, once, if the volume is still as created.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VolumePopulate {
+    /// Container whose root filesystem is the source.
+    pub container: String,
+    /// Absolute path inside that root filesystem; symbolic links are resolved inside it.
+    pub path: String,
+}
+
+/// Body of `POST /volumes/prune`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct VolumePrune {
+    /// Anonymous volumes only.
+    pub anonymous: bool,
+    /// `KEY` or `KEY=VALUE`; a volume must have each.
+    pub labels: Vec<String>,
+}
+
+/// A committed read-only layer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Layer {
+    /// SHA-256 of the parent's chain id, a space, and the diff id (OCI image spec, "Layer ChainID").
+    pub chain_id: Digest,
+    /// SHA-256 of the uncompressed tar stream.
+    pub diff_id: Digest,
+    pub parent: Option<Digest>,
+    /// Bytes of file content.
+    pub size: u64,
+}
+
+/// An image: a configuration and the chain of layers it names.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Image {
+    /// SHA-256 of `config`.
+    pub id: Digest,
+    /// `repository:tag` references.
+    pub tags: Vec<String>,
+    /// The OCI or Docker image configuration, byte for byte.
+    pub config: String,
+    /// Top of the layer chain; absent for an image without layers.
+    pub chain_id: Option<Digest>,
+    /// Bytes of all layers.
+    pub size: u64,
+    /// RFC 3339: when it came here.
+    pub added: String,
+}
+
+/// Body of `POST /images`: register an image whose layers are all committed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImageCreate {
+    /// The image configuration, byte for byte; `rootfs.diff_ids` names the layers.
+    pub config: String,
+    /// References to move to this image.
+    #[serde(default)]
+    pub tags: Vec<String>,
+}
+
+/// Body of `POST /rootfs`: a writable layer over an image's chain.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RootfsCreate {
+    pub container: String,
+    /// Image id.
+    pub image: Digest,
+    /// Throw-away: the overlay is mounted `volatile` and is not synced.
+    #[serde(default)]
+    pub ephemeral: bool,
+}
+
+/// A container's writable layer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rootfs {
+    pub container: String,
+    pub image: Digest,
+    pub chain_id: Option<Digest>,
+    pub driver: String,
+    /// Rows of `inspect`'s `GraphDriver.Data`, such as `UpperDir`.
+    pub data: BTreeMap<String, String>,
+}
+
+/// Reply of `POST /rootfs/{container}/mount`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RootfsMount {
+    pub path: String,
+}

@@ -1,0 +1,10 @@
+//! The one crate with unsafe code: namespaces, mounts, loop devices, probes.
+//!
+//! Everything here is synchronous and without policy; nothing is logged.
+
+pub mod mount;
+pub mod netns;
+pub mod process;
+pub mod signal;
+pub mod signalfd;
+pub mod sysctl;

@@ -1,0 +1,91 @@
+//! Signals to processes that a recycled pid cannot impersonate, and the signal mask of programs
+//! that run others.
+
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsRawFd, BorrowedFd};
+use std::ptr;
+
+/// Sends a signal, real-time ones included, to the process of a pidfd.
+///
+/// # Errors
+/// `ESRCH` when the process is gone, `EINVAL` for an unknown number.
+pub fn send(pidfd: BorrowedFd<'_>, signal: i32) -> io::Result<()> {
+    // SAFETY: pidfd_send_signal(2) reads no memory when the siginfo pointer is null; the descriptor
+    // is borrowed, hence open.
+    let outcome = unsafe {
+        libc::syscall(
+            libc::SYS_pidfd_send_signal,
+            pidfd.as_raw_fd(),
+            signal,
+            ptr::null::<libc::siginfo_t>(),
+            0,
+        )
+    };
+    if outcome == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
+/// Empties this thread's signal mask. A mask is inherited through exec, also by `std::process`, and
+/// a program that is started with SIGTERM blocked cannot be asked to end.
+///
+/// # Errors
+/// As pthread_sigmask(3).
+pub fn unblock_all() -> io::Result<()> {
+    let mut none = MaybeUninit::uninit();
+    // SAFETY: sigemptyset initialises the set it is given, which pthread_sigmask only reads; a null
+    // pointer means that the old mask is not wanted.
+    let error = unsafe {
+        libc::sigemptyset(none.as_mut_ptr());
+        libc::pthread_sigmask(libc::SIG_SETMASK, none.as_ptr(), ptr::null_mut())
+    };
+    if error == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::from_raw_os_error(error))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsFd;
+
+    use rustix::process::{PidfdFlags, getpid, pidfd_open};
+
+    use super::*;
+
+    #[test]
+    fn a_bad_number_is_an_error() {
+        let me = pidfd_open(getpid(), PidfdFlags::empty()).unwrap();
+        send(me.as_fd(), 0).unwrap();
+        assert_eq!(
+            send(me.as_fd(), 1000).unwrap_err().raw_os_error(),
+            Some(libc::EINVAL)
+        );
+    }
+
+    #[test]
+    fn an_empty_mask_blocks_nothing() {
+        // A thread of its own, for the mask is the thread's.
+        let mask = || {
+            let status = std::fs::read_to_string("/proc/thread-self/status").unwrap();
+            let line = status
+                .lines()
+                .find(|line| line.starts_with("SigBlk:"))
+                .unwrap();
+            line.split_whitespace().last().unwrap().to_owned()
+        };
+        let worker = std::thread::spawn(move || {
+            let _signals = crate::signalfd::SignalFd::block(&[libc::SIGTERM]).unwrap();
+            let blocked = mask();
+            unblock_all().unwrap();
+            (blocked, mask())
+        });
+        let (blocked, after) = worker.join().unwrap();
+        assert_ne!(blocked, after);
+        assert_eq!(after, "0000000000000000");
+    }
+}
