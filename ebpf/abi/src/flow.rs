@@ -1,0 +1,230 @@
+//! Connection tracking: states, staleness, and the source ports of clashing flows.
+
+use crate::address::{Address, Be16};
+use crate::map::{BACKEND_LIVE, Backend, Direction, Flow, FlowKey};
+use crate::packet::TcpFlags;
+use crate::protocol;
+
+/// How long an outbound UDP flow keeps its source port from being taken for a published one:
+/// `nf_conntrack_udp_timeout_stream`.
+pub const OUTBOUND_IDLE_NS: u64 = 120 * 1_000_000_000;
+
+/// What the two ends have been seen to do.
+#[repr(u8)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// Only the client spoke.
+    New = 0,
+    /// Both spoke.
+    Established = 1,
+    /// A FIN or RST passed. Packets still follow the flow; a SYN begins another one.
+    Closing = 2,
+    /// Not ours: the host, or a masqueraded container, talks from a port that is also published.
+    Outbound = 3,
+}
+
+impl State {
+    #[inline(always)]
+    pub const fn from_raw(raw: u8) -> Self {
+        match raw {
+            1 => Self::Established,
+            2 => Self::Closing,
+            3 => Self::Outbound,
+            _ => Self::New,
+        }
+    }
+
+    /// The state after a packet of the flow. Total: no packet is refused for its flags, because
+    /// the end points judge them better.
+    #[inline(always)]
+    pub const fn next(self, direction: Direction, flags: TcpFlags) -> Self {
+        match (self, direction) {
+            (Self::Outbound, _) => Self::Outbound,
+            _ if flags.closes() => Self::Closing,
+            (Self::New, Direction::Reverse) => Self::Established,
+            _ => self,
+        }
+    }
+}
+
+/// What ingress does with a packet whose flow it found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Translate as the flow says.
+    Follow,
+    /// Leave the packet alone.
+    Pass,
+    /// Forget the flow and look the frontend up.
+    Renew,
+}
+
+/// Judges a forward flow. `backend` is as for [`is_current`].
+#[inline(always)]
+pub const fn judge(
+    flow: &Flow,
+    backend: Option<&Backend>,
+    protocol: u8,
+    flags: TcpFlags,
+    now: u64,
+) -> Verdict {
+    let state = State::from_raw(flow.state);
+    if matches!(state, State::Outbound) {
+        // A SYN comes from somebody who connects to us, never from the far end of our own flow.
+        let over = if protocol == protocol::TCP {
+            flags.opens()
+        } else {
+            now.saturating_sub(flow.last_seen) > OUTBOUND_IDLE_NS
+        };
+        return if over { Verdict::Renew } else { Verdict::Pass };
+    }
+    let current = is_current(flow, backend);
+    if !current || (matches!(state, State::Closing) && flags.opens()) {
+        Verdict::Renew
+    } else {
+        Verdict::Follow
+    }
+}
+
+/// Whether the flow's backend still is the one it was made for. `backend` is the slot the flow
+/// names, as it is now.
+#[inline(always)]
+pub const fn is_current(flow: &Flow, backend: Option<&Backend>) -> bool {
+    match backend {
+        Some(backend) => backend.state == BACKEND_LIVE && backend.generation == flow.generation,
+        None => false,
+    }
+}
+
+/// Whether a reverse entry belongs to the flow of `frontend` from `client_port`; else it is
+/// another flow of the same backend and client address.
+#[inline(always)]
+pub fn is_same_flow(entry: &Flow, frontend: Address, port: Be16, client_port: Be16) -> bool {
+    entry.address == frontend && entry.port == port && entry.client_port == client_port
+}
+
+/// How many source ports are tried for a flow whose own is taken.
+pub const PORT_ATTEMPTS: u32 = 8;
+
+/// The `attempt`th source port to try, from the upper half: below it live most client ports that
+/// were chosen by hand.
+#[inline(always)]
+pub const fn alternative_port(client_port: Be16, frontend_port: Be16, attempt: u32) -> Be16 {
+    // A multiplicative hash (Knuth, 6.4): consecutive client ports land far apart.
+    let seed = ((client_port.get() as u32) << 16 | frontend_port.get() as u32)
+        .wrapping_add(attempt.wrapping_mul(0x9e37_79b9));
+    let hash = seed.wrapping_mul(0x9e37_79b1) >> 17;
+    Be16::new(32_768 | hash as u16)
+}
+
+/// The reverse key of a flow from `client` to `backend`: its replies as they leave.
+#[inline(always)]
+pub const fn reverse_key(
+    client: Address,
+    client_port: Be16,
+    backend: Address,
+    backend_port: Be16,
+    protocol: u8,
+) -> FlowKey {
+    FlowKey {
+        source: backend,
+        destination: client,
+        source_port: backend_port,
+        destination_port: client_port,
+        protocol,
+        direction: Direction::Reverse as u8,
+        pad: 0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SYN: TcpFlags = TcpFlags(2);
+    const ACK: TcpFlags = TcpFlags(16);
+    const FIN: TcpFlags = TcpFlags(17);
+
+    fn flow(state: State) -> Flow {
+        Flow {
+            state: state as u8,
+            generation: 7,
+            last_seen: 1_000,
+            ..Flow::default()
+        }
+    }
+
+    fn backend(generation: u32, state: u16) -> Backend {
+        Backend {
+            generation,
+            state,
+            ..Backend::default()
+        }
+    }
+
+    #[test]
+    fn states_follow_the_packets() {
+        use Direction::{Forward, Reverse};
+        for (from, direction, flags, to) in [
+            (State::New, Forward, SYN, State::New),
+            (State::New, Reverse, TcpFlags(18), State::Established),
+            (State::New, Reverse, TcpFlags::NONE, State::Established),
+            (State::Established, Forward, ACK, State::Established),
+            (State::Established, Reverse, FIN, State::Closing),
+            (State::New, Forward, TcpFlags(4), State::Closing),
+            (State::Closing, Forward, ACK, State::Closing),
+            (State::Outbound, Reverse, FIN, State::Outbound),
+        ] {
+            assert_eq!(
+                from.next(direction, flags),
+                to,
+                "{from:?} {direction:?} {flags:?}"
+            );
+            assert_eq!(State::from_raw(to as u8), to);
+        }
+    }
+
+    #[test]
+    fn a_flow_is_followed_while_its_backend_lives() {
+        let live = backend(7, BACKEND_LIVE);
+        for (state, backend, flags, want) in [
+            (State::Established, Some(live), ACK, Verdict::Follow),
+            (State::New, Some(live), SYN, Verdict::Follow),
+            (State::Closing, Some(live), ACK, Verdict::Follow),
+            (State::Closing, Some(live), SYN, Verdict::Renew),
+            (
+                State::Established,
+                Some(backend(8, BACKEND_LIVE)),
+                ACK,
+                Verdict::Renew,
+            ),
+            (State::Established, Some(backend(7, 0)), ACK, Verdict::Renew),
+            (State::Established, None, ACK, Verdict::Renew),
+        ] {
+            let got = judge(&flow(state), backend.as_ref(), protocol::TCP, flags, 2_000);
+            assert_eq!(got, want, "{state:?} {backend:?} {flags:?}");
+        }
+    }
+
+    #[test]
+    fn outbound_flows_are_left_alone_until_they_end() {
+        let outbound = flow(State::Outbound);
+        let judge = |protocol, flags, now| judge(&outbound, None, protocol, flags, now);
+        assert_eq!(judge(protocol::TCP, ACK, u64::MAX), Verdict::Pass);
+        assert_eq!(judge(protocol::TCP, SYN, 1_000), Verdict::Renew);
+        assert_eq!(judge(protocol::UDP, TcpFlags::NONE, 1_000), Verdict::Pass);
+        assert_eq!(judge(protocol::UDP, TcpFlags::NONE, 0), Verdict::Pass);
+        let late = 1_001 + OUTBOUND_IDLE_NS;
+        assert_eq!(judge(protocol::UDP, TcpFlags::NONE, late), Verdict::Renew);
+    }
+
+    #[test]
+    fn alternative_ports_differ_and_are_high() {
+        let ports: [u16; PORT_ATTEMPTS as usize] = core::array::from_fn(|attempt| {
+            alternative_port(Be16::new(40_000), Be16::new(80), attempt as u32).get()
+        });
+        for (i, port) in ports.iter().enumerate() {
+            assert!(*port >= 32_768);
+            assert!(!ports[..i].contains(port), "{ports:?}");
+        }
+    }
+}

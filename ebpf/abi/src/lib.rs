@@ -1,0 +1,31 @@
+//! What the eBPF programs and the daemon agree on: map layouts, map names, and the pure decisions
+//! of the data plane.
+//!
+//! Nothing here touches a packet or a map. The programs parse and look up, call a function of this
+//! crate, and act on its answer; the same function runs in host unit tests.
+//!
+//! **Invariants.** Every struct is `repr(C)`, has no implicit padding and only fixed-width fields,
+//! because map keys are compared byte by byte. Addresses and ports are in network order as soon as
+//! they are in an [`Address`] or a [`Be16`]. A change of any layout or of [`map`]'s names must raise
+//! [`SCHEMA`]: the daemon then pins beside the old maps instead of misreading them.
+#![no_std]
+
+pub mod address;
+pub mod flow;
+pub mod frontend;
+pub mod map;
+pub mod packet;
+pub mod socket;
+
+pub use address::{Address, Be16};
+
+/// The version in the pin directory's name.
+pub const SCHEMA: u32 = 1;
+
+/// IP protocol numbers (IANA) that the data plane tells apart.
+pub mod protocol {
+    pub const ICMP: u8 = 1;
+    pub const TCP: u8 = 6;
+    pub const UDP: u8 = 17;
+    pub const ICMPV6: u8 = 58;
+}

@@ -1,0 +1,317 @@
+//! The maps: names (which are also their pin files), sizes, keys and values.
+//!
+//! ```text
+//! prefilter  bit maps: ports published per family and protocol, sources that may be backends
+//! frontends  address, port, protocol ──▶ service
+//! services   service ──▶ backend         (a Maglev table later, same key)
+//! backends   id ──▶ address, port, generation
+//! ct_tcp/ct_any   client, frontend ──▶ backend      forward
+//!                 backend, client  ──▶ frontend     reverse
+//! ```
+
+use crate::address::{Address, Be16};
+
+pub const PREFILTER: &str = "prefilter";
+pub const FRONTENDS: &str = "frontends";
+pub const SERVICES: &str = "services";
+pub const BACKENDS: &str = "backends";
+pub const LOCAL_ADDRS: &str = "local_addrs";
+pub const CT_TCP: &str = "ct_tcp";
+pub const CT_ANY: &str = "ct_any";
+pub const FRAGMENTS: &str = "fragments";
+pub const SANDBOXES: &str = "sandboxes";
+pub const PEERS: &str = "peers";
+pub const COUNTERS: &str = "counters";
+pub const DROPS: &str = "drops";
+/// The tail-call table of the tc programs, indexed by [`TcSlot`].
+pub const JUMP_TC: &str = "jump_tc";
+
+/// Every map but the tail-call tables.
+pub const DATA: [&str; 12] = [
+    PREFILTER,
+    FRONTENDS,
+    SERVICES,
+    BACKENDS,
+    LOCAL_ADDRS,
+    CT_TCP,
+    CT_ANY,
+    FRAGMENTS,
+    SANDBOXES,
+    PEERS,
+    COUNTERS,
+    DROPS,
+];
+
+/// The socket hooks. Each has a stub `<hook>_entry`, a program `<hook>` and a tail-call table
+/// `jump_<hook>` of its own: from 6.1 on the kernel ties a table to one attach type.
+pub const SOCKET_HOOKS: [&str; 10] = [
+    "connect4",
+    "connect6",
+    "sendmsg4",
+    "sendmsg6",
+    "recvmsg4",
+    "recvmsg6",
+    "getpeername4",
+    "getpeername6",
+    "bind4",
+    "bind6",
+];
+
+/// Slots of [`JUMP_TC`].
+#[repr(u32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TcSlot {
+    Ingress = 0,
+    Egress = 1,
+    /// ICMP errors from outside about replies of a backend.
+    IngressIcmp = 2,
+    /// ICMP errors on their way out about packets to a backend.
+    EgressIcmp = 3,
+}
+
+/// The program of each slot, by its name in the object.
+pub const TC_PROGRAMS: [(TcSlot, &str); 4] = [
+    (TcSlot::Ingress, "uplink_ingress"),
+    (TcSlot::Egress, "uplink_egress"),
+    (TcSlot::IngressIcmp, "icmp_ingress"),
+    (TcSlot::EgressIcmp, "icmp_egress"),
+];
+
+pub const MAX_FRONTENDS: u32 = 65_536;
+pub const MAX_SERVICES: u32 = 65_536;
+pub const MAX_BACKENDS: u32 = 65_536;
+pub const MAX_LOCAL_ADDRS: u32 = 4_096;
+/// 17.8 MB for this many two-entry flows in the prototype.
+pub const MAX_CT_TCP: u32 = 131_072;
+/// Apart from TCP's, so that a UDP flood cannot evict TCP flows.
+pub const MAX_CT_ANY: u32 = 65_536;
+pub const MAX_FRAGMENTS: u32 = 8_192;
+pub const MAX_SANDBOXES: u32 = 65_536;
+pub const MAX_PEERS: u32 = 65_536;
+
+/// Key of [`FRONTENDS`]. A wildcard frontend has [`Address::ANY4`] or [`Address::ANY6`].
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct FrontendKey {
+    pub address: Address,
+    pub port: Be16,
+    pub protocol: u8,
+    /// Reserved for frontends that only some sources may reach; zero.
+    pub scope: u8,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FrontendValue {
+    pub service: u32,
+    pub flags: u32,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Service {
+    pub backends: u32,
+    /// Index into [`BACKENDS`].
+    pub backend: u32,
+    /// The backend that this one replaces, until it is retired; zero if none. A daemon that died
+    /// between the two writes finds it here.
+    pub retiring: u32,
+    pub flags: u32,
+}
+
+/// Slot zero of [`BACKENDS`] is never used, so that zero can mean "none".
+pub const NO_BACKEND: u32 = 0;
+
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Backend {
+    pub address: Address,
+    /// Raised each time the slot is retired: a flow that remembers another one is stale.
+    pub generation: u32,
+    pub port: Be16,
+    /// [`BACKEND_LIVE`] or zero.
+    pub state: u16,
+}
+
+pub const BACKEND_LIVE: u16 = 1;
+
+#[repr(u8)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Direction {
+    Forward = 0,
+    Reverse = 1,
+}
+
+/// Key of [`CT_TCP`] and [`CT_ANY`]: the packet as it arrives at the hook.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FlowKey {
+    pub source: Address,
+    pub destination: Address,
+    pub source_port: Be16,
+    pub destination_port: Be16,
+    pub protocol: u8,
+    pub direction: u8,
+    pub pad: u16,
+}
+
+/// What becomes of a flow's packets.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Flow {
+    /// Forward: the backend, the new destination. Reverse: the frontend, the new source.
+    pub address: Address,
+    /// `bpf_ktime_get_ns` of the last packet.
+    pub last_seen: u64,
+    /// Approximate: two CPUs may write at once. Exact figures are in [`COUNTERS`].
+    pub packets: u64,
+    pub bytes: u64,
+    pub service: u32,
+    pub backend: u32,
+    /// Of the backend, when the flow was made.
+    pub generation: u32,
+    /// Forward: the backend's port. Reverse: the frontend's.
+    pub port: Be16,
+    /// The client's port after translation: another one only where two frontends of one backend
+    /// are used from one client port.
+    pub client_port: Be16,
+    /// A [`crate::flow::State`].
+    pub state: u8,
+    pub pad: [u8; 7],
+}
+
+/// Key of [`FRAGMENTS`]: what all fragments of one packet share.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FragmentKey {
+    pub source: Address,
+    pub destination: Address,
+    pub id: u32,
+    pub protocol: u8,
+    pub pad: [u8; 3],
+}
+
+/// The ports that only the first fragment carries.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FragmentPorts {
+    pub source_port: Be16,
+    pub destination_port: Be16,
+}
+
+/// Value of [`SANDBOXES`], whose key is a network namespace cookie.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SandboxValue {
+    /// Where 127.0.0.11:53 leads; port zero if nowhere.
+    pub dns_address: Address,
+    pub dns_port: Be16,
+    pub pad: u16,
+    /// [`SANDBOX_HOST`] or zero.
+    pub flags: u32,
+}
+
+/// The namespace is the host's own.
+pub const SANDBOX_HOST: u32 = 1;
+
+/// Key of [`PEERS`]: a socket and a translated address it talks to. Because the address is part of
+/// the key, a packet from the same socket's other peers is never mistaken for a translated one.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PeerKey {
+    pub socket: u64,
+    pub address: Address,
+    pub port: Be16,
+    pub pad: [u16; 3],
+}
+
+/// The address the application named.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Peer {
+    pub address: Address,
+    pub port: Be16,
+    pub pad: u16,
+}
+
+/// Value of [`COUNTERS`], per CPU; the key is a service.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    pub packets_in: u64,
+    pub bytes_in: u64,
+    pub packets_out: u64,
+    pub bytes_out: u64,
+    /// Flows that came through an uplink.
+    pub new_flows: u64,
+    /// Sockets that the socket hooks connected.
+    pub connects: u64,
+}
+
+/// Why a packet was dropped, or left alone where a translation was due. Index into [`DROPS`].
+#[repr(u32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reason {
+    /// A published port whose container is gone.
+    NoBackend = 0,
+    /// The backend has no address of the packet's family; left to the host's stack.
+    Family = 1,
+    /// No source port left that would tell this flow from another one of the same backend.
+    PortsExhausted = 2,
+    /// A flow or fragment table took no entry.
+    FlowTable = 3,
+    /// A header that ends early, or more extension headers than are followed; left to the stack.
+    Malformed = 4,
+    /// The packet could not be rewritten.
+    Rewrite = 5,
+}
+
+pub const REASONS: [&str; 6] = [
+    "no-backend",
+    "family",
+    "ports-exhausted",
+    "flow-table",
+    "malformed",
+    "rewrite",
+];
+
+const _: () = {
+    assert!(size_of::<FrontendKey>() == 20);
+    assert!(size_of::<FrontendValue>() == 8);
+    assert!(size_of::<Service>() == 16);
+    assert!(size_of::<Backend>() == 24);
+    assert!(size_of::<FlowKey>() == 40);
+    assert!(size_of::<Flow>() == 64);
+    assert!(size_of::<FragmentKey>() == 40);
+    assert!(size_of::<FragmentPorts>() == 4);
+    assert!(size_of::<SandboxValue>() == 24);
+    assert!(size_of::<PeerKey>() == 32);
+    assert!(size_of::<Peer>() == 20);
+    assert!(size_of::<Counters>() == 48);
+    assert!(REASONS.len() == Reason::Rewrite as usize + 1);
+};
+
+#[cfg(feature = "user")]
+macro_rules! pod {
+    ($($name:ident),*) => {$(
+        // SAFETY: `repr(C)`, `Copy`, integers only, no padding (sizes are asserted above) and
+        // valid for every bit pattern.
+        unsafe impl aya::Pod for $name {}
+    )*};
+}
+#[cfg(feature = "user")]
+pod!(
+    Address,
+    FrontendKey,
+    FrontendValue,
+    Service,
+    Backend,
+    FlowKey,
+    Flow,
+    FragmentKey,
+    FragmentPorts,
+    SandboxValue,
+    PeerKey,
+    Peer,
+    Counters
+);

@@ -1,0 +1,178 @@
+//! Reading header fields: pure functions over bytes a program has already fetched.
+
+use crate::protocol;
+
+pub const ETHERNET_LEN: u32 = 14;
+pub const IPV4_MIN_LEN: u32 = 20;
+pub const IPV6_LEN: u32 = 40;
+/// Bytes of an ICMP or ICMPv6 error before the quoted packet.
+pub const ICMP_ERROR_LEN: u32 = 8;
+
+/// `ETH_P_IP` and `ETH_P_IPV6` as `__sk_buff::protocol` holds them.
+pub const PROTOCOL_IPV4: u32 = 0x0800_u16.to_be() as u32;
+pub const PROTOCOL_IPV6: u32 = 0x86dd_u16.to_be() as u32;
+
+/// The flag byte of a TCP header; [`TcpFlags::NONE`] for other protocols.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TcpFlags(pub u8);
+
+impl TcpFlags {
+    pub const NONE: Self = Self(0);
+    const FIN: u8 = 1;
+    const SYN: u8 = 2;
+    const RST: u8 = 4;
+    const ACK: u8 = 16;
+
+    /// The first packet of a connection.
+    #[inline(always)]
+    pub const fn opens(self) -> bool {
+        self.0 & (Self::SYN | Self::ACK | Self::RST) == Self::SYN
+    }
+
+    #[inline(always)]
+    pub const fn closes(self) -> bool {
+        self.0 & (Self::FIN | Self::RST) != 0
+    }
+
+    #[inline(always)]
+    pub const fn resets(self) -> bool {
+        self.0 & Self::RST != 0
+    }
+}
+
+/// A packet's place among the fragments of a larger one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fragment {
+    Whole,
+    /// Carries the ports.
+    First,
+    Later,
+}
+
+impl Fragment {
+    /// From an offset in any unit and the more-fragments flag.
+    #[inline(always)]
+    const fn of(offset: u16, more: bool) -> Self {
+        match (offset, more) {
+            (0, false) => Self::Whole,
+            (0, true) => Self::First,
+            _ => Self::Later,
+        }
+    }
+
+    /// The `frag_off` field of IPv4 (RFC 791, 3.1), in host order.
+    #[inline(always)]
+    pub const fn of_ipv4(field: u16) -> Self {
+        Self::of(field & 0x1fff, field & 0x2000 != 0)
+    }
+
+    /// The offset field of an IPv6 fragment header (RFC 8200, 4.5), in host order.
+    #[inline(always)]
+    pub const fn of_ipv6(field: u16) -> Self {
+        Self::of(field & 0xfff8, field & 1 != 0)
+    }
+}
+
+/// The header's length from IPv4's first byte, or `None` where that is no IPv4 header.
+#[inline(always)]
+pub const fn ipv4_header_len(first: u8) -> Option<u32> {
+    let len = (first & 0x0f) as u32 * 4;
+    if first >> 4 == 4 && len >= IPV4_MIN_LEN {
+        Some(len)
+    } else {
+        None
+    }
+}
+
+/// One step along a chain of IPv6 headers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Extension {
+    /// `next` is not an extension header.
+    Upper,
+    /// A header of this many bytes follows; its first byte is the next header's number.
+    Skip(u32),
+    /// A fragment header of eight bytes.
+    Fragment,
+}
+
+/// Extension headers followed before a packet is taken for malformed.
+pub const MAX_EXTENSIONS: u32 = 6;
+
+/// How to step over IPv6 header `number`, of which `length` is the second byte (RFC 8200, 4;
+/// RFC 4302, 2.2 for the authentication header).
+#[inline(always)]
+pub const fn extension(number: u8, length: u8) -> Extension {
+    match number {
+        0 | 43 | 60 | 135 => Extension::Skip((length as u32 + 1) * 8),
+        44 => Extension::Fragment,
+        51 => Extension::Skip((length as u32 + 2) * 4),
+        _ => Extension::Upper,
+    }
+}
+
+/// Where the checksum lies in the transport header, and where it is optional.
+#[inline(always)]
+pub const fn checksum_offset(protocol: u8) -> Option<u32> {
+    match protocol {
+        protocol::TCP => Some(16),
+        protocol::UDP => Some(6),
+        protocol::ICMP | protocol::ICMPV6 => Some(2),
+        _ => None,
+    }
+}
+
+/// Whether an ICMP message of this type quotes the packet it is about (RFC 792; RFC 4443, 2.1).
+#[inline(always)]
+pub const fn is_icmp_error(protocol: u8, kind: u8) -> bool {
+    match protocol {
+        protocol::ICMP => matches!(kind, 3 | 4 | 5 | 11 | 12),
+        protocol::ICMPV6 => matches!(kind, 1..=4),
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tcp_flags() {
+        assert!(TcpFlags(2).opens());
+        assert!(TcpFlags(2 | 64 | 128).opens(), "a SYN that offers ECN");
+        assert!(!TcpFlags(18).opens(), "SYN-ACK");
+        assert!(TcpFlags(17).closes() && TcpFlags(4).closes() && !TcpFlags(24).closes());
+    }
+
+    #[test]
+    fn fragments() {
+        assert_eq!(Fragment::of_ipv4(0x4000), Fragment::Whole, "DF");
+        assert_eq!(Fragment::of_ipv4(0x2000), Fragment::First);
+        assert_eq!(Fragment::of_ipv4(0x2001), Fragment::Later);
+        assert_eq!(Fragment::of_ipv4(0x00b9), Fragment::Later, "last");
+        assert_eq!(Fragment::of_ipv6(0x0001), Fragment::First);
+        assert_eq!(Fragment::of_ipv6(0x0008), Fragment::Later);
+        assert_eq!(Fragment::of_ipv6(0), Fragment::Whole, "atomic, RFC 6946");
+    }
+
+    #[test]
+    fn ipv4_header_lengths() {
+        assert_eq!(ipv4_header_len(0x45), Some(20));
+        assert_eq!(ipv4_header_len(0x4f), Some(60));
+        assert_eq!(ipv4_header_len(0x44), None);
+        assert_eq!(ipv4_header_len(0x65), None);
+    }
+
+    #[test]
+    fn extension_headers() {
+        assert_eq!(extension(0, 1), Extension::Skip(16));
+        assert_eq!(extension(51, 4), Extension::Skip(24));
+        assert_eq!(extension(44, 0), Extension::Fragment);
+        assert_eq!(extension(protocol::TCP, 0), Extension::Upper);
+    }
+
+    #[test]
+    fn only_errors_quote_a_packet() {
+        assert!(is_icmp_error(protocol::ICMP, 3) && !is_icmp_error(protocol::ICMP, 8));
+        assert!(is_icmp_error(protocol::ICMPV6, 2) && !is_icmp_error(protocol::ICMPV6, 128));
+    }
+}

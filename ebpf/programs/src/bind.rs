@@ -1,0 +1,81 @@
+//! bind4, bind6: a published port is taken, although no process of the host holds a socket on it.
+//!
+//! The error a bind of a taken port has is EADDRINUSE. The helper that sets it came after 5.10, and
+//! one unknown helper fails a whole program: `bind4_eperm` and `bind6_eperm` do without.
+
+use abi::Be16;
+use abi::frontend::{Bit, Candidates};
+use abi::map::SANDBOX_HOST;
+use aya_ebpf::helpers::bpf_set_retval;
+use aya_ebpf::macros::cgroup_sock_addr;
+use aya_ebpf::programs::SockAddrContext;
+
+use crate::map;
+use crate::socket::{self, ALLOW, Family, REFUSE};
+
+const EADDRINUSE: i32 = 98;
+
+#[cgroup_sock_addr(bind4)]
+pub(crate) fn bind4(ctx: SockAddrContext) -> i32 {
+    refuse_in_use(&ctx, Family::V4)
+}
+
+#[cgroup_sock_addr(bind6)]
+pub(crate) fn bind6(ctx: SockAddrContext) -> i32 {
+    refuse_in_use(&ctx, Family::V6)
+}
+
+#[cgroup_sock_addr(bind4)]
+pub(crate) fn bind4_eperm(ctx: SockAddrContext) -> i32 {
+    if is_published(&ctx, Family::V4) {
+        REFUSE
+    } else {
+        ALLOW
+    }
+}
+
+#[cgroup_sock_addr(bind6)]
+pub(crate) fn bind6_eperm(ctx: SockAddrContext) -> i32 {
+    if is_published(&ctx, Family::V6) {
+        REFUSE
+    } else {
+        ALLOW
+    }
+}
+
+#[inline(always)]
+fn refuse_in_use(ctx: &SockAddrContext, family: Family) -> i32 {
+    if !is_published(ctx, family) {
+        return ALLOW;
+    }
+    // SAFETY: the helper has no preconditions; it fails for values that are no errno.
+    unsafe { bpf_set_retval(-EADDRINUSE) };
+    REFUSE
+}
+
+/// Whether a frontend overlaps the address to bind, in the host's namespace.
+#[inline(always)]
+fn is_published(ctx: &SockAddrContext, family: Family) -> bool {
+    let host = socket::sandbox(ctx).is_some_and(|sandbox| sandbox.flags & SANDBOX_HOST != 0);
+    let (Some(protocol), true) = (socket::protocol(ctx), host) else {
+        return false;
+    };
+    let (address, port) = (socket::address(ctx, family), socket::port(ctx));
+    if address.is_unspecified() {
+        // An IPv6 wildcard takes the IPv4 port as well, unless the socket is IPv6 only, which a
+        // program cannot see.
+        return is_any(true, protocol, port)
+            || (matches!(family, Family::V6) && is_any(false, protocol, port));
+    }
+    if !is_any(address.is_v4(), protocol, port) {
+        return false;
+    }
+    let candidates = Candidates::of(address, port, protocol);
+    map::frontend(&candidates.exact).is_some() || map::frontend(&candidates.wildcard).is_some()
+}
+
+/// Whether any frontend of that family has the port.
+#[inline(always)]
+fn is_any(v4: bool, protocol: u8, port: Be16) -> bool {
+    Bit::port(v4, protocol, port).is_some_and(map::is_set)
+}

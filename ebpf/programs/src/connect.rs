@@ -1,0 +1,81 @@
+//! connect4, connect6: a process that names a published port, or 127.0.0.11, talks to the
+//! container, or the name server, from the first packet on.
+
+use abi::Address;
+use abi::map::{NO_BACKEND, Reason};
+use abi::socket::{Route, reaches, route};
+use aya_ebpf::macros::cgroup_sock_addr;
+use aya_ebpf::programs::SockAddrContext;
+
+use crate::lookup::{self, Found, Target};
+use crate::socket::{self, ALLOW, Family};
+use crate::{count, peer};
+
+#[cgroup_sock_addr(connect4)]
+pub(crate) fn connect4(ctx: SockAddrContext) -> i32 {
+    let bound = socket::bound(&ctx, Family::V4);
+    redirect(&ctx, Family::V4, bound, true);
+    ALLOW
+}
+
+#[cgroup_sock_addr(connect6)]
+pub(crate) fn connect6(ctx: SockAddrContext) -> i32 {
+    let bound = socket::bound(&ctx, Family::V6);
+    redirect(&ctx, Family::V6, bound, true);
+    ALLOW
+}
+
+/// Points the call at where its destination really is. `connected` says that all later packets of
+/// the socket go there, too. `None` means that the call stays as it was.
+#[inline(always)]
+pub(crate) fn redirect(
+    ctx: &SockAddrContext,
+    family: Family,
+    bound: Address,
+    connected: bool,
+) -> Option<()> {
+    let sandbox = socket::sandbox(ctx)?;
+    let protocol = socket::protocol(ctx)?;
+    let (named, port) = (socket::address(ctx, family), socket::port(ctx));
+    let destination = named.connect_target();
+    let (address, new_port, service) = match route(sandbox, destination, port, bound) {
+        Route::Untouched => return None,
+        Route::Dns => (sandbox.dns_address, sandbox.dns_port, NO_SERVICE),
+        Route::Frontend { wildcard } => {
+            let target = found(lookup::find(destination, port, protocol, wildcard))?;
+            (target.backend.address, target.backend.port, target.service)
+        }
+    };
+    if !reaches(
+        matches!(family, Family::V6),
+        destination,
+        address,
+        connected,
+    ) {
+        count::reason(Reason::Family);
+        return None;
+    }
+    // Without the entry the process would see answers from an address it never named.
+    peer::remember(ctx, address, new_port, named, port)?;
+    socket::set(ctx, family, address, new_port);
+    if connected {
+        count::service(service, |counters| counters.connects += 1);
+    }
+    Some(())
+}
+
+/// Service ids begin at one.
+const NO_SERVICE: u32 = NO_BACKEND;
+
+#[inline(always)]
+fn found(found: Found) -> Option<Target> {
+    match found {
+        Found::Target(target) => Some(target),
+        Found::Nothing => None,
+        // Nobody listens on a published port of the host, so the process is refused there.
+        Found::NoBackend => {
+            count::reason(Reason::NoBackend);
+            None
+        }
+    }
+}

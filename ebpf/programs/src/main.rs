@@ -1,0 +1,37 @@
+//! The eBPF programs of the data plane: one object.
+//!
+//! Each attached program is a stub ([`entry`]) that tail-calls the real one through a pinned table,
+//! so that an upgrade replaces programs under running traffic. A program parses, looks up, asks
+//! `abi` for the decision, and acts.
+//!
+//! **Invariants.** Fail open: a packet or socket call that is not understood goes on untouched, as
+//! if the program were not there; only a packet of a published port that can go nowhere is dropped.
+//! Runs on 5.10: no `bpf_loop`, no atomics with a result, no helper newer than that but in programs
+//! the loader may leave out.
+#![no_std]
+#![no_main]
+
+mod bind;
+mod connect;
+mod count;
+mod entry;
+mod icmp;
+mod lookup;
+mod map;
+mod packet;
+mod peer;
+mod rewrite;
+mod sendmsg;
+mod socket;
+mod uplink_egress;
+mod uplink_ingress;
+
+/// Unreachable: the programs contain nothing that panics, and the verifier would refuse it.
+#[panic_handler]
+fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {
+    loop {}
+}
+
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

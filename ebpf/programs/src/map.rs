@@ -1,0 +1,121 @@
+//! The maps; `abi::map` describes them.
+
+use abi::frontend::{Bit, PREFILTER_WORDS};
+use abi::map::{
+    Backend, Counters, Flow, FlowKey, FragmentKey, FragmentPorts, FrontendKey, FrontendValue,
+    MAX_BACKENDS, MAX_CT_ANY, MAX_CT_TCP, MAX_FRAGMENTS, MAX_FRONTENDS, MAX_LOCAL_ADDRS, MAX_PEERS,
+    MAX_SANDBOXES, MAX_SERVICES, Peer, PeerKey, REASONS, Reason, SandboxValue, Service,
+};
+use abi::{Address, protocol};
+use aya_ebpf::bindings::{BPF_F_NO_COMMON_LRU, BPF_F_NO_PREALLOC};
+use aya_ebpf::macros::map;
+use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray, PerCpuHashMap, ProgramArray};
+
+use crate::count;
+
+/// Maps only the daemon writes take memory by the entry, and their values stay valid for the whole
+/// run of a program: the kernel frees them after an RCU grace period instead of reusing them.
+const SPARSE: u32 = BPF_F_NO_PREALLOC;
+/// One free list a CPU: a new flow costs half of what it does with a common one.
+const PER_CPU_LRU: u32 = BPF_F_NO_COMMON_LRU;
+
+#[map(name = "prefilter")]
+static PREFILTER: Array<u64> = Array::with_max_entries(PREFILTER_WORDS, 0);
+#[map(name = "frontends")]
+static FRONTENDS: HashMap<FrontendKey, FrontendValue> =
+    HashMap::with_max_entries(MAX_FRONTENDS, SPARSE);
+#[map(name = "services")]
+static SERVICES: HashMap<u32, Service> = HashMap::with_max_entries(MAX_SERVICES, SPARSE);
+#[map(name = "backends")]
+static BACKENDS: Array<Backend> = Array::with_max_entries(MAX_BACKENDS, 0);
+#[map(name = "local_addrs")]
+static LOCAL_ADDRS: HashMap<Address, u32> = HashMap::with_max_entries(MAX_LOCAL_ADDRS, SPARSE);
+#[map(name = "ct_tcp")]
+static CT_TCP: LruHashMap<FlowKey, Flow> = LruHashMap::with_max_entries(MAX_CT_TCP, PER_CPU_LRU);
+#[map(name = "ct_any")]
+static CT_ANY: LruHashMap<FlowKey, Flow> = LruHashMap::with_max_entries(MAX_CT_ANY, PER_CPU_LRU);
+#[map(name = "fragments")]
+static FRAGMENTS: LruHashMap<FragmentKey, FragmentPorts> =
+    LruHashMap::with_max_entries(MAX_FRAGMENTS, 0);
+#[map(name = "sandboxes")]
+static SANDBOXES: HashMap<u64, SandboxValue> = HashMap::with_max_entries(MAX_SANDBOXES, SPARSE);
+#[map(name = "peers")]
+pub(crate) static PEERS: LruHashMap<PeerKey, Peer> = LruHashMap::with_max_entries(MAX_PEERS, 0);
+#[map(name = "counters")]
+static COUNTERS: PerCpuHashMap<u32, Counters> =
+    PerCpuHashMap::with_max_entries(MAX_SERVICES, SPARSE);
+#[map(name = "drops")]
+static DROPS: PerCpuArray<u64> = PerCpuArray::with_max_entries(REASONS.len() as u32, 0);
+#[map(name = "jump_tc")]
+pub(crate) static JUMP_TC: ProgramArray = ProgramArray::with_max_entries(8, 0);
+
+/// One bit of the prefilter.
+#[inline(always)]
+pub(crate) fn is_set(bit: Bit) -> bool {
+    PREFILTER
+        .get(bit.word)
+        .is_some_and(|word| word & bit.mask != 0)
+}
+
+#[inline(always)]
+pub(crate) fn frontend(key: &FrontendKey) -> Option<FrontendValue> {
+    // SAFETY: the map is SPARSE, so the value outlives this run; it is copied at once.
+    unsafe { FRONTENDS.get(key) }.copied()
+}
+
+#[inline(always)]
+pub(crate) fn service(id: u32) -> Option<Service> {
+    // SAFETY: as in `frontend`.
+    unsafe { SERVICES.get(id) }.copied()
+}
+
+#[inline(always)]
+pub(crate) fn backend(id: u32) -> Option<&'static Backend> {
+    BACKENDS.get(id)
+}
+
+#[inline(always)]
+pub(crate) fn is_local(address: &Address) -> bool {
+    LOCAL_ADDRS.get_ptr(address).is_some()
+}
+
+#[inline(always)]
+pub(crate) fn sandbox(cookie: u64) -> Option<&'static SandboxValue> {
+    // SAFETY: as in `frontend`; the reference is not kept beyond the run.
+    unsafe { SANDBOXES.get(cookie) }
+}
+
+#[inline(always)]
+pub(crate) fn counters(service: u32) -> Option<*mut Counters> {
+    COUNTERS.get_ptr_mut(service)
+}
+
+#[inline(always)]
+pub(crate) fn drop_counter(reason: u32) -> Option<*mut u64> {
+    DROPS.get_ptr_mut(reason)
+}
+
+/// TCP and the rest have a table each.
+#[inline(always)]
+pub(crate) fn flows(proto: u8) -> &'static LruHashMap<FlowKey, Flow> {
+    if proto == protocol::TCP {
+        &CT_TCP
+    } else {
+        &CT_ANY
+    }
+}
+
+#[inline(always)]
+pub(crate) fn fragment_ports(key: &FragmentKey) -> Option<FragmentPorts> {
+    // SAFETY: an LRU value may be recycled while it is read; the four bytes are copied in one
+    // load, and ports of another packet lead at worst to a flow that does not exist.
+    unsafe { FRAGMENTS.get(key) }.copied()
+}
+
+/// Remembers the ports of a first fragment.
+#[inline(always)]
+pub(crate) fn remember_fragment(key: &FragmentKey, ports: FragmentPorts) {
+    if FRAGMENTS.insert(key, ports, 0).is_err() {
+        count::reason(Reason::FlowTable);
+    }
+}

@@ -1,0 +1,217 @@
+//! Fetching header fields from a packet. All reads are `bpf_skb_load_bytes`, which copes with
+//! non-linear packets and needs no bounds proof.
+//!
+//! Uplinks are Ethernet devices: the packet begins with a 14-byte header (VLAN tags are in the
+//! metadata, where `rx-vlan-offload` and `skb_vlan_untag` put them).
+
+use abi::map::Direction;
+use abi::map::{FlowKey, FragmentKey, FragmentPorts};
+use abi::packet::{
+    ETHERNET_LEN, Extension, Fragment, IPV6_LEN, MAX_EXTENSIONS, PROTOCOL_IPV4, PROTOCOL_IPV6,
+    TcpFlags, extension, ipv4_header_len, is_icmp_error,
+};
+use abi::{Address, Be16, protocol};
+use aya_ebpf::programs::TcContext;
+
+use crate::map;
+
+/// The network-layer facts of a packet.
+pub(crate) struct Header {
+    pub source: Address,
+    pub destination: Address,
+    /// Of the upper layer.
+    pub protocol: u8,
+    pub fragment: Fragment,
+    /// Of the fragmented packet.
+    pub id: u32,
+    /// Offset of the network header.
+    pub network: u32,
+    /// Offset of the upper layer's header.
+    pub transport: u32,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct Ipv4 {
+    version_length: u8,
+    tos: u8,
+    length: u16,
+    id: u16,
+    fragment: u16,
+    ttl: u8,
+    protocol: u8,
+    checksum: u16,
+    source: u32,
+    destination: u32,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct Ipv6 {
+    version_class_flow: u32,
+    length: u16,
+    next: u8,
+    hops: u8,
+    source: [u32; 4],
+    destination: [u32; 4],
+}
+
+/// Not a packet the data plane handles.
+pub(crate) struct Unknown;
+
+impl Header {
+    #[inline(always)]
+    pub(crate) fn outer(ctx: &TcContext) -> Result<Self, Unknown> {
+        match ctx.skb.protocol() {
+            PROTOCOL_IPV4 => Self::ipv4(ctx, ETHERNET_LEN),
+            PROTOCOL_IPV6 => Self::ipv6(ctx, ETHERNET_LEN),
+            _ => Err(Unknown),
+        }
+    }
+
+    #[inline(always)]
+    pub(crate) fn ipv4(ctx: &TcContext, network: u32) -> Result<Self, Unknown> {
+        let ip: Ipv4 = load(ctx, network)?;
+        let length = ipv4_header_len(ip.version_length).ok_or(Unknown)?;
+        Ok(Self {
+            source: Address::v4(ip.source),
+            destination: Address::v4(ip.destination),
+            protocol: ip.protocol,
+            fragment: Fragment::of_ipv4(u16::from_be(ip.fragment)),
+            id: u32::from(ip.id),
+            network,
+            transport: network + length,
+        })
+    }
+
+    #[inline(always)]
+    pub(crate) fn ipv6(ctx: &TcContext, network: u32) -> Result<Self, Unknown> {
+        let ip: Ipv6 = load(ctx, network)?;
+        let mut header = Self {
+            source: Address(ip.source),
+            destination: Address(ip.destination),
+            protocol: ip.next,
+            fragment: Fragment::Whole,
+            id: 0,
+            network,
+            transport: network + IPV6_LEN,
+        };
+        for _ in 0..MAX_EXTENSIONS {
+            // The common case reads nothing more.
+            if matches!(extension(header.protocol, 0), Extension::Upper) {
+                return Ok(header);
+            }
+            let bytes: [u8; 8] = load(ctx, header.transport)?;
+            match extension(header.protocol, bytes[1]) {
+                Extension::Upper => return Ok(header),
+                Extension::Skip(length) => header.transport += length,
+                Extension::Fragment => {
+                    header.fragment = Fragment::of_ipv6(u16::from_be_bytes([bytes[2], bytes[3]]));
+                    header.id = u32::from_ne_bytes([bytes[4], bytes[5], bytes[6], bytes[7]]);
+                    header.transport += 8;
+                }
+            }
+            header.protocol = bytes[0];
+            if matches!(header.fragment, Fragment::Later) {
+                return Ok(header);
+            }
+        }
+        Err(Unknown)
+    }
+
+    #[inline(always)]
+    pub(crate) fn is_v4(&self) -> bool {
+        self.source.is_v4()
+    }
+
+    /// Whether this is an ICMP error, which quotes the packet it is about.
+    #[inline(always)]
+    pub(crate) fn is_icmp_error(&self, ctx: &TcContext) -> bool {
+        let own = if self.is_v4() {
+            protocol::ICMP
+        } else {
+            protocol::ICMPV6
+        };
+        if self.protocol != own || !matches!(self.fragment, Fragment::Whole) {
+            return false;
+        }
+        match load::<u8>(ctx, self.transport) {
+            Ok(kind) => is_icmp_error(own, kind),
+            Err(Unknown) => false,
+        }
+    }
+
+    #[inline(always)]
+    pub(crate) fn fragment_key(&self) -> FragmentKey {
+        FragmentKey {
+            source: self.source,
+            destination: self.destination,
+            id: self.id,
+            protocol: self.protocol,
+            pad: [0; 3],
+        }
+    }
+
+    /// Ports and TCP flags. A later fragment's are those of its first one, if that was ours.
+    #[inline(always)]
+    pub(crate) fn ports(&self, ctx: &TcContext) -> Result<Ports, Unknown> {
+        if matches!(self.fragment, Fragment::Later) {
+            let ports = map::fragment_ports(&self.fragment_key()).ok_or(Unknown)?;
+            return Ok(Ports {
+                ports,
+                flags: TcpFlags::NONE,
+            });
+        }
+        match self.protocol {
+            protocol::TCP => {
+                let bytes: [u16; 7] = load(ctx, self.transport)?;
+                Ok(Ports {
+                    ports: FragmentPorts {
+                        source_port: Be16(bytes[0]),
+                        destination_port: Be16(bytes[1]),
+                    },
+                    flags: TcpFlags((u16::from_be(bytes[6]) & 0xff) as u8),
+                })
+            }
+            protocol::UDP => Ok(Ports {
+                ports: quoted_ports(ctx, self)?,
+                flags: TcpFlags::NONE,
+            }),
+            _ => Err(Unknown),
+        }
+    }
+
+    #[inline(always)]
+    pub(crate) fn flow_key(&self, ports: &FragmentPorts, direction: Direction) -> FlowKey {
+        FlowKey {
+            source: self.source,
+            destination: self.destination,
+            source_port: ports.source_port,
+            destination_port: ports.destination_port,
+            protocol: self.protocol,
+            direction: direction as u8,
+            pad: 0,
+        }
+    }
+}
+
+/// The transport-layer facts of a TCP or UDP packet.
+pub(crate) struct Ports {
+    pub ports: FragmentPorts,
+    pub flags: TcpFlags,
+}
+
+/// The first four bytes of TCP and UDP alike: all that an ICMP error is sure to quote.
+#[inline(always)]
+pub(crate) fn quoted_ports(ctx: &TcContext, header: &Header) -> Result<FragmentPorts, Unknown> {
+    let [source, destination]: [u16; 2] = load(ctx, header.transport)?;
+    Ok(FragmentPorts {
+        source_port: Be16(source),
+        destination_port: Be16(destination),
+    })
+}
+
+#[inline(always)]
+fn load<T>(ctx: &TcContext, offset: u32) -> Result<T, Unknown> {
+    ctx.load(offset as usize).map_err(|_short| Unknown)
+}

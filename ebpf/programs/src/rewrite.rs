@@ -1,0 +1,204 @@
+//! Changing addresses and ports, with checksums that hold for every kind of packet: complete,
+//! partial (to be finished by the device) and verified by the device.
+//!
+//! Only the kernel's checksum helpers know which kind a packet is. A checksum computed here and
+//! stored is wrong for partial ones, which shows only where one device offloads and another does
+//! not.
+
+use abi::map::FragmentPorts;
+use abi::packet::{Fragment, checksum_offset};
+use abi::{Address, Be16, protocol};
+use aya_ebpf::bindings::{BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR, BPF_F_RECOMPUTE_CSUM};
+use aya_ebpf::helpers::bpf_csum_diff;
+use aya_ebpf::programs::TcContext;
+
+use crate::packet::Header;
+
+/// Offsets within the IP headers.
+const IPV4_CHECKSUM: u32 = 10;
+const IPV4_SOURCE: u32 = 12;
+const IPV4_DESTINATION: u32 = 16;
+const IPV6_SOURCE: u32 = 8;
+const IPV6_DESTINATION: u32 = 24;
+
+/// The packet could not be changed; it may be half rewritten and must not go on.
+pub(crate) struct Failed;
+
+impl From<i64> for Failed {
+    #[inline(always)]
+    fn from(_code: i64) -> Self {
+        Self
+    }
+}
+
+#[derive(Clone, Copy)]
+pub(crate) enum Side {
+    Source,
+    Destination,
+}
+
+/// What the packet gets: an address on one side, and both ports.
+pub(crate) struct Translation {
+    pub side: Side,
+    pub address: Address,
+    pub ports: FragmentPorts,
+}
+
+/// Translates a packet whose ports are `old` now.
+#[inline(always)]
+pub(crate) fn translate(
+    ctx: &TcContext,
+    header: &Header,
+    old: &FragmentPorts,
+    new: &Translation,
+) -> Result<(), Failed> {
+    // A later fragment has neither ports nor a checksum; the first one's checksum covers all.
+    let checksum = match header.fragment {
+        Fragment::Later => None,
+        _ => checksum_offset(header.protocol).map(|offset| header.transport + offset),
+    };
+    let flags = match header.protocol {
+        // Zero says "no checksum" in UDP over IPv4: it stays zero, and none becomes zero.
+        protocol::UDP => u64::from(BPF_F_MARK_MANGLED_0),
+        _ => 0,
+    };
+    address(
+        ctx,
+        header,
+        new.side,
+        new.address,
+        checksum.map(|offset| (offset, flags)),
+    )?;
+    if let Some(checksum) = checksum {
+        let ports = header.transport;
+        port(
+            ctx,
+            ports,
+            old.source_port,
+            new.ports.source_port,
+            (checksum, flags),
+        )?;
+        let ports = ports + 2;
+        port(
+            ctx,
+            ports,
+            old.destination_port,
+            new.ports.destination_port,
+            (checksum, flags),
+        )?;
+    }
+    Ok(())
+}
+
+/// Replaces one address of the header. `pseudo` is the offset, with flags, of an upper-layer
+/// checksum that covers the address.
+#[inline(always)]
+pub(crate) fn address(
+    ctx: &TcContext,
+    header: &Header,
+    side: Side,
+    new: Address,
+    pseudo: Option<(u32, u64)>,
+) -> Result<(), Failed> {
+    let old = match side {
+        Side::Source => header.source,
+        Side::Destination => header.destination,
+    };
+    if header.is_v4() {
+        let offset = match side {
+            Side::Source => IPV4_SOURCE,
+            Side::Destination => IPV4_DESTINATION,
+        };
+        address4(ctx, header.network, offset, old.0[3], new.0[3], pseudo)
+    } else {
+        let offset = match side {
+            Side::Source => IPV6_SOURCE,
+            Side::Destination => IPV6_DESTINATION,
+        };
+        address6(ctx, header.network + offset, old, new, pseudo)
+    }
+}
+
+#[inline(always)]
+fn address4(
+    ctx: &TcContext,
+    network: u32,
+    offset: u32,
+    old: u32,
+    new: u32,
+    pseudo: Option<(u32, u64)>,
+) -> Result<(), Failed> {
+    let (from, to) = (u64::from(old), u64::from(new));
+    if let Some((checksum, flags)) = pseudo {
+        let flags = flags | u64::from(BPF_F_PSEUDO_HDR) | 4;
+        ctx.l4_csum_replace(checksum as usize, from, to, flags)?;
+    }
+    ctx.l3_csum_replace((network + IPV4_CHECKSUM) as usize, from, to, 4)?;
+    Ok(ctx.store((network + offset) as usize, &new, 0)?)
+}
+
+#[inline(always)]
+fn address6(
+    ctx: &TcContext,
+    offset: u32,
+    old: Address,
+    new: Address,
+    pseudo: Option<(u32, u64)>,
+) -> Result<(), Failed> {
+    if let Some((checksum, flags)) = pseudo {
+        let difference = difference(old, new)?;
+        let flags = flags | u64::from(BPF_F_PSEUDO_HDR);
+        ctx.l4_csum_replace(checksum as usize, 0, difference, flags)?;
+        // With a pseudo header the helper also takes the change out of a complete checksum, as if
+        // an IPv4 header checksum balanced it. IPv6 has none, so the store must put it back in.
+        let store = u64::from(BPF_F_RECOMPUTE_CSUM);
+        return Ok(ctx.store(offset as usize, &new.0, store)?);
+    }
+    Ok(ctx.store(offset as usize, &new.0, 0)?)
+}
+
+/// Replaces a quoted IPv6 address, which the ICMPv6 checksum at `checksum` covers as data.
+#[inline(always)]
+pub(crate) fn quoted_address6(
+    ctx: &TcContext,
+    header: &Header,
+    side: Side,
+    new: Address,
+    checksum: u32,
+) -> Result<(), Failed> {
+    let (offset, old) = match side {
+        Side::Source => (IPV6_SOURCE, header.source),
+        Side::Destination => (IPV6_DESTINATION, header.destination),
+    };
+    ctx.l4_csum_replace(checksum as usize, 0, difference(old, new)?, 0)?;
+    Ok(ctx.store((header.network + offset) as usize, &new.0, 0)?)
+}
+
+/// Replaces a port at `offset`, which the checksum at `checksum.0` covers as data.
+#[inline(always)]
+pub(crate) fn port(
+    ctx: &TcContext,
+    offset: u32,
+    old: Be16,
+    new: Be16,
+    checksum: (u32, u64),
+) -> Result<(), Failed> {
+    if old == new {
+        return Ok(());
+    }
+    let (checksum, flags) = checksum;
+    ctx.l4_csum_replace(
+        checksum as usize,
+        u64::from(old.0),
+        u64::from(new.0),
+        flags | 2,
+    )?;
+    Ok(ctx.store(offset as usize, &new.0, 0)?)
+}
+
+#[inline(always)]
+fn difference(mut old: Address, mut new: Address) -> Result<u64, Failed> {
+    // SAFETY: both pointers lead to 16 bytes of this stack frame, which the helper only reads.
+    let sum = unsafe { bpf_csum_diff(old.0.as_mut_ptr(), 16, new.0.as_mut_ptr(), 16, 0) };
+    u64::try_from(sum).map_err(|_negative| Failed)
+}

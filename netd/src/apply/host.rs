@@ -1,0 +1,243 @@
+//! The real kernel of the daemon's own network namespace.
+
+use std::io;
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use api::id::IfName;
+use api::net::Protocol;
+use sys::netns::{self, NetNs, NsId};
+
+use super::{link, sandbox, setting};
+use crate::bpf::{self, BpfError, DataPlane};
+use crate::kernel::{Kernel, KernelError};
+use crate::model::endpoint::Sandbox;
+use crate::model::observed::{self, Inside, Observed};
+use crate::model::port::BoundSocket;
+use crate::model::step::{Change, Step};
+use crate::netlink::Rtnl;
+use crate::{nft, observe, sockdiag};
+
+pub(crate) struct Host {
+    rtnl: Mutex<Rtnl>,
+    data_plane: Arc<DataPlane>,
+    namespace: NsId,
+    cookie: Option<u64>,
+}
+
+impl Host {
+    /// The kernel of the calling thread's namespace.
+    pub(crate) fn open(data_plane: Arc<DataPlane>) -> Result<Self, KernelError> {
+        let failed = |source| KernelError::Namespace {
+            path: "of the daemon".to_owned(),
+            source,
+        };
+        let rtnl = Rtnl::open().map_err(failed)?;
+        Ok(Self {
+            cookie: cookie(&rtnl).map_err(failed)?,
+            rtnl: Mutex::new(rtnl),
+            data_plane,
+            namespace: NetNs::current().map_err(failed)?.id(),
+        })
+    }
+
+    pub(crate) fn cookie(&self) -> Option<u64> {
+        self.cookie
+    }
+
+    /// A panic in a request leaves the socket with answers that nobody reads; their sequence
+    /// numbers tell them from the next ones.
+    fn rtnl(&self) -> MutexGuard<'_, Rtnl> {
+        self.rtnl.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn data_plane(&self) -> Result<observed::DataPlane, BpfError> {
+        Ok(observed::DataPlane {
+            published: self.data_plane.published()?,
+            sandboxes: self.data_plane.sandboxes()?,
+            uplinks: self.data_plane.uplinks()?,
+        })
+    }
+
+    fn netlink(&self, step: &Step) -> io::Result<Change> {
+        match step {
+            Step::CreateBridge {
+                link,
+                mac,
+                mtu,
+                ipv6,
+            } => link::create_bridge(&mut self.rtnl(), link, *mac, *mtu, *ipv6),
+            Step::DeleteLink { link } => link::delete(&mut self.rtnl(), link),
+            Step::SetMaster {
+                link,
+                bridge,
+                isolated,
+            } => link::set_master(&mut self.rtnl(), link, bridge, *isolated),
+            Step::AddAddress { link, address } => {
+                link::add_address(&mut self.rtnl(), link, *address)
+            }
+            Step::CreatePair(pair) => {
+                let namespace = open(&pair.sandbox)?;
+                link::create_pair(&mut self.rtnl(), pair, &namespace)
+            }
+            Step::ConfigureSandbox(link) => sandbox::configure(&open(&link.sandbox)?, link),
+            _ => Ok(Change::Unchanged),
+        }
+    }
+
+    fn data(&self, step: &Step) -> Result<Change, BpfError> {
+        let data_plane = &self.data_plane;
+        let change = match step {
+            Step::Publish { frontend, backend } => data_plane.publish(*frontend, *backend)?,
+            Step::Unpublish { frontend, .. } => data_plane.unpublish(frontend)?,
+            Step::SetSandbox { cookie, to, .. } => match to {
+                Some(sandbox) => data_plane.set_sandbox(*cookie, *sandbox)?,
+                None => data_plane.remove_sandbox(*cookie)?,
+            },
+            Step::SetLocalAddresses(addresses) => data_plane.set_local_addresses(addresses)?,
+            Step::AttachUplink { index, name } => data_plane.attach_uplink(*index, name)?,
+            Step::DetachUplink { index } => data_plane.detach_uplink(*index)?,
+            _ => bpf::Change::Unchanged,
+        };
+        Ok(match change {
+            bpf::Change::Created | bpf::Change::Changed => Change::Done,
+            bpf::Change::Unchanged => Change::Unchanged,
+        })
+    }
+}
+
+impl Kernel for Host {
+    fn observe(&self) -> Result<Observed, KernelError> {
+        let host = observe::host(&mut self.rtnl()).map_err(|source| KernelError::Netlink {
+            action: "list interfaces, addresses and routes".to_owned(),
+            source,
+        })?;
+        Ok(Observed {
+            ipv4_forwarding: setting::is_forwarding(false),
+            ipv6_forwarding: setting::is_forwarding(true),
+            reserved_ports: setting::reserved()?,
+            filter: nft::read().map_err(|source| KernelError::Filter {
+                action: "read table inet hawser".to_owned(),
+                source,
+            })?,
+            data_plane: self.data_plane().map_err(|source| KernelError::DataPlane {
+                action: "read the data plane".to_owned(),
+                source,
+            })?,
+            ..host
+        })
+    }
+
+    fn apply(&self, step: &Step) -> Result<Change, KernelError> {
+        match step {
+            Step::CreateBridge { .. }
+            | Step::DeleteLink { .. }
+            | Step::SetMaster { .. }
+            | Step::AddAddress { .. }
+            | Step::CreatePair(_)
+            | Step::ConfigureSandbox(_) => {
+                self.netlink(step).map_err(|source| KernelError::Netlink {
+                    action: step.to_string(),
+                    source,
+                })
+            }
+            Step::SetFilter { to, .. } => {
+                nft::write(to)
+                    .map(|()| Change::Done)
+                    .map_err(|source| KernelError::Filter {
+                        action: step.to_string(),
+                        source,
+                    })
+            }
+            Step::EnableForwarding { ipv6 } => setting::enable_forwarding(*ipv6),
+            Step::ReservePorts(ports) => setting::edit_reserved(|reserved| reserved.extend(ports)),
+            Step::ReleasePorts(ports) => {
+                setting::edit_reserved(|reserved| reserved.retain(|port| !ports.contains(port)))
+            }
+            Step::SetSandbox { .. }
+            | Step::Publish { .. }
+            | Step::Unpublish { .. }
+            | Step::SetLocalAddresses(_)
+            | Step::AttachUplink { .. }
+            | Step::DetachUplink { .. } => {
+                self.data(step).map_err(|source| KernelError::DataPlane {
+                    action: step.to_string(),
+                    source,
+                })
+            }
+        }
+    }
+
+    fn inspect(&self, path: &Path, ifname: &IfName) -> Result<Option<Inside>, KernelError> {
+        let failed = |source| KernelError::Namespace {
+            path: path.display().to_string(),
+            source,
+        };
+        let namespace = match NetNs::open(path) {
+            Ok(namespace) => namespace,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(failed(error)),
+        };
+        let (cookie, link) = namespace
+            .run(|| {
+                let mut rtnl = Rtnl::open()?;
+                Ok((cookie(&rtnl)?, observe::inside(&mut rtnl, ifname)?))
+            })
+            .and_then(|result| result)
+            .map_err(failed)?;
+        let NsId { device, inode } = namespace.id();
+        Ok(Some(Inside {
+            device,
+            inode,
+            cookie,
+            is_host: namespace.id() == self.namespace,
+            link,
+        }))
+    }
+
+    fn is_alive(&self, sandbox: &Sandbox) -> bool {
+        // A namespace that cannot be looked at may well live: better a late clean-up than cutting
+        // a container off.
+        netns::identify(Path::new(&sandbox.path)).map_or(true, |id| {
+            id.is_some_and(|id| (id.device, id.inode) == (sandbox.device, sandbox.inode))
+        })
+    }
+
+    fn bound_sockets(&self, protocol: Protocol) -> Result<Vec<BoundSocket>, KernelError> {
+        sockdiag::bound(protocol).map_err(|source| KernelError::Sockets { protocol, source })
+    }
+
+    fn holder(&self, socket: &BoundSocket) -> String {
+        match sys::process::holder_of_socket(&[socket.inode].into()) {
+            Some(process) => format!("process {} (pid {})", process.name, process.pid),
+            None => "a process that cannot be seen from here".to_owned(),
+        }
+    }
+}
+
+/// The namespace of a sandbox, which must be the one it was.
+fn open(sandbox: &Sandbox) -> io::Result<NetNs> {
+    let namespace = NetNs::open(Path::new(&sandbox.path))?;
+    let NsId { device, inode } = namespace.id();
+    if (device, inode) == (sandbox.device, sandbox.inode) {
+        Ok(namespace)
+    } else {
+        Err(io::Error::new(
+            io::ErrorKind::NotFound,
+            format!("another namespace is at {} now", sandbox.path),
+        ))
+    }
+}
+
+fn cookie(rtnl: &Rtnl) -> io::Result<Option<u64>> {
+    match rtnl.cookie() {
+        Ok(cookie) => Ok(Some(cookie)),
+        // ENOPROTOOPT: below Linux 5.14 the socket hooks cannot tell namespaces apart.
+        Err(error)
+            if error.raw_os_error() == Some(rustix::io::Errno::NOPROTOOPT.raw_os_error()) =>
+        {
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    }
+}

@@ -1,0 +1,79 @@
+//! Settings of the host's network namespace.
+
+use std::collections::BTreeSet;
+use std::io;
+
+use sys::sysctl;
+
+use crate::kernel::KernelError;
+use crate::model::reserved::ReservedPorts;
+use crate::model::step::Change;
+
+/// For both families, in spite of its place.
+const RESERVED: &str = "net/ipv4/ip_local_reserved_ports";
+
+fn forwarding(ipv6: bool) -> &'static str {
+    if ipv6 {
+        "net/ipv6/conf/all/forwarding"
+    } else {
+        "net/ipv4/ip_forward"
+    }
+}
+
+pub(super) fn is_forwarding(ipv6: bool) -> bool {
+    sysctl::read(forwarding(ipv6)).is_ok_and(|value| value == "1")
+}
+
+pub(super) fn enable_forwarding(ipv6: bool) -> Result<Change, KernelError> {
+    let key = forwarding(ipv6);
+    let failed = |source| failed(key, source);
+    if sysctl::read(key).map_err(failed)? == "1" {
+        return Ok(Change::Unchanged);
+    }
+    if ipv6 {
+        keep_advertised_routes().map_err(failed)?;
+    }
+    sysctl::ensure(key, "1").map_err(failed)?;
+    Ok(Change::Done)
+}
+
+/// A router ignores router advertisements, and forgets what it learnt by them, unless `accept_ra`
+/// is 2 (Documentation/networking/ip-sysctl.rst): a host that has its default route from them
+/// would lose it.
+fn keep_advertised_routes() -> io::Result<()> {
+    for entry in std::fs::read_dir("/proc/sys/net/ipv6/conf")? {
+        let name = entry?.file_name();
+        let Some(name) = name.to_str() else { continue };
+        let key = format!("net/ipv6/conf/{name}/accept_ra");
+        // "all" has no effect; a link may vanish meanwhile.
+        if name != "all" && sysctl::read(&key).is_ok_and(|value| value == "1") {
+            sysctl::ensure(&key, "2")?;
+        }
+    }
+    Ok(())
+}
+
+pub(super) fn reserved() -> Result<ReservedPorts, KernelError> {
+    let text = sysctl::read(RESERVED).map_err(|source| failed(RESERVED, source))?;
+    text.parse()
+        .map_err(|error| failed(RESERVED, io::Error::other(error)))
+}
+
+/// Others' ports stay reserved.
+pub(super) fn edit_reserved(edit: impl FnOnce(&mut BTreeSet<u16>)) -> Result<Change, KernelError> {
+    let before = reserved()?;
+    let mut after = before.clone();
+    edit(&mut after.0);
+    if after == before {
+        return Ok(Change::Unchanged);
+    }
+    sysctl::ensure(RESERVED, &after.to_string()).map_err(|source| failed(RESERVED, source))?;
+    Ok(Change::Done)
+}
+
+fn failed(key: &str, source: io::Error) -> KernelError {
+    KernelError::Sysctl {
+        key: key.to_owned(),
+        source,
+    }
+}

@@ -1,0 +1,323 @@
+//! Attaching sandboxes to networks.
+
+use std::net::IpAddr;
+use std::path::Path;
+use std::sync::Arc;
+
+use api::net::{AttachRequest, Attachment, Dns, PortBinding};
+
+use crate::apply;
+use crate::dns::NamedEndpoint;
+use crate::error::NetError;
+use crate::kernel::Kernel;
+use crate::model::desired::Desired;
+use crate::model::endpoint::{self, Endpoint, EndpointError, EndpointKey, NewEndpoint, Sandbox};
+use crate::model::network::{Network, Stage};
+use crate::model::plan;
+use crate::model::port::{self, BoundSocket, HolderNames};
+use crate::netd::{Netd, Writer};
+use crate::networks::random_id;
+use crate::resolver;
+use crate::store::Cursors;
+
+impl Netd {
+    /// Connects a sandbox to a network. When this returns, the interface carries traffic, the
+    /// names resolve and the ports answer.
+    ///
+    /// Asking again with the same container, interface, network and namespace returns what exists.
+    ///
+    /// # Errors
+    /// [`NetError`]; nothing is left of the endpoint then.
+    pub fn attach(&self, request: AttachRequest) -> Result<Attachment, NetError> {
+        endpoint::check(&request)?;
+        let mut writer = self.writer();
+        let network = Arc::clone(self.view().network(&request.network)?);
+        self.finish_removal(&mut writer, &request)?;
+        let sandbox = match self.sandbox(&request)? {
+            Found::Free(sandbox) => sandbox,
+            Found::Occupied(sandbox) => match self.existing(&request, &network, &sandbox)? {
+                Some(attachment) => return Ok(attachment),
+                None => return Err(occupied(&request).into()),
+            },
+        };
+        self.make_way(&mut writer, &request, &network, &sandbox)?;
+        let before = self.view();
+        let endpoint = self.new_endpoint(&request, &network, sandbox, &before, &writer)?;
+        let attachment = endpoint.attachment.clone();
+        self.connect(&mut writer, &before, &network, endpoint)?;
+        tracing::info!(
+            container = %attachment.container_id,
+            ifname = %attachment.ifname,
+            network = %attachment.network,
+            "attached"
+        );
+        Ok(attachment)
+    }
+
+    /// The namespace of the request, and whether its interface exists there.
+    fn sandbox(&self, request: &AttachRequest) -> Result<Found, NetError> {
+        let inside = self
+            .kernel
+            .inspect(Path::new(&request.netns), &request.ifname)?
+            .ok_or_else(|| NetError::NoSandbox {
+                path: request.netns.clone(),
+                container: request.container_id.clone(),
+            })?;
+        if inside.is_host {
+            return Err(EndpointError::HostNamespace {
+                path: request.netns.clone(),
+            }
+            .into());
+        }
+        let sandbox = Sandbox {
+            path: request.netns.clone(),
+            device: inside.device,
+            inode: inside.inode,
+            cookie: inside.cookie,
+        };
+        Ok(match inside.link {
+            None => Found::Free(sandbox),
+            Some(_) => Found::Occupied(sandbox),
+        })
+    }
+
+    /// The endpoint asked for, if it exists already.
+    fn existing(
+        &self,
+        request: &AttachRequest,
+        network: &Network,
+        sandbox: &Sandbox,
+    ) -> Result<Option<Attachment>, EndpointError> {
+        let view = self.view();
+        let key = EndpointKey::new(&request.container_id, request.ifname.as_str());
+        match view.endpoints.get(&key) {
+            None => Ok(None),
+            Some(e) if e.is_on(&network.id) && e.sandbox.is_same(sandbox) => {
+                Ok(Some(e.attachment.clone()))
+            }
+            Some(e) => Err(conflict(e)),
+        }
+    }
+
+    /// Refuses what clashes with an endpoint that lives, and clears away one whose sandbox is
+    /// gone: a container that starts again keeps its id.
+    fn make_way(
+        &self,
+        writer: &mut Writer,
+        request: &AttachRequest,
+        network: &Network,
+        sandbox: &Sandbox,
+    ) -> Result<(), NetError> {
+        let view = self.view();
+        for endpoint in view.endpoints.values() {
+            let attachment = &endpoint.attachment;
+            if attachment.container_id != request.container_id {
+                continue;
+            }
+            let same_interface = attachment.ifname == request.ifname;
+            if !same_interface && !endpoint.is_on(&network.id) {
+                continue;
+            }
+            let alive = self.kernel.is_alive(&endpoint.sandbox);
+            let lost = endpoint.sandbox.is_same(sandbox) && same_interface;
+            if alive && !lost {
+                return Err(if same_interface {
+                    conflict(endpoint).into()
+                } else {
+                    EndpointError::Twice {
+                        container: request.container_id.clone(),
+                        ifname: attachment.ifname.clone(),
+                        network: network.name.to_string(),
+                    }
+                    .into()
+                });
+            }
+            self.disconnect(writer, endpoint)?;
+        }
+        Ok(())
+    }
+
+    fn new_endpoint(
+        &self,
+        request: &AttachRequest,
+        network: &Network,
+        sandbox: Sandbox,
+        before: &Desired,
+        writer: &Writer,
+    ) -> Result<Endpoint, NetError> {
+        let bridge = network.bridge().ok_or_else(|| EndpointError::NoEndpoints {
+            network: network.name.to_string(),
+            driver: network.driver.name(),
+        })?;
+        let neighbours: Vec<&Endpoint> = before.endpoints_of(&network.id).map(|e| &**e).collect();
+        let has_default_route = before
+            .endpoints_in(&sandbox)
+            .any(|endpoint| endpoint.has_default_route());
+        let new = NewEndpoint {
+            id: random_id(),
+            order: before.next_order(),
+            ports: self.ports(&request.ports, before, writer)?,
+            dns: self.resolver_settings(&request.dns, network),
+            neighbours: &neighbours,
+            has_default_route,
+            last: &|subnet| writer.cursors.get(&(network.id.clone(), subnet)).copied(),
+            sandbox,
+        };
+        Ok(Endpoint::create(request, network, bridge, new)?)
+    }
+
+    fn ports(
+        &self,
+        requested: &[PortBinding],
+        before: &Desired,
+        writer: &Writer,
+    ) -> Result<Vec<PortBinding>, NetError> {
+        let mut bound = Vec::new();
+        let mut protocols: Vec<_> = requested.iter().map(|binding| binding.protocol).collect();
+        protocols.sort_unstable();
+        protocols.dedup();
+        for protocol in protocols {
+            bound.extend(self.kernel.bound_sockets(protocol)?);
+        }
+        let names = Holders {
+            desired: before,
+            kernel: &*self.kernel,
+        };
+        let ports = port::resolve(requested, &writer.ports, &bound, &names);
+        Ok(ports.map_err(EndpointError::Port)?)
+    }
+
+    fn resolver_settings(&self, asked: &Dns, network: &Network) -> Dns {
+        let text = std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
+        let host = resolver::parse(&text);
+        let Some(gateway) = network.first_gateway() else {
+            return asked.clone();
+        };
+        let path = self.resolver_path(gateway);
+        if network.has_names() {
+            resolver::with_names(asked, &host, path)
+        } else {
+            resolver::without_names(asked, &host, path)
+        }
+    }
+
+    /// Record, kernel, names, record: the first failure undoes what came before it.
+    fn connect(
+        &self,
+        writer: &mut Writer,
+        before: &Desired,
+        network: &Network,
+        mut endpoint: Endpoint,
+    ) -> Result<(), NetError> {
+        let Some(bridge) = network.bridge() else {
+            return Ok(());
+        };
+        let key = endpoint.key();
+        let cursors = cursors(network, &endpoint);
+        self.store.put_endpoint(&endpoint, &cursors)?;
+        let mut after = before.clone();
+        after
+            .endpoints
+            .insert(key.clone(), Arc::new(endpoint.clone()));
+        let steps = plan::attach(before, &after, &endpoint, bridge);
+        writer.cursors.extend(cursors);
+        writer.ports.insert(&key, &endpoint.attachment.ports);
+        match apply::run(&*self.kernel, &steps) {
+            Ok(()) => {
+                self.publish_names(network, &endpoint);
+                endpoint.stage = Stage::Committed;
+                self.publish_endpoint(&mut after, endpoint.clone());
+                let committed = self.store.put_endpoint(&endpoint, &Cursors::new());
+                committed.or_else(|error| {
+                    self.disconnect(writer, &endpoint)?;
+                    Err(error.into())
+                })
+            }
+            Err(failure) if failure.undone => {
+                writer.ports.remove(&key, &endpoint.attachment.ports);
+                self.store.delete_endpoint(&key)?;
+                Err(failure.cause.into())
+            }
+            Err(failure) => {
+                endpoint.stage = Stage::Removing;
+                self.publish_endpoint(&mut after, endpoint);
+                Err(failure.cause.into())
+            }
+        }
+    }
+
+    fn publish_endpoint(&self, desired: &mut Desired, endpoint: Endpoint) {
+        desired.endpoints.insert(endpoint.key(), Arc::new(endpoint));
+        self.publish_view(desired.clone());
+    }
+
+    pub(crate) fn publish_names(&self, network: &Network, endpoint: &Endpoint) {
+        if !network.has_names() {
+            return;
+        }
+        let attachment = &endpoint.attachment;
+        let short_id: String = attachment.container_id.chars().take(12).collect();
+        let names = attachment.name.iter().chain(&attachment.aliases).cloned();
+        self.dns.upsert(NamedEndpoint {
+            endpoint: attachment.endpoint_id.clone(),
+            network: network.id.clone(),
+            network_name: network.name.clone(),
+            container_id: attachment.container_id.clone(),
+            names: names.chain([short_id]).collect(),
+            addresses: endpoint.addresses().collect(),
+            upstreams: endpoint.upstreams.clone(),
+            internal: network.internal,
+        });
+    }
+}
+
+enum Found {
+    Free(Sandbox),
+    Occupied(Sandbox),
+}
+
+fn occupied(request: &AttachRequest) -> EndpointError {
+    EndpointError::LinkExists {
+        container: request.container_id.clone(),
+        path: request.netns.clone(),
+        ifname: request.ifname.clone(),
+    }
+}
+
+fn conflict(existing: &Endpoint) -> EndpointError {
+    EndpointError::Conflict {
+        container: existing.attachment.container_id.clone(),
+        ifname: existing.attachment.ifname.clone(),
+        network: existing.attachment.network.to_string(),
+    }
+}
+
+/// The endpoint's addresses, as the last ones given out in their subnets.
+fn cursors(network: &Network, endpoint: &Endpoint) -> Cursors {
+    let subnet_of = |address: IpAddr| {
+        let subnets = network.subnets.iter();
+        subnets.map(|s| s.subnet).find(|s| s.contains(&address))
+    };
+    endpoint
+        .addresses()
+        .filter_map(|address| Some(((network.id.clone(), subnet_of(address)?), address)))
+        .collect()
+}
+
+struct Holders<'a> {
+    desired: &'a Desired,
+    kernel: &'a dyn Kernel,
+}
+
+impl HolderNames for Holders<'_> {
+    fn container(&self, holder: &EndpointKey) -> String {
+        match self.desired.endpoints.get(holder) {
+            Some(endpoint) => format!("container {}", endpoint.display_name()),
+            None => format!("container {}", holder.container),
+        }
+    }
+
+    fn process(&self, socket: &BoundSocket) -> String {
+        self.kernel.holder(socket)
+    }
+}

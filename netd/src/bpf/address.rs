@@ -1,0 +1,46 @@
+//! The host's own addresses.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+use abi::Address;
+use abi::map::LOCAL_ADDRS;
+use aya::Ebpf;
+use aya::maps::{HashMap, MapData, MapError};
+
+use super::Change;
+use super::error::{BpfError, optional};
+use super::frontend::address;
+use super::object;
+
+pub(super) struct Addresses {
+    map: HashMap<MapData, Address, u32>,
+}
+
+impl Addresses {
+    pub(super) fn open(object: &mut Ebpf) -> Result<Self, BpfError> {
+        Ok(Self {
+            map: object::take(object, LOCAL_ADDRS)?,
+        })
+    }
+
+    /// Additions come first: an address that moves between interfaces is never absent.
+    pub(super) fn set(&mut self, want: &BTreeSet<IpAddr>) -> Result<Change, BpfError> {
+        self.replace(want.iter().map(|ip| address(*ip)).collect())
+            .map_err(BpfError::map(LOCAL_ADDRS))
+    }
+
+    fn replace(&mut self, want: BTreeSet<Address>) -> Result<Change, MapError> {
+        let have = self.map.keys().collect::<Result<BTreeSet<_>, _>>()?;
+        if have == want {
+            return Ok(Change::Unchanged);
+        }
+        for address in want.difference(&have) {
+            self.map.insert(address, 1, 0)?;
+        }
+        for address in have.difference(&want) {
+            optional(self.map.remove(address))?;
+        }
+        Ok(Change::Changed)
+    }
+}

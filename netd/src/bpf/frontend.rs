@@ -1,0 +1,141 @@
+//! The address and port the world sees, and how the maps spell it.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+
+use abi::map::FrontendKey;
+use abi::{Address, Be16, protocol};
+use api::net::Protocol;
+
+use super::error::BpfError;
+
+/// Where a published port answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum FrontendAddress {
+    /// Every IPv4 address of the host.
+    Any4,
+    /// Every IPv6 address of the host.
+    Any6,
+    Ip(IpAddr),
+}
+
+/// A published port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Frontend {
+    pub address: FrontendAddress,
+    pub protocol: Protocol,
+    pub port: u16,
+}
+
+impl fmt::Display for Frontend {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let ip = match self.address {
+            FrontendAddress::Any4 => IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED),
+            FrontendAddress::Any6 => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+            FrontendAddress::Ip(ip) => ip,
+        };
+        write!(
+            f,
+            "{}/{}",
+            SocketAddr::new(ip, self.port),
+            match self.protocol {
+                Protocol::Tcp => "tcp",
+                Protocol::Udp => "udp",
+                Protocol::Sctp => "sctp",
+            }
+        )
+    }
+}
+
+impl Frontend {
+    pub(super) fn key(&self) -> Result<FrontendKey, BpfError> {
+        let number = match self.protocol {
+            Protocol::Tcp => protocol::TCP,
+            Protocol::Udp => protocol::UDP,
+            Protocol::Sctp => {
+                return Err(BpfError::Protocol {
+                    frontend: *self,
+                    protocol: self.protocol,
+                });
+            }
+        };
+        let address = match self.address {
+            FrontendAddress::Any4 => Address::ANY4,
+            FrontendAddress::Any6 => Address::ANY6,
+            // The unspecified address as a literal means the same as the wildcard.
+            FrontendAddress::Ip(ip) => address(ip),
+        };
+        Ok(FrontendKey {
+            address,
+            port: Be16::new(self.port),
+            protocol: number,
+            scope: 0,
+        })
+    }
+
+    /// `None` for a key that this version never writes.
+    pub(super) fn from_key(key: &FrontendKey) -> Option<Self> {
+        let protocol = match key.protocol {
+            protocol::TCP => Protocol::Tcp,
+            protocol::UDP => Protocol::Udp,
+            _ => return None,
+        };
+        let address = match key.address {
+            Address::ANY4 => FrontendAddress::Any4,
+            Address::ANY6 => FrontendAddress::Any6,
+            address => FrontendAddress::Ip(ip(address)),
+        };
+        Some(Self {
+            address,
+            protocol,
+            port: key.port.get(),
+        })
+    }
+}
+
+pub(super) fn address(ip: IpAddr) -> Address {
+    Address::from_octets(match ip {
+        IpAddr::V4(v4) => v4.to_ipv6_mapped().octets(),
+        IpAddr::V6(v6) => v6.octets(),
+    })
+}
+
+pub(super) fn ip(address: Address) -> IpAddr {
+    Ipv6Addr::from(address.octets()).to_canonical()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_round_trip() {
+        for address in [
+            FrontendAddress::Any4,
+            FrontendAddress::Any6,
+            FrontendAddress::Ip("127.0.0.1".parse().unwrap()),
+            FrontendAddress::Ip("fd00::1".parse().unwrap()),
+        ] {
+            let frontend = Frontend {
+                address,
+                protocol: Protocol::Udp,
+                port: 5353,
+            };
+            assert_eq!(Frontend::from_key(&frontend.key().unwrap()), Some(frontend));
+        }
+    }
+
+    #[test]
+    fn sctp_is_refused_by_name() {
+        let frontend = Frontend {
+            address: FrontendAddress::Any6,
+            protocol: Protocol::Sctp,
+            port: 9,
+        };
+        let error = frontend.key().unwrap_err().to_string();
+        assert!(
+            error.starts_with("[::]:9/sctp cannot be published"),
+            "{error}"
+        );
+    }
+}

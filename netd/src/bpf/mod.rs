@@ -1,0 +1,249 @@
+//! The eBPF data plane: published ports, container DNS redirection and the host's bind guard.
+//!
+//! Everything the kernel holds for it is pinned below one directory, so that traffic goes on while
+//! the daemon is away:
+//!
+//! ```text
+//! <pin_dir>/frontends, services, …    the maps (abi::map)
+//! <pin_dir>/jump_*                    tail-call tables: the current programs
+//! <pin_dir>/hook_<hook>               links of the cgroup stubs
+//! <pin_dir>/uplink_<ifindex>_<side>   links of the tc stubs (below 6.6: the stub, as a marker)
+//! ```
+//!
+//! **Invariants.** [`DataPlane::open`] never detaches: it adopts what is pinned, replaces the
+//! programs in the tail-call tables slot by slot, and attaches what is missing. Each write leaves a
+//! state that the next `open` repairs. What is published is read from the maps, never remembered.
+
+mod address;
+mod counters;
+mod error;
+mod frontend;
+mod hook;
+mod object;
+mod pin;
+mod prefilter;
+mod replay;
+mod sandbox;
+mod service;
+mod uplink;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use api::id::IfName;
+
+pub use counters::FrontendCounters;
+pub use error::BpfError;
+pub use frontend::{Frontend, FrontendAddress};
+pub use replay::{Replay, Side, Verdict};
+pub use sandbox::Sandbox;
+
+/// The version of the map layouts: the last part of the pin directory's path, as `v1`.
+pub const SCHEMA: u32 = abi::SCHEMA;
+
+/// Where the data plane lives.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// `/sys/fs/bpf/hawser/<instance>/v<SCHEMA>`. No part may contain a dot: bpffs refuses those.
+    pub pin_dir: PathBuf,
+    /// The root of the cgroup2 hierarchy; without one there are no socket hooks.
+    pub cgroup: Option<PathBuf>,
+}
+
+/// What a mutation did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Change {
+    Created,
+    Changed,
+    Unchanged,
+}
+
+/// The loaded data plane. All methods are idempotent and may be called from several threads.
+pub struct DataPlane {
+    parts: Mutex<Parts>,
+    paths: Vec<String>,
+}
+
+struct Parts {
+    services: service::Services,
+    addresses: address::Addresses,
+    sandboxes: sandbox::Sandboxes,
+    drops: counters::Drops,
+    uplinks: uplink::Uplinks,
+}
+
+impl fmt::Debug for DataPlane {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DataPlane")
+            .field("paths", &self.paths)
+            .finish_non_exhaustive()
+    }
+}
+
+impl DataPlane {
+    /// Adopts the instance below `options.pin_dir`, or creates it.
+    ///
+    /// # Errors
+    /// [`BpfError`]. What was set up before the error stays, and the next call goes on from there.
+    pub fn open(options: &Options) -> Result<Self, BpfError> {
+        let pins = pin::Directory::create(&options.pin_dir)?;
+        let mut object = object::load(&pins)?;
+        let services = service::Services::open(&mut object)?;
+        let addresses = address::Addresses::open(&mut object)?;
+        let sandboxes = sandbox::Sandboxes::open(&mut object)?;
+        let drops = counters::Drops::open(&mut object)?;
+        object::install_tc(&mut object)?;
+        let hooks = match &options.cgroup {
+            Some(cgroup) => hook::install(&mut object, &pins, cgroup)?,
+            None => "socket hooks: none, this host has no cgroup2 hierarchy".to_owned(),
+        };
+        let uplinks = uplink::Uplinks::open(object, pins)?;
+        let paths = vec![
+            format!("uplinks: {}", uplinks.describe()),
+            hooks,
+            "published ports: compat, packets cross the host's FORWARD chain".to_owned(),
+        ];
+        let parts = Parts {
+            services,
+            addresses,
+            sandboxes,
+            drops,
+            uplinks,
+        };
+        Ok(Self {
+            parts: Mutex::new(parts),
+            paths,
+        })
+    }
+
+    /// Removes every pin, link and filter of the instance. Absent ones count as removed.
+    ///
+    /// # Errors
+    /// [`BpfError`] of the first object that stays; calling again goes on from there.
+    pub fn uninstall(options: &Options) -> Result<(), BpfError> {
+        let Some(pins) = pin::Directory::find(&options.pin_dir)? else {
+            return Ok(());
+        };
+        uplink::remove_all(&pins)?;
+        pins.remove()
+    }
+
+    /// Leads packets for `frontend` to `backend`. Flows to a backend it replaces are cut.
+    ///
+    /// # Errors
+    /// [`BpfError`]; what was published before stays so.
+    pub fn publish(&self, frontend: Frontend, backend: SocketAddr) -> Result<Change, BpfError> {
+        self.lock().services.publish(frontend, backend)
+    }
+
+    /// Undoes [`Self::publish`]; flows in progress are cut.
+    ///
+    /// # Errors
+    /// [`BpfError`]; calling again goes on from where it stopped.
+    pub fn unpublish(&self, frontend: &Frontend) -> Result<Change, BpfError> {
+        self.lock().services.unpublish(frontend)
+    }
+
+    /// What is published now, read from the kernel.
+    ///
+    /// # Errors
+    /// [`BpfError::Map`].
+    pub fn published(&self) -> Result<BTreeMap<Frontend, SocketAddr>, BpfError> {
+        self.lock().services.published()
+    }
+
+    /// The addresses of the host, for which wildcard frontends answer.
+    ///
+    /// # Errors
+    /// [`BpfError::Map`]; a part of the difference may be applied.
+    pub fn set_local_addresses(&self, want: &BTreeSet<IpAddr>) -> Result<Change, BpfError> {
+        self.lock().addresses.set(want)
+    }
+
+    /// Begins to act on sockets of the network namespace with this cookie.
+    ///
+    /// # Errors
+    /// [`BpfError::Map`].
+    pub fn set_sandbox(&self, cookie: u64, sandbox: Sandbox) -> Result<Change, BpfError> {
+        self.lock().sandboxes.set(cookie, sandbox)
+    }
+
+    /// Leaves the namespace alone again.
+    ///
+    /// # Errors
+    /// [`BpfError::Map`].
+    pub fn remove_sandbox(&self, cookie: u64) -> Result<Change, BpfError> {
+        self.lock().sandboxes.remove(cookie)
+    }
+
+    /// The namespaces acted on, read from the kernel.
+    ///
+    /// # Errors
+    /// [`BpfError::Map`].
+    pub fn sandboxes(&self) -> Result<BTreeMap<u64, Sandbox>, BpfError> {
+        self.lock().sandboxes.all()
+    }
+
+    /// Serves published ports on an interface of the caller's network namespace.
+    ///
+    /// # Errors
+    /// [`BpfError`]; one side may be attached, which the next call completes.
+    pub fn attach_uplink(&self, ifindex: u32, ifname: &IfName) -> Result<Change, BpfError> {
+        self.lock().uplinks.attach(ifindex, ifname)
+    }
+
+    /// Undoes [`Self::attach_uplink`], also when the interface is gone.
+    ///
+    /// # Errors
+    /// [`BpfError`]; calling again goes on from where it stopped.
+    pub fn detach_uplink(&self, ifindex: u32) -> Result<Change, BpfError> {
+        self.lock().uplinks.detach(ifindex)
+    }
+
+    /// The interfaces served on both sides. Pins of interfaces that are gone are removed.
+    ///
+    /// # Errors
+    /// [`BpfError`].
+    pub fn uplinks(&self) -> Result<BTreeSet<u32>, BpfError> {
+        self.lock().uplinks.all()
+    }
+
+    /// The traffic of each frontend since it was published.
+    ///
+    /// # Errors
+    /// [`BpfError::Map`].
+    pub fn counters(&self) -> Result<Vec<FrontendCounters>, BpfError> {
+        self.lock().services.counters()
+    }
+
+    /// Packets dropped or not served, by reason.
+    ///
+    /// # Errors
+    /// [`BpfError::Map`].
+    pub fn drops(&self) -> Result<Vec<(&'static str, u64)>, BpfError> {
+        self.lock().drops.read()
+    }
+
+    /// The chosen paths, and why, one line each.
+    pub fn describe(&self) -> Vec<String> {
+        self.paths.clone()
+    }
+
+    /// Runs one Ethernet frame through a program, without a wire: what would become of it.
+    /// Flows and counters change as they would for a real packet.
+    ///
+    /// # Errors
+    /// [`BpfError::Replay`]: the frame is shorter than an Ethernet header, or too long.
+    pub fn replay(&self, side: Side, frame: &[u8]) -> Result<Replay, BpfError> {
+        self.lock().uplinks.replay(side, frame)
+    }
+
+    /// Each method leaves the maps in a state the next one can start from, so that the lock of a
+    /// thread that panicked is as good as any.
+    fn lock(&self) -> MutexGuard<'_, Parts> {
+        self.parts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

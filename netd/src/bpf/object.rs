@@ -1,0 +1,116 @@
+//! The embedded object: its maps, created or adopted from pins, and its programs.
+
+use std::io;
+
+use abi::map::{DATA, JUMP_TC, SOCKET_HOOKS, TC_PROGRAMS};
+use aya::maps::{Map, MapError, ProgramArray};
+use aya::programs::{CgroupSockAddr, Program, ProgramError, ProgramFd, SchedClassifier};
+use aya::{Ebpf, EbpfLoader};
+
+use super::error::BpfError;
+use super::pin::Directory;
+
+static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/programs.o"));
+
+/// Creates the maps that are not pinned yet and opens the others. Loads no program.
+pub(super) fn load(pins: &Directory) -> Result<Ebpf, BpfError> {
+    if OBJECT.is_empty() {
+        return Err(BpfError::NoObject);
+    }
+    let tables: Vec<String> = SOCKET_HOOKS
+        .iter()
+        .map(|hook| format!("jump_{hook}"))
+        .collect();
+    let mut loader = EbpfLoader::new();
+    // The programs use no kernel structures, so the kernel's 5 MB of type information stay unread.
+    loader.btf(None);
+    for name in DATA.iter().chain([&JUMP_TC]) {
+        loader.map_pin_path(name, pins.path(name));
+    }
+    for name in &tables {
+        loader.map_pin_path(name, pins.path(name));
+    }
+    loader.load(OBJECT).map_err(|source| BpfError::Object {
+        source: Box::new(source),
+    })
+}
+
+/// Takes a map out of the object as the type the caller expects.
+pub(super) fn take<T>(object: &mut Ebpf, name: &str) -> Result<T, BpfError>
+where
+    T: TryFrom<Map, Error = MapError>,
+{
+    let map = object.take_map(name).ok_or_else(|| BpfError::Missing {
+        name: name.to_owned(),
+    })?;
+    T::try_from(map).map_err(|source| BpfError::Map {
+        name: name.to_owned(),
+        source: Box::new(source),
+    })
+}
+
+/// Loads the tc programs and makes them the current ones.
+pub(super) fn install_tc(object: &mut Ebpf) -> Result<(), BpfError> {
+    for (slot, name) in TC_PROGRAMS {
+        let program: &mut SchedClassifier = program(object, name)?;
+        program.load().map_err(BpfError::load(name))?;
+        let fd = program.fd().map_err(BpfError::load(name))?;
+        let fd = fd.try_clone().map_err(program_io(name))?;
+        set_slot(object, JUMP_TC, slot as u32, &fd)?;
+    }
+    Ok(())
+}
+
+/// Loads the program of a socket hook, or the one for older kernels, and makes it the current one.
+pub(super) fn install_socket_hook(object: &mut Ebpf, hook: &str) -> Result<(), BpfError> {
+    let older = format!("{hook}_eperm");
+    let newest = load_socket_program(object, hook);
+    let fd = if newest.is_err() && object.program(&older).is_some() {
+        load_socket_program(object, &older)?
+    } else {
+        newest?
+    };
+    set_slot(object, &format!("jump_{hook}"), 0, &fd)
+}
+
+fn load_socket_program(object: &mut Ebpf, name: &str) -> Result<ProgramFd, BpfError> {
+    let program: &mut CgroupSockAddr = program(object, name)?;
+    program.load().map_err(BpfError::load(name))?;
+    let fd = program.fd().map_err(BpfError::load(name))?;
+    fd.try_clone().map_err(program_io(name))
+}
+
+/// The table stays in the object: stubs that are loaded later refer to its descriptor.
+fn set_slot(
+    object: &mut Ebpf,
+    table: &str,
+    slot: u32,
+    program: &ProgramFd,
+) -> Result<(), BpfError> {
+    let map = object.map_mut(table).ok_or_else(|| BpfError::Missing {
+        name: table.to_owned(),
+    })?;
+    ProgramArray::try_from(map)
+        .and_then(|mut table| table.set(slot, program, 0))
+        .map_err(|source| BpfError::Map {
+            name: table.to_owned(),
+            source: Box::new(source),
+        })
+}
+
+fn program_io(name: &str) -> impl Fn(io::Error) -> BpfError {
+    move |source| BpfError::load(name)(ProgramError::IOError(source))
+}
+
+pub(super) fn program<'a, P>(object: &'a mut Ebpf, name: &str) -> Result<&'a mut P, BpfError>
+where
+    &'a mut P: TryFrom<&'a mut Program, Error = ProgramError>,
+{
+    object
+        .program_mut(name)
+        .ok_or_else(|| BpfError::Missing {
+            name: name.to_owned(),
+        })?
+        .try_into()
+        .map_err(BpfError::load(name))
+}

@@ -1,0 +1,79 @@
+//! The bit maps by which the tc programs pass most packets at once.
+//!
+//! The users of each bit are counted in memory and rebuilt from the other maps at start, so that a
+//! bit a dead daemon left behind is cleared then.
+
+use std::collections::BTreeMap;
+
+use abi::frontend::{Bit, PREFILTER_WORDS};
+use abi::map::PREFILTER;
+use aya::Ebpf;
+use aya::maps::{Array, MapData, MapError};
+
+use super::error::BpfError;
+use super::object;
+
+pub(super) struct Prefilter {
+    map: Array<MapData, u64>,
+    users: BTreeMap<Bit, u32>,
+}
+
+impl Prefilter {
+    pub(super) fn open(object: &mut Ebpf) -> Result<Self, BpfError> {
+        Ok(Self {
+            map: object::take(object, PREFILTER)?,
+            users: BTreeMap::new(),
+        })
+    }
+
+    /// Makes `bits` (with repetitions) the ones in use.
+    pub(super) fn rebuild(&mut self, bits: impl Iterator<Item = Bit>) -> Result<(), BpfError> {
+        self.users.clear();
+        let mut words = BTreeMap::<u32, u64>::new();
+        for bit in bits {
+            *self.users.entry(bit).or_default() += 1;
+            *words.entry(bit.word).or_default() |= bit.mask;
+        }
+        (0..PREFILTER_WORDS)
+            .try_for_each(|word| self.set(word, words.get(&word).copied().unwrap_or(0)))
+            .map_err(BpfError::map(PREFILTER))
+    }
+
+    pub(super) fn add(&mut self, bit: Bit) -> Result<(), BpfError> {
+        if !self.users.contains_key(&bit) {
+            self.set(bit.word, self.word(bit.word) | bit.mask)
+                .map_err(BpfError::map(PREFILTER))?;
+        }
+        *self.users.entry(bit).or_default() += 1;
+        Ok(())
+    }
+
+    pub(super) fn remove(&mut self, bit: Bit) -> Result<(), BpfError> {
+        match self.users.get_mut(&bit) {
+            Some(users) if *users > 1 => *users -= 1,
+            Some(_last) => {
+                self.users.remove(&bit);
+                self.set(bit.word, self.word(bit.word))
+                    .map_err(BpfError::map(PREFILTER))?;
+            }
+            None => {}
+        }
+        Ok(())
+    }
+
+    /// The word as the users have it.
+    fn word(&self, word: u32) -> u64 {
+        let first = Bit { word, mask: 0 };
+        self.users
+            .range(first..)
+            .take_while(|(bit, _)| bit.word == word)
+            .fold(0, |word, (bit, _)| word | bit.mask)
+    }
+
+    fn set(&mut self, word: u32, value: u64) -> Result<(), MapError> {
+        if self.map.get(&word, 0)? != value {
+            self.map.set(word, value, 0)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,328 @@
+//! Published ports: the frontend, service and backend maps.
+//!
+//! Order of writes, so that a packet never meets half a service and [`Services::repair`] can finish
+//! what a dead daemon began:
+//!
+//! * publish: backend, service, prefilter, frontend (which makes it reachable);
+//! * replace: new backend, service (which switches, and names the old backend), retire the old;
+//! * unpublish: retire the backend (which cuts its flows), frontend, service, prefilter.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+
+use abi::frontend::Bit;
+use abi::map::{
+    BACKEND_LIVE, BACKENDS, Backend, FRONTENDS, FrontendKey, FrontendValue, MAX_BACKENDS,
+    NO_BACKEND, SERVICES, Service,
+};
+use abi::{Be16, address::Address};
+use aya::Ebpf;
+use aya::maps::{Array, HashMap, MapData};
+
+use super::Change;
+use super::counters::{FrontendCounters, Traffic};
+use super::error::{BpfError, optional};
+use super::frontend::{Frontend, address, ip};
+use super::object;
+use super::prefilter::Prefilter;
+
+pub(super) struct Services {
+    frontends: HashMap<MapData, FrontendKey, FrontendValue>,
+    services: HashMap<MapData, u32, Service>,
+    backends: Array<MapData, Backend>,
+    prefilter: Prefilter,
+    traffic: Traffic,
+    /// Service ids are never used again.
+    next_service: u32,
+    /// Backend slots in use, and where to look for the next one. A slot rests as long as possible
+    /// before it is used again.
+    used: BTreeSet<u32>,
+    next_backend: u32,
+}
+
+impl Services {
+    /// Opens the maps and repairs them.
+    pub(super) fn open(object: &mut Ebpf) -> Result<Self, BpfError> {
+        let mut services = Self {
+            frontends: object::take(object, FRONTENDS)?,
+            services: object::take(object, SERVICES)?,
+            backends: object::take(object, BACKENDS)?,
+            prefilter: Prefilter::open(object)?,
+            traffic: Traffic::open(object)?,
+            next_service: 1,
+            used: BTreeSet::new(),
+            next_backend: 1,
+        };
+        services.repair()?;
+        Ok(services)
+    }
+
+    pub(super) fn publish(
+        &mut self,
+        frontend: Frontend,
+        backend: SocketAddr,
+    ) -> Result<Change, BpfError> {
+        let key = frontend.key()?;
+        let (address, port) = (address(backend.ip()), Be16::new(backend.port()));
+        let Some(found) = self.frontend(&key)? else {
+            self.create(frontend, &key, address, port)?;
+            return Ok(Change::Created);
+        };
+        if let Some(service) = self.service(found.service)? {
+            let current = self.backend(service.backend)?;
+            let same = current.address == address && current.port == port;
+            if same && current.state == BACKEND_LIVE {
+                self.finish_retiring(found.service, service)?;
+                return Ok(Change::Unchanged);
+            }
+            self.replace(frontend, found.service, service, address, port)?;
+        } else {
+            self.remove_frontend(&key, found.service, None)?;
+            self.create(frontend, &key, address, port)?;
+        }
+        Ok(Change::Changed)
+    }
+
+    pub(super) fn unpublish(&mut self, frontend: &Frontend) -> Result<Change, BpfError> {
+        let key = frontend.key()?;
+        let Some(found) = self.frontend(&key)? else {
+            return Ok(Change::Unchanged);
+        };
+        let service = self.service(found.service)?;
+        self.remove_frontend(&key, found.service, service)?;
+        Ok(Change::Changed)
+    }
+
+    pub(super) fn published(&self) -> Result<BTreeMap<Frontend, SocketAddr>, BpfError> {
+        let mut published = BTreeMap::new();
+        for (key, value) in self.frontend_entries()? {
+            if let (Some(frontend), Some(backend)) =
+                (Frontend::from_key(&key), self.live_backend(value.service)?)
+            {
+                published.insert(
+                    frontend,
+                    SocketAddr::new(ip(backend.address), backend.port.get()),
+                );
+            }
+        }
+        Ok(published)
+    }
+
+    pub(super) fn counters(&self) -> Result<Vec<FrontendCounters>, BpfError> {
+        self.frontend_entries()?
+            .into_iter()
+            .filter_map(|(key, value)| Some((Frontend::from_key(&key)?, value.service)))
+            .map(|(frontend, service)| self.traffic.read(frontend, service))
+            .collect()
+    }
+
+    /// Finishes or takes back what an earlier daemon left half done, and learns what is in use.
+    fn repair(&mut self) -> Result<(), BpfError> {
+        let mut known = BTreeSet::new();
+        let mut bits = Vec::new();
+        for (key, value) in self.frontend_entries()? {
+            let service = self.service(value.service)?;
+            match (service, self.live_backend(value.service)?) {
+                (Some(service), Some(backend)) => {
+                    self.finish_retiring(value.service, service)?;
+                    self.used.insert(service.backend);
+                    known.insert(value.service);
+                    bits.extend(bits_of(&key, backend.address));
+                }
+                (service, _) => self.remove_frontend(&key, value.service, service)?,
+            }
+        }
+        for id in self.service_ids()? {
+            if known.contains(&id) {
+                continue;
+            }
+            if let Some(service) = self.service(id)? {
+                self.retire(service.backend)?;
+                self.retire(service.retiring)?;
+            }
+            self.remove_service(id)?;
+        }
+        self.next_service = known.last().map_or(1, |last| last + 1);
+        self.next_backend = self.used.last().map_or(1, |last| last + 1);
+        self.prefilter.rebuild(bits.into_iter())
+    }
+
+    fn create(
+        &mut self,
+        frontend: Frontend,
+        key: &FrontendKey,
+        address: Address,
+        port: Be16,
+    ) -> Result<(), BpfError> {
+        let backend = self.add_backend(frontend, address, port)?;
+        let service = self.next_service;
+        self.next_service += 1;
+        self.traffic.start(service)?;
+        self.set_service(service, backend, NO_BACKEND)?;
+        for bit in bits_of(key, address) {
+            self.prefilter.add(bit)?;
+        }
+        let value = FrontendValue { service, flags: 0 };
+        self.frontends
+            .insert(key, value, 0)
+            .map_err(BpfError::map(FRONTENDS))
+    }
+
+    fn replace(
+        &mut self,
+        frontend: Frontend,
+        id: u32,
+        service: Service,
+        address: Address,
+        port: Be16,
+    ) -> Result<(), BpfError> {
+        self.retire(service.retiring)?;
+        let old = self.backend(service.backend)?;
+        let new = self.add_backend(frontend, address, port)?;
+        self.prefilter.add(Bit::source(address))?;
+        self.set_service(id, new, service.backend)?;
+        self.retire(service.backend)?;
+        self.set_service(id, new, NO_BACKEND)?;
+        self.prefilter.remove(Bit::source(old.address))
+    }
+
+    /// Completes a replacement that stopped between its two writes.
+    fn finish_retiring(&mut self, id: u32, service: Service) -> Result<(), BpfError> {
+        if service.retiring == NO_BACKEND {
+            return Ok(());
+        }
+        self.retire(service.retiring)?;
+        self.set_service(id, service.backend, NO_BACKEND)
+    }
+
+    fn remove_frontend(
+        &mut self,
+        key: &FrontendKey,
+        id: u32,
+        service: Option<Service>,
+    ) -> Result<(), BpfError> {
+        let mut address = None;
+        if let Some(service) = service {
+            address = Some(self.backend(service.backend)?.address);
+            self.retire(service.backend)?;
+            self.retire(service.retiring)?;
+        }
+        optional(self.frontends.remove(key)).map_err(BpfError::map(FRONTENDS))?;
+        self.remove_service(id)?;
+        for bit in address
+            .into_iter()
+            .flat_map(|address| bits_of(key, address))
+        {
+            self.prefilter.remove(bit)?;
+        }
+        Ok(())
+    }
+
+    fn remove_service(&mut self, id: u32) -> Result<(), BpfError> {
+        optional(self.services.remove(&id)).map_err(BpfError::map(SERVICES))?;
+        self.traffic.stop(id)
+    }
+
+    fn set_service(&mut self, id: u32, backend: u32, retiring: u32) -> Result<(), BpfError> {
+        let service = Service {
+            backends: 1,
+            backend,
+            retiring,
+            flags: 0,
+        };
+        self.services
+            .insert(id, service, 0)
+            .map_err(BpfError::map(SERVICES))
+    }
+
+    /// Fills a free slot. Until a service names it no packet can meet it.
+    fn add_backend(
+        &mut self,
+        frontend: Frontend,
+        address: Address,
+        port: Be16,
+    ) -> Result<u32, BpfError> {
+        let exhausted = || BpfError::Exhausted {
+            frontend,
+            limit: MAX_BACKENDS - 1,
+        };
+        let start = self.next_backend.clamp(1, MAX_BACKENDS - 1);
+        let id = (start..MAX_BACKENDS)
+            .chain(1..start)
+            .find(|id| !self.used.contains(id))
+            .ok_or_else(exhausted)?;
+        let backend = Backend {
+            address,
+            generation: self.backend(id)?.generation.wrapping_add(1),
+            port,
+            state: BACKEND_LIVE,
+        };
+        self.backends
+            .set(id, backend, 0)
+            .map_err(BpfError::map(BACKENDS))?;
+        self.used.insert(id);
+        self.next_backend = id + 1;
+        Ok(id)
+    }
+
+    /// Cuts the flows to a backend and frees its slot; nothing if there is none.
+    fn retire(&mut self, id: u32) -> Result<(), BpfError> {
+        if id == NO_BACKEND {
+            return Ok(());
+        }
+        let backend = self.backend(id)?;
+        if backend.state == BACKEND_LIVE {
+            let retired = Backend {
+                state: 0,
+                generation: backend.generation.wrapping_add(1),
+                ..backend
+            };
+            self.backends
+                .set(id, retired, 0)
+                .map_err(BpfError::map(BACKENDS))?;
+        }
+        self.used.remove(&id);
+        Ok(())
+    }
+
+    fn frontend(&self, key: &FrontendKey) -> Result<Option<FrontendValue>, BpfError> {
+        optional(self.frontends.get(key, 0)).map_err(BpfError::map(FRONTENDS))
+    }
+
+    fn frontend_entries(&self) -> Result<Vec<(FrontendKey, FrontendValue)>, BpfError> {
+        self.frontends
+            .iter()
+            .collect::<Result<_, _>>()
+            .map_err(BpfError::map(FRONTENDS))
+    }
+
+    fn service(&self, id: u32) -> Result<Option<Service>, BpfError> {
+        optional(self.services.get(&id, 0)).map_err(BpfError::map(SERVICES))
+    }
+
+    fn service_ids(&self) -> Result<Vec<u32>, BpfError> {
+        self.services
+            .keys()
+            .collect::<Result<_, _>>()
+            .map_err(BpfError::map(SERVICES))
+    }
+
+    fn backend(&self, id: u32) -> Result<Backend, BpfError> {
+        self.backends.get(&id, 0).map_err(BpfError::map(BACKENDS))
+    }
+
+    fn live_backend(&self, service: u32) -> Result<Option<Backend>, BpfError> {
+        let Some(service) = self.service(service)? else {
+            return Ok(None);
+        };
+        let backend = self.backend(service.backend)?;
+        Ok((backend.state == BACKEND_LIVE).then_some(backend))
+    }
+}
+
+/// The prefilter bits of one frontend and its backend.
+fn bits_of(key: &FrontendKey, backend: Address) -> impl Iterator<Item = Bit> {
+    Bit::port(key.address.is_v4(), key.protocol, key.port)
+        .into_iter()
+        .chain([Bit::source(backend)])
+}

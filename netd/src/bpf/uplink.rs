@@ -1,0 +1,379 @@
+//! The tc stubs on the host's uplinks.
+//!
+//! From 6.6 on they are TCX links, pinned. Below, they are clsact filters of a fixed priority and
+//! handle, which the kernel keeps by itself; the pinned stub then only marks them as ours.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::mem::ManuallyDrop;
+
+use api::id::IfName;
+use aya::Ebpf;
+use aya::programs::links::{FdLink, Link as _, LinkOrder};
+use aya::programs::tc::{
+    NlOptions, SchedClassifierLink, TcAttachOptions, TcError, TcHandle, qdisc_add_clsact,
+};
+use aya::programs::{ProgramError, SchedClassifier, TcAttachType};
+use aya::sys::NetlinkError;
+use aya::util::KernelVersion;
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketType};
+
+use super::Change;
+use super::error::BpfError;
+use super::object;
+use super::pin::Directory;
+use super::replay::{self, Replay, Side};
+
+/// Ahead of filters that ask for no priority (49152 and down from there).
+const CLSACT_PRIORITY: u16 = 0x4a57;
+const CLSACT_HANDLE: TcHandle = TcHandle::new(0, 1);
+const SIDES: [Side; 2] = [Side::Ingress, Side::Egress];
+
+impl Side {
+    fn stub(self) -> &'static str {
+        match self {
+            Self::Ingress => "ingress_entry",
+            Self::Egress => "egress_entry",
+        }
+    }
+
+    fn attach_type(self) -> TcAttachType {
+        match self {
+            Self::Ingress => TcAttachType::Ingress,
+            Self::Egress => TcAttachType::Egress,
+        }
+    }
+
+    fn pin(self, ifindex: u32) -> String {
+        match self {
+            Self::Ingress => format!("uplink_{ifindex}_ingress"),
+            Self::Egress => format!("uplink_{ifindex}_egress"),
+        }
+    }
+}
+
+/// How stubs are attached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Mode {
+    Tcx,
+    Clsact,
+}
+
+impl Mode {
+    /// What this kernel has.
+    fn detect() -> Self {
+        match KernelVersion::current() {
+            Ok(version) if version >= KernelVersion::new(6, 6, 0) => Self::Tcx,
+            _ => Self::Clsact,
+        }
+    }
+}
+
+pub(super) struct Uplinks {
+    object: Ebpf,
+    pins: Directory,
+    mode: Mode,
+}
+
+impl Uplinks {
+    pub(super) fn open(mut object: Ebpf, pins: Directory) -> Result<Self, BpfError> {
+        for side in SIDES {
+            let stub: &mut SchedClassifier = object::program(&mut object, side.stub())?;
+            stub.load().map_err(BpfError::load(side.stub()))?;
+        }
+        let uplinks = Self {
+            object,
+            pins,
+            mode: Mode::detect(),
+        };
+        uplinks.forget_vanished()?;
+        Ok(uplinks)
+    }
+
+    pub(super) fn describe(&self) -> &'static str {
+        match self.mode {
+            Mode::Tcx => "TCX links",
+            Mode::Clsact => "clsact filters, because TCX needs Linux 6.6",
+        }
+    }
+
+    pub(super) fn attach(&mut self, ifindex: u32, ifname: &IfName) -> Result<Change, BpfError> {
+        if interface_name(ifindex)?.as_deref() != Some(ifname.as_str()) {
+            return Err(BpfError::InterfaceChanged {
+                ifname: ifname.clone(),
+                ifindex,
+            });
+        }
+        let mut change = Change::Unchanged;
+        for side in SIDES {
+            if self.attach_side(ifindex, ifname, side)? {
+                change = Change::Created;
+            }
+        }
+        Ok(change)
+    }
+
+    /// Returns whether something had to be done.
+    fn attach_side(&mut self, ifindex: u32, ifname: &IfName, side: Side) -> Result<bool, BpfError> {
+        let pin = side.pin(ifindex);
+        if let Some(link) = self.pins.link(&pin)? {
+            if self.mode == Mode::Clsact || is_attached(&FdLink::from(link), ifname, side)? {
+                return Ok(false);
+            }
+            // Of an interface that had this index before.
+            self.pins.unpin(&pin)?;
+        }
+        let stub: &mut SchedClassifier = object::program(&mut self.object, side.stub())?;
+        match self.mode {
+            Mode::Tcx => {
+                let link = attach_tcx(stub, ifname, side)
+                    .map_err(BpfError::attach(side.stub(), ifname.as_str()))?;
+                self.pins.pin_link(&pin, link)?;
+            }
+            Mode::Clsact => {
+                attach_clsact(stub, ifname, side)
+                    .map_err(BpfError::attach(side.stub(), ifname.as_str()))?;
+                stub.pin(self.pins.path(&pin))
+                    .map_err(BpfError::attach(side.stub(), ifname.as_str()))?;
+            }
+        }
+        Ok(true)
+    }
+
+    pub(super) fn detach(&mut self, ifindex: u32) -> Result<Change, BpfError> {
+        remove(&self.pins, self.mode, ifindex)
+    }
+
+    pub(super) fn all(&self) -> Result<BTreeSet<u32>, BpfError> {
+        self.forget_vanished()?;
+        let names: BTreeSet<String> = self.pins.names()?.into_iter().collect();
+        Ok(pinned(&names)
+            .into_iter()
+            .filter(|ifindex| SIDES.iter().all(|side| names.contains(&side.pin(*ifindex))))
+            .collect())
+    }
+
+    /// Removes the pins of interfaces that are gone.
+    fn forget_vanished(&self) -> Result<(), BpfError> {
+        let names = self.pins.names()?.into_iter().collect();
+        for ifindex in pinned(&names) {
+            if interface_name(ifindex)?.is_none() {
+                remove(&self.pins, self.mode, ifindex)?;
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn replay(&mut self, side: Side, frame: &[u8]) -> Result<Replay, BpfError> {
+        let stub: &mut SchedClassifier = object::program(&mut self.object, side.stub())?;
+        replay::run(stub, frame).map_err(|source| BpfError::Replay {
+            length: frame.len(),
+            source: Box::new(source),
+        })
+    }
+}
+
+/// Detaches every uplink of an instance.
+pub(super) fn remove_all(pins: &Directory) -> Result<(), BpfError> {
+    let names = pins.names()?.into_iter().collect();
+    for ifindex in pinned(&names) {
+        remove(pins, Mode::detect(), ifindex)?;
+    }
+    Ok(())
+}
+
+fn remove(pins: &Directory, mode: Mode, ifindex: u32) -> Result<Change, BpfError> {
+    let mut change = Change::Unchanged;
+    for side in SIDES {
+        if mode == Mode::Clsact
+            && let Some(ifname) = interface_name(ifindex)?
+        {
+            detach_clsact(&ifname, side).map_err(BpfError::attach(side.stub(), &ifname))?;
+        }
+        // A TCX link without a pin and a descriptor is detached.
+        if pins.unpin(&side.pin(ifindex))? {
+            change = Change::Changed;
+        }
+    }
+    Ok(change)
+}
+
+/// The interfaces that have at least one pin.
+fn pinned(names: &BTreeSet<String>) -> BTreeSet<u32> {
+    names
+        .iter()
+        .filter_map(|name| {
+            name.strip_prefix("uplink_")?
+                .split_once('_')?
+                .0
+                .parse()
+                .ok()
+        })
+        .collect()
+}
+
+/// Whether the link is attached to that very interface: a link outlives its interface, detached.
+fn is_attached(link: &FdLink, ifname: &IfName, side: Side) -> Result<bool, BpfError> {
+    let target = ifname.as_str();
+    let info = link.info().map_err(BpfError::attach(side.stub(), target))?;
+    let (_revision, programs) = SchedClassifier::query_tcx(target, side.attach_type())
+        .map_err(BpfError::attach(side.stub(), target))?;
+    Ok(programs
+        .iter()
+        .any(|program| program.id() == info.program_id()))
+}
+
+fn attach_tcx(
+    stub: &mut SchedClassifier,
+    ifname: &IfName,
+    side: Side,
+) -> Result<FdLink, ProgramError> {
+    let options = TcAttachOptions::TcxOrder(LinkOrder::default());
+    let id = stub.attach_with_options(ifname.as_str(), side.attach_type(), options)?;
+    Ok(FdLink::try_from(stub.take_link(id)?)
+        .map_err(io::Error::other)
+        .map_err(TcError::IoError)?)
+}
+
+fn attach_clsact(
+    stub: &mut SchedClassifier,
+    ifname: &IfName,
+    side: Side,
+) -> Result<(), ProgramError> {
+    match qdisc_add_clsact(ifname.as_str()) {
+        Err(TcError::NetlinkError(error)) if is_errno(&error, Errno::EXIST) => {}
+        result => result?,
+    }
+    // One that a daemon left before it could set its mark.
+    detach_clsact(ifname.as_str(), side)?;
+    let options = TcAttachOptions::Netlink(NlOptions {
+        priority: CLSACT_PRIORITY,
+        handle: CLSACT_HANDLE,
+        classid: None,
+    });
+    let id = stub.attach_with_options(ifname.as_str(), side.attach_type(), options)?;
+    // Dropping the link would remove the filter, which is to outlive the daemon.
+    let _filter = ManuallyDrop::new(stub.take_link(id)?);
+    Ok(())
+}
+
+/// Removes our filter, if it is there.
+fn detach_clsact(ifname: &str, side: Side) -> Result<(), ProgramError> {
+    let link = SchedClassifierLink::attached(
+        ifname,
+        side.attach_type(),
+        CLSACT_PRIORITY,
+        CLSACT_HANDLE,
+        None,
+    )
+    .map_err(TcError::IoError)?;
+    match link.detach() {
+        // The kernel says EINVAL where there is no clsact, ENOENT where it lacks the filter.
+        Err(ProgramError::NetlinkError(error))
+            if is_errno(&error, Errno::NOENT) || is_errno(&error, Errno::INVAL) =>
+        {
+            Ok(())
+        }
+        result => result,
+    }
+}
+
+fn is_errno(error: &NetlinkError, errno: Errno) -> bool {
+    error.raw_os_error() == Some(errno.raw_os_error())
+}
+
+/// The interface's name in the caller's network namespace; `None` if there is none.
+fn interface_name(ifindex: u32) -> Result<Option<String>, BpfError> {
+    let failed = |error: Errno| {
+        BpfError::attach("tc programs", &format!("interface {ifindex}"))(io::Error::from(error))
+    };
+    let socket =
+        rustix::net::socket(AddressFamily::UNIX, SocketType::DGRAM, None).map_err(failed)?;
+    match rustix::net::netdevice::index_to_name(&socket, ifindex) {
+        Ok(name) => Ok(Some(name)),
+        Err(Errno::NODEV | Errno::NXIO) => Ok(None),
+        Err(error) => Err(failed(error)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::{Path, PathBuf};
+    use std::process::Command;
+
+    use sys::netns::NetNs;
+
+    use super::*;
+
+    /// Pins that go with the test.
+    struct Pins(PathBuf);
+
+    impl Drop for Pins {
+        fn drop(&mut self) {
+            if let Ok(Some(pins)) = Directory::find(&self.0) {
+                pins.remove().expect("the pins can be removed");
+            }
+        }
+    }
+
+    fn open(path: &Path, mode: Mode) -> Uplinks {
+        let pins = Directory::create(path).unwrap();
+        let mut object = object::load(&pins).unwrap();
+        object::install_tc(&mut object).unwrap();
+        let mut uplinks = Uplinks::open(object, pins).unwrap();
+        uplinks.mode = mode;
+        uplinks
+    }
+
+    fn run(program: &str, arguments: &str) -> String {
+        let output = Command::new(program).args(arguments.split(' ')).output();
+        let output = output.unwrap_or_else(|error| panic!("{program}: {error}"));
+        assert!(output.status.success(), "{program} {arguments}: {output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    fn filters() -> usize {
+        ["ingress", "egress"]
+            .map(|side| run("tc", &format!("filter show dev u0 {side}")))
+            .iter()
+            .map(|text| text.matches("direct-action").count())
+            .sum()
+    }
+
+    #[test]
+    fn clsact_filters_stay_without_the_daemon_and_are_never_doubled() {
+        let name = format!("test-{}-clsact", std::process::id());
+        let pins = Pins(Path::new("/sys/fs/bpf/hawser").join(name).join("v1"));
+        let ns = NetNs::create().expect("root is needed to create a network namespace");
+        ns.run(|| {
+            run("ip", "link add u0 type veth peer name u1");
+            let ifindex = rustix::net::netdevice::name_to_index(
+                rustix::net::socket(AddressFamily::UNIX, SocketType::DGRAM, None).unwrap(),
+                "u0",
+            )
+            .unwrap();
+            let ifname = IfName::parse("u0").unwrap();
+
+            let mut uplinks = open(&pins.0, Mode::Clsact);
+            assert_eq!(uplinks.attach(ifindex, &ifname).unwrap(), Change::Created);
+            assert_eq!(uplinks.attach(ifindex, &ifname).unwrap(), Change::Unchanged);
+            assert_eq!(filters(), 2);
+            drop(uplinks);
+            assert_eq!(filters(), 2, "without a daemon");
+
+            let mut uplinks = open(&pins.0, Mode::Clsact);
+            assert_eq!(uplinks.all().unwrap(), BTreeSet::from([ifindex]));
+            // As left by a daemon that died between the filter and its mark.
+            uplinks.pins.unpin(&Side::Egress.pin(ifindex)).unwrap();
+            assert_eq!(uplinks.all().unwrap(), BTreeSet::new());
+            assert_eq!(uplinks.attach(ifindex, &ifname).unwrap(), Change::Created);
+            assert_eq!(filters(), 2);
+
+            assert_eq!(uplinks.detach(ifindex).unwrap(), Change::Changed);
+            assert_eq!(uplinks.detach(ifindex).unwrap(), Change::Unchanged);
+            assert_eq!(filters(), 0);
+        })
+        .unwrap();
+    }
+}

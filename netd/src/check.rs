@@ -1,0 +1,87 @@
+//! Comparing one endpoint with what the kernel has.
+
+use std::path::Path;
+
+use api::id::{IfName, MacAddr};
+use api::net::Attachment;
+
+use crate::error::NetError;
+use crate::kernel::KernelError;
+use crate::model::endpoint::{Endpoint, EndpointError, EndpointKey};
+use crate::model::observed::Inside;
+use crate::netd::Netd;
+
+impl Netd {
+    /// Compares an endpoint with what the kernel has.
+    ///
+    /// # Errors
+    /// [`NetError::Check`] says what differs; [`EndpointError::NotFound`] when it is not on record.
+    pub fn check(&self, container: &str, ifname: &IfName) -> Result<Attachment, NetError> {
+        let key = EndpointKey::new(container, ifname.as_str());
+        let view = self.view();
+        let endpoint = view
+            .endpoints
+            .get(&key)
+            .ok_or_else(|| EndpointError::NotFound {
+                container: container.to_owned(),
+                ifname: ifname.clone(),
+            })?;
+        let inside = self
+            .kernel
+            .inspect(Path::new(&endpoint.sandbox.path), ifname)?;
+        let published = match &self.data_plane {
+            Some(data_plane) if !endpoint.attachment.ports.is_empty() => {
+                let published =
+                    data_plane
+                        .published()
+                        .map_err(|source| KernelError::DataPlane {
+                            action: "read published ports".to_owned(),
+                            source,
+                        })?;
+                endpoint
+                    .frontends()
+                    .find(|(f, b)| published.get(f) != Some(b))
+            }
+            _ => None,
+        };
+        let missing = published.map(|(frontend, _)| format!("port {frontend} is not published"));
+        match difference(endpoint, inside.as_ref()).or(missing) {
+            None => Ok(endpoint.attachment.clone()),
+            Some(what) => Err(NetError::Check {
+                container: container.to_owned(),
+                ifname: ifname.clone(),
+                what,
+            }),
+        }
+    }
+}
+
+/// In what the kernel's state differs from the endpoint, in words.
+fn difference(endpoint: &Endpoint, inside: Option<&Inside>) -> Option<String> {
+    let Some(inside) = inside else {
+        return Some(format!("namespace {} is gone", endpoint.sandbox.path));
+    };
+    let sandbox = &endpoint.sandbox;
+    if (inside.device, inside.inode) != (sandbox.device, sandbox.inode) {
+        return Some(format!("{} is another namespace now", sandbox.path));
+    }
+    let Some(link) = &inside.link else {
+        return Some("the interface is gone".to_owned());
+    };
+    let attachment = &endpoint.attachment;
+    if !link.up {
+        return Some("it is down".to_owned());
+    }
+    if link.mac != attachment.mac {
+        let show = |mac: Option<MacAddr>| mac.map_or("none".to_owned(), |mac| mac.to_string());
+        return Some(format!(
+            "its MAC address is {}, not {}",
+            show(link.mac),
+            show(attachment.mac)
+        ));
+    }
+    endpoint
+        .addresses()
+        .find(|address| !link.addresses.contains(address))
+        .map(|address| format!("address {address} is missing"))
+}

@@ -1,0 +1,102 @@
+//! Detaching sandboxes from networks.
+
+use std::sync::Arc;
+
+use api::id::IfName;
+use api::net::AttachRequest;
+
+use crate::apply;
+use crate::error::NetError;
+use crate::model::desired::Desired;
+use crate::model::endpoint::{Endpoint, EndpointKey};
+use crate::model::network::Stage;
+use crate::model::plan;
+use crate::netd::{Netd, Writer};
+use crate::store::Cursors;
+
+impl Netd {
+    /// Disconnects a sandbox. One that is not connected is fine, and so is one that is gone.
+    ///
+    /// # Errors
+    /// [`NetError`] when the kernel refuses; the removal is on record then, and every reconcile
+    /// goes on with it.
+    pub fn detach(&self, container: &str, ifname: &IfName) -> Result<(), NetError> {
+        let mut writer = self.writer();
+        let key = EndpointKey::new(container, ifname.as_str());
+        let Some(endpoint) = self.view().endpoints.get(&key).cloned() else {
+            return Ok(());
+        };
+        self.disconnect(&mut writer, &endpoint)?;
+        tracing::info!(%container, %ifname, network = %endpoint.attachment.network, "detached");
+        Ok(())
+    }
+
+    /// Goes on with a detach that the kernel refused before.
+    pub(crate) fn finish_removal(
+        &self,
+        writer: &mut Writer,
+        request: &AttachRequest,
+    ) -> Result<(), NetError> {
+        let key = EndpointKey::new(&request.container_id, request.ifname.as_str());
+        match self.view().endpoints.get(&key) {
+            Some(endpoint) if endpoint.stage == Stage::Removing => {
+                self.disconnect(writer, endpoint)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Record, names, kernel, record. What the kernel refuses stays on record as being removed.
+    pub(crate) fn disconnect(
+        &self,
+        writer: &mut Writer,
+        endpoint: &Endpoint,
+    ) -> Result<(), NetError> {
+        let key = endpoint.key();
+        let mut removing = endpoint.clone();
+        removing.stage = Stage::Removing;
+        self.store.put_endpoint(&removing, &Cursors::new())?;
+        self.dns.remove(&endpoint.attachment.endpoint_id);
+        let before = self.view();
+        let mut after = Desired::clone(&before);
+        after.endpoints.remove(&key);
+        let steps = plan::detach(&before, &after, endpoint);
+        let (_changed, failures) = apply::run_all(&*self.kernel, &steps);
+        if let Some(error) = failures.into_iter().next() {
+            after.endpoints.insert(key, Arc::new(removing));
+            self.publish_view(after);
+            return Err(error.into());
+        }
+        self.store.delete_endpoint(&key)?;
+        writer.ports.remove(&key, &endpoint.attachment.ports);
+        if endpoint.has_default_route() {
+            self.hand_over_default_route(&mut after, endpoint);
+        }
+        self.publish_view(after);
+        Ok(())
+    }
+
+    /// The sandbox's next endpoint carries its default route from now on. A failure leaves it
+    /// without one, as Docker would: it is logged, the detach is done all the same.
+    fn hand_over_default_route(&self, after: &mut Desired, gone: &Endpoint) {
+        let heir = after
+            .endpoints_in(&gone.sandbox)
+            .filter(|e| e.attachment.addresses.iter().any(|a| a.gateway.is_some()))
+            .min_by_key(|endpoint| endpoint.order);
+        let Some(heir) = heir else { return };
+        if !self.kernel.is_alive(&heir.sandbox) {
+            return;
+        }
+        let mut heir = Endpoint::clone(heir);
+        heir.take_default_route();
+        let done = apply::run(&*self.kernel, &[plan::configure(&heir)])
+            .map_err(|failure| NetError::from(failure.cause))
+            .and_then(|()| Ok(self.store.put_endpoint(&heir, &Cursors::new())?));
+        match done {
+            Ok(()) => {
+                after.endpoints.insert(heir.key(), Arc::new(heir));
+            }
+            Err(error) => tracing::warn!(endpoint = %heir.key(), %error, "no default route"),
+        }
+    }
+}

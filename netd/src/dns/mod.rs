@@ -1,0 +1,330 @@
+//! The embedded DNS server: containers find each other by name, everything else is forwarded.
+//!
+//! Sandboxes ask 127.0.0.11; the data plane rewrites that to the socket which [`DnsServer::listen`]
+//! opened on their network's gateway address. The source address tells who asks.
+//!
+//! * `zone` holds what is called what and who may know; `answer` turns a query into a reply.
+//!   Both are pure.
+//! * `reader`, `udp` and `tcp` move messages. They read an immutable snapshot of all names, so that
+//!   a writer never makes a query wait, and names are visible before [`DnsServer::upsert`] returns.
+//! * `forward` relays to `upstream` servers through `cache`.
+//!
+//! Policy for names that are not local: forwarded as they are, single labels included, because only
+//! the host's resolver knows whether they mean something. Containers of internal networks get
+//! NXDOMAIN instead. A source that is no endpoint gets REFUSED: see `zone::Outside`.
+
+mod admission;
+mod answer;
+mod cache;
+mod counters;
+mod cow;
+mod forward;
+mod listen;
+mod name;
+mod reader;
+mod resolv;
+mod serve;
+mod tcp;
+mod udp;
+mod upstream;
+mod wire;
+mod zone;
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use api::id::{Id, NetworkName};
+use tokio::runtime::Handle;
+use tokio::task::JoinHandle;
+
+use listen::Sockets;
+use reader::{Reader, Registration};
+use serve::Service;
+use zone::{Directory, Endpoint, Registry};
+
+/// How long clients may keep an answer about a container, in seconds. Containers move: long enough
+/// for a burst of lookups, short enough that failover to another owner of an alias is not noticed.
+pub const DEFAULT_TTL: u32 = 5;
+
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Servers to forward to instead of the host's.
+    pub upstreams: Vec<SocketAddr>,
+    /// The host's resolver configuration, followed when it changes.
+    pub resolv_conf: PathBuf,
+    /// Of answers about containers, in seconds.
+    pub ttl: u32,
+    pub limits: Limits,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            upstreams: Vec::new(),
+            resolv_conf: "/etc/resolv.conf".into(),
+            ttl: DEFAULT_TTL,
+            limits: Limits::default(),
+        }
+    }
+}
+
+/// How long, how many, how much.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// Forwarded queries one client may wait for; more fail at once.
+    pub in_flight_per_client: usize,
+    pub in_flight: usize,
+    pub connections_per_client: usize,
+    pub connections: usize,
+    /// When the next upstream server is asked too.
+    pub hedge_after: Duration,
+    /// When a forwarded query fails. Below the 5 s after which the C library asks again.
+    pub deadline: Duration,
+    /// When a reply that has expired is given instead of waiting on (RFC 8767 §5).
+    pub stale_after: Duration,
+    /// Silence after which a connection ends.
+    pub tcp_idle: Duration,
+    /// Age at which a connection ends.
+    pub tcp_total: Duration,
+    pub cache_bytes: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            in_flight_per_client: 256,
+            in_flight: 1024,
+            connections_per_client: 32,
+            connections: 512,
+            hedge_after: Duration::from_millis(400),
+            deadline: Duration::from_secs(4),
+            stale_after: Duration::from_millis(1800),
+            tcp_idle: Duration::from_secs(10),
+            tcp_total: Duration::from_secs(120),
+            cache_bytes: 2 << 20,
+        }
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum DnsError {
+    #[error("cannot start the thread that answers DNS queries")]
+    StartReader { source: io::Error },
+    #[error(
+        "cannot listen for DNS queries on {address}, neither on port {port} nor on a free one: \
+         check that it is a unicast address that the network may have as its gateway"
+    )]
+    Bind {
+        address: IpAddr,
+        port: u16,
+        source: io::Error,
+    },
+    #[error("cannot serve the DNS socket {address}")]
+    Register {
+        address: SocketAddr,
+        source: io::Error,
+    },
+}
+
+/// One endpoint as the DNS server needs it. Endpoints without a name belong here too: they ask.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NamedEndpoint {
+    pub endpoint: Id,
+    pub network: Id,
+    pub network_name: NetworkName,
+    pub container_id: String,
+    /// The first is the primary one, which a reverse lookup gives. Each resolves plain and followed
+    /// by the network's name; so do the first 12 characters of the container's id. An endpoint
+    /// without names, such as one on the default network, only asks.
+    pub names: Vec<String>,
+    pub addresses: Vec<IpAddr>,
+    /// Servers to forward this container's queries to; the host's when empty.
+    pub upstreams: Vec<IpAddr>,
+    /// The network has no way out. Queries of a container that has no other network stay inside.
+    pub internal: bool,
+}
+
+/// What serves one address of one network. It ends with it.
+#[derive(Debug)]
+struct Listener {
+    network: Id,
+    asked: IpAddr,
+    local: SocketAddr,
+    _udp: Registration,
+    tcp: JoinHandle<()>,
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        self.tcp.abort();
+    }
+}
+
+#[derive(Debug)]
+struct Inner {
+    service: Arc<Service>,
+    registry: Mutex<Registry>,
+    listeners: Mutex<Vec<Listener>>,
+    reader: Reader,
+    runtime: Handle,
+}
+
+/// The server; clones share it. It stops when the last one is dropped.
+#[derive(Debug, Clone)]
+pub struct DnsServer {
+    inner: Arc<Inner>,
+}
+
+impl DnsServer {
+    /// A server that knows no names and listens nowhere. Datagrams are answered on a thread of its
+    /// own; connections and forwarded queries are tasks of `runtime`.
+    ///
+    /// # Errors
+    /// [`DnsError::StartReader`] when the thread cannot be had.
+    pub fn new(config: Config, runtime: Handle) -> Result<Self, DnsError> {
+        let inner = Inner {
+            service: Arc::new(Service::new(config)),
+            registry: Mutex::default(),
+            listeners: Mutex::default(),
+            reader: Reader::start().map_err(|source| DnsError::StartReader { source })?,
+            runtime,
+        };
+        Ok(Self {
+            inner: Arc::new(inner),
+        })
+    }
+
+    /// Serves a network at an address, over UDP and TCP on one port, and returns where.
+    ///
+    /// Idempotent: a network that is served at the address already keeps its port. A taken
+    /// `preferred_port` is replaced by a free one. The address need not be up yet.
+    ///
+    /// # Errors
+    /// [`DnsError`] when no port of the address can be had.
+    pub fn listen(
+        &self,
+        network: &Id,
+        address: IpAddr,
+        preferred_port: u16,
+    ) -> Result<SocketAddr, DnsError> {
+        let mut listeners = self.listeners();
+        let existing = listeners
+            .iter()
+            .find(|l| l.network == *network && l.asked == address);
+        if let Some(existing) = existing {
+            return Ok(existing.local);
+        }
+        let sockets = listen::bind(address, preferred_port).map_err(|source| DnsError::Bind {
+            address,
+            port: preferred_port,
+            source,
+        })?;
+        let local = sockets.local;
+        let listener =
+            self.serve(network, address, sockets)
+                .map_err(|source| DnsError::Register {
+                    address: local,
+                    source,
+                })?;
+        listeners.push(listener);
+        self.publish_own(&listeners);
+        Ok(local)
+    }
+
+    /// Stops serving a network; one that is not served changes nothing.
+    pub fn unlisten(&self, network: &Id) {
+        let mut listeners = self.listeners();
+        listeners.retain(|listener| listener.network != *network);
+        self.publish_own(&listeners);
+    }
+
+    /// Adds or replaces an endpoint. Its names resolve when this returns.
+    pub fn upsert(&self, endpoint: NamedEndpoint) {
+        let (endpoint, rejected) = Endpoint::new(endpoint);
+        for name in rejected {
+            tracing::warn!(name, "not a domain name: nobody can resolve it");
+        }
+        let mut registry = self.registry();
+        self.publish(registry.upsert(endpoint));
+    }
+
+    /// Removes an endpoint; an absent one changes nothing. Its names are gone when this returns.
+    pub fn remove(&self, endpoint: &Id) {
+        let mut registry = self.registry();
+        self.publish(registry.remove(endpoint));
+    }
+
+    /// Appends the server's figures in Prometheus' text format.
+    pub fn metrics(&self, out: &mut String) {
+        self.inner.service.counters.write(out);
+        let names = self.inner.service.directory.load().names();
+        let endpoints = self.registry().endpoints();
+        let listeners = self.listeners().len();
+        for (name, help, value) in [
+            ("names", "names that resolve", names),
+            ("endpoints", "endpoints known", endpoints),
+            ("listeners", "addresses served", listeners),
+        ] {
+            counters::write_metric(out, name, "gauge", help, value as u64);
+        }
+    }
+
+    fn serve(&self, network: &Id, asked: IpAddr, sockets: Sockets) -> io::Result<Listener> {
+        let Inner {
+            reader,
+            runtime,
+            service,
+            ..
+        } = &*self.inner;
+        let Sockets { udp, tcp, local } = sockets;
+        let tcp = {
+            // Registering with the reactor needs the runtime's context.
+            let _context = runtime.enter();
+            tokio::net::TcpListener::from_std(tcp)?
+        };
+        let udp = reader.serve(udp::Socket {
+            socket: udp,
+            network: network.clone(),
+            service: Arc::clone(service),
+            runtime: runtime.clone(),
+        })?;
+        let tcp = runtime.spawn(tcp::serve(tcp, network.clone(), Arc::clone(service)));
+        Ok(Listener {
+            network: network.clone(),
+            asked,
+            local,
+            _udp: udp,
+            tcp,
+        })
+    }
+
+    /// Called with the registry locked, so that snapshots appear in the order of the changes.
+    fn publish(&self, directory: &Directory) {
+        self.inner
+            .service
+            .directory
+            .store(Arc::new(directory.clone()));
+    }
+
+    fn publish_own(&self, listeners: &[Listener]) {
+        let own = listeners.iter().map(|listener| listener.local).collect();
+        self.inner.service.own.store(Arc::new(own));
+    }
+
+    fn registry(&self) -> MutexGuard<'_, Registry> {
+        self.inner
+            .registry
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn listeners(&self) -> MutexGuard<'_, Vec<Listener>> {
+        self.inner
+            .listeners
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,123 @@
+//! What a request can fail with, and which code of the wire it becomes.
+
+use api::id::IfName;
+use api::{ApiError, ErrorCode};
+
+use crate::bpf::BpfError;
+use crate::dns::DnsError;
+use crate::kernel::KernelError;
+use crate::model::driver::DriverError;
+use crate::model::endpoint::EndpointError;
+use crate::model::ipam::IpamError;
+use crate::model::network::NetworkError;
+use crate::model::port::PortError;
+use crate::store::StoreError;
+
+/// A request that was refused, or that failed and was undone.
+#[derive(Debug, thiserror::Error)]
+pub enum NetError {
+    #[error(transparent)]
+    Network(#[from] NetworkError),
+    #[error(transparent)]
+    Endpoint(#[from] EndpointError),
+    #[error("network namespace {path} of container {container} not found")]
+    NoSandbox { path: String, container: String },
+    #[error(
+        "interface {ifname} of container {container} is not as it was made: {what}; detach and attach it again"
+    )]
+    Check {
+        container: String,
+        ifname: IfName,
+        what: String,
+    },
+    #[error(transparent)]
+    Kernel(#[from] KernelError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Dns(#[from] DnsError),
+}
+
+/// Why the subsystem did not start, or could not be removed.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    #[error("data plane: {0}")]
+    DataPlane(#[from] BpfError),
+    #[error(transparent)]
+    Kernel(#[from] KernelError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Dns(#[from] DnsError),
+    #[error("default network bridge: {0}; set default-bridge-subnet in the configuration")]
+    DefaultNetwork(#[source] Box<NetError>),
+}
+
+impl From<NetError> for ApiError {
+    fn from(error: NetError) -> Self {
+        Self::new(code(&error), error.to_string())
+    }
+}
+
+fn code(error: &NetError) -> ErrorCode {
+    match error {
+        NetError::Network(error) => network_code(error),
+        NetError::Endpoint(error) => endpoint_code(error),
+        NetError::NoSandbox { .. } => ErrorCode::NotFound,
+        NetError::Check { .. } => ErrorCode::Conflict,
+        NetError::Kernel(_) | NetError::Store(_) | NetError::Dns(_) => ErrorCode::Internal,
+    }
+}
+
+fn network_code(error: &NetworkError) -> ErrorCode {
+    match error {
+        NetworkError::NotFound(_) => ErrorCode::NotFound,
+        NetworkError::Exists(_) | NetworkError::LinkExists(_) => ErrorCode::Conflict,
+        NetworkError::InUse { .. } => ErrorCode::InUse,
+        NetworkError::Driver(DriverError::NotYet(_)) => ErrorCode::Unsupported,
+        NetworkError::Ipam(error) => ipam_code(error),
+        NetworkError::Name(_)
+        | NetworkError::Ambiguous(_)
+        | NetworkError::Predefined(_)
+        | NetworkError::Driver(_)
+        | NetworkError::IpamDriver(_)
+        | NetworkError::IpamOption(_)
+        | NetworkError::Subnet(_) => ErrorCode::InvalidInput,
+    }
+}
+
+fn endpoint_code(error: &EndpointError) -> ErrorCode {
+    match error {
+        EndpointError::NotFound { .. } => ErrorCode::NotFound,
+        EndpointError::Conflict { .. }
+        | EndpointError::Twice { .. }
+        | EndpointError::LinkExists { .. }
+        | EndpointError::MacInUse { .. } => ErrorCode::Conflict,
+        EndpointError::Ipam(error) => ipam_code(error),
+        EndpointError::Port(error) => port_code(error),
+        EndpointError::Container { .. }
+        | EndpointError::Name { .. }
+        | EndpointError::HostNamespace { .. }
+        | EndpointError::NoEndpoints { .. }
+        | EndpointError::NoIpv6 { .. } => ErrorCode::InvalidInput,
+    }
+}
+
+fn ipam_code(error: &IpamError) -> ErrorCode {
+    match error {
+        IpamError::Overlap { .. } | IpamError::InUse { .. } => ErrorCode::Conflict,
+        IpamError::NoFreeSubnet { .. } | IpamError::Exhausted { .. } => ErrorCode::Exhausted,
+        IpamError::NoPool { .. } | IpamError::Outside { .. } | IpamError::Reserved { .. } => {
+            ErrorCode::InvalidInput
+        }
+    }
+}
+
+fn port_code(error: &PortError) -> ErrorCode {
+    match error {
+        PortError::Protocol { .. } => ErrorCode::Unsupported,
+        PortError::Invalid { .. } => ErrorCode::InvalidInput,
+        PortError::Published { .. } | PortError::Bound { .. } => ErrorCode::Conflict,
+        PortError::Exhausted { .. } => ErrorCode::Exhausted,
+    }
+}

@@ -1,0 +1,341 @@
+//! A kernel in memory for the unit tests, which can stop working after any number of steps.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::net::IpAddr;
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use api::id::IfName;
+use api::net::Protocol;
+
+use crate::kernel::{Kernel, KernelError};
+use crate::model::endpoint::Sandbox;
+use crate::model::observed::{Address, Inside, InsideLink, Link, Observed};
+use crate::model::port::BoundSocket;
+use crate::model::step::{Change, SandboxLink, Step};
+
+pub(crate) const HOST_COOKIE: u64 = 1;
+
+/// Clones share one kernel.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct FakeKernel(Arc<Mutex<State>>);
+
+#[derive(Debug, Default)]
+struct State {
+    observed: Observed,
+    next_index: u32,
+    local: BTreeSet<IpAddr>,
+    /// Links inside sandboxes, and the host's end of each.
+    inside: BTreeMap<(u64, IfName), (IfName, InsideLink)>,
+    /// Namespaces by path.
+    namespaces: BTreeMap<String, u64>,
+    bound: Vec<BoundSocket>,
+    /// Steps until the kernel stops working, and how the daemon notices.
+    end: Option<(usize, End)>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum End {
+    /// The daemon is killed: nothing after the last step happens.
+    Killed,
+    /// Every further step fails, those that undo as well.
+    Refuses,
+}
+
+/// What a test compares: everything but interface numbers, which a repair may change,
+/// and IPv6 forwarding, which stays on: somebody else may rely on it by then.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Snapshot {
+    links: BTreeMap<IfName, (bool, Option<IfName>, BTreeSet<String>)>,
+    inside: BTreeMap<(u64, IfName), (bool, BTreeSet<IpAddr>)>,
+    rest: String,
+}
+
+impl FakeKernel {
+    pub(crate) fn new() -> Self {
+        let kernel = Self::default();
+        let mut state = kernel.state();
+        state.add_link("lo", true, &["127.0.0.1/8"]);
+        state.add_link("eth0", false, &["192.0.2.10/24"]);
+        drop(state);
+        kernel
+    }
+
+    pub(crate) fn add_namespace(&self, path: &str, inode: u64) {
+        self.state().namespaces.insert(path.to_owned(), inode);
+    }
+
+    pub(crate) fn remove_namespace(&self, path: &str) {
+        let mut state = self.state();
+        let Some(inode) = state.namespaces.remove(path) else {
+            return;
+        };
+        let gone: Vec<_> = state
+            .inside
+            .iter()
+            .filter(|((at, _), _)| *at == inode)
+            .map(|(_, (host, _))| host.clone())
+            .collect();
+        for host in gone {
+            state.delete_link(&host);
+        }
+    }
+
+    pub(crate) fn end_after(&self, end: Option<(usize, End)>) {
+        self.state().end = end;
+    }
+
+    pub(crate) fn edit(&self, change: impl FnOnce(&mut Observed)) {
+        change(&mut self.state().observed);
+    }
+
+    pub(crate) fn bind(&self, socket: BoundSocket) {
+        self.state().bound.push(socket);
+    }
+
+    pub(crate) fn snapshot(&self) -> Snapshot {
+        let state = self.state();
+        let observed = &state.observed;
+        Snapshot {
+            links: observed
+                .links
+                .iter()
+                .map(|(name, link)| {
+                    let master = link
+                        .master
+                        .and_then(|index| observed.name_of(index).cloned());
+                    let addresses = link.addresses.iter().map(|a| a.net.to_string()).collect();
+                    (name.clone(), (link.up, master, addresses))
+                })
+                .collect(),
+            inside: state
+                .inside
+                .iter()
+                .map(|(key, (_, link))| (key.clone(), (link.up, link.addresses.clone())))
+                .collect(),
+            rest: format!(
+                "{:?} {} {:?} {:?} {}",
+                state.local,
+                observed.reserved_ports,
+                observed.filter,
+                observed.data_plane,
+                observed.ipv4_forwarding,
+            ),
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap()
+    }
+}
+
+impl State {
+    fn add_link(&mut self, name: &str, loopback: bool, addresses: &[&str]) -> u32 {
+        self.next_index += 1;
+        let link = Link {
+            index: self.next_index,
+            up: true,
+            mtu: 1500,
+            loopback,
+            master: None,
+            addresses: addresses.iter().map(|text| address(text)).collect(),
+        };
+        self.observed
+            .links
+            .insert(IfName::parse(name).unwrap(), link);
+        self.next_index
+    }
+
+    fn delete_link(&mut self, name: &IfName) -> bool {
+        self.inside.retain(|_, (host, _)| host != name);
+        let Some(gone) = self.observed.links.remove(name) else {
+            return false;
+        };
+        for link in self.observed.links.values_mut() {
+            if link.master == Some(gone.index) {
+                link.master = None;
+            }
+        }
+        true
+    }
+
+    fn apply(&mut self, step: &Step) -> io::Result<bool> {
+        let not_found = || io::Error::from(io::ErrorKind::NotFound);
+        Ok(match step {
+            Step::CreateBridge { link, .. } => {
+                let exists = self.observed.links.contains_key(link);
+                if !exists {
+                    self.add_link(link.as_str(), false, &[]);
+                }
+                !exists
+            }
+            Step::DeleteLink { link } => self.delete_link(link),
+            Step::SetMaster { link, bridge, .. } => {
+                let index = self.observed.links.get(bridge).ok_or_else(not_found)?.index;
+                let port = self.observed.links.get_mut(link).ok_or_else(not_found)?;
+                port.up = true;
+                port.master.replace(index) != Some(index)
+            }
+            Step::AddAddress { link, address: net } => {
+                let link = self.observed.links.get_mut(link).ok_or_else(not_found)?;
+                let new = address(&net.to_string());
+                let known = link.addresses.contains(&new);
+                if !known {
+                    link.addresses.push(new);
+                }
+                !known
+            }
+            Step::EnableForwarding { ipv6 } => {
+                let flag = match ipv6 {
+                    true => &mut self.observed.ipv6_forwarding,
+                    false => &mut self.observed.ipv4_forwarding,
+                };
+                !std::mem::replace(flag, true)
+            }
+            Step::SetFilter { to, .. } => {
+                self.observed.filter.replace(to.clone()).as_ref() != Some(to)
+            }
+            Step::CreatePair(pair) => {
+                let bridge = self
+                    .observed
+                    .links
+                    .get(&pair.bridge)
+                    .ok_or_else(not_found)?
+                    .index;
+                if self.observed.links.contains_key(&pair.host) {
+                    return Ok(false);
+                }
+                self.add_link(pair.host.as_str(), false, &[]);
+                if let Some(link) = self.observed.links.get_mut(&pair.host) {
+                    link.master = Some(bridge);
+                }
+                let inside = InsideLink {
+                    up: false,
+                    mac: pair.mac,
+                    mtu: pair.mtu,
+                    addresses: BTreeSet::new(),
+                };
+                let key = (pair.sandbox.inode, pair.ifname.clone());
+                self.inside.insert(key, (pair.host.clone(), inside));
+                true
+            }
+            Step::ConfigureSandbox(link) => self.configure(link).ok_or_else(not_found)?,
+            Step::SetSandbox { cookie, to, .. } => {
+                let sandboxes = &mut self.observed.data_plane.sandboxes;
+                let before = match to {
+                    Some(sandbox) => sandboxes.insert(*cookie, *sandbox),
+                    None => sandboxes.remove(cookie),
+                };
+                before != *to
+            }
+            Step::ReservePorts(ports) => {
+                let reserved = &mut self.observed.reserved_ports.0;
+                let before = reserved.len();
+                reserved.extend(ports);
+                reserved.len() != before
+            }
+            Step::ReleasePorts(ports) => {
+                let reserved = &mut self.observed.reserved_ports.0;
+                let before = reserved.len();
+                reserved.retain(|port| !ports.contains(port));
+                reserved.len() != before
+            }
+            Step::Publish { frontend, backend } => {
+                let published = &mut self.observed.data_plane.published;
+                published.insert(*frontend, *backend) != Some(*backend)
+            }
+            Step::Unpublish { frontend, .. } => self
+                .observed
+                .data_plane
+                .published
+                .remove(frontend)
+                .is_some(),
+            Step::SetLocalAddresses(addresses) => {
+                std::mem::replace(&mut self.local, addresses.clone()) != *addresses
+            }
+            Step::AttachUplink { index, .. } => self.observed.data_plane.uplinks.insert(*index),
+            Step::DetachUplink { index } => self.observed.data_plane.uplinks.remove(index),
+        })
+    }
+
+    fn configure(&mut self, link: &SandboxLink) -> Option<bool> {
+        let key = (link.sandbox.inode, link.ifname.clone());
+        let (_, inside) = self.inside.get_mut(&key)?;
+        let before = inside.clone();
+        inside.up = true;
+        inside.addresses = link.addresses.iter().map(|net| net.addr()).collect();
+        Some(*inside != before)
+    }
+}
+
+fn address(text: &str) -> Address {
+    let net: ipnet::IpNet = text.parse().unwrap();
+    Address {
+        net,
+        global: !net.addr().is_loopback(),
+    }
+}
+
+impl Kernel for FakeKernel {
+    fn observe(&self) -> Result<Observed, KernelError> {
+        Ok(self.state().observed.clone())
+    }
+
+    fn apply(&self, step: &Step) -> Result<Change, KernelError> {
+        let mut state = self.state();
+        let ended = match &mut state.end {
+            None => None,
+            Some((0, end)) => Some(*end),
+            Some((left, _)) => {
+                *left -= 1;
+                None
+            }
+        };
+        let applied = match ended {
+            None => state.apply(step),
+            Some(End::Refuses) => Err(io::Error::other("the kernel refuses")),
+            Some(End::Killed) => {
+                drop(state);
+                std::panic::panic_any("killed");
+            }
+        };
+        match applied {
+            Ok(true) => Ok(Change::Done),
+            Ok(false) => Ok(Change::Unchanged),
+            Err(source) => Err(KernelError::Netlink {
+                action: step.to_string(),
+                source,
+            }),
+        }
+    }
+
+    fn inspect(&self, path: &Path, ifname: &IfName) -> Result<Option<Inside>, KernelError> {
+        let state = self.state();
+        let inode = state.namespaces.get(path.to_str().unwrap());
+        Ok(inode.map(|inode| Inside {
+            device: 4,
+            inode: *inode,
+            cookie: Some(*inode),
+            is_host: *inode == HOST_COOKIE,
+            link: state
+                .inside
+                .get(&(*inode, ifname.clone()))
+                .map(|(_, link)| link.clone()),
+        }))
+    }
+
+    fn is_alive(&self, sandbox: &Sandbox) -> bool {
+        self.state().namespaces.get(&sandbox.path) == Some(&sandbox.inode)
+    }
+
+    fn bound_sockets(&self, protocol: Protocol) -> Result<Vec<BoundSocket>, KernelError> {
+        let state = self.state();
+        let bound = state.bound.iter().filter(|s| s.protocol == protocol);
+        Ok(bound.cloned().collect())
+    }
+
+    fn holder(&self, _socket: &BoundSocket) -> String {
+        "process nginx (pid 42)".to_owned()
+    }
+}

@@ -1,0 +1,54 @@
+//! The one seam between what is decided and the machine it is done on.
+
+use std::io;
+use std::path::Path;
+
+use api::id::IfName;
+use api::net::Protocol;
+
+use crate::bpf::BpfError;
+use crate::model::endpoint::Sandbox;
+use crate::model::observed::{Inside, Observed};
+use crate::model::port::BoundSocket;
+use crate::model::step::{Change, Step};
+
+/// Implemented by the host and by the fake of the unit tests.
+pub(crate) trait Kernel: Send + Sync {
+    /// What there is of everything that plans compare with.
+    fn observe(&self) -> Result<Observed, KernelError>;
+
+    /// Makes it so. Idempotent.
+    fn apply(&self, step: &Step) -> Result<Change, KernelError>;
+
+    /// Looks into the namespace at `path`; `None` when nothing is there.
+    fn inspect(&self, path: &Path, ifname: &IfName) -> Result<Option<Inside>, KernelError>;
+
+    /// Whether the namespace that was at the sandbox's path is still there.
+    fn is_alive(&self, sandbox: &Sandbox) -> bool;
+
+    /// Sockets of the host, so that no port is published that a process serves.
+    fn bound_sockets(&self, protocol: Protocol) -> Result<Vec<BoundSocket>, KernelError>;
+
+    /// Who holds a socket, for people.
+    fn holder(&self, socket: &BoundSocket) -> String;
+}
+
+/// Why the kernel did not do or say what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum KernelError {
+    #[error("{action}: {source}")]
+    Netlink { action: String, source: io::Error },
+    #[error("network namespace {path}: {source}")]
+    Namespace { path: String, source: io::Error },
+    #[error("set {key}: {source}")]
+    Sysctl { key: String, source: io::Error },
+    #[error("{action}: nftables: {source}")]
+    Filter { action: String, source: io::Error },
+    #[error("{action}: {source}")]
+    DataPlane { action: String, source: BpfError },
+    #[error("list {protocol} sockets: {source}")]
+    Sockets {
+        protocol: Protocol,
+        source: io::Error,
+    },
+}

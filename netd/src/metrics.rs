@@ -1,0 +1,100 @@
+//! Figures in Prometheus' text format.
+
+use std::fmt::Write as _;
+
+use crate::bpf::{DataPlane, FrontendCounters};
+use crate::netd::Netd;
+
+/// The value of one series; the type's own format stays short.
+type Field = fn(&FrontendCounters) -> u64;
+
+impl Netd {
+    /// Appends the subsystem's figures, those of the data plane and of the name server.
+    pub fn metrics(&self, out: &mut String) {
+        let view = self.view();
+        gauge(
+            out,
+            "hawser_networks",
+            "Networks on record.",
+            view.networks.len(),
+        );
+        gauge(
+            out,
+            "hawser_endpoints",
+            "Endpoints on record.",
+            view.endpoints.len(),
+        );
+        if let Some(data_plane) = &self.data_plane {
+            published(out, data_plane);
+            drops(out, data_plane);
+        }
+        self.dns.metrics(out);
+    }
+}
+
+fn published(out: &mut String, data_plane: &DataPlane) {
+    let counters = match data_plane.counters() {
+        Ok(counters) => counters,
+        Err(error) => {
+            tracing::warn!(%error, "no counters of published ports");
+            return;
+        }
+    };
+    let series: [(&str, &str, Field); 6] = [
+        ("packets_in_total", "Packets to the container.", |c| {
+            c.packets_in
+        }),
+        ("bytes_in_total", "Bytes to the container.", |c| c.bytes_in),
+        ("packets_out_total", "Packets from the container.", |c| {
+            c.packets_out
+        }),
+        ("bytes_out_total", "Bytes from the container.", |c| {
+            c.bytes_out
+        }),
+        ("flows_total", "Flows that came through an uplink.", |c| {
+            c.new_flows
+        }),
+        ("connects_total", "Connections of local sockets.", |c| {
+            c.connects
+        }),
+    ];
+    for (name, help, field) in series {
+        header(out, &format!("hawser_published_{name}"), help, "counter");
+        for counter in &counters {
+            line(
+                out,
+                &format!(
+                    "hawser_published_{name}{{frontend=\"{}\"}}",
+                    counter.frontend
+                ),
+                field(counter),
+            );
+        }
+    }
+}
+
+fn drops(out: &mut String, data_plane: &DataPlane) {
+    match data_plane.drops() {
+        Ok(drops) => {
+            let name = "hawser_dropped_packets_total";
+            header(out, name, "Packets dropped or not served.", "counter");
+            for (reason, count) in drops {
+                line(out, &format!("{name}{{reason=\"{reason}\"}}"), count);
+            }
+        }
+        Err(error) => tracing::warn!(%error, "no counters of dropped packets"),
+    }
+}
+
+fn gauge(out: &mut String, name: &str, help: &str, value: usize) {
+    header(out, name, help, "gauge");
+    line(out, name, value as u64);
+}
+
+fn header(out: &mut String, name: &str, help: &str, kind: &str) {
+    writeln!(out, "# HELP {name} {help}\n# TYPE {name} {kind}").expect("a String takes all");
+}
+
+fn line(out: &mut String, series: &str, value: u64) {
+    writeln!(out, "{series} {value}").expect("a String takes all");
+}

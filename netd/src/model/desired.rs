@@ -1,0 +1,182 @@
+//! Everything that should be: the networks and endpoints on record.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use api::id::{Id, IfName};
+use api::net::NetworkContainer;
+
+use super::endpoint::{self, Endpoint, EndpointKey};
+use super::filter::Filter;
+use super::ipam::{Taken, TakenBy};
+use super::network::{Network, NetworkError};
+use super::observed::Observed;
+use crate::bpf::{Frontend, Sandbox};
+
+/// A snapshot: cheap to clone, never changed in place once published.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Desired {
+    pub(crate) networks: BTreeMap<Id, Arc<Network>>,
+    pub(crate) endpoints: BTreeMap<EndpointKey, Arc<Endpoint>>,
+    /// Where each network's resolver listens.
+    pub(crate) resolvers: BTreeMap<Id, SocketAddr>,
+    /// The daemon's own namespace.
+    pub(crate) host_cookie: Option<u64>,
+}
+
+impl Desired {
+    /// By name, id or unambiguous prefix of an id, in this order.
+    pub(crate) fn network(&self, key: &str) -> Result<&Arc<Network>, NetworkError> {
+        let not_found = || NetworkError::NotFound(key.chars().take(64).collect());
+        if let Some(network) = self.networks.values().find(|n| n.name.as_str() == key) {
+            return Ok(network);
+        }
+        if key.is_empty() {
+            return Err(not_found());
+        }
+        let mut matching = self
+            .networks
+            .values()
+            .filter(|network| network.id.as_str().starts_with(key));
+        match (matching.next(), matching.next()) {
+            (Some(network), None) => Ok(network),
+            (Some(_), Some(_)) => Err(NetworkError::Ambiguous(key.to_owned())),
+            (None, _) => Err(not_found()),
+        }
+    }
+
+    pub(crate) fn endpoints_of(&self, network: &Id) -> impl Iterator<Item = &Arc<Endpoint>> {
+        self.endpoints.values().filter(move |e| e.is_on(network))
+    }
+
+    pub(crate) fn endpoints_in<'a>(
+        &'a self,
+        sandbox: &'a endpoint::Sandbox,
+    ) -> impl Iterator<Item = &'a Arc<Endpoint>> {
+        self.endpoints
+            .values()
+            .filter(move |e| e.sandbox.is_same(sandbox))
+    }
+
+    /// Ranges that a new network must keep clear of.
+    /// The default bridge is ours although it may not be on record yet.
+    pub(crate) fn taken(&self, observed: &Observed, default_bridge: &IfName) -> Vec<Taken> {
+        let own: BTreeSet<&IfName> = self.bridges().chain([default_bridge]).collect();
+        let routes = observed
+            .routes
+            .iter()
+            .filter(|(_, link)| !own.contains(link))
+            .map(|(range, link)| Taken {
+                range: *range,
+                by: TakenBy::Route(link.to_string()),
+            });
+        self.networks
+            .values()
+            .flat_map(|network| network.taken())
+            .chain(routes)
+            .collect()
+    }
+
+    pub(crate) fn bridges(&self) -> impl Iterator<Item = &IfName> {
+        self.networks
+            .values()
+            .filter_map(|network| Some(&network.bridge()?.link))
+    }
+
+    pub(crate) fn filter(&self) -> Filter {
+        let mut filter = Filter::default();
+        for network in self.networks.values() {
+            network.add_to(&mut filter);
+        }
+        filter
+    }
+
+    pub(crate) fn has_ipv6(&self) -> bool {
+        self.networks.values().any(|network| network.ipv6)
+    }
+
+    pub(crate) fn published(&self) -> BTreeMap<Frontend, SocketAddr> {
+        self.endpoints
+            .values()
+            .flat_map(|endpoint| endpoint.frontends())
+            .collect()
+    }
+
+    /// What the socket hooks are to know of each namespace, by its cookie.
+    pub(crate) fn sandboxes(&self) -> BTreeMap<u64, Sandbox> {
+        let mut in_order: Vec<&Arc<Endpoint>> = self.endpoints.values().collect();
+        in_order.sort_by_key(|endpoint| self.resolver_rank(endpoint));
+        let mut sandboxes = BTreeMap::new();
+        for endpoint in in_order {
+            let Some(cookie) = endpoint.sandbox.cookie else {
+                continue;
+            };
+            let sandbox = sandboxes.entry(cookie).or_insert(Sandbox {
+                host: false,
+                dns: None,
+            });
+            sandbox.dns = sandbox.dns.or_else(|| self.resolver(endpoint));
+        }
+        if let Some(cookie) = self.host_cookie {
+            let dns = None;
+            sandboxes.insert(cookie, Sandbox { host: true, dns });
+        }
+        sandboxes
+    }
+
+    /// What the socket hooks are to know of one namespace; nothing when it has no endpoint. A
+    /// sandbox asks the resolver of the first network it joined that has names, or else that of
+    /// the default network, which only forwards.
+    pub(crate) fn sandbox(&self, sandbox: &endpoint::Sandbox) -> Option<Sandbox> {
+        let mut endpoints: Vec<&Arc<Endpoint>> = self.endpoints_in(sandbox).collect();
+        endpoints.sort_by_key(|endpoint| self.resolver_rank(endpoint));
+        endpoints.first()?;
+        Some(Sandbox {
+            host: false,
+            dns: endpoints.into_iter().find_map(|e| self.resolver(e)),
+        })
+    }
+
+    fn resolver_rank(&self, endpoint: &Endpoint) -> (bool, u64) {
+        let network = self.networks.get(&endpoint.attachment.network_id);
+        (!network.is_some_and(|n| n.has_names()), endpoint.order)
+    }
+
+    fn resolver(&self, endpoint: &Endpoint) -> Option<SocketAddr> {
+        self.resolvers.get(&endpoint.attachment.network_id).copied()
+    }
+
+    /// The `Containers` member of a network's API object.
+    pub(crate) fn containers(&self, network: &Id) -> BTreeMap<String, NetworkContainer> {
+        self.endpoints_of(network)
+            .map(|endpoint| {
+                let attachment = &endpoint.attachment;
+                let address = |v6: bool| {
+                    attachment
+                        .addresses
+                        .iter()
+                        .find(|a| a.address.addr().is_ipv6() == v6)
+                        .map(|a| a.address.to_string())
+                        .unwrap_or_default()
+                };
+                let container = NetworkContainer {
+                    name: endpoint.display_name().to_owned(),
+                    endpoint_id: attachment.endpoint_id.clone(),
+                    mac_address: attachment
+                        .mac
+                        .map(|mac| mac.to_string())
+                        .unwrap_or_default(),
+                    ipv4_address: address(false),
+                    ipv6_address: address(true),
+                };
+                (attachment.container_id.clone(), container)
+            })
+            .collect()
+    }
+
+    pub(crate) fn next_order(&self) -> u64 {
+        let last = self.endpoints.values().map(|endpoint| endpoint.order).max();
+        last.map_or(0, |last| last + 1)
+    }
+}

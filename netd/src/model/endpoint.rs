@@ -1,0 +1,412 @@
+//! Endpoints: checking a request, and the record that is kept.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use api::id::{Id, IfName, MacAddr};
+use api::net::{AttachRequest, Attachment, Dns, EndpointAddress, PortBinding, Route};
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+
+use super::driver::Bridge;
+use super::ipam::{self, IpamError};
+use super::network::{Network, Stage};
+use super::port::{self, PortError};
+use super::subnet::outside_all;
+use crate::bpf::Frontend;
+
+/// Which endpoint: one interface of one container.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct EndpointKey {
+    pub(crate) container: String,
+    pub(crate) ifname: String,
+}
+
+impl EndpointKey {
+    pub(crate) fn new(container: &str, ifname: &str) -> Self {
+        Self {
+            container: container.to_owned(),
+            ifname: ifname.to_owned(),
+        }
+    }
+}
+
+impl fmt::Display for EndpointKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.container, self.ifname)
+    }
+}
+
+/// A sandbox's network namespace: where it was found, and which one it was.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Sandbox {
+    pub(crate) path: String,
+    pub(crate) device: u64,
+    pub(crate) inode: u64,
+    /// `SO_NETNS_COOKIE`; absent below Linux 5.14.
+    pub(crate) cookie: Option<u64>,
+}
+
+impl Sandbox {
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        (self.device, self.inode) == (other.device, other.inode)
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Endpoint {
+    pub(crate) stage: Stage,
+    /// Ascends with every attach: a sandbox's first endpoint carries its default route.
+    pub(crate) order: u64,
+    pub(crate) attachment: Attachment,
+    pub(crate) sandbox: Sandbox,
+    /// Resolvers asked for; the embedded server forwards to them.
+    pub(crate) upstreams: Vec<IpAddr>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum EndpointError {
+    #[error(
+        "invalid container id {id:?}: expected [a-zA-Z0-9][a-zA-Z0-9_.-]*, at most 253 characters"
+    )]
+    Container { id: String },
+    #[error(
+        "invalid name {name:?}: 1 to 253 letters, digits, '-', '_' and '.', labels of at most 63"
+    )]
+    Name { name: String },
+    #[error("container {container} has no interface {ifname} on any network")]
+    NotFound { container: String, ifname: IfName },
+    #[error(
+        "interface {ifname} of container {container} is on network {network} already: detach it first, or choose another name"
+    )]
+    Conflict {
+        container: String,
+        ifname: IfName,
+        network: String,
+    },
+    #[error("container {container} is on network {network} already, as {ifname}")]
+    Twice {
+        container: String,
+        ifname: IfName,
+        network: String,
+    },
+    #[error("network namespace {path} of container {container} has an interface {ifname} already")]
+    LinkExists {
+        container: String,
+        path: String,
+        ifname: IfName,
+    },
+    #[error("{path} is the daemon's own network namespace: a container needs one of its own")]
+    HostNamespace { path: String },
+    #[error(
+        "network {network} (driver {driver}) has no endpoints: containers on it get no interface"
+    )]
+    NoEndpoints {
+        network: String,
+        driver: &'static str,
+    },
+    #[error("network {network} has no IPv6 subnet: create it with --ipv6 to use address {address}")]
+    NoIpv6 { network: String, address: Ipv6Addr },
+    #[error("MAC address {mac} is used by container {container} on network {network} already")]
+    MacInUse {
+        mac: MacAddr,
+        container: String,
+        network: String,
+    },
+    #[error(transparent)]
+    Ipam(#[from] IpamError),
+    #[error(transparent)]
+    Port(#[from] PortError),
+}
+
+/// What only the caller knows about a new endpoint.
+pub(crate) struct NewEndpoint<'a> {
+    pub(crate) id: Id,
+    pub(crate) order: u64,
+    pub(crate) sandbox: Sandbox,
+    /// The host ports are resolved.
+    pub(crate) ports: Vec<PortBinding>,
+    pub(crate) dns: Dns,
+    /// The other endpoints of the network.
+    pub(crate) neighbours: &'a [&'a Endpoint],
+    /// Whether another endpoint of the sandbox carries the default route already.
+    pub(crate) has_default_route: bool,
+    /// The address given out last in each subnet.
+    pub(crate) last: &'a dyn Fn(IpNet) -> Option<IpAddr>,
+}
+
+/// Checks what can be without looking at anything else.
+pub(crate) fn check(request: &AttachRequest) -> Result<(), EndpointError> {
+    if !is_container_id(&request.container_id) {
+        return Err(EndpointError::Container {
+            id: request.container_id.chars().take(64).collect(),
+        });
+    }
+    for name in request.name.iter().chain(&request.aliases) {
+        if !is_host_name(name) {
+            return Err(EndpointError::Name {
+                name: name.chars().take(64).collect(),
+            });
+        }
+    }
+    for binding in &request.ports {
+        port::check(binding)?;
+    }
+    Ok(())
+}
+
+impl Endpoint {
+    /// Chooses the addresses and writes the attachment down.
+    pub(crate) fn create(
+        request: &AttachRequest,
+        network: &Network,
+        bridge: &Bridge,
+        new: NewEndpoint<'_>,
+    ) -> Result<Self, EndpointError> {
+        let addresses = addresses(request, network, &new)?;
+        let mac = match request.mac {
+            Some(mac) => check_mac(mac, network, new.neighbours)?,
+            None => derived_mac(&addresses),
+        };
+        let host_ifname = IfName::parse(&format!("veth{}", &new.id.as_str()[..8]))
+            .expect("12 bytes without separators");
+        let attachment = Attachment {
+            network: network.name.clone(),
+            network_id: network.id.clone(),
+            endpoint_id: new.id,
+            container_id: request.container_id.clone(),
+            ifname: request.ifname.clone(),
+            netns: request.netns.clone(),
+            host_ifname: Some(host_ifname),
+            mac: Some(mac),
+            mtu: bridge.mtu,
+            routes: if new.has_default_route {
+                Vec::new()
+            } else {
+                default_routes(&addresses)
+            },
+            addresses,
+            name: request.name.clone(),
+            aliases: request.aliases.clone(),
+            ports: new.ports,
+            dns: new.dns,
+        };
+        Ok(Self {
+            stage: Stage::Pending,
+            order: new.order,
+            attachment,
+            sandbox: new.sandbox,
+            upstreams: request.dns.nameservers.clone(),
+        })
+    }
+
+    pub(crate) fn key(&self) -> EndpointKey {
+        EndpointKey::new(
+            &self.attachment.container_id,
+            self.attachment.ifname.as_str(),
+        )
+    }
+
+    pub(crate) fn is_on(&self, network: &Id) -> bool {
+        self.attachment.network_id == *network
+    }
+
+    /// How people know the container.
+    pub(crate) fn display_name(&self) -> &str {
+        let attachment = &self.attachment;
+        attachment
+            .name
+            .as_deref()
+            .unwrap_or(&attachment.container_id)
+    }
+
+    pub(crate) fn addresses(&self) -> impl Iterator<Item = IpAddr> {
+        self.attachment.addresses.iter().map(|a| a.address.addr())
+    }
+
+    pub(crate) fn frontends(&self) -> impl Iterator<Item = (Frontend, SocketAddr)> {
+        let mut v4: Option<Ipv4Addr> = None;
+        let mut v6: Option<Ipv6Addr> = None;
+        for address in self.addresses() {
+            match address {
+                IpAddr::V4(address) => v4 = v4.or(Some(address)),
+                IpAddr::V6(address) => v6 = v6.or(Some(address)),
+            }
+        }
+        port::frontends(&self.attachment.ports, v4, v6).into_iter()
+    }
+
+    pub(crate) fn host_ports(&self) -> impl Iterator<Item = u16> {
+        let ports = self.attachment.ports.iter();
+        ports.flat_map(|binding| (0..binding.count).map(|offset| binding.host_port + offset))
+    }
+
+    pub(crate) fn has_default_route(&self) -> bool {
+        self.attachment
+            .routes
+            .iter()
+            .any(|route| route.dst.prefix_len() == 0)
+    }
+
+    /// Lets this endpoint carry the sandbox's default route from now on.
+    pub(crate) fn take_default_route(&mut self) {
+        self.attachment.routes = default_routes(&self.attachment.addresses);
+    }
+}
+
+fn default_routes(addresses: &[EndpointAddress]) -> Vec<Route> {
+    let mut routes: Vec<Route> = Vec::new();
+    for address in addresses {
+        let Some(gateway) = address.gateway else {
+            continue;
+        };
+        let dst = match gateway {
+            IpAddr::V4(_) => IpNet::new_assert(Ipv4Addr::UNSPECIFIED.into(), 0),
+            IpAddr::V6(_) => IpNet::new_assert(Ipv6Addr::UNSPECIFIED.into(), 0),
+        };
+        if routes.iter().all(|route| route.dst != dst) {
+            routes.push(Route {
+                dst,
+                gateway: Some(gateway),
+            });
+        }
+    }
+    routes
+}
+
+/// One address of each family that the network has.
+fn addresses(
+    request: &AttachRequest,
+    network: &Network,
+    new: &NewEndpoint<'_>,
+) -> Result<Vec<EndpointAddress>, EndpointError> {
+    let v4 = address(network, false, request.ipv4.map(IpAddr::from), new)?;
+    let v6 = address(network, true, request.ipv6.map(IpAddr::from), new)?;
+    if let (Some(address), None) = (request.ipv6, &v6) {
+        return Err(EndpointError::NoIpv6 {
+            network: network.name.to_string(),
+            address,
+        });
+    }
+    Ok(v4.into_iter().chain(v6).collect())
+}
+
+fn address(
+    network: &Network,
+    v6: bool,
+    wanted: Option<IpAddr>,
+    new: &NewEndpoint<'_>,
+) -> Result<Option<EndpointAddress>, EndpointError> {
+    let subnets: Vec<_> = network
+        .subnets
+        .iter()
+        .filter(|subnet| subnet.subnet.addr().is_ipv6() == v6)
+        .collect();
+    let Some(first) = subnets.first() else {
+        return Ok(None);
+    };
+    let (subnet, address) = match wanted {
+        Some(wanted) => {
+            let subnet = subnets
+                .iter()
+                .find(|subnet| subnet.subnet.contains(&wanted))
+                .ok_or_else(|| outside_all(wanted, network.name.as_str(), &network.subnets))?;
+            check_free(wanted, subnet.reserved(wanted), network, new.neighbours)?;
+            (subnet, wanted)
+        }
+        None => {
+            let used: BTreeSet<IpAddr> =
+                new.neighbours.iter().flat_map(|e| e.addresses()).collect();
+            subnets
+                .iter()
+                .find_map(|subnet| {
+                    let last = (new.last)(subnet.subnet);
+                    Some((subnet, ipam::next_address(subnet, &used, last)?))
+                })
+                .ok_or_else(|| IpamError::Exhausted {
+                    network: network.name.to_string(),
+                    range: first.range,
+                })?
+        }
+    };
+    Ok(Some(EndpointAddress {
+        address: subnet.host_net(address),
+        gateway: (!network.internal).then_some(subnet.gateway),
+    }))
+}
+
+fn check_free(
+    address: IpAddr,
+    reserved: Option<&'static str>,
+    network: &Network,
+    neighbours: &[&Endpoint],
+) -> Result<(), IpamError> {
+    let network = network.name.to_string();
+    if let Some(why) = reserved {
+        return Err(IpamError::Reserved {
+            address,
+            network,
+            why,
+        });
+    }
+    match neighbours
+        .iter()
+        .find(|e| e.addresses().any(|a| a == address))
+    {
+        None => Ok(()),
+        Some(holder) => Err(IpamError::InUse {
+            address,
+            network,
+            container: holder.display_name().to_owned(),
+        }),
+    }
+}
+
+fn check_mac(
+    mac: MacAddr,
+    network: &Network,
+    neighbours: &[&Endpoint],
+) -> Result<MacAddr, EndpointError> {
+    match neighbours.iter().find(|e| e.attachment.mac == Some(mac)) {
+        None => Ok(mac),
+        Some(holder) => Err(EndpointError::MacInUse {
+            mac,
+            container: holder.display_name().to_owned(),
+            network: network.name.to_string(),
+        }),
+    }
+}
+
+/// Docker's rule: 02:42 and the IPv4 address, so that an address that is given out again comes
+/// with the link address that neighbours remember. Without IPv4, the end of the IPv6 address.
+fn derived_mac(addresses: &[EndpointAddress]) -> MacAddr {
+    let tail = match addresses.first().map(|a| a.address.addr()) {
+        Some(IpAddr::V4(address)) => address.octets(),
+        Some(IpAddr::V6(address)) => {
+            let [.., a, b, c, d] = address.octets();
+            [a, b, c, d]
+        }
+        None => [0; 4],
+    };
+    let [a, b, c, d] = tail;
+    MacAddr([0x02, 0x42, a, b, c, d])
+}
+
+fn is_container_id(id: &str) -> bool {
+    (1..=253).contains(&id.len())
+        && id.as_bytes()[0].is_ascii_alphanumeric()
+        && id
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-'))
+}
+
+fn is_host_name(name: &str) -> bool {
+    name.len() <= 253
+        && name.split('.').all(|label| {
+            (1..=63).contains(&label.len())
+                && label
+                    .bytes()
+                    .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-'))
+        })
+}

@@ -1,0 +1,20 @@
+//! What the packet filter is to know: sets of links and subnets for a fixed number of rules.
+
+use std::collections::BTreeSet;
+
+use api::id::IfName;
+use ipnet::IpNet;
+
+/// Contents of the one nftables table.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Filter {
+    /// Bridges of all networks. Nothing is routed between two of them.
+    pub(crate) bridges: BTreeSet<IfName>,
+    /// Bridges on which containers may reach each other. Only routed packets come by here; the
+    /// bridge itself keeps its ports apart where this is off.
+    pub(crate) same: BTreeSet<IfName>,
+    /// Bridges that nothing is routed to or from.
+    pub(crate) internal: BTreeSet<IfName>,
+    /// Source addresses to hide where packets leave for links that are no bridge of ours.
+    pub(crate) masquerade: BTreeSet<IpNet>,
+}

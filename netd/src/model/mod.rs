@@ -1,0 +1,17 @@
+//! What should be, as plain values, and the steps that lead there.
+//!
+//! Nothing here does I/O, knows the time or asks the kernel: identities, dates and what was
+//! observed come in as arguments.
+
+pub(crate) mod desired;
+pub(crate) mod driver;
+pub(crate) mod endpoint;
+pub(crate) mod filter;
+pub(crate) mod ipam;
+pub(crate) mod network;
+pub(crate) mod observed;
+pub(crate) mod plan;
+pub(crate) mod port;
+pub(crate) mod reserved;
+pub(crate) mod step;
+pub(crate) mod subnet;

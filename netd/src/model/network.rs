@@ -1,0 +1,370 @@
+//! Networks: checking a request, and the record that is kept.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use api::id::{Id, IfName, InvalidId, MacAddr, NetworkName};
+use api::net::{ConfigFrom, Ipam, NetworkContainer, NetworkCreate};
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+
+use super::driver::{Bridge, Driver, DriverError};
+use super::filter::Filter;
+use super::ipam::{self, IpamError, Pool, Taken, TakenBy};
+use super::subnet::{Subnet, SubnetError};
+
+/// Name of the network that containers are attached to unless told otherwise.
+pub(crate) const DEFAULT: &str = "bridge";
+const PREDEFINED: [&str; 3] = [DEFAULT, "host", "none"];
+
+/// How far a change of the kernel has come. What is not committed at start is undone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Stage {
+    /// Recorded; the kernel's part may be there, in part or not at all.
+    Pending,
+    Committed,
+    /// Being removed.
+    Removing,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Network {
+    pub(crate) id: Id,
+    pub(crate) name: NetworkName,
+    pub(crate) stage: Stage,
+    /// RFC 3339 with nanoseconds.
+    pub(crate) created: String,
+    pub(crate) driver: Driver,
+    pub(crate) ipv6: bool,
+    pub(crate) internal: bool,
+    pub(crate) attachable: bool,
+    pub(crate) subnets: Vec<Subnet>,
+    /// As given, for listings.
+    pub(crate) options: BTreeMap<String, String>,
+    pub(crate) labels: BTreeMap<String, String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NetworkError {
+    #[error(transparent)]
+    Name(#[from] InvalidId),
+    #[error("network with name {0} already exists")]
+    Exists(NetworkName),
+    #[error("network {0} not found")]
+    NotFound(String),
+    #[error("network id prefix {0} is ambiguous: give more of the id")]
+    Ambiguous(String),
+    #[error("network {0} is pre-defined and cannot be removed")]
+    Predefined(NetworkName),
+    #[error("network {name} is in use by container {containers}: disconnect or remove it first")]
+    InUse {
+        name: NetworkName,
+        containers: String,
+    },
+    #[error(transparent)]
+    Driver(#[from] DriverError),
+    #[error("unknown IPAM driver {0:?}: expected default")]
+    IpamDriver(String),
+    #[error("unknown IPAM option {0:?}: the default IPAM driver has none")]
+    IpamOption(String),
+    #[error(transparent)]
+    Subnet(#[from] SubnetError),
+    #[error(transparent)]
+    Ipam(#[from] IpamError),
+    #[error("interface {0} exists already: choose another bridge name")]
+    LinkExists(IfName),
+}
+
+/// What the world adds to a request.
+#[derive(Debug)]
+pub(crate) struct NewNetwork<'a> {
+    pub(crate) id: Id,
+    pub(crate) created: String,
+    pub(crate) random: [u8; 5],
+    pub(crate) link: IfName,
+    pub(crate) mtu: u32,
+    pub(crate) pools: &'a [Pool],
+    /// Networks and host routes to keep clear of.
+    pub(crate) taken: &'a [Taken],
+}
+
+impl Network {
+    /// Checks `request` and fills in what it leaves open.
+    pub(crate) fn create(
+        request: NetworkCreate,
+        new: NewNetwork<'_>,
+    ) -> Result<Self, NetworkError> {
+        let name = NetworkName::parse(&request.name)?;
+        let bridge = Bridge::parse(&request.driver, &request.options, new.link, new.mtu)?;
+        check_ipam(&request.ipam)?;
+        let subnets = subnets(&request, new.random, new.pools, new.taken)?;
+        Ok(Self {
+            id: new.id,
+            name,
+            stage: Stage::Pending,
+            created: new.created,
+            driver: Driver::Bridge(bridge),
+            ipv6: subnets.iter().any(|s| s.subnet.addr().is_ipv6()),
+            internal: request.internal,
+            attachable: request.attachable,
+            subnets,
+            options: request.options,
+            labels: request.labels,
+        })
+    }
+
+    /// `host` or `none`.
+    pub(crate) fn without_links(
+        id: Id,
+        name: NetworkName,
+        created: String,
+        driver: Driver,
+    ) -> Self {
+        Self {
+            id,
+            name,
+            stage: Stage::Committed,
+            created,
+            driver,
+            ipv6: false,
+            internal: false,
+            attachable: false,
+            subnets: Vec::new(),
+            options: BTreeMap::new(),
+            labels: BTreeMap::new(),
+        }
+    }
+
+    pub(crate) fn is_predefined(&self) -> bool {
+        PREDEFINED.contains(&self.name.as_str())
+    }
+
+    /// Names resolve on every network but the default one, as in Docker.
+    pub(crate) fn has_names(&self) -> bool {
+        self.driver.bridge().is_some() && self.name.as_str() != DEFAULT
+    }
+
+    pub(crate) fn bridge(&self) -> Option<&Bridge> {
+        self.driver.bridge()
+    }
+
+    /// The bridge's address: fixed, because a bridge without one takes over its ports' and changes
+    /// it as they come and go.
+    pub(crate) fn mac(&self) -> MacAddr {
+        let mut octets = [0x02, 0x42, 0, 0, 0, 0];
+        for (at, octet) in octets[2..].iter_mut().enumerate() {
+            let digits = &self.id.as_str()[at * 2..at * 2 + 2];
+            *octet = u8::from_str_radix(digits, 16).unwrap_or_default();
+        }
+        MacAddr(octets)
+    }
+
+    pub(crate) fn gateways(&self) -> impl Iterator<Item = IpNet> {
+        self.subnets.iter().map(Subnet::gateway_net)
+    }
+
+    /// The gateway of the first subnet of IPv4, or of IPv6 where there is none.
+    pub(crate) fn first_gateway(&self) -> Option<IpAddr> {
+        let mut gateways: Vec<IpAddr> = self.subnets.iter().map(|s| s.gateway).collect();
+        gateways.sort_by_key(IpAddr::is_ipv6);
+        gateways.first().copied()
+    }
+
+    pub(crate) fn taken(&self) -> impl Iterator<Item = Taken> {
+        self.subnets.iter().map(|subnet| Taken {
+            range: subnet.subnet,
+            by: TakenBy::Network(self.name.to_string()),
+        })
+    }
+
+    /// Adds what this network needs to the packet filter.
+    pub(crate) fn add_to(&self, filter: &mut Filter) {
+        let Some(bridge) = self.bridge() else { return };
+        filter.bridges.insert(bridge.link.clone());
+        if bridge.icc {
+            filter.same.insert(bridge.link.clone());
+        }
+        if self.internal {
+            filter.internal.insert(bridge.link.clone());
+        } else if bridge.masquerade {
+            filter
+                .masquerade
+                .extend(self.subnets.iter().map(|s| s.subnet));
+        }
+    }
+
+    /// The Docker Engine API object.
+    pub(crate) fn to_api(
+        &self,
+        containers: BTreeMap<String, NetworkContainer>,
+    ) -> api::net::Network {
+        api::net::Network {
+            name: self.name.clone(),
+            id: self.id.clone(),
+            created: self.created.clone(),
+            scope: "local".to_owned(),
+            driver: self.driver.name().to_owned(),
+            enable_ipv6: self.ipv6,
+            ipam: Ipam {
+                driver: "default".to_owned(),
+                options: None,
+                config: self.subnets.iter().map(Subnet::config).collect(),
+            },
+            internal: self.internal,
+            attachable: self.attachable,
+            ingress: false,
+            config_from: ConfigFrom::default(),
+            config_only: false,
+            containers,
+            options: self.options.clone(),
+            labels: self.labels.clone(),
+        }
+    }
+}
+
+/// The kernel name of a user network's bridge: Docker's scheme.
+pub(crate) fn bridge_link(id: &Id) -> IfName {
+    IfName::parse(&format!("br-{}", id.short())).expect("15 bytes without separators")
+}
+
+fn check_ipam(ipam: &Ipam) -> Result<(), NetworkError> {
+    if !matches!(ipam.driver.as_str(), "" | "default") {
+        return Err(NetworkError::IpamDriver(ipam.driver.clone()));
+    }
+    match ipam.options.iter().flatten().next() {
+        None => Ok(()),
+        Some((key, _)) => Err(NetworkError::IpamOption(key.clone())),
+    }
+}
+
+/// The subnets asked for, and one from the pools for a family that has none.
+fn subnets(
+    request: &NetworkCreate,
+    random: [u8; 5],
+    pools: &[Pool],
+    taken: &[Taken],
+) -> Result<Vec<Subnet>, NetworkError> {
+    let mut taken = taken.to_vec();
+    let mut result: Vec<Subnet> = Vec::new();
+    let mut open = api::net::IpamConfig::default();
+    for config in &request.ipam.config {
+        let Some(subnet) = config.subnet else {
+            check_open(config)?;
+            open = config.clone();
+            continue;
+        };
+        let checked = Subnet::from_config(config, subnet)?;
+        ipam::check_clear(subnet, &taken)?;
+        taken.push(Taken {
+            range: subnet,
+            by: TakenBy::Network(request.name.clone()),
+        });
+        result.push(checked);
+    }
+    let has = |v6: bool| result.iter().any(|s| s.subnet.addr().is_ipv6() == v6);
+    let (has_v4, has_v6) = (has(false), has(true));
+    if !has_v4 {
+        let chosen = ipam::choose_subnet(pools, false, &taken)?;
+        result.insert(0, Subnet::from_config(&open, chosen)?);
+    }
+    if request.enable_ipv6 && !has_v6 {
+        let chosen = match ipam::choose_subnet(pools, true, &taken) {
+            Err(IpamError::NoPool { .. }) => ipam::local_subnet(random),
+            chosen => chosen?,
+        };
+        ipam::check_clear(chosen, &taken)?;
+        result.push(Subnet::of(chosen)?);
+    }
+    Ok(result)
+}
+
+/// A configuration without a subnet can carry nothing that depends on one.
+fn check_open(config: &api::net::IpamConfig) -> Result<(), SubnetError> {
+    let needs = |option| Err(SubnetError::NoSubnet { option });
+    if config.ip_range.is_some() {
+        needs("ip-range")
+    } else if config.gateway.is_some() {
+        needs("gateway")
+    } else if !config.auxiliary_addresses.is_empty() {
+        needs("aux-address")
+    } else {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn create(json: &str) -> Result<Network, NetworkError> {
+        let id = Id::from_bytes([0xab; 32]);
+        Network::create(
+            serde_json::from_str(json).unwrap(),
+            NewNetwork {
+                link: bridge_link(&id),
+                id,
+                created: "2026-01-02T03:04:05.000000006Z".to_owned(),
+                random: [1, 2, 3, 4, 5],
+                mtu: 1500,
+                pools: &Pool::defaults(),
+                taken: &[],
+            },
+        )
+    }
+
+    #[test]
+    fn a_bare_name_makes_a_bridge_network() {
+        let network = create(r#"{"Name":"shop"}"#).unwrap();
+        assert_eq!(network.bridge().unwrap().link.as_str(), "br-abababababab");
+        assert_eq!(network.subnets[0].subnet.to_string(), "172.17.0.0/16");
+        assert_eq!(network.mac().to_string(), "02:42:ab:ab:ab:ab");
+        assert!(!network.ipv6);
+        assert!(network.has_names());
+    }
+
+    #[test]
+    fn ipv6_gets_a_local_subnet_and_any_given_one_enables_it() {
+        let network = create(r#"{"Name":"shop","EnableIPv6":true}"#).unwrap();
+        let subnets: Vec<_> = network
+            .subnets
+            .iter()
+            .map(|s| s.subnet.to_string())
+            .collect();
+        assert_eq!(subnets, ["172.17.0.0/16", "fd01:203:405::/64"]);
+        let network =
+            create(r#"{"Name":"shop","IPAM":{"Config":[{"Subnet":"fd00:5::/64"}]}}"#).unwrap();
+        assert!(network.ipv6);
+        assert_eq!(network.subnets.len(), 2, "IPv4 comes from the pools");
+    }
+
+    #[test]
+    fn refusals_name_the_subject() {
+        let check = |json: &str, message: &str| {
+            assert_eq!(create(json).unwrap_err().to_string(), message);
+        };
+        check(
+            r#"{"Name":"shop","IPAM":{"Driver":"dhcp"}}"#,
+            "unknown IPAM driver \"dhcp\": expected default",
+        );
+        check(
+            r#"{"Name":"shop","IPAM":{"Config":[{"Gateway":"10.0.0.1"}]}}"#,
+            "--gateway needs a --subnet",
+        );
+        check(
+            r#"{"Name":"shop","IPAM":{"Config":[{"Subnet":"10.0.0.0/8"},{"Subnet":"10.1.0.0/16"}]}}"#,
+            "subnet 10.1.0.0/16 overlaps network shop (10.0.0.0/8): choose another --subnet",
+        );
+        assert!(create(r#"{"Name":"../x"}"#).is_err());
+    }
+
+    #[test]
+    fn the_api_object_round_trips_dockers_fields() {
+        let network = create(r#"{"Name":"shop","Internal":true,"Labels":{"tier":"front"}}"#);
+        let json = serde_json::to_value(network.unwrap().to_api(BTreeMap::new())).unwrap();
+        assert_eq!(json["Scope"], "local");
+        assert_eq!(json["IPAM"]["Config"][0]["Gateway"], "172.17.0.1");
+        assert_eq!(json["Labels"]["tier"], "front");
+        assert_eq!(json["ConfigFrom"]["Network"], "");
+    }
+}

@@ -1,0 +1,91 @@
+//! What the kernel has, as far as plans need to know.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, SocketAddr};
+
+use api::id::{IfName, MacAddr};
+use ipnet::IpNet;
+
+use super::filter::Filter;
+use super::reserved::ReservedPorts;
+use crate::bpf::{Frontend, Sandbox};
+
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Observed {
+    /// Links of the host by name.
+    pub(crate) links: BTreeMap<IfName, Link>,
+    /// Routes of the main table other than default ones: range and link.
+    pub(crate) routes: Vec<(IpNet, IfName)>,
+    /// MTU of the default route's link.
+    pub(crate) underlay_mtu: Option<u32>,
+    pub(crate) ipv4_forwarding: bool,
+    pub(crate) ipv6_forwarding: bool,
+    pub(crate) reserved_ports: ReservedPorts,
+    /// Absent when the table is missing or not as this version writes it.
+    pub(crate) filter: Option<Filter>,
+    pub(crate) data_plane: DataPlane,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Link {
+    pub(crate) index: u32,
+    pub(crate) up: bool,
+    pub(crate) mtu: u32,
+    pub(crate) loopback: bool,
+    pub(crate) master: Option<u32>,
+    pub(crate) addresses: Vec<Address>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Address {
+    pub(crate) net: IpNet,
+    /// Of universe scope: packets from elsewhere may be sent to it.
+    pub(crate) global: bool,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct DataPlane {
+    pub(crate) published: BTreeMap<Frontend, SocketAddr>,
+    pub(crate) sandboxes: BTreeMap<u64, Sandbox>,
+    pub(crate) uplinks: BTreeSet<u32>,
+}
+
+/// A sandbox seen from inside.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Inside {
+    pub(crate) device: u64,
+    pub(crate) inode: u64,
+    pub(crate) cookie: Option<u64>,
+    /// Whether it is the daemon's own namespace.
+    pub(crate) is_host: bool,
+    /// The interface asked about.
+    pub(crate) link: Option<InsideLink>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct InsideLink {
+    pub(crate) up: bool,
+    pub(crate) mac: Option<MacAddr>,
+    pub(crate) mtu: u32,
+    pub(crate) addresses: BTreeSet<IpAddr>,
+}
+
+impl Observed {
+    pub(crate) fn name_of(&self, index: u32) -> Option<&IfName> {
+        self.links
+            .iter()
+            .find(|(_, link)| link.index == index)
+            .map(|(name, _)| name)
+    }
+
+    /// Every address that packets to this host may carry; link-local ones mean nothing without
+    /// their link.
+    pub(crate) fn local_addresses(&self) -> BTreeSet<IpAddr> {
+        self.links
+            .values()
+            .flat_map(|link| &link.addresses)
+            .map(|address| address.net.addr())
+            .filter(|address| !matches!(address, IpAddr::V6(v6) if v6.is_unicast_link_local()))
+            .collect()
+    }
+}

@@ -1,0 +1,311 @@
+//! From what should be to the steps that make it so.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+
+use api::id::IfName;
+
+use super::desired::Desired;
+use super::driver::Bridge;
+use super::endpoint::Endpoint;
+use super::filter::Filter;
+use super::network::Network;
+use super::observed::{Link, Observed};
+use super::step::{Pair, SandboxLink, Step};
+use crate::bpf::{Frontend, Sandbox};
+
+/// Makes `network`, which `before` lacks.
+pub(crate) fn create_network(before: &Desired, network: &Network) -> Vec<Step> {
+    let Some(bridge) = network.bridge() else {
+        return Vec::new();
+    };
+    let from = before.filter();
+    let mut to = from.clone();
+    network.add_to(&mut to);
+    let mut steps = vec![Step::EnableForwarding { ipv6: false }];
+    if network.ipv6 {
+        steps.push(Step::EnableForwarding { ipv6: true });
+    }
+    // Isolated before it exists.
+    steps.push(Step::SetFilter {
+        from: Some(from),
+        to,
+    });
+    steps.push(create_bridge(network, bridge));
+    steps.extend(add_addresses(network, bridge));
+    steps
+}
+
+/// Unmakes `network`, which `after` lacks.
+pub(crate) fn remove_network(after: &Desired, network: &Network) -> Vec<Step> {
+    let Some(bridge) = network.bridge() else {
+        return Vec::new();
+    };
+    vec![
+        Step::DeleteLink {
+            link: bridge.link.clone(),
+        },
+        Step::SetFilter {
+            from: None,
+            to: after.filter(),
+        },
+    ]
+}
+
+/// Connects `endpoint`, which `after` has and `before` lacks.
+pub(crate) fn attach(
+    before: &Desired,
+    after: &Desired,
+    endpoint: &Endpoint,
+    bridge: &Bridge,
+) -> Vec<Step> {
+    let mut steps = connect(endpoint, bridge);
+    steps.extend(sandbox_change(before, after, endpoint));
+    let ports = own_ports(before, endpoint);
+    if !ports.is_empty() {
+        steps.push(Step::ReservePorts(ports));
+    }
+    // Traffic comes last, when there is somebody to answer it.
+    steps.extend(publish(endpoint));
+    steps
+}
+
+/// Disconnects `endpoint`, which `before` has and `after` lacks.
+pub(crate) fn detach(before: &Desired, after: &Desired, endpoint: &Endpoint) -> Vec<Step> {
+    let mut steps: Vec<Step> = endpoint
+        .frontends()
+        .map(|(frontend, backend)| Step::Unpublish { frontend, backend })
+        .collect();
+    let ports = own_ports(after, endpoint);
+    if !ports.is_empty() {
+        steps.push(Step::ReleasePorts(ports));
+    }
+    steps.extend(sandbox_change(before, after, endpoint));
+    steps.extend(
+        endpoint
+            .attachment
+            .host_ifname
+            .clone()
+            .map(|link| Step::DeleteLink { link }),
+    );
+    steps
+}
+
+/// Lets `endpoint` carry its sandbox's default route.
+pub(crate) fn configure(endpoint: &Endpoint) -> Step {
+    let attachment = &endpoint.attachment;
+    Step::ConfigureSandbox(SandboxLink {
+        sandbox: endpoint.sandbox.clone(),
+        ifname: attachment.ifname.clone(),
+        addresses: attachment.addresses.iter().map(|a| a.address).collect(),
+        gateways: attachment.routes.iter().filter_map(|r| r.gateway).collect(),
+    })
+}
+
+/// The difference between what should be and what is.
+///
+/// Only what is on record is ever touched: interfaces and tables of others have nothing to fear.
+pub(crate) fn repair(desired: &Desired, observed: &Observed) -> Vec<Step> {
+    let mut steps = Vec::new();
+    if !observed.ipv4_forwarding && desired.bridges().next().is_some() {
+        steps.push(Step::EnableForwarding { ipv6: false });
+    }
+    if !observed.ipv6_forwarding && desired.has_ipv6() {
+        steps.push(Step::EnableForwarding { ipv6: true });
+    }
+    let filter = desired.filter();
+    if filter != Filter::default() && observed.filter.as_ref() != Some(&filter) {
+        steps.push(Step::SetFilter {
+            from: observed.filter.clone(),
+            to: filter,
+        });
+    }
+    for network in desired.networks.values() {
+        steps.extend(repair_network(network, observed));
+    }
+    for endpoint in desired.endpoints.values() {
+        steps.extend(repair_endpoint(desired, endpoint, observed));
+    }
+    steps.extend(repair_sandboxes(&desired.sandboxes(), observed));
+    let ports = desired.endpoints.values().flat_map(|e| e.host_ports());
+    let missing: BTreeSet<u16> = ports
+        .filter(|port| !observed.reserved_ports.0.contains(port))
+        .collect();
+    if !missing.is_empty() {
+        steps.push(Step::ReservePorts(missing));
+    }
+    steps.extend(repair_published(&desired.published(), observed));
+    steps
+}
+
+/// The data plane's view of the host: its addresses, and the links that others reach it by.
+pub(crate) fn host(desired: &Desired, observed: &Observed) -> Vec<Step> {
+    let uplinks = uplinks(desired, observed);
+    let attached = &observed.data_plane.uplinks;
+    let gone = attached
+        .iter()
+        .filter(|index| !uplinks.contains_key(index))
+        .map(|index| Step::DetachUplink { index: *index });
+    let new = uplinks
+        .iter()
+        .filter(|(index, _)| !attached.contains(index))
+        .map(|(index, name)| Step::AttachUplink {
+            index: *index,
+            name: (*name).clone(),
+        });
+    [Step::SetLocalAddresses(observed.local_addresses())]
+        .into_iter()
+        .chain(gone)
+        .chain(new)
+        .collect()
+}
+
+/// Links that carry an address others can send to, and that we did not make.
+fn uplinks<'a>(desired: &Desired, observed: &'a Observed) -> BTreeMap<u32, &'a IfName> {
+    let own: BTreeSet<&IfName> = desired.bridges().collect();
+    observed
+        .links
+        .iter()
+        .filter(|(name, link)| {
+            !link.loopback
+                && !own.contains(name)
+                && link.addresses.iter().any(|address| address.global)
+        })
+        .map(|(name, link)| (link.index, name))
+        .collect()
+}
+
+fn create_bridge(network: &Network, bridge: &Bridge) -> Step {
+    Step::CreateBridge {
+        link: bridge.link.clone(),
+        mac: network.mac(),
+        mtu: bridge.mtu,
+        ipv6: network.ipv6,
+    }
+}
+
+fn add_addresses(network: &Network, bridge: &Bridge) -> impl Iterator<Item = Step> {
+    network.gateways().map(|address| Step::AddAddress {
+        link: bridge.link.clone(),
+        address,
+    })
+}
+
+fn connect(endpoint: &Endpoint, bridge: &Bridge) -> Vec<Step> {
+    let attachment = &endpoint.attachment;
+    let Some(host) = attachment.host_ifname.clone() else {
+        return Vec::new();
+    };
+    let pair = Pair {
+        host,
+        bridge: bridge.link.clone(),
+        isolated: !bridge.icc,
+        sandbox: endpoint.sandbox.clone(),
+        ifname: attachment.ifname.clone(),
+        mac: attachment.mac,
+        mtu: attachment.mtu,
+    };
+    vec![Step::CreatePair(pair), configure(endpoint)]
+}
+
+/// The host ports that only `endpoint` publishes: others may have the same on other addresses.
+fn own_ports(others: &Desired, endpoint: &Endpoint) -> BTreeSet<u16> {
+    let mut ports: BTreeSet<u16> = endpoint.host_ports().collect();
+    if !ports.is_empty() {
+        for other in others.endpoints.values() {
+            for port in other.host_ports() {
+                ports.remove(&port);
+            }
+        }
+    }
+    ports
+}
+
+fn publish(endpoint: &Endpoint) -> impl Iterator<Item = Step> {
+    endpoint
+        .frontends()
+        .map(|(frontend, backend)| Step::Publish { frontend, backend })
+}
+
+fn sandbox_change(before: &Desired, after: &Desired, endpoint: &Endpoint) -> Option<Step> {
+    let cookie = endpoint.sandbox.cookie?;
+    let from = before.sandbox(&endpoint.sandbox);
+    let to = after.sandbox(&endpoint.sandbox);
+    (from != to).then_some(Step::SetSandbox { cookie, from, to })
+}
+
+fn repair_network(network: &Network, observed: &Observed) -> Vec<Step> {
+    let Some(bridge) = network.bridge() else {
+        return Vec::new();
+    };
+    let link = observed.links.get(&bridge.link);
+    let mut steps = Vec::new();
+    if !link.is_some_and(|link| link.up && link.mtu == bridge.mtu) {
+        steps.push(create_bridge(network, bridge));
+    }
+    steps.extend(add_addresses(network, bridge).filter(|step| match step {
+        Step::AddAddress { address, .. } => !link.is_some_and(|link| has_address(link, *address)),
+        _ => true,
+    }));
+    steps
+}
+
+fn has_address(link: &Link, address: ipnet::IpNet) -> bool {
+    link.addresses.iter().any(|other| other.net == address)
+}
+
+fn repair_endpoint(desired: &Desired, endpoint: &Endpoint, observed: &Observed) -> Vec<Step> {
+    let attachment = &endpoint.attachment;
+    let network = desired.networks.get(&attachment.network_id);
+    let (Some(bridge), Some(host)) = (network.and_then(|n| n.bridge()), &attachment.host_ifname)
+    else {
+        return Vec::new();
+    };
+    let Some(link) = observed.links.get(host) else {
+        return connect(endpoint, bridge);
+    };
+    let on = link.master.and_then(|index| observed.name_of(index));
+    if link.up && on == Some(&bridge.link) {
+        return Vec::new();
+    }
+    vec![Step::SetMaster {
+        link: host.clone(),
+        bridge: bridge.link.clone(),
+        isolated: !bridge.icc,
+    }]
+}
+
+fn repair_sandboxes(desired: &BTreeMap<u64, Sandbox>, observed: &Observed) -> Vec<Step> {
+    let observed = &observed.data_plane.sandboxes;
+    let cookies: BTreeSet<u64> = desired.keys().chain(observed.keys()).copied().collect();
+    cookies
+        .into_iter()
+        .filter_map(|cookie| {
+            let (from, to) = (observed.get(&cookie), desired.get(&cookie));
+            (from != to).then(|| Step::SetSandbox {
+                cookie,
+                from: from.cloned(),
+                to: to.cloned(),
+            })
+        })
+        .collect()
+}
+
+fn repair_published(desired: &BTreeMap<Frontend, SocketAddr>, observed: &Observed) -> Vec<Step> {
+    let observed = &observed.data_plane.published;
+    let stale = observed
+        .iter()
+        .filter(|(frontend, _)| !desired.contains_key(frontend))
+        .map(|(frontend, backend)| Step::Unpublish {
+            frontend: *frontend,
+            backend: *backend,
+        });
+    let missing = desired
+        .iter()
+        .filter(|(frontend, backend)| observed.get(frontend) != Some(backend))
+        .map(|(frontend, backend)| Step::Publish {
+            frontend: *frontend,
+            backend: *backend,
+        });
+    stale.chain(missing).collect()
+}

@@ -1,0 +1,472 @@
+//! Published ports: what a binding means in the data plane, and who holds which port.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use api::net::{PortBinding, Protocol};
+
+use super::endpoint::{Endpoint, EndpointKey};
+use crate::bpf::{Frontend, FrontendAddress};
+
+/// Where the daemon looks for a port when it is to choose: Linux' default ephemeral range.
+const CHOSEN: std::ops::RangeInclusive<u16> = 32768..=60999;
+
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PortError {
+    #[error("publishing {protocol} ports is not supported yet: use tcp or udp")]
+    Protocol { protocol: Protocol },
+    #[error("invalid port mapping {binding}: {why}")]
+    Invalid { binding: String, why: &'static str },
+    #[error("port {port}/{protocol} is already allocated: published by {holder}")]
+    Published {
+        port: String,
+        protocol: Protocol,
+        holder: String,
+    },
+    #[error("port {port}/{protocol} is already in use by {holder}")]
+    Bound {
+        port: String,
+        protocol: Protocol,
+        holder: String,
+    },
+    #[error("no run of {count} free {protocol} ports is left between {} and {}", CHOSEN.start(), CHOSEN.end())]
+    Exhausted { count: u16, protocol: Protocol },
+}
+
+/// A socket that a process of the host has bound.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct BoundSocket {
+    pub(crate) protocol: Protocol,
+    pub(crate) address: IpAddr,
+    pub(crate) port: u16,
+    /// Whether it waits for peers: a TCP listener, an unconnected UDP socket. Others only make
+    /// their port a bad choice.
+    pub(crate) listens: bool,
+    pub(crate) inode: u64,
+}
+
+/// # Errors
+/// [`PortError`] when the binding names no ports or more than there are.
+pub(crate) fn check(binding: &PortBinding) -> Result<(), PortError> {
+    if binding.protocol == Protocol::Sctp {
+        return Err(PortError::Protocol {
+            protocol: binding.protocol,
+        });
+    }
+    let invalid = |why| {
+        Err(PortError::Invalid {
+            binding: format!(
+                "{}:{}/{}",
+                binding.host_port, binding.container_port, binding.protocol
+            ),
+            why,
+        })
+    };
+    let last = |first: u16| first.checked_add(binding.count.saturating_sub(1));
+    if binding.count == 0 {
+        invalid("it has no ports")
+    } else if binding.container_port == 0 {
+        invalid("the container port is 0")
+    } else if last(binding.container_port).is_none() || last(binding.host_port).is_none() {
+        invalid("it runs past port 65535")
+    } else {
+        Ok(())
+    }
+}
+
+/// The data plane's entries for the `ports` of an endpoint with these addresses.
+///
+/// Without a host address, IPv6 clients are served by the IPv4 address where the endpoint has no
+/// other: the socket hooks map it.
+pub(crate) fn frontends(
+    ports: &[PortBinding],
+    v4: Option<Ipv4Addr>,
+    v6: Option<Ipv6Addr>,
+) -> BTreeMap<Frontend, SocketAddr> {
+    let (v4, v6) = (v4.map(IpAddr::from), v6.map(IpAddr::from));
+    let mut result = BTreeMap::new();
+    for binding in ports {
+        let addresses: &[(FrontendAddress, Option<IpAddr>)] = match binding.host_ip {
+            None => &[
+                (FrontendAddress::Any4, v4),
+                (FrontendAddress::Any6, v6.or(v4)),
+            ],
+            Some(IpAddr::V4(Ipv4Addr::UNSPECIFIED)) => &[(FrontendAddress::Any4, v4)],
+            Some(IpAddr::V6(Ipv6Addr::UNSPECIFIED)) => &[(FrontendAddress::Any6, v6.or(v4))],
+            Some(ip @ IpAddr::V4(_)) => &[(FrontendAddress::Ip(ip), v4)],
+            Some(ip @ IpAddr::V6(_)) => &[(FrontendAddress::Ip(ip), v6.or(v4))],
+        };
+        for (address, backend) in addresses {
+            let Some(backend) = backend else { continue };
+            for offset in 0..binding.count {
+                let frontend = Frontend {
+                    address: *address,
+                    protocol: binding.protocol,
+                    port: binding.host_port + offset,
+                };
+                let backend = SocketAddr::new(*backend, binding.container_port + offset);
+                result.insert(frontend, backend);
+            }
+        }
+    }
+    result
+}
+
+/// Whether two host addresses, absent for all, have one in common.
+fn overlap(a: Option<IpAddr>, b: Option<IpAddr>) -> bool {
+    match (a, b) {
+        (None, _) | (_, None) => true,
+        (Some(a), Some(b)) => {
+            a == b || (a.is_ipv4() == b.is_ipv4() && (a.is_unspecified() || b.is_unspecified()))
+        }
+    }
+}
+
+/// A bound socket's addresses: an IPv6 wildcard usually takes IPv4 as well.
+fn bound_overlaps(binding: Option<IpAddr>, bound: IpAddr) -> bool {
+    match bound {
+        IpAddr::V6(Ipv6Addr::UNSPECIFIED) => true,
+        IpAddr::V6(v6) => match v6.to_ipv4_mapped() {
+            Some(v4) => overlap(binding, Some(v4.into())),
+            None => overlap(binding, Some(bound)),
+        },
+        IpAddr::V4(_) => overlap(binding, Some(bound)),
+    }
+}
+
+/// One claim to a port: on which host address, all when absent, and whose.
+type Holder = (Option<IpAddr>, EndpointKey);
+
+/// Who holds which published port; derived from the endpoints.
+#[derive(Debug, Default)]
+pub(crate) struct PortTable {
+    held: BTreeMap<(Protocol, u16), Vec<Holder>>,
+}
+
+impl PortTable {
+    pub(crate) fn of<'a>(endpoints: impl IntoIterator<Item = &'a Endpoint>) -> Self {
+        let mut table = Self::default();
+        for endpoint in endpoints {
+            table.insert(&endpoint.key(), &endpoint.attachment.ports);
+        }
+        table
+    }
+
+    pub(crate) fn insert(&mut self, holder: &EndpointKey, ports: &[PortBinding]) {
+        for (binding, port) in each_port(ports) {
+            self.held
+                .entry((binding.protocol, port))
+                .or_default()
+                .push((binding.host_ip, holder.clone()));
+        }
+    }
+
+    pub(crate) fn remove(&mut self, holder: &EndpointKey, ports: &[PortBinding]) {
+        for (binding, port) in each_port(ports) {
+            let key = (binding.protocol, port);
+            if let Some(holders) = self.held.get_mut(&key) {
+                holders.retain(|(_, other)| other != holder);
+                if holders.is_empty() {
+                    self.held.remove(&key);
+                }
+            }
+        }
+    }
+
+    fn holder(&self, protocol: Protocol, ip: Option<IpAddr>, port: u16) -> Option<&EndpointKey> {
+        let holders = self.held.get(&(protocol, port))?;
+        holders
+            .iter()
+            .find(|(held, _)| overlap(*held, ip))
+            .map(|(_, holder)| holder)
+    }
+}
+
+fn each_port(ports: &[PortBinding]) -> impl Iterator<Item = (&PortBinding, u16)> {
+    ports
+        .iter()
+        .flat_map(|binding| (0..binding.count).map(move |o| (binding, binding.host_port + o)))
+}
+
+/// Names the holder of a port for an error message.
+pub(crate) trait HolderNames {
+    fn container(&self, holder: &EndpointKey) -> String;
+    fn process(&self, socket: &BoundSocket) -> String;
+}
+
+/// Fills in the host ports left open and checks that every port is free.
+///
+/// # Errors
+/// [`PortError::Published`] and [`PortError::Bound`] name the holder.
+pub(crate) fn resolve(
+    requested: &[PortBinding],
+    table: &PortTable,
+    bound: &[BoundSocket],
+    names: &dyn HolderNames,
+) -> Result<Vec<PortBinding>, PortError> {
+    let mut result: Vec<PortBinding> = Vec::with_capacity(requested.len());
+    // Given ports first, so that no chosen one takes them.
+    let (given, open): (Vec<_>, Vec<_>) = requested.iter().partition(|b| b.host_port != 0);
+    for binding in given.into_iter().copied() {
+        let range = Range::of(&binding);
+        if let Some(other) = result.iter().find(|other| range.meets(other)) {
+            return Err(PortError::Published {
+                port: show(binding.host_ip, other.host_port),
+                protocol: binding.protocol,
+                holder: "this container itself".to_owned(),
+            });
+        }
+        range.check_published(table, names)?;
+        range.check_bound(bound, names)?;
+        result.push(binding);
+    }
+    for binding in open {
+        let mut chosen = *binding;
+        chosen.host_port = choose(&chosen, &result, table, bound)?;
+        result.push(chosen);
+    }
+    Ok(result)
+}
+
+fn choose(
+    binding: &PortBinding,
+    own: &[PortBinding],
+    table: &PortTable,
+    bound: &[BoundSocket],
+) -> Result<u16, PortError> {
+    let last = *CHOSEN.end() - (binding.count - 1).min(*CHOSEN.end() - *CHOSEN.start());
+    (*CHOSEN.start()..=last)
+        .find(|first| {
+            let range = Range {
+                first: *first,
+                ..Range::of(binding)
+            };
+            range.last() <= u32::from(*CHOSEN.end())
+                && !own.iter().any(|other| range.meets(other))
+                && range.published(table).is_none()
+                && !bound.iter().any(|socket| range.includes(socket))
+        })
+        .ok_or(PortError::Exhausted {
+            count: binding.count,
+            protocol: binding.protocol,
+        })
+}
+
+/// Host ports of one binding.
+#[derive(Debug, Clone, Copy)]
+struct Range {
+    protocol: Protocol,
+    ip: Option<IpAddr>,
+    first: u16,
+    count: u16,
+}
+
+impl Range {
+    fn of(binding: &PortBinding) -> Self {
+        Self {
+            protocol: binding.protocol,
+            ip: binding.host_ip,
+            first: binding.host_port,
+            count: binding.count,
+        }
+    }
+
+    fn last(self) -> u32 {
+        u32::from(self.first) + u32::from(self.count) - 1
+    }
+
+    fn meets(self, other: &PortBinding) -> bool {
+        let other = Self::of(other);
+        self.protocol == other.protocol
+            && overlap(self.ip, other.ip)
+            && u32::from(self.first) <= other.last()
+            && u32::from(other.first) <= self.last()
+    }
+
+    fn includes(self, socket: &BoundSocket) -> bool {
+        self.protocol == socket.protocol
+            && (u32::from(self.first)..=self.last()).contains(&u32::from(socket.port))
+            && bound_overlaps(self.ip, socket.address)
+    }
+
+    fn published(self, table: &PortTable) -> Option<(u16, &EndpointKey)> {
+        (0..self.count).find_map(|offset| {
+            let port = self.first.checked_add(offset)?;
+            let holder = table.holder(self.protocol, self.ip, port)?;
+            Some((port, holder))
+        })
+    }
+
+    fn check_published(self, table: &PortTable, names: &dyn HolderNames) -> Result<(), PortError> {
+        match self.published(table) {
+            None => Ok(()),
+            Some((port, holder)) => Err(PortError::Published {
+                port: show(self.ip, port),
+                protocol: self.protocol,
+                holder: names.container(holder),
+            }),
+        }
+    }
+
+    fn check_bound(self, bound: &[BoundSocket], names: &dyn HolderNames) -> Result<(), PortError> {
+        match bound.iter().find(|s| s.listens && self.includes(s)) {
+            None => Ok(()),
+            Some(socket) => Err(PortError::Bound {
+                port: show(self.ip, socket.port),
+                protocol: self.protocol,
+                holder: names.process(socket),
+            }),
+        }
+    }
+}
+
+fn show(ip: Option<IpAddr>, port: u16) -> String {
+    match ip {
+        Some(ip) => SocketAddr::new(ip, port).to_string(),
+        None => port.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Names;
+
+    impl HolderNames for Names {
+        fn container(&self, holder: &EndpointKey) -> String {
+            format!("container {}", holder.container)
+        }
+        fn process(&self, socket: &BoundSocket) -> String {
+            format!("process {}", socket.inode)
+        }
+    }
+
+    fn binding(text: &str) -> PortBinding {
+        let (ip, rest) = match text.split_once('@') {
+            Some((ip, rest)) => (Some(ip.parse().unwrap()), rest),
+            None => (None, text),
+        };
+        let (host, count) = rest.split_once('+').unwrap_or((rest, "1"));
+        PortBinding {
+            protocol: Protocol::Tcp,
+            container_port: 80,
+            host_port: host.parse().unwrap(),
+            count: count.parse().unwrap(),
+            host_ip: ip,
+        }
+    }
+
+    fn bound(address: &str, listens: bool) -> BoundSocket {
+        let address: SocketAddr = address.parse().unwrap();
+        BoundSocket {
+            protocol: Protocol::Tcp,
+            address: address.ip(),
+            port: address.port(),
+            listens,
+            inode: 7,
+        }
+    }
+
+    fn table(held: &str) -> PortTable {
+        let mut table = PortTable::default();
+        table.insert(&EndpointKey::new("c1", "eth0"), &[binding(held)]);
+        table
+    }
+
+    #[test]
+    fn published_ports_clash_where_their_addresses_overlap() {
+        let check = |held: &str, wanted: &str, clash: bool| {
+            let result = resolve(&[binding(wanted)], &table(held), &[], &Names);
+            assert_eq!(result.is_err(), clash, "{held} and {wanted}: {result:?}");
+        };
+        check("80", "80", true);
+        check("80", "127.0.0.1@80", true);
+        check("127.0.0.1@80", "80", true);
+        check("127.0.0.1@80", "127.0.0.2@80", false);
+        check("0.0.0.0@80", "127.0.0.2@80", true);
+        check("0.0.0.0@80", "::1@80", false);
+        check("8000+100", "8099", true);
+        check("8000+100", "8100", false);
+        check("8050", "8000+100", true);
+        let error = resolve(&[binding("80")], &table("80"), &[], &Names).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "port 80/tcp is already allocated: published by container c1"
+        );
+    }
+
+    #[test]
+    fn bound_sockets_clash_where_their_addresses_overlap() {
+        let check = |held: &str, wanted: &str, clash: bool| {
+            let held = [bound(held, true)];
+            let result = resolve(&[binding(wanted)], &PortTable::default(), &held, &Names);
+            assert_eq!(result.is_err(), clash, "{held:?} and {wanted}: {result:?}");
+        };
+        check("0.0.0.0:80", "80", true);
+        check("127.0.0.1:80", "80", true);
+        check("127.0.0.1:80", "10.0.0.1@80", false);
+        check("[::]:80", "10.0.0.1@80", true);
+        check("[::ffff:10.0.0.1]:80", "10.0.0.1@80", true);
+        check("[::1]:80", "0.0.0.0@80", false);
+        let idle = [bound("10.0.0.1:80", false)];
+        assert!(resolve(&[binding("80")], &PortTable::default(), &idle, &Names).is_ok());
+    }
+
+    #[test]
+    fn chosen_ports_avoid_everything_in_use() {
+        let wanted = [binding("0"), binding("32770"), binding("0+2")];
+        let busy = [bound("10.0.0.1:32769", false)];
+        let result = resolve(&wanted, &table("32768"), &busy, &Names).unwrap();
+        let ports: Vec<u16> = result.iter().map(|b| b.host_port).collect();
+        assert_eq!(ports, [32770, 32771, 32772]);
+    }
+
+    #[test]
+    fn a_removed_holder_frees_its_ports() {
+        let mut table = table("8000+3");
+        table.remove(&EndpointKey::new("c1", "eth0"), &[binding("8000+3")]);
+        assert!(table.held.is_empty());
+    }
+
+    #[test]
+    fn one_binding_serves_both_families() {
+        let v4 = Ipv4Addr::new(172, 17, 0, 2);
+        let show = |v6: Option<Ipv6Addr>, text: &str| -> Vec<String> {
+            frontends(&[binding(text)], Some(v4), v6)
+                .iter()
+                .map(|(f, backend)| format!("{:?}:{} {backend}", f.address, f.port))
+                .collect()
+        };
+        assert_eq!(
+            show(None, "8080"),
+            ["Any4:8080 172.17.0.2:80", "Any6:8080 172.17.0.2:80"]
+        );
+        assert_eq!(
+            show("fd00::2".parse().ok(), "8080"),
+            ["Any4:8080 172.17.0.2:80", "Any6:8080 [fd00::2]:80"]
+        );
+        assert_eq!(show(None, "0.0.0.0@8080"), ["Any4:8080 172.17.0.2:80"]);
+        assert_eq!(
+            show(None, "10.0.0.1@8080"),
+            ["Ip(10.0.0.1):8080 172.17.0.2:80"]
+        );
+    }
+
+    #[test]
+    fn impossible_bindings_are_refused() {
+        let check = |edit: fn(&mut PortBinding), part: &str| {
+            let mut given = binding("8000");
+            edit(&mut given);
+            let message = check(&given).unwrap_err().to_string();
+            assert!(message.contains(part), "{message}");
+        };
+        check(|b| b.count = 0, "it has no ports");
+        check(|b| b.container_port = 0, "the container port is 0");
+        check(|b| (b.host_port, b.count) = (65535, 2), "past port 65535");
+        check(
+            |b| b.protocol = Protocol::Sctp,
+            "sctp ports is not supported",
+        );
+    }
+}

@@ -1,0 +1,166 @@
+//! The changes of the kernel that plans are made of.
+//!
+//! Every step is idempotent: applying it to a kernel that is so already changes nothing and says
+//! so. [`Step::inverse`] undoes one that did change something.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+
+use api::id::{IfName, MacAddr};
+use ipnet::IpNet;
+
+use super::endpoint;
+use super::filter::Filter;
+use crate::bpf::{Frontend, Sandbox};
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Step {
+    /// Creates the bridge if it is missing, and sets it up.
+    CreateBridge {
+        link: IfName,
+        mac: MacAddr,
+        mtu: u32,
+        ipv6: bool,
+    },
+    DeleteLink {
+        link: IfName,
+    },
+    SetMaster {
+        link: IfName,
+        bridge: IfName,
+        isolated: bool,
+    },
+    AddAddress {
+        link: IfName,
+        address: IpNet,
+    },
+    EnableForwarding {
+        ipv6: bool,
+    },
+    SetFilter {
+        from: Option<Filter>,
+        to: Filter,
+    },
+    CreatePair(Pair),
+    ConfigureSandbox(SandboxLink),
+    SetSandbox {
+        cookie: u64,
+        from: Option<Sandbox>,
+        to: Option<Sandbox>,
+    },
+    ReservePorts(BTreeSet<u16>),
+    ReleasePorts(BTreeSet<u16>),
+    Publish {
+        frontend: Frontend,
+        backend: SocketAddr,
+    },
+    Unpublish {
+        frontend: Frontend,
+        backend: SocketAddr,
+    },
+    SetLocalAddresses(BTreeSet<IpAddr>),
+    AttachUplink {
+        index: u32,
+        name: IfName,
+    },
+    DetachUplink {
+        index: u32,
+    },
+}
+
+/// A veth pair: one end on the bridge, the other inside the sandbox under its final name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Pair {
+    pub(crate) host: IfName,
+    pub(crate) bridge: IfName,
+    /// Cannot talk to other isolated ports of the bridge.
+    pub(crate) isolated: bool,
+    pub(crate) sandbox: endpoint::Sandbox,
+    pub(crate) ifname: IfName,
+    pub(crate) mac: Option<MacAddr>,
+    pub(crate) mtu: u32,
+}
+
+/// The settings of an interface inside a sandbox.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct SandboxLink {
+    pub(crate) sandbox: endpoint::Sandbox,
+    pub(crate) ifname: IfName,
+    pub(crate) addresses: Vec<IpNet>,
+    /// Gateways of default routes.
+    pub(crate) gateways: Vec<IpAddr>,
+}
+
+/// What applying a step did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Change {
+    Done,
+    Unchanged,
+}
+
+impl Step {
+    /// What leads back, if anything has to: an interface takes its addresses and routes along.
+    pub(crate) fn inverse(&self) -> Option<Self> {
+        match self.clone() {
+            Self::CreateBridge { link, .. } => Some(Self::DeleteLink { link }),
+            Self::CreatePair(pair) => Some(Self::DeleteLink { link: pair.host }),
+            Self::SetFilter { from, to } => Some(Self::SetFilter {
+                to: from?,
+                from: Some(to),
+            }),
+            Self::SetSandbox { cookie, from, to } => Some(Self::SetSandbox {
+                cookie,
+                from: to,
+                to: from,
+            }),
+            Self::ReservePorts(ports) => Some(Self::ReleasePorts(ports)),
+            Self::ReleasePorts(ports) => Some(Self::ReservePorts(ports)),
+            Self::Publish { frontend, backend } => Some(Self::Unpublish { frontend, backend }),
+            Self::Unpublish { frontend, backend } => Some(Self::Publish { frontend, backend }),
+            Self::AttachUplink { index, .. } => Some(Self::DetachUplink { index }),
+            Self::DeleteLink { .. }
+            | Self::SetMaster { .. }
+            | Self::AddAddress { .. }
+            | Self::EnableForwarding { .. }
+            | Self::ConfigureSandbox(_)
+            | Self::SetLocalAddresses(_)
+            | Self::DetachUplink { .. } => None,
+        }
+    }
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::CreateBridge { link, .. } => write!(f, "create bridge {link}"),
+            Self::DeleteLink { link } => write!(f, "delete interface {link}"),
+            Self::SetMaster { link, bridge, .. } => write!(f, "put {link} on bridge {bridge}"),
+            Self::AddAddress { link, address } => write!(f, "add address {address} to {link}"),
+            Self::EnableForwarding { ipv6 } => {
+                write!(f, "enable IPv{} forwarding", if *ipv6 { 6 } else { 4 })
+            }
+            Self::SetFilter { .. } => write!(f, "write nftables table inet hawser"),
+            Self::CreatePair(pair) => write!(
+                f,
+                "create interface pair {} and {} in {}",
+                pair.host, pair.ifname, pair.sandbox.path
+            ),
+            Self::ConfigureSandbox(link) => {
+                write!(f, "configure {} in {}", link.ifname, link.sandbox.path)
+            }
+            Self::SetSandbox { cookie, .. } => write!(f, "register namespace cookie {cookie}"),
+            Self::Publish { frontend, backend } => {
+                write!(f, "publish {frontend} to {backend}")
+            }
+            Self::ReservePorts(ports) => write!(f, "reserve {} ports", ports.len()),
+            Self::ReleasePorts(ports) => write!(f, "release {} ports", ports.len()),
+            Self::Unpublish { frontend, .. } => write!(f, "unpublish {frontend}"),
+            Self::SetLocalAddresses(_) => write!(f, "register the host's addresses"),
+            Self::AttachUplink { name, .. } => write!(f, "attach the data plane to {name}"),
+            Self::DetachUplink { index } => {
+                write!(f, "detach the data plane from interface number {index}")
+            }
+        }
+    }
+}

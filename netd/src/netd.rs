@@ -1,0 +1,212 @@
+//! The subsystem's state, how it starts, and what can be read of it.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use api::id::Id;
+use api::net::{Attachment, Network};
+use arc_swap::ArcSwap;
+use tokio::runtime::Handle;
+
+use crate::apply::Host;
+use crate::bpf::{self, DataPlane};
+use crate::config::NetConfig;
+use crate::dns::{self, DnsError, DnsServer};
+use crate::error::{NetError, OpenError};
+use crate::kernel::Kernel;
+use crate::model::desired::Desired;
+use crate::model::port::PortTable;
+use crate::resolver;
+use crate::store::{Cursors, Store};
+
+/// What the daemon gives the subsystem.
+#[derive(Debug)]
+pub struct Options {
+    /// The durable `meta.redb`, shared with others; our tables are `net_*`.
+    pub database: Arc<redb::Database>,
+    /// For what is as long-lived as a boot: endpoints.
+    pub run_dir: PathBuf,
+    /// On a bpffs, ending in [`crate::PIN_SCHEMA`].
+    pub pin_dir: PathBuf,
+    /// The root of the cgroup2 hierarchy, if there is one.
+    pub cgroup: Option<PathBuf>,
+    /// Tells several daemons of one host apart.
+    pub instance: String,
+    pub config: NetConfig,
+}
+
+/// The network subsystem of one network namespace.
+///
+/// All operations may be called from several threads: changes take turns, readers see the last
+/// committed state and never wait for the kernel.
+pub struct Netd {
+    pub(crate) kernel: Box<dyn Kernel>,
+    pub(crate) data_plane: Option<Arc<DataPlane>>,
+    pub(crate) dns: DnsServer,
+    pub(crate) store: Store,
+    pub(crate) config: NetConfig,
+    /// Whether sandboxes reach the resolver by 127.0.0.11.
+    pub(crate) hooks: bool,
+    view: ArcSwap<Desired>,
+    writer: Mutex<Writer>,
+}
+
+/// Held by the one operation that changes something; derived from the records.
+#[derive(Debug, Default)]
+pub(crate) struct Writer {
+    pub(crate) ports: PortTable,
+    pub(crate) cursors: Cursors,
+}
+
+impl fmt::Debug for Netd {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Netd")
+            .field("view", &self.view)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Netd {
+    /// Starts in the calling thread's network namespace: adopts what is on record, undoes what was
+    /// interrupted, repairs what differs. Flushes and detaches nothing.
+    ///
+    /// # Errors
+    /// [`OpenError`]: the records cannot be read, the data plane cannot be loaded, or the default
+    /// network cannot be created. A network that cannot be repaired is no error: it is logged, and
+    /// tried again by every reconcile.
+    pub fn open(options: Options, runtime: Handle) -> Result<Arc<Self>, OpenError> {
+        let data_plane = Arc::new(DataPlane::open(&bpf::Options {
+            pin_dir: options.pin_dir,
+            cgroup: options.cgroup.clone(),
+        })?);
+        let host = Host::open(Arc::clone(&data_plane))?;
+        let cookie = host.cookie();
+        let netd = Self {
+            kernel: Box::new(host),
+            data_plane: Some(data_plane),
+            dns: dns_server(&options.config, runtime)?,
+            store: Store::open(options.database, &options.run_dir)?,
+            config: options.config,
+            hooks: options.cgroup.is_some() && cookie.is_some(),
+            view: ArcSwap::default(),
+            writer: Mutex::default(),
+        };
+        netd.start(cookie)?;
+        Ok(Arc::new(netd))
+    }
+
+    /// On another kernel, for tests.
+    #[cfg(test)]
+    pub(crate) fn on(
+        kernel: Box<dyn Kernel>,
+        store: Store,
+        runtime: Handle,
+    ) -> Result<Self, OpenError> {
+        let config = NetConfig::default();
+        let netd = Self {
+            kernel,
+            data_plane: None,
+            dns: dns_server(&config, runtime)?,
+            store,
+            config,
+            hooks: true,
+            view: ArcSwap::default(),
+            writer: Mutex::default(),
+        };
+        netd.start(Some(crate::fake::HOST_COOKIE))?;
+        Ok(netd)
+    }
+
+    /// All networks, ordered by name.
+    pub fn networks(&self) -> Vec<Network> {
+        let view = self.view();
+        let mut networks: Vec<Network> = view
+            .networks
+            .values()
+            .map(|network| network.to_api(view.containers(&network.id)))
+            .collect();
+        networks.sort_by(|a, b| a.name.cmp(&b.name));
+        networks
+    }
+
+    /// The network that a name, an id or an unambiguous prefix of an id means.
+    ///
+    /// # Errors
+    /// [`NetError::Network`] when there is none, or several.
+    pub fn network(&self, key: &str) -> Result<Network, NetError> {
+        let view = self.view();
+        let network = view.network(key)?;
+        Ok(network.to_api(view.containers(&network.id)))
+    }
+
+    /// The endpoints of one container, or all.
+    pub fn endpoints(&self, container: Option<&str>) -> Vec<Attachment> {
+        self.view()
+            .endpoints
+            .values()
+            .filter(|e| container.is_none_or(|id| e.attachment.container_id == id))
+            .map(|endpoint| endpoint.attachment.clone())
+            .collect()
+    }
+
+    /// The chosen data path and why, one line each.
+    pub fn data_path(&self) -> Vec<String> {
+        let mut lines: Vec<String> = self.data_plane.iter().flat_map(|d| d.describe()).collect();
+        lines.push(if self.hooks {
+            "container DNS: 127.0.0.11 by socket hooks".to_owned()
+        } else {
+            "container DNS: the gateway's address, there are no socket hooks".to_owned()
+        });
+        lines.push("masquerade and isolation: nftables table inet hawser".to_owned());
+        lines
+    }
+
+    pub(crate) fn view(&self) -> Arc<Desired> {
+        self.view.load_full()
+    }
+
+    pub(crate) fn publish_view(&self, desired: Desired) {
+        self.view.store(Arc::new(desired));
+    }
+
+    /// The writer's tables are changed only after the store: one that a panic left behind is at
+    /// worst too careful about a port.
+    pub(crate) fn writer(&self) -> MutexGuard<'_, Writer> {
+        self.writer.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Starts serving names on a network and remembers where.
+    pub(crate) fn listen(
+        &self,
+        desired: &mut Desired,
+        network: &Id,
+        gateway: IpAddr,
+    ) -> Result<(), NetError> {
+        // Without hooks clients can be told an address, but no port.
+        let port = if self.hooks { HIGH_PORT } else { 53 };
+        let address = self.dns.listen(network, gateway, port)?;
+        desired.resolvers.insert(network.clone(), address);
+        Ok(())
+    }
+
+    pub(crate) fn resolver_path(&self, gateway: IpAddr) -> resolver::Path {
+        if self.hooks {
+            resolver::Path::Hooks
+        } else {
+            resolver::Path::Gateway(gateway)
+        }
+    }
+}
+
+/// Where the resolvers listen: not on 53, which belongs to the host's own servers.
+const HIGH_PORT: u16 = 10053;
+
+fn dns_server(config: &NetConfig, runtime: Handle) -> Result<DnsServer, DnsError> {
+    let config = dns::Config {
+        upstreams: config.dns.clone(),
+        ..dns::Config::default()
+    };
+    DnsServer::new(config, runtime)
+}

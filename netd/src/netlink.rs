@@ -1,0 +1,251 @@
+//! Blocking rtnetlink.
+//!
+//! A socket stays in the namespace it was opened in. Requests go out together and are answered
+//! together: the kernel works through one datagram of several messages in order, so that a batch
+//! costs two system calls.
+
+use std::io;
+use std::os::fd::AsFd;
+use std::time::Duration;
+
+use netlink_packet_core::{
+    NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload,
+};
+use netlink_packet_route::RouteNetlinkMessage;
+use netlink_sys::protocols::NETLINK_ROUTE;
+use netlink_sys::{Socket, SocketAddr};
+
+/// The kernel cuts dumps to the reader's buffer, up to this (`netlink_recvmsg`,
+/// net/netlink/af_netlink.c); nothing else is nearly as long.
+const MAX_DATAGRAM: usize = 32 << 10;
+
+/// The kernel answers at once; a silent socket is a lost answer.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Mode {
+    /// It must not exist.
+    Create,
+    /// It must exist.
+    Change,
+}
+
+impl Mode {
+    fn flags(self) -> u16 {
+        match self {
+            Self::Create => NLM_F_CREATE | NLM_F_EXCL,
+            Self::Change => 0,
+        }
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct Rtnl {
+    socket: Socket,
+    sequence: u32,
+    buffer: Vec<u8>,
+}
+
+impl Rtnl {
+    /// A socket in the calling thread's namespace.
+    pub(crate) fn open() -> io::Result<Self> {
+        let mut socket = Socket::new(NETLINK_ROUTE)?;
+        socket.bind_auto()?;
+        socket.connect(&SocketAddr::new(0, 0))?;
+        // Errors without a copy of the request; filters in dumps are taken seriously (Linux 4.20).
+        socket.set_cap_ack(true)?;
+        socket.set_netlink_get_strict_chk(true)?;
+        set_timeout(&socket, ANSWER_TIMEOUT)?;
+        Ok(Self {
+            socket,
+            sequence: 0,
+            buffer: vec![0; MAX_DATAGRAM],
+        })
+    }
+
+    pub(crate) fn cookie(&self) -> io::Result<u64> {
+        sys::netns::cookie(self.socket.as_fd())
+    }
+
+    /// One request and its errors, as an iterator would be awkward: `Ok` or the kernel's refusal.
+    pub(crate) fn ask(&mut self, message: RouteNetlinkMessage, mode: Mode) -> io::Result<()> {
+        self.batch(vec![(message, mode)])?
+            .pop()
+            .unwrap_or_else(|| Err(io::ErrorKind::UnexpectedEof.into()))
+    }
+
+    /// Several requests in one datagram; each has its own result, later ones are tried although
+    /// earlier ones failed.
+    pub(crate) fn batch(
+        &mut self,
+        requests: Vec<(RouteNetlinkMessage, Mode)>,
+    ) -> io::Result<Vec<io::Result<()>>> {
+        let first = self.sequence.wrapping_add(1);
+        let count = requests.len();
+        let mut datagram = Vec::new();
+        for (message, mode) in requests {
+            let flags = NLM_F_REQUEST | NLM_F_ACK | mode.flags();
+            self.append(&mut datagram, message, flags);
+        }
+        self.socket.send(&datagram, 0)?;
+        let mut results: Vec<Option<io::Result<()>>> = (0..count).map(|_| None).collect();
+        while results.iter().any(Option::is_none) {
+            self.receive(|header_sequence, payload| {
+                let at = header_sequence.wrapping_sub(first) as usize;
+                if let (NetlinkPayload::Error(answer), Some(result)) =
+                    (payload, results.get_mut(at))
+                {
+                    *result = Some(match answer.code {
+                        None => Ok(()),
+                        Some(_) => Err(answer.to_io()),
+                    });
+                }
+                false
+            })?;
+        }
+        Ok(results.into_iter().flatten().collect())
+    }
+
+    /// The objects that answer one request, such as a link asked for by name.
+    pub(crate) fn get(
+        &mut self,
+        message: RouteNetlinkMessage,
+    ) -> io::Result<Vec<RouteNetlinkMessage>> {
+        self.query(message, NLM_F_REQUEST | NLM_F_ACK)
+    }
+
+    pub(crate) fn dump(
+        &mut self,
+        message: RouteNetlinkMessage,
+    ) -> io::Result<Vec<RouteNetlinkMessage>> {
+        self.query(message, NLM_F_REQUEST | NLM_F_DUMP)
+    }
+
+    fn query(
+        &mut self,
+        message: RouteNetlinkMessage,
+        flags: u16,
+    ) -> io::Result<Vec<RouteNetlinkMessage>> {
+        let mut datagram = Vec::new();
+        let sequence = self.append(&mut datagram, message, flags);
+        self.socket.send(&datagram, 0)?;
+        let mut answers = Vec::new();
+        let mut refusal = None;
+        let mut done = false;
+        while !done {
+            done = self.receive(|header_sequence, payload| {
+                if header_sequence != sequence {
+                    return false;
+                }
+                match payload {
+                    NetlinkPayload::InnerMessage(message) => answers.push(message),
+                    NetlinkPayload::Done(_) => return true,
+                    NetlinkPayload::Error(answer) => {
+                        refusal = answer.code.map(|_| answer.to_io());
+                        return true;
+                    }
+                    _ => {}
+                }
+                false
+            })?;
+        }
+        match refusal {
+            None => Ok(answers),
+            Some(error) => Err(error),
+        }
+    }
+
+    fn append(&mut self, datagram: &mut Vec<u8>, message: RouteNetlinkMessage, flags: u16) -> u32 {
+        self.sequence = self.sequence.wrapping_add(1);
+        let mut message = NetlinkMessage::from(message);
+        message.header.flags = flags;
+        message.header.sequence_number = self.sequence;
+        message.finalize();
+        let start = datagram.len();
+        datagram.resize(start + message.buffer_len(), 0);
+        message.serialize(&mut datagram[start..]);
+        self.sequence
+    }
+
+    /// Reads one datagram and shows its messages; true when one was the last awaited.
+    fn receive(
+        &mut self,
+        mut show: impl FnMut(u32, NetlinkPayload<RouteNetlinkMessage>) -> bool,
+    ) -> io::Result<bool> {
+        let length = self.socket.recv(&mut self.buffer.as_mut_slice(), 0)?;
+        let mut last = false;
+        for message in messages(&self.buffer[..length]) {
+            match message {
+                Ok(message) => last |= show(message.header.sequence_number, message.payload),
+                // One device with attributes from the future must not hide all others.
+                Err(error) => tracing::debug!(%error, "unreadable netlink message"),
+            }
+        }
+        Ok(last)
+    }
+}
+
+/// A socket that hears of changes of links and addresses in the calling thread's namespace.
+pub(crate) fn subscribe() -> io::Result<Socket> {
+    let mut socket = Socket::new(NETLINK_ROUTE)?;
+    socket.bind_auto()?;
+    for group in [group::LINK, group::IPV4_IFADDR, group::IPV6_IFADDR] {
+        socket.add_membership(group)?;
+    }
+    socket.set_non_blocking(true)?;
+    Ok(socket)
+}
+
+/// `enum rtnetlink_groups` of include/uapi/linux/rtnetlink.h.
+mod group {
+    pub(super) const LINK: u32 = 1;
+    pub(super) const IPV4_IFADDR: u32 = 5;
+    pub(super) const IPV6_IFADDR: u32 = 9;
+}
+
+/// The messages of one datagram. Of a message that cannot be parsed only the error is left.
+pub(crate) fn messages(
+    mut datagram: &[u8],
+) -> impl Iterator<Item = io::Result<NetlinkMessage<RouteNetlinkMessage>>> {
+    std::iter::from_fn(move || {
+        let length = u32::from_ne_bytes(datagram.get(..4)?.try_into().ok()?) as usize;
+        let message = datagram.get(..length).filter(|m| m.len() >= 16)?;
+        // Messages are padded to four bytes (NLMSG_ALIGN).
+        datagram = datagram
+            .get(length.next_multiple_of(4)..)
+            .unwrap_or_default();
+        Some(NetlinkMessage::deserialize(message).map_err(io::Error::other))
+    })
+}
+
+fn set_timeout(socket: &Socket, timeout: Duration) -> io::Result<()> {
+    use rustix::net::sockopt::{Timeout, set_socket_timeout};
+    set_socket_timeout(socket.as_fd(), Timeout::Recv, Some(timeout))?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use netlink_packet_route::link::LinkMessage;
+
+    #[test]
+    fn a_batch_answers_each_request() {
+        let namespace = sys::netns::NetNs::create().expect("root is needed");
+        let mut rtnl = namespace.run(Rtnl::open).unwrap().unwrap();
+        let links = rtnl
+            .dump(RouteNetlinkMessage::GetLink(LinkMessage::default()))
+            .unwrap();
+        assert_eq!(links.len(), 1, "loopback only: {links:?}");
+        let missing = || {
+            let mut link = LinkMessage::default();
+            link.header.index = 4242;
+            (RouteNetlinkMessage::SetLink(link), Mode::Change)
+        };
+        let results = rtnl.batch(vec![missing(), missing()]).unwrap();
+        assert_eq!(results.len(), 2);
+        for result in results {
+            assert_eq!(result.unwrap_err().raw_os_error(), Some(19), "ENODEV");
+        }
+    }
+}

@@ -1,0 +1,259 @@
+//! Creating and removing networks.
+
+use std::sync::Arc;
+
+use api::id::{Id, NetworkName};
+use api::net::{Ipam, IpamConfig};
+use api::net::{NetworkCreate, NetworkCreated};
+
+use crate::apply;
+use crate::error::NetError;
+use crate::model::desired::Desired;
+use crate::model::driver::{BRIDGE_NAME, Driver};
+use crate::model::network::{self, Network, NetworkError, NewNetwork, Stage};
+use crate::model::observed::Observed;
+use crate::model::plan;
+use crate::netd::Netd;
+
+/// When neither the network nor the configuration nor a default route says.
+const DEFAULT_MTU: u32 = 1500;
+
+impl Netd {
+    /// Creates a network and its bridge.
+    ///
+    /// # Errors
+    /// [`NetError`]; nothing is left of the network then.
+    pub fn create_network(&self, request: NetworkCreate) -> Result<NetworkCreated, NetError> {
+        let _writer = self.writer();
+        let before = self.view();
+        let name = NetworkName::parse(&request.name).map_err(NetworkError::Name)?;
+        if before.networks.values().any(|other| other.name == name) {
+            return Err(NetworkError::Exists(name).into());
+        }
+        let observed = self.kernel.observe()?;
+        let network = self.new_network(request, &before, &observed)?;
+        if let Some(bridge) = network.bridge()
+            && observed.links.contains_key(&bridge.link)
+        {
+            return Err(NetworkError::LinkExists(bridge.link.clone()).into());
+        }
+        let id = network.id.clone();
+        self.add_network(&before, network)?;
+        self.follow_host();
+        tracing::info!(%name, id = id.short(), "network created");
+        Ok(NetworkCreated {
+            id,
+            warning: String::new(),
+        })
+    }
+
+    /// Removes a network that no container is on.
+    ///
+    /// # Errors
+    /// [`NetError`]: unknown, pre-defined, or in use by the containers it names. When the kernel
+    /// refuses, the removal is on record and every reconcile goes on with it.
+    pub fn remove_network(&self, key: &str) -> Result<(), NetError> {
+        let _writer = self.writer();
+        let before = self.view();
+        let network = before.network(key)?;
+        if network.is_predefined() {
+            return Err(NetworkError::Predefined(network.name.clone()).into());
+        }
+        let users: Vec<&str> = before
+            .endpoints_of(&network.id)
+            .map(|endpoint| endpoint.display_name())
+            .collect();
+        if !users.is_empty() {
+            return Err(NetworkError::InUse {
+                name: network.name.clone(),
+                containers: users.join(", "),
+            }
+            .into());
+        }
+        self.drop_network(&before, network)?;
+        tracing::info!(name = %network.name, id = network.id.short(), "network removed");
+        Ok(())
+    }
+
+    /// Removes every network that no container is on, other than the pre-defined ones; returns the
+    /// names of those removed.
+    ///
+    /// # Errors
+    /// [`NetError`] of the first network that stays; those before it are removed.
+    pub fn prune_networks(&self) -> Result<Vec<String>, NetError> {
+        let _writer = self.writer();
+        let unused: Vec<Arc<Network>> = {
+            let view = self.view();
+            let networks = view.networks.values();
+            networks
+                .filter(|n| !n.is_predefined() && view.endpoints_of(&n.id).next().is_none())
+                .cloned()
+                .collect()
+        };
+        for network in &unused {
+            self.drop_network(&self.view(), network)?;
+        }
+        Ok(unused.iter().map(|n| n.name.to_string()).collect())
+    }
+
+    /// The networks that every host has. Those on record stay as they are.
+    pub(crate) fn ensure_predefined(&self) -> Result<(), NetError> {
+        for (name, driver) in [("host", Driver::Host), ("none", Driver::Null)] {
+            let mut desired = Desired::clone(&self.view());
+            if desired.network(name).is_ok() {
+                continue;
+            }
+            let name = NetworkName::parse(name).map_err(NetworkError::Name)?;
+            let network = Network::without_links(random_id(), name, now(), driver);
+            self.store.put_network(&network)?;
+            desired
+                .networks
+                .insert(network.id.clone(), Arc::new(network));
+            self.publish_view(desired);
+        }
+        let before = self.view();
+        if before.network(network::DEFAULT).is_ok() {
+            return Ok(());
+        }
+        let observed = self.kernel.observe()?;
+        let mut network = self.new_network(self.default_network(), &before, &observed)?;
+        if let Some(bridge) = network.bridge() {
+            network.options = bridge.default_options();
+        }
+        self.add_network(&before, network)
+    }
+
+    fn default_network(&self) -> NetworkCreate {
+        let link = self.config.default_bridge.to_string();
+        let subnet = self.config.default_bridge_subnet;
+        NetworkCreate {
+            name: network::DEFAULT.to_owned(),
+            driver: "bridge".to_owned(),
+            enable_ipv6: false,
+            ipam: Ipam {
+                config: subnet
+                    .map(|subnet| IpamConfig {
+                        subnet: Some(subnet),
+                        ..IpamConfig::default()
+                    })
+                    .into_iter()
+                    .collect(),
+                ..Ipam::default()
+            },
+            internal: false,
+            attachable: false,
+            options: [(BRIDGE_NAME.to_owned(), link)].into(),
+            labels: [].into(),
+        }
+    }
+
+    fn new_network(
+        &self,
+        request: NetworkCreate,
+        before: &Desired,
+        observed: &Observed,
+    ) -> Result<Network, NetError> {
+        let id = random_id();
+        let mtu = self.config.mtu.or(observed.underlay_mtu);
+        let network = Network::create(
+            request,
+            NewNetwork {
+                link: network::bridge_link(&id),
+                created: now(),
+                random: random(),
+                mtu: mtu.unwrap_or(DEFAULT_MTU),
+                pools: &self.config.address_pools,
+                taken: &before.taken(observed, &self.config.default_bridge),
+                id,
+            },
+        )?;
+        Ok(network)
+    }
+
+    /// Resolver, record, kernel, record: the first failure undoes what came before it.
+    fn add_network(&self, before: &Desired, mut network: Network) -> Result<(), NetError> {
+        let mut after = before.clone();
+        // First, because it leaves nothing behind: it needs no bridge.
+        if let Some(gateway) = network.first_gateway() {
+            self.listen(&mut after, &network.id, gateway)?;
+        }
+        let done = self.realise(before, &network);
+        match &done {
+            Ok(()) => network.stage = Stage::Committed,
+            Err((_cause, Left::Nothing)) => {
+                self.dns.unlisten(&network.id);
+                self.store.delete_network(&network.id)?;
+            }
+            Err((_cause, Left::Parts)) => network.stage = Stage::Removing,
+        }
+        if !matches!(done, Err((_, Left::Nothing))) {
+            after.networks.insert(network.id.clone(), Arc::new(network));
+            self.publish_view(after);
+        }
+        done.map_err(|(cause, _left)| cause)
+    }
+
+    fn realise(&self, before: &Desired, network: &Network) -> Result<(), (NetError, Left)> {
+        let nothing_left = |error| (NetError::from(error), Left::Nothing);
+        self.store.put_network(network).map_err(nothing_left)?;
+        let steps = plan::create_network(before, network);
+        apply::run(&*self.kernel, &steps).map_err(|failure| {
+            let left = if failure.undone {
+                Left::Nothing
+            } else {
+                Left::Parts
+            };
+            (failure.cause.into(), left)
+        })?;
+        let mut committed = network.clone();
+        committed.stage = Stage::Committed;
+        let committed = self.store.put_network(&committed);
+        committed.map_err(|error| (error.into(), Left::Parts))
+    }
+
+    /// Removes a network that has no endpoints.
+    pub(crate) fn drop_network(&self, before: &Desired, network: &Network) -> Result<(), NetError> {
+        let mut removing = network.clone();
+        removing.stage = Stage::Removing;
+        self.store.put_network(&removing)?;
+        let mut after = before.clone();
+        after.networks.remove(&network.id);
+        after.resolvers.remove(&network.id);
+        let steps = plan::remove_network(&after, network);
+        let (_changed, failures) = apply::run_all(&*self.kernel, &steps);
+        if let Some(error) = failures.into_iter().next() {
+            after
+                .networks
+                .insert(removing.id.clone(), Arc::new(removing));
+            self.publish_view(after);
+            return Err(error.into());
+        }
+        self.dns.unlisten(&network.id);
+        self.store.delete_network(&network.id)?;
+        self.publish_view(after);
+        Ok(())
+    }
+}
+
+/// What a failure has left in the kernel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Left {
+    Nothing,
+    /// The record says so, and every reconcile goes on with the removal.
+    Parts,
+}
+
+pub(crate) fn random_id() -> Id {
+    Id::from_bytes(random())
+}
+
+fn random<const N: usize>() -> [u8; N] {
+    let mut bytes = [0; N];
+    getrandom::fill(&mut bytes).expect("the kernel's random numbers are ready since boot");
+    bytes
+}
+
+/// RFC 3339 with nanoseconds, as Docker writes it.
+fn now() -> String {
+    format!("{:.9}", jiff::Timestamp::now())
+}

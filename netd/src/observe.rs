@@ -1,0 +1,187 @@
+//! Reading the kernel: links, addresses, routes, and a sandbox from inside.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use api::id::{IfName, MacAddr};
+use ipnet::IpNet;
+use netlink_packet_route::address::{AddressAttribute, AddressMessage, AddressScope};
+use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
+use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteHeader, RouteMessage};
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
+
+use crate::model::observed::{Address, InsideLink, Link, Observed};
+use crate::netlink::Rtnl;
+
+/// Links, addresses and routes of the socket's namespace; the rest stays as it is by default.
+pub(crate) fn host(rtnl: &mut Rtnl) -> io::Result<Observed> {
+    let mut observed = Observed::default();
+    for answer in rtnl.dump(RouteNetlinkMessage::GetLink(LinkMessage::default()))? {
+        if let RouteNetlinkMessage::NewLink(message) = answer {
+            observed.links.extend(link(&message));
+        }
+    }
+    for answer in rtnl.dump(RouteNetlinkMessage::GetAddress(AddressMessage::default()))? {
+        if let RouteNetlinkMessage::NewAddress(message) = answer {
+            add_address(&mut observed, &message);
+        }
+    }
+    for family in [AddressFamily::Inet, AddressFamily::Inet6] {
+        let mut request = RouteMessage::default();
+        request.header.address_family = family;
+        for answer in rtnl.dump(RouteNetlinkMessage::GetRoute(request))? {
+            if let RouteNetlinkMessage::NewRoute(message) = answer {
+                add_route(&mut observed, &message);
+            }
+        }
+    }
+    Ok(observed)
+}
+
+/// The interface `name` of the socket's namespace and its addresses.
+pub(crate) fn inside(rtnl: &mut Rtnl, name: &IfName) -> io::Result<Option<InsideLink>> {
+    let Some(message) = link_by_name(rtnl, name)? else {
+        return Ok(None);
+    };
+    let mut result = InsideLink {
+        up: message.header.flags.contains(LinkFlags::Up),
+        mac: None,
+        mtu: 0,
+        addresses: BTreeSet::new(),
+    };
+    for attribute in &message.attributes {
+        match attribute {
+            LinkAttribute::Address(octets) => {
+                result.mac = <[u8; 6]>::try_from(octets.as_slice()).ok().map(MacAddr);
+            }
+            LinkAttribute::Mtu(mtu) => result.mtu = *mtu,
+            _ => {}
+        }
+    }
+    for answer in rtnl.dump(RouteNetlinkMessage::GetAddress(AddressMessage::default()))? {
+        if let RouteNetlinkMessage::NewAddress(address) = answer
+            && address.header.index == message.header.index
+        {
+            result.addresses.extend(address_of(&address));
+        }
+    }
+    Ok(Some(result))
+}
+
+pub(crate) fn link_by_name(rtnl: &mut Rtnl, name: &IfName) -> io::Result<Option<LinkMessage>> {
+    let mut request = LinkMessage::default();
+    request
+        .attributes
+        .push(LinkAttribute::IfName(name.to_string()));
+    match rtnl.get(RouteNetlinkMessage::GetLink(request)) {
+        Ok(answers) => Ok(answers.into_iter().find_map(|answer| match answer {
+            RouteNetlinkMessage::NewLink(message) => Some(message),
+            _ => None,
+        })),
+        Err(error) if error.raw_os_error() == Some(NO_DEVICE) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+pub(crate) const NO_DEVICE: i32 = rustix::io::Errno::NODEV.raw_os_error();
+
+pub(crate) fn link_name(message: &LinkMessage) -> Option<IfName> {
+    message.attributes.iter().find_map(|a| match a {
+        LinkAttribute::IfName(name) => IfName::parse(name).ok(),
+        _ => None,
+    })
+}
+
+fn link(message: &LinkMessage) -> Option<(IfName, Link)> {
+    let mut link = Link {
+        index: message.header.index,
+        up: message.header.flags.contains(LinkFlags::Up),
+        mtu: 0,
+        loopback: message.header.flags.contains(LinkFlags::Loopback),
+        master: None,
+        addresses: Vec::new(),
+    };
+    for attribute in &message.attributes {
+        match attribute {
+            LinkAttribute::Mtu(mtu) => link.mtu = *mtu,
+            LinkAttribute::Controller(index) => link.master = Some(*index),
+            _ => {}
+        }
+    }
+    Some((link_name(message)?, link))
+}
+
+fn address_of(message: &AddressMessage) -> Option<IpAddr> {
+    let mut address = None;
+    for attribute in &message.attributes {
+        match attribute {
+            // On a point-to-point link IFA_ADDRESS is the peer's and IFA_LOCAL ours.
+            AddressAttribute::Local(local) => return Some(*local),
+            AddressAttribute::Address(other) => address = Some(*other),
+            _ => {}
+        }
+    }
+    address
+}
+
+fn add_address(observed: &mut Observed, message: &AddressMessage) {
+    let Some(net) =
+        address_of(message).and_then(|address| IpNet::new(address, message.header.prefix_len).ok())
+    else {
+        return;
+    };
+    let links = observed.links.values_mut();
+    for link in links.filter(|link| link.index == message.header.index) {
+        link.addresses.push(Address {
+            net,
+            global: message.header.scope == AddressScope::Universe,
+        });
+    }
+}
+
+fn add_route(observed: &mut Observed, message: &RouteMessage) {
+    let mut table = u32::from(message.header.table);
+    let mut destination = None;
+    let mut link = None;
+    for attribute in &message.attributes {
+        match attribute {
+            RouteAttribute::Table(number) => table = *number,
+            RouteAttribute::Oif(index) => link = observed.name_of(*index).cloned(),
+            RouteAttribute::Destination(RouteAddress::Inet(address)) => {
+                destination = Some(IpAddr::from(*address));
+            }
+            RouteAttribute::Destination(RouteAddress::Inet6(address)) => {
+                destination = Some(IpAddr::from(*address));
+            }
+            _ => {}
+        }
+    }
+    let (Some(link), true) = (link, table == u32::from(RouteHeader::RT_TABLE_MAIN)) else {
+        return;
+    };
+    if message.header.destination_prefix_length == 0 {
+        let mtu = observed.links.get(&link).map(|link| link.mtu);
+        observed.underlay_mtu = observed.underlay_mtu.or(mtu);
+        return;
+    }
+    let unspecified = match message.header.address_family {
+        AddressFamily::Inet6 => IpAddr::from(Ipv6Addr::UNSPECIFIED),
+        _ => IpAddr::from(Ipv4Addr::UNSPECIFIED),
+    };
+    let range = IpNet::new(
+        destination.unwrap_or(unspecified),
+        message.header.destination_prefix_length,
+    );
+    // Every IPv6 link has routes for link-local and multicast addresses.
+    let is_local = |range: &IpNet| match range.addr() {
+        IpAddr::V6(address) => address.is_unicast_link_local() || address.is_multicast(),
+        IpAddr::V4(_) => false,
+    };
+    observed.routes.extend(
+        range
+            .ok()
+            .filter(|range| !is_local(range))
+            .map(|r| (r, link)),
+    );
+}

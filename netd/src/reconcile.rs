@@ -1,0 +1,173 @@
+//! Start, repair and collection of what is dead.
+
+use std::sync::Arc;
+
+use crate::apply;
+use crate::error::{NetError, OpenError};
+use crate::model::desired::Desired;
+use crate::model::endpoint::Endpoint;
+use crate::model::network::{Network, Stage};
+use crate::model::plan;
+use crate::model::port::PortTable;
+use crate::netd::{Netd, Writer};
+
+/// What a reconcile did.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Report {
+    /// Steps that changed the kernel.
+    pub repaired: usize,
+    /// Endpoints whose sandbox was gone, as `container/interface`.
+    pub collected: Vec<String>,
+    /// What could not be done; the next reconcile tries again.
+    pub failures: Vec<String>,
+}
+
+impl Netd {
+    /// Makes the kernel as it should be: removes what is left of sandboxes that are gone, finishes
+    /// removals, and repairs what others have changed.
+    ///
+    /// # Errors
+    /// [`NetError::Kernel`] when the kernel cannot even be looked at.
+    pub fn reconcile(&self) -> Result<Report, NetError> {
+        let mut writer = self.writer();
+        self.reconcile_locked(&mut writer)
+    }
+
+    fn reconcile_locked(&self, writer: &mut Writer) -> Result<Report, NetError> {
+        let mut report = Report::default();
+        self.collect(writer, &mut report);
+        let view = self.view();
+        let steps = plan::repair(&view, &self.kernel.observe()?);
+        let (repaired, failures) = apply::run_all(&*self.kernel, &steps);
+        report.repaired += repaired;
+        report
+            .failures
+            .extend(failures.iter().map(ToString::to_string));
+        // After the repair: a bridge made anew brings addresses of the host.
+        let steps = plan::host(&view, &self.kernel.observe()?);
+        let (changed, failures) = apply::run_all(&*self.kernel, &steps);
+        report.repaired += changed;
+        report
+            .failures
+            .extend(failures.iter().map(ToString::to_string));
+        if report != Report::default() {
+            tracing::info!(
+                repaired = report.repaired,
+                collected = ?report.collected,
+                failures = report.failures.len(),
+                "reconciled"
+            );
+        }
+        Ok(report)
+    }
+
+    /// Follows the host's addresses and uplinks.
+    pub(crate) fn follow_host(&self) {
+        match self.kernel.observe() {
+            Ok(observed) => {
+                apply::run_all(&*self.kernel, &plan::host(&self.view(), &observed));
+            }
+            Err(error) => tracing::warn!(%error, "the host's addresses are not followed"),
+        }
+    }
+
+    /// Adopts the records: the last part of opening.
+    pub(crate) fn start(&self, host_cookie: Option<u64>) -> Result<(), OpenError> {
+        let mut writer = self.writer();
+        let networks = self.store.networks()?;
+        let endpoints = self.store.endpoints()?;
+        writer.cursors = self.store.cursors()?;
+        writer.ports = PortTable::of(&endpoints);
+        self.publish_view(Desired {
+            networks: by(networks, |network| network.id.clone()),
+            endpoints: by(endpoints, Endpoint::key),
+            resolvers: [].into(),
+            host_cookie,
+        });
+        self.undo_interrupted(&mut writer);
+        self.ensure_predefined()
+            .map_err(|error| OpenError::DefaultNetwork(Box::new(error)))?;
+        self.serve_names();
+        match self.reconcile_locked(&mut writer) {
+            Err(NetError::Kernel(error)) => return Err(error.into()),
+            Err(error) => tracing::warn!(%error, "reconcile at start"),
+            Ok(_report) => {}
+        }
+        Ok(())
+    }
+
+    /// What was not committed when the daemon stopped was never acknowledged.
+    fn undo_interrupted(&self, writer: &mut Writer) {
+        let view = self.view();
+        for endpoint in view.endpoints.values() {
+            if endpoint.stage == Stage::Pending {
+                self.undo_endpoint(writer, endpoint);
+            }
+        }
+        for network in view.networks.values() {
+            if network.stage == Stage::Pending {
+                self.undo_network(network);
+            }
+        }
+    }
+
+    fn undo_endpoint(&self, writer: &mut Writer, endpoint: &Endpoint) {
+        if let Err(error) = self.disconnect(writer, endpoint) {
+            tracing::warn!(endpoint = %endpoint.key(), %error, "not removed yet");
+        }
+    }
+
+    fn undo_network(&self, network: &Network) {
+        if let Err(error) = self.drop_network(&self.view(), network) {
+            tracing::warn!(network = %network.name, %error, "not removed yet");
+        }
+    }
+
+    /// Listens for every network and publishes every name on record.
+    fn serve_names(&self) {
+        let mut desired = Desired::clone(&self.view());
+        for network in self.view().networks.values() {
+            let Some(gateway) = network.first_gateway() else {
+                continue;
+            };
+            if let Err(error) = self.listen(&mut desired, &network.id, gateway) {
+                tracing::warn!(network = %network.name, %error, "names do not resolve");
+            }
+        }
+        for endpoint in desired.endpoints.values() {
+            if let Some(network) = desired.networks.get(&endpoint.attachment.network_id) {
+                self.publish_names(network, endpoint);
+            }
+        }
+        self.publish_view(desired);
+    }
+
+    /// Removes endpoints whose namespace is gone, and goes on with removals that failed.
+    fn collect(&self, writer: &mut Writer, report: &mut Report) {
+        let view = self.view();
+        for endpoint in view.endpoints.values() {
+            let removing = endpoint.stage == Stage::Removing;
+            if !removing && self.kernel.is_alive(&endpoint.sandbox) {
+                continue;
+            }
+            match self.disconnect(writer, endpoint) {
+                Ok(()) => report.collected.push(endpoint.key().to_string()),
+                Err(error) => report.failures.push(error.to_string()),
+            }
+        }
+        for network in view.networks.values() {
+            if network.stage == Stage::Removing
+                && let Err(error) = self.drop_network(&self.view(), network)
+            {
+                report.failures.push(error.to_string());
+            }
+        }
+    }
+}
+
+fn by<K: Ord, V>(values: Vec<V>, key: impl Fn(&V) -> K) -> std::collections::BTreeMap<K, Arc<V>> {
+    values
+        .into_iter()
+        .map(|value| (key(&value), Arc::new(value)))
+        .collect()
+}

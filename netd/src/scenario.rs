@@ -1,0 +1,450 @@
+//! Whole operations on the fake kernel: idempotence, undo, and a crash after every step.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use api::id::IfName;
+use api::net::{AttachRequest, Attachment, NetworkCreate};
+use api::{ApiError, ErrorCode};
+use redb::Database;
+use tempfile::TempDir;
+use tokio::runtime::Runtime;
+
+use crate::bpf::{Frontend, FrontendAddress};
+use crate::fake::{End, FakeKernel};
+use crate::model::port::BoundSocket;
+use crate::netd::Netd;
+use crate::store::Store;
+use crate::{NetError, OpenError, Report};
+
+/// A host: its kernel and directories outlive the daemon.
+struct World {
+    kernel: FakeKernel,
+    runtime: Runtime,
+    directory: TempDir,
+}
+
+impl World {
+    fn new() -> Self {
+        // The resolvers bind real sockets: in a namespace of this test's own.
+        let namespace = sys::netns::NetNs::create().expect("root is needed for a namespace");
+        namespace.enter().unwrap();
+        let kernel = FakeKernel::new();
+        for inode in 10..20 {
+            kernel.add_namespace(&format!("/run/netns/n{inode}"), inode);
+        }
+        Self {
+            kernel,
+            runtime: tokio::runtime::Builder::new_multi_thread()
+                .worker_threads(1)
+                .enable_all()
+                .build()
+                .unwrap(),
+            directory: tempfile::tempdir().unwrap(),
+        }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    fn start(&self) -> Result<Netd, OpenError> {
+        let durable = Arc::new(Database::create(self.path("meta.redb")).unwrap());
+        let store = Store::open(durable, self.directory.path())?;
+        let kernel = Box::new(self.kernel.clone());
+        Netd::on(kernel, store, self.runtime.handle().clone())
+    }
+}
+
+fn network(json: &str) -> NetworkCreate {
+    serde_json::from_str(json).unwrap()
+}
+
+fn request(network: &str, container: &str, inode: u64) -> AttachRequest {
+    let json = format!(
+        r#"{{"network":"{network}","container_id":"{container}","ifname":"eth0",
+            "netns":"/run/netns/n{inode}","name":"{container}",
+            "ports":[{{"protocol":"tcp","container_port":80,"host_port":{}}}]}}"#,
+        8000 + inode
+    );
+    serde_json::from_str(&json).unwrap()
+}
+
+fn eth0() -> IfName {
+    IfName::parse("eth0").unwrap()
+}
+
+fn refusal(result: Result<Attachment, NetError>) -> (ErrorCode, String) {
+    let error = ApiError::from(result.unwrap_err());
+    (error.code, error.message)
+}
+
+#[test]
+fn three_networks_exist_on_every_host() {
+    let world = World::new();
+    let netd = world.start().unwrap();
+    let list: Vec<String> = netd
+        .networks()
+        .iter()
+        .map(|n| format!("{} {} {}", n.name, n.driver, n.scope))
+        .collect();
+    assert_eq!(
+        list,
+        ["bridge bridge local", "host host local", "none null local"]
+    );
+    let bridge = netd.network("bridge").unwrap();
+    assert_eq!(
+        bridge.ipam.config[0].subnet.unwrap().to_string(),
+        "172.17.0.0/16"
+    );
+    assert_eq!(bridge.options["com.docker.network.bridge.name"], "hawser0");
+    let id = bridge.id.to_string();
+    drop(netd);
+    let netd = world.start().unwrap();
+    assert_eq!(netd.network("bridge").unwrap().id.as_str(), id, "kept");
+    assert_eq!(netd.network(&id[..10]).unwrap().name.as_str(), "bridge");
+}
+
+#[test]
+fn attaching_twice_is_one_endpoint_and_detaching_twice_is_fine() {
+    let world = World::new();
+    let netd = world.start().unwrap();
+    netd.create_network(network(r#"{"Name":"shop"}"#)).unwrap();
+    let before = world.kernel.snapshot();
+    let first = netd.attach(request("shop", "web", 10)).unwrap();
+    assert_eq!(first.addresses[0].address.to_string(), "172.18.0.2/16");
+    assert_eq!(first.mac.unwrap().to_string(), "02:42:ac:12:00:02");
+    assert_eq!(first.dns.nameservers[0].to_string(), "127.0.0.11");
+    assert_eq!(netd.attach(request("shop", "web", 10)).unwrap(), first);
+    assert_eq!(netd.check("web", &eth0()).unwrap(), first);
+    let listed = netd.network("shop").unwrap();
+    assert_eq!(listed.containers["web"].ipv4_address, "172.18.0.2/16");
+    netd.detach("web", &eth0()).unwrap();
+    netd.detach("web", &eth0()).unwrap();
+    assert_eq!(world.kernel.snapshot(), before, "nothing is left");
+    let next = netd.attach(request("shop", "db", 11)).unwrap();
+    assert_eq!(
+        next.addresses[0].address.to_string(),
+        "172.18.0.3/16",
+        "no immediate reuse"
+    );
+}
+
+#[test]
+fn refusals_change_nothing_and_name_the_subject() {
+    let world = World::new();
+    let netd = world.start().unwrap();
+    netd.create_network(network(r#"{"Name":"shop"}"#)).unwrap();
+    netd.attach(request("shop", "web", 10)).unwrap();
+    world.kernel.bind(BoundSocket {
+        protocol: api::net::Protocol::Tcp,
+        address: "0.0.0.0".parse().unwrap(),
+        port: 8013,
+        listens: true,
+        inode: 1,
+    });
+    let before = (world.kernel.snapshot(), netd.endpoints(None));
+    let check = |edit: fn(&mut AttachRequest), code: ErrorCode, part: &str| {
+        let mut bad = request("shop", "db", 11);
+        edit(&mut bad);
+        let (found, message) = refusal(netd.attach(bad));
+        assert!(message.contains(part), "{message}");
+        assert_eq!(found, code, "{message}");
+        assert_eq!(
+            (world.kernel.snapshot(), netd.endpoints(None)),
+            before,
+            "{message}"
+        );
+    };
+    check(
+        |r| r.network = "nowhere".into(),
+        ErrorCode::NotFound,
+        "network nowhere not found",
+    );
+    check(
+        |r| r.network = "host".into(),
+        ErrorCode::InvalidInput,
+        "has no endpoints",
+    );
+    check(
+        |r| r.netns = "/gone".into(),
+        ErrorCode::NotFound,
+        "namespace /gone of container db",
+    );
+    check(
+        |r| r.container_id = "../x".into(),
+        ErrorCode::InvalidInput,
+        "invalid container id",
+    );
+    check(
+        |r| r.aliases = vec!["a b".into()],
+        ErrorCode::InvalidInput,
+        "invalid name \"a b\"",
+    );
+    check(
+        |r| r.ports[0].host_port = 8010,
+        ErrorCode::Conflict,
+        "8010/tcp is already allocated: published by container web",
+    );
+    check(
+        |r| r.ports[0].host_port = 8013,
+        ErrorCode::Conflict,
+        "8013/tcp is already in use by process nginx (pid 42)",
+    );
+    check(
+        |r| r.ipv4 = "172.18.0.2".parse().ok(),
+        ErrorCode::Conflict,
+        "172.18.0.2 already in use on network shop by container web",
+    );
+    check(
+        |r| r.ipv4 = "192.0.2.1".parse().ok(),
+        ErrorCode::InvalidInput,
+        "192.0.2.1 is not in a subnet of network shop: 172.18.0.0/16",
+    );
+    check(
+        |r| r.ipv6 = "fd00::1".parse().ok(),
+        ErrorCode::InvalidInput,
+        "has no IPv6 subnet: create it with --ipv6",
+    );
+    check(
+        |r| (r.container_id, r.netns) = ("web".into(), "/run/netns/n12".into()),
+        ErrorCode::Conflict,
+        "interface eth0 of container web is on network shop already",
+    );
+}
+
+#[test]
+fn a_network_in_use_stays_and_an_unused_one_leaves_nothing() {
+    let world = World::new();
+    let netd = world.start().unwrap();
+    let before = world.kernel.snapshot();
+    netd.create_network(network(r#"{"Name":"shop","EnableIPv6":true}"#))
+        .unwrap();
+    netd.attach(request("shop", "web", 10)).unwrap();
+    let error = ApiError::from(netd.remove_network("shop").unwrap_err());
+    assert_eq!(error.code, ErrorCode::InUse);
+    assert!(
+        error.message.contains("in use by container web"),
+        "{}",
+        error.message
+    );
+    let error = netd
+        .create_network(network(r#"{"Name":"shop"}"#))
+        .unwrap_err();
+    assert_eq!(error.to_string(), "network with name shop already exists");
+    assert!(netd.remove_network("bridge").is_err());
+    netd.detach("web", &eth0()).unwrap();
+    assert_eq!(netd.prune_networks().unwrap(), ["shop"]);
+    netd.reconcile().unwrap();
+    assert_eq!(world.kernel.snapshot(), before);
+}
+
+#[test]
+fn a_failing_step_is_undone() {
+    let world = World::new();
+    let netd = world.start().unwrap();
+    netd.create_network(network(r#"{"Name":"shop"}"#)).unwrap();
+    let before = world.kernel.snapshot();
+    // The bridge is gone: the pair cannot be made.
+    let bridge =
+        IfName::parse(&format!("br-{}", netd.network("shop").unwrap().id.short())).unwrap();
+    let mut link = None;
+    world
+        .kernel
+        .edit(|observed| link = observed.links.remove(&bridge));
+    let (code, message) = refusal(netd.attach(request("shop", "web", 10)));
+    assert_eq!(code, ErrorCode::Internal);
+    assert!(
+        message.starts_with("create interface pair veth"),
+        "{message}"
+    );
+    world.kernel.edit(|observed| {
+        observed
+            .links
+            .extend(link.map(|link| (bridge.clone(), link)));
+    });
+    assert_eq!(world.kernel.snapshot(), before);
+    assert!(netd.endpoints(None).is_empty());
+    netd.attach(request("shop", "web", 10)).unwrap();
+}
+
+/// Runs `operation` with a kernel that ends after each possible number of steps, starts a new
+/// daemon, and expects that it undoes or completes the operation and leaves nothing to repair.
+fn crash_everywhere(prepare: fn(&Netd), operation: fn(&Netd) -> Result<(), NetError>) {
+    for end in [End::Killed, End::Refuses] {
+        let mut steps = 0;
+        while !crash_after(steps, end, prepare, operation) {
+            steps += 1;
+        }
+        assert!(steps > 0, "the operation has no steps");
+    }
+}
+
+/// Returns whether the operation was through before the end.
+fn crash_after(
+    steps: usize,
+    end: End,
+    prepare: fn(&Netd),
+    operation: fn(&Netd) -> Result<(), NetError>,
+) -> bool {
+    let world = World::new();
+    let netd = world.start().unwrap();
+    prepare(&netd);
+    let look = |netd: &Netd| {
+        (
+            netd.endpoints(None),
+            netd.networks(),
+            world.kernel.snapshot(),
+        )
+    };
+    let before = look(&netd);
+    world.kernel.end_after(Some((steps, end)));
+    let done = catch_unwind(AssertUnwindSafe(|| operation(&netd)));
+    drop(netd);
+    world.kernel.end_after(None);
+    let netd = world.start().unwrap();
+    if matches!(done, Ok(Ok(()))) {
+        return true;
+    }
+    let after = look(&netd);
+    let undone = (after.0.len(), after.1.len()) == (before.0.len(), before.1.len());
+    if undone {
+        assert_eq!(after, before, "undone after {steps} steps, {end:?}");
+    }
+    let again = netd.reconcile().unwrap();
+    assert_eq!(again, Report::default(), "start leaves nothing to do");
+    assert_eq!(look(&netd), after);
+    if undone {
+        operation(&netd).unwrap_or_else(|error| panic!("after {steps} steps, {end:?}: {error}"));
+    }
+    false
+}
+
+#[test]
+fn a_crash_while_creating_a_network_is_undone() {
+    crash_everywhere(
+        |_| {},
+        |netd| {
+            let request = network(r#"{"Name":"shop","EnableIPv6":true}"#);
+            netd.create_network(request).map(drop)
+        },
+    );
+}
+
+#[test]
+fn a_crash_while_attaching_is_undone() {
+    crash_everywhere(
+        |netd| {
+            netd.create_network(network(r#"{"Name":"shop"}"#)).unwrap();
+            netd.attach(request("shop", "db", 11)).unwrap();
+        },
+        |netd| netd.attach(request("shop", "web", 10)).map(drop),
+    );
+}
+
+#[test]
+fn a_crash_while_detaching_is_completed() {
+    crash_everywhere(
+        |netd| {
+            netd.create_network(network(r#"{"Name":"shop"}"#)).unwrap();
+            netd.attach(request("shop", "web", 10)).unwrap();
+            netd.attach(request("shop", "db", 11)).unwrap();
+        },
+        |netd| {
+            netd.detach("web", &eth0())?;
+            assert_eq!(netd.endpoints(None).len(), 1);
+            Ok(())
+        },
+    );
+}
+
+#[test]
+fn what_others_change_is_repaired() {
+    let world = World::new();
+    let netd = world.start().unwrap();
+    netd.create_network(network(r#"{"Name":"shop"}"#)).unwrap();
+    netd.attach(request("shop", "web", 10)).unwrap();
+    let good = world.kernel.snapshot();
+    let bridge =
+        IfName::parse(&format!("br-{}", netd.network("shop").unwrap().id.short())).unwrap();
+    let damages: [Box<dyn Fn()>; 4] = [
+        Box::new(|| world.kernel.edit(|observed| observed.filter = None)),
+        Box::new(|| {
+            world
+                .kernel
+                .edit(|observed| observed.ipv4_forwarding = false)
+        }),
+        Box::new(|| {
+            world.kernel.edit(|observed| {
+                let gone = observed.links.remove(&bridge).unwrap();
+                for link in observed.links.values_mut() {
+                    link.master = link.master.filter(|index| *index != gone.index);
+                }
+            });
+        }),
+        Box::new(|| {
+            world.kernel.edit(|observed| {
+                observed.data_plane.published.clear();
+                observed.data_plane.sandboxes.clear();
+                observed.data_plane.uplinks.clear();
+                let stray = Frontend {
+                    address: FrontendAddress::Any4,
+                    protocol: api::net::Protocol::Udp,
+                    port: 9,
+                };
+                let backend = "192.0.2.1:9".parse().unwrap();
+                observed.data_plane.published.insert(stray, backend);
+            });
+        }),
+    ];
+    for damage in damages {
+        damage();
+        assert_ne!(world.kernel.snapshot(), good);
+        let report = netd.reconcile().unwrap();
+        assert!(report.failures.is_empty(), "{report:?}");
+        assert_eq!(world.kernel.snapshot(), good);
+    }
+    assert_eq!(
+        netd.reconcile().unwrap(),
+        Report::default(),
+        "and then nothing"
+    );
+}
+
+#[test]
+fn a_dead_sandbox_is_collected_and_its_address_and_port_are_free() {
+    let world = World::new();
+    let netd = world.start().unwrap();
+    netd.create_network(network(r#"{"Name":"shop"}"#)).unwrap();
+    let before = world.kernel.snapshot();
+    netd.attach(request("shop", "web", 10)).unwrap();
+    world.kernel.remove_namespace("/run/netns/n10");
+    let report = netd.reconcile().unwrap();
+    assert_eq!(report.collected, ["web/eth0"]);
+    assert_eq!(world.kernel.snapshot(), before);
+    let mut again = request("shop", "db", 11);
+    again.ports[0].host_port = 8010;
+    again.ipv4 = "172.18.0.2".parse().ok();
+    netd.attach(again).unwrap();
+}
+
+#[test]
+fn the_next_network_inherits_the_default_route() {
+    let world = World::new();
+    let netd = world.start().unwrap();
+    for name in ["n1", "n2"] {
+        netd.create_network(network(&format!(r#"{{"Name":"{name}"}}"#)))
+            .unwrap();
+    }
+    let first = netd.attach(request("n1", "web", 10)).unwrap();
+    assert_eq!(first.routes.len(), 1);
+    let mut second = request("n2", "web", 10);
+    second.ifname = IfName::parse("eth1").unwrap();
+    second.ports.clear();
+    assert!(netd.attach(second).unwrap().routes.is_empty());
+    netd.detach("web", &eth0()).unwrap();
+    let heir = netd.endpoints(Some("web"));
+    assert_eq!(heir.len(), 1);
+    assert_eq!(heir[0].routes[0].gateway, heir[0].addresses[0].gateway);
+}

@@ -1,0 +1,227 @@
+//! The records: networks as long as the state directory, endpoints as long as a boot.
+//!
+//! ```text
+//! <state-dir>/meta.redb        net_networks   network id              → Network
+//! <run-dir>/endpoints.redb     net_endpoints  container/interface     → Endpoint
+//!                              net_cursors    network id and subnet   → address given out last
+//! ```
+//! Values are JSON objects with a `schema`. Each call is one durable transaction.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use api::id::Id;
+use ipnet::IpNet;
+use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition, TableError};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use crate::model::endpoint::{Endpoint, EndpointKey};
+use crate::model::network::Network;
+
+const SCHEMA: u32 = 1;
+const NETWORKS: Table = Table("net_networks");
+const ENDPOINTS: Table = Table("net_endpoints");
+const CURSORS: Table = Table("net_cursors");
+const ENDPOINTS_FILE: &str = "endpoints.redb";
+
+/// A table of texts, by its name.
+#[derive(Debug, Clone, Copy)]
+struct Table(&'static str);
+
+impl Table {
+    fn definition(self) -> TableDefinition<'static, &'static str, &'static str> {
+        TableDefinition::new(self.0)
+    }
+}
+
+/// The address given out last, by network and subnet.
+pub(crate) type Cursors = BTreeMap<(Id, IpNet), IpAddr>;
+
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    #[error("open {}: {source}", path.display())]
+    Open {
+        path: PathBuf,
+        source: Box<redb::DatabaseError>,
+    },
+    #[error("{action} record {key} of {table}: {source}")]
+    Access {
+        action: &'static str,
+        key: String,
+        table: &'static str,
+        source: Box<redb::Error>,
+    },
+    #[error("record {key} of {table} cannot be read: {source}")]
+    Decode {
+        key: String,
+        table: &'static str,
+        source: serde_json::Error,
+    },
+    #[error(
+        "record {key} of {table} has schema {found}, this version knows up to {SCHEMA}: start the version that wrote it"
+    )]
+    Schema {
+        key: String,
+        table: &'static str,
+        found: u32,
+    },
+}
+
+#[derive(Serialize, Deserialize)]
+struct Row<T> {
+    schema: u32,
+    value: T,
+}
+
+#[derive(Debug)]
+pub(crate) struct Store {
+    durable: Arc<Database>,
+    boot: Database,
+}
+
+impl Store {
+    pub(crate) fn open(durable: Arc<Database>, run_dir: &Path) -> Result<Self, StoreError> {
+        let path = run_dir.join(ENDPOINTS_FILE);
+        let boot = Database::create(&path).map_err(|source| StoreError::Open {
+            path,
+            source: Box::new(source),
+        })?;
+        Ok(Self { durable, boot })
+    }
+
+    pub(crate) fn networks(&self) -> Result<Vec<Network>, StoreError> {
+        Ok(read_all(&self.durable, NETWORKS)?.into_values().collect())
+    }
+
+    pub(crate) fn put_network(&self, network: &Network) -> Result<(), StoreError> {
+        let row = (NETWORKS, network.id.to_string(), Some(encode(network)));
+        write(&self.durable, "write", [row])
+    }
+
+    pub(crate) fn delete_network(&self, id: &Id) -> Result<(), StoreError> {
+        write(&self.durable, "delete", [(NETWORKS, id.to_string(), None)])
+    }
+
+    pub(crate) fn endpoints(&self) -> Result<Vec<Endpoint>, StoreError> {
+        Ok(read_all(&self.boot, ENDPOINTS)?.into_values().collect())
+    }
+
+    pub(crate) fn cursors(&self) -> Result<Cursors, StoreError> {
+        let rows: BTreeMap<String, (Id, IpNet, IpAddr)> = read_all(&self.boot, CURSORS)?;
+        let cursors = rows.into_values();
+        Ok(cursors.map(|(id, net, last)| ((id, net), last)).collect())
+    }
+
+    /// Writes the endpoint, and that its addresses are the last ones given out.
+    pub(crate) fn put_endpoint(
+        &self,
+        endpoint: &Endpoint,
+        cursors: &Cursors,
+    ) -> Result<(), StoreError> {
+        let cursors = cursors.iter().map(|((id, net), last)| {
+            let key = format!("{id} {net}");
+            (CURSORS, key, Some(encode(&(id, net, last))))
+        });
+        let row = (
+            ENDPOINTS,
+            endpoint.key().to_string(),
+            Some(encode(endpoint)),
+        );
+        write(&self.boot, "write", [row].into_iter().chain(cursors))
+    }
+
+    pub(crate) fn delete_endpoint(&self, key: &EndpointKey) -> Result<(), StoreError> {
+        write(&self.boot, "delete", [(ENDPOINTS, key.to_string(), None)])
+    }
+}
+
+/// Records serialise: their maps have text keys, and nothing in them fails to.
+fn encode<T: Serialize>(value: &T) -> String {
+    let row = Row {
+        schema: SCHEMA,
+        value,
+    };
+    serde_json::to_string(&row).expect("a record serialises")
+}
+
+fn write(
+    database: &Database,
+    action: &'static str,
+    rows: impl IntoIterator<Item = (Table, String, Option<String>)>,
+) -> Result<(), StoreError> {
+    let mut current = (String::new(), "");
+    let run = |current: &mut (String, &'static str)| -> Result<(), redb::Error> {
+        let transaction = database.begin_write()?;
+        for (table, key, value) in rows {
+            *current = (key, table.0);
+            let mut table = transaction.open_table(table.definition())?;
+            match value {
+                Some(value) => table.insert(current.0.as_str(), value.as_str())?,
+                None => table.remove(current.0.as_str())?,
+            };
+        }
+        transaction.commit()?;
+        Ok(())
+    };
+    run(&mut current).map_err(|source| StoreError::Access {
+        action,
+        key: current.0,
+        table: current.1,
+        source: Box::new(source),
+    })
+}
+
+fn read_all<T: DeserializeOwned>(
+    database: &Database,
+    table: Table,
+) -> Result<BTreeMap<String, T>, StoreError> {
+    let rows = read_rows(database, table).map_err(|source| StoreError::Access {
+        action: "read",
+        key: "*".to_owned(),
+        table: table.0,
+        source: Box::new(source),
+    })?;
+    rows.into_iter()
+        .map(|(key, text)| Ok((key.clone(), decode(key, table.0, &text)?)))
+        .collect()
+}
+
+fn read_rows(database: &Database, table: Table) -> Result<Vec<(String, String)>, redb::Error> {
+    let transaction = database.begin_read()?;
+    let table = match transaction.open_table(table.definition()) {
+        Ok(table) => table,
+        Err(TableError::TableDoesNotExist(_)) => return Ok(Vec::new()),
+        Err(error) => return Err(error.into()),
+    };
+    let mut rows = Vec::new();
+    for row in table.iter()? {
+        let (key, value) = row?;
+        rows.push((key.value().to_owned(), value.value().to_owned()));
+    }
+    Ok(rows)
+}
+
+fn decode<T: DeserializeOwned>(
+    key: String,
+    table: &'static str,
+    text: &str,
+) -> Result<T, StoreError> {
+    #[derive(Deserialize)]
+    struct Version {
+        schema: u32,
+    }
+    let parsed = serde_json::from_str::<Version>(text).and_then(|version| {
+        if version.schema > SCHEMA {
+            return Ok(Err(version.schema));
+        }
+        serde_json::from_str::<Row<T>>(text).map(|row| Ok(row.value))
+    });
+    match parsed {
+        Ok(Ok(value)) => Ok(value),
+        Ok(Err(found)) => Err(StoreError::Schema { key, table, found }),
+        Err(source) => Err(StoreError::Decode { key, table, source }),
+    }
+}

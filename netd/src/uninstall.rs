@@ -1,0 +1,65 @@
+//! Removing everything from the kernel.
+
+use std::io;
+use std::sync::Arc;
+
+use api::id::IfName;
+
+use crate::apply::delete_link;
+use crate::bpf::{self, DataPlane};
+use crate::error::OpenError;
+use crate::kernel::KernelError;
+use crate::model::step::Change;
+use crate::netd::{Netd, Options};
+use crate::netlink::Rtnl;
+use crate::nft;
+use crate::store::Store;
+
+impl Netd {
+    /// Removes the interfaces, pins and the nftables table of a daemon that is not running.
+    /// Networks stay on record: a daemon that starts again makes them anew. Returns the interfaces
+    /// that were removed.
+    ///
+    /// # Errors
+    /// [`OpenError`] of the first object that stays; calling again goes on from there.
+    pub fn uninstall(options: &Options) -> Result<Vec<String>, OpenError> {
+        let store = Store::open(Arc::clone(&options.database), &options.run_dir)?;
+        let mut rtnl = Rtnl::open().map_err(|source| failed("open a netlink socket", source))?;
+        let mut removed = Vec::new();
+        let mut remove = |link: &IfName| -> Result<(), OpenError> {
+            let done = delete_link(&mut rtnl, link)
+                .map_err(|source| failed(&format!("delete interface {link}"), source))?;
+            if done == Change::Done {
+                removed.push(link.to_string());
+            }
+            Ok(())
+        };
+        for endpoint in store.endpoints()? {
+            if let Some(link) = &endpoint.attachment.host_ifname {
+                remove(link)?;
+            }
+            store.delete_endpoint(&endpoint.key())?;
+        }
+        for network in store.networks()? {
+            if let Some(bridge) = network.bridge() {
+                remove(&bridge.link)?;
+            }
+        }
+        nft::remove().map_err(|source| KernelError::Filter {
+            action: "remove table inet hawser".to_owned(),
+            source,
+        })?;
+        DataPlane::uninstall(&bpf::Options {
+            pin_dir: options.pin_dir.clone(),
+            cgroup: options.cgroup.clone(),
+        })?;
+        Ok(removed)
+    }
+}
+
+fn failed(action: &str, source: io::Error) -> OpenError {
+    OpenError::Kernel(KernelError::Netlink {
+        action: action.to_owned(),
+        source,
+    })
+}

@@ -1,0 +1,80 @@
+//! A data plane for one test.
+
+use std::ops::Deref;
+use std::path::PathBuf;
+
+use api::net::Protocol;
+use netd::bpf::{DataPlane, Frontend, FrontendAddress, Options};
+
+/// A data plane with pins of its own, which go with it.
+pub(crate) struct Instance {
+    pub(crate) options: Options,
+    plane: Option<DataPlane>,
+}
+
+impl Instance {
+    #[track_caller]
+    pub(crate) fn open(name: &str, cgroup: Option<PathBuf>) -> Self {
+        let instance = format!("test-{}-{name}", std::process::id());
+        let options = Options {
+            pin_dir: PathBuf::from("/sys/fs/bpf/hawser")
+                .join(instance)
+                .join("v1"),
+            cgroup,
+        };
+        let mut instance = Self {
+            options,
+            plane: None,
+        };
+        // Built first, so that what an error leaves behind is removed.
+        instance.plane =
+            Some(DataPlane::open(&instance.options).unwrap_or_else(|error| panic!("{error}")));
+        instance
+    }
+
+    /// As after `kill -9`: nothing is said to the kernel but what closing descriptors says.
+    pub(crate) fn close(&mut self) {
+        self.plane = None;
+    }
+
+    pub(crate) fn reopen(&mut self) {
+        self.plane = Some(DataPlane::open(&self.options).unwrap());
+    }
+}
+
+impl Deref for Instance {
+    type Target = DataPlane;
+
+    fn deref(&self) -> &DataPlane {
+        self.plane.as_ref().expect("the instance is open")
+    }
+}
+
+impl Drop for Instance {
+    fn drop(&mut self) {
+        self.plane = None;
+        if let Err(error) = DataPlane::uninstall(&self.options) {
+            eprintln!("{}: {error}", self.options.pin_dir.display());
+        }
+    }
+}
+
+/// `any4:80/tcp`, `any6:53/udp` or `1.2.3.4:80/tcp`, `[fd00::1]:80/tcp`.
+pub(crate) fn frontend(text: &str) -> Frontend {
+    let (address, protocol) = text.rsplit_once('/').unwrap();
+    let (host, port) = address.rsplit_once(':').unwrap();
+    let address = match host {
+        "any4" => FrontendAddress::Any4,
+        "any6" => FrontendAddress::Any6,
+        ip => FrontendAddress::Ip(ip.trim_matches(['[', ']']).parse().unwrap()),
+    };
+    Frontend {
+        address,
+        protocol: if protocol == "tcp" {
+            Protocol::Tcp
+        } else {
+            Protocol::Udp
+        },
+        port: port.parse().unwrap(),
+    }
+}

@@ -1,0 +1,12 @@
+//! Tests of the eBPF data plane: frame by frame, and under real traffic. They need root and a bpffs,
+//! and fail without.
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test fails by panicking, and so do its helpers"
+)]
+
+mod frame;
+mod instance;
+mod live;
+mod programs;
+mod topology;

@@ -1,0 +1,10 @@
+//! The whole subsystem on a real kernel, in namespaces of each test's own. Needs root.
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test fails by panicking, and so do its helpers"
+)]
+
+mod dns_query;
+mod tests;
+mod traffic;
+mod world;

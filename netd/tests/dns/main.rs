@@ -1,0 +1,10 @@
+//! The DNS server through its sockets, on loopback addresses of each test's own.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod forwarding;
+mod listening;
+mod local;
+mod tcp;
+mod topology;
+mod upstream;
