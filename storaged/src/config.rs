@@ -1,0 +1,56 @@
+//! The `[storage]` section of the daemon's configuration.
+
+use serde::Deserialize;
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default, rename_all = "kebab-case")]
+pub struct StorageConfig {
+    /// The layer driver; the best one of the host when absent.
+    pub driver: Option<Driver>,
+    pub limits: Limits,
+    pub device_nodes: DeviceNodes,
+}
+
+/// Layer drivers of this version.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Driver {
+    Overlay2,
+}
+
+/// What one layer may cost. An import beyond a limit fails and leaves nothing.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default, rename_all = "kebab-case")]
+pub struct Limits {
+    /// Members of the archive.
+    pub max_entries: u64,
+    /// Bytes of the uncompressed stream, and bytes of the files it unpacks to.
+    pub max_bytes: u64,
+    /// Uncompressed bytes for one compressed byte, looked at beyond the first 256 MiB.
+    pub max_ratio: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            max_entries: 4_000_000,
+            max_bytes: 256 << 30,
+            // Deflate reaches 1030:1 on zeros alone; real layers stay below 30:1.
+            max_ratio: 500,
+        }
+    }
+}
+
+/// What an import does with character and block devices of an archive.
+///
+/// Containers get their devices from the runtime, on a fresh `/dev`; a node in a layer is at best
+/// hidden by it, at worst a way to a disk of the host.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DeviceNodes {
+    /// Leave them out; the log says how many.
+    #[default]
+    Skip,
+    Create,
+    Refuse,
+}

@@ -1,0 +1,94 @@
+//! What each error means to a client. The only place in this crate where codes are assigned.
+
+use std::io;
+
+use api::{ApiError, ErrorCode};
+
+use crate::disk::StepError;
+use crate::image::ImageError;
+use crate::import::EntryError;
+use crate::layer::LayerError;
+use crate::rootfs::RootfsError;
+use crate::volume::VolumeError;
+
+fn step(error: &StepError) -> ErrorCode {
+    if error.is_out_of_space() {
+        ErrorCode::Exhausted
+    } else {
+        ErrorCode::Internal
+    }
+}
+
+fn entry(error: &EntryError) -> ErrorCode {
+    match error.io().map(io::Error::kind) {
+        Some(io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) => ErrorCode::Exhausted,
+        Some(_) => ErrorCode::Internal,
+        None => ErrorCode::InvalidInput,
+    }
+}
+
+fn layer(error: &LayerError) -> ErrorCode {
+    match error {
+        LayerError::NoParent(_) => ErrorCode::NotFound,
+        LayerError::TooDeep | LayerError::Mismatch { .. } => ErrorCode::InvalidInput,
+        LayerError::Content(error) => entry(error),
+        LayerError::Step(error) => step(error),
+    }
+}
+
+fn image(error: &ImageError) -> ErrorCode {
+    match error {
+        ImageError::Reference(_) | ImageError::Ambiguous(_) | ImageError::Config(_) => {
+            ErrorCode::InvalidInput
+        }
+        ImageError::NotFound(_) | ImageError::LayerMissing(_) => ErrorCode::NotFound,
+        ImageError::ReferenceInUse { .. } | ImageError::InUse { .. } => ErrorCode::InUse,
+        ImageError::ManyTags(_) => ErrorCode::Conflict,
+        ImageError::Step(error) => step(error),
+    }
+}
+
+fn rootfs(error: &RootfsError) -> ErrorCode {
+    match error {
+        RootfsError::Container(_) => ErrorCode::InvalidInput,
+        RootfsError::NoImage(_) | RootfsError::NotFound(_) => ErrorCode::NotFound,
+        RootfsError::Conflict(_) => ErrorCode::Conflict,
+        RootfsError::Step(error) => step(error),
+    }
+}
+
+fn volume(error: &VolumeError) -> ErrorCode {
+    match error {
+        VolumeError::Name(_)
+        | VolumeError::Driver(_)
+        | VolumeError::Option { .. }
+        | VolumeError::Holder { .. }
+        | VolumeError::Path(_) => ErrorCode::InvalidInput,
+        VolumeError::NotFound(_) => ErrorCode::NotFound,
+        VolumeError::InUse { .. } => ErrorCode::InUse,
+        VolumeError::Resolve { .. } => ErrorCode::Unavailable,
+        VolumeError::Copy { source, .. } if source.kind() == io::ErrorKind::StorageFull => {
+            ErrorCode::Exhausted
+        }
+        VolumeError::Copy { .. } => ErrorCode::Internal,
+        VolumeError::Rootfs(error) => rootfs(error),
+        VolumeError::Step(error) => step(error),
+    }
+}
+
+macro_rules! into_api_error {
+    ($($error:ty => $code:path),* $(,)?) => {$(
+        impl From<$error> for ApiError {
+            fn from(error: $error) -> Self {
+                ApiError::new($code(&error), error.to_string())
+            }
+        }
+    )*};
+}
+
+into_api_error! {
+    LayerError => layer,
+    ImageError => image,
+    RootfsError => rootfs,
+    VolumeError => volume,
+}

@@ -1,0 +1,288 @@
+//! Images: a configuration, the chain of layers it names, and the tags that name it.
+
+use std::collections::BTreeSet;
+
+use api::id::Digest;
+use api::storage::{Image, ImageCreate};
+
+use crate::Storaged;
+use crate::disk::{Step, StepError};
+use crate::lock::lock;
+use crate::model::chain::{self, chain_ids, sha256};
+use crate::model::layout::Key;
+use crate::model::record::{Change, ImageRow, RootfsRow, Rows};
+use crate::model::reference::{self, Reference};
+
+#[derive(Debug, thiserror::Error)]
+pub enum ImageError {
+    #[error("{0}")]
+    Reference(String),
+    #[error("no such image: {0}")]
+    NotFound(String),
+    #[error("{0:?} is the start of more than one image id; give more digits")]
+    Ambiguous(String),
+    #[error("the image configuration is not valid: {0}")]
+    Config(String),
+    #[error("layer {0} of the image is not here; import it first")]
+    LayerMissing(Digest),
+    #[error(
+        "conflict: unable to remove repository reference {reference:?} (must force) - container {container} is using its referenced image {image}"
+    )]
+    ReferenceInUse {
+        reference: String,
+        container: String,
+        image: String,
+    },
+    #[error("conflict: unable to delete {image} ({}) - image is being used by {} container {container}",
+        if *running { "cannot be forced" } else { "must be forced" },
+        if *running { "running" } else { "stopped" })]
+    InUse {
+        image: String,
+        container: String,
+        running: bool,
+    },
+    #[error(
+        "conflict: unable to delete {0} (must be forced) - image is referenced in multiple repositories"
+    )]
+    ManyTags(String),
+    #[error(transparent)]
+    Step(#[from] StepError),
+}
+
+impl Storaged {
+    /// Registers an image whose layers are all committed and moves its tags to it. An image that
+    /// exists gets the tags.
+    ///
+    /// # Errors
+    /// [`ImageError`]; nothing is changed.
+    pub fn create_image(&self, request: ImageCreate) -> Result<Image, ImageError> {
+        let ImageCreate { config, tags } = request;
+        let tags = tags
+            .iter()
+            .map(|tag| normalize(tag))
+            .collect::<Result<BTreeSet<_>, _>>()?;
+        let diff_ids =
+            chain::diff_ids(&config).map_err(|problem| ImageError::Config(problem.to_string()))?;
+        let chain = chain_ids(&diff_ids);
+        let id = sha256(config.as_bytes());
+
+        let mut leases = lock(&self.graph);
+        let (image, changes) = {
+            let rows = self.store.rows();
+            let present = |layer: &Digest| rows.layers.contains_key(layer);
+            if let Some(at) = chain.iter().position(|layer| !present(layer)) {
+                return Err(ImageError::LayerMissing(diff_ids[at].clone()));
+            }
+            let mut image = rows.images.get(&id).cloned().unwrap_or_else(|| ImageRow {
+                id,
+                tags: BTreeSet::new(),
+                config,
+                chain_id: chain.last().cloned(),
+                added: crate::now(),
+            });
+            let mut changes = untag_others(&rows, &image.id, &tags);
+            image.tags.extend(tags);
+            changes.push(Change::PutImage(image.clone()));
+            (image, changes)
+        };
+        self.apply(Step::Record(changes))?;
+        leases.end(&chain);
+        Ok(self.describe(&self.store.rows(), &image))
+    }
+
+    /// All images.
+    pub fn images(&self) -> Vec<Image> {
+        let rows = self.store.rows();
+        rows.images
+            .values()
+            .map(|image| self.describe(&rows, image))
+            .collect()
+    }
+
+    /// The image that a name, an id or an unambiguous start of an id means.
+    ///
+    /// # Errors
+    /// [`ImageError::NotFound`], [`ImageError::Ambiguous`], [`ImageError::Reference`].
+    pub fn image(&self, reference: &str) -> Result<Image, ImageError> {
+        let rows = self.store.rows();
+        let (image, _) = find(&rows, reference)?;
+        Ok(self.describe(&rows, image))
+    }
+
+    /// Removes a tag, and with the last tag the image and the layers nothing else needs. Returns
+    /// what Docker prints: `Untagged: …` and `Deleted: …`.
+    ///
+    /// `force` also removes several tags at once, and an image that stopped containers use; their
+    /// layers stay.
+    ///
+    /// # Errors
+    /// [`ImageError`]; nothing is changed.
+    pub fn remove_image(&self, reference: &str, force: bool) -> Result<Vec<String>, ImageError> {
+        let mut leases = lock(&self.graph);
+        let plan = {
+            let rows = self.store.rows();
+            let (image, tag) = find(&rows, reference)?;
+            let users: Vec<&RootfsRow> = rows.users_of(&image.id).collect();
+            Removal {
+                image,
+                asked: reference,
+                tag,
+                users,
+            }
+            .plan(force)?
+        };
+        let mut report: Vec<String> = plan
+            .untagged
+            .iter()
+            .map(|tag| format!("Untagged: {tag}"))
+            .collect();
+        let change = match plan.kept {
+            Some(image) => Change::PutImage(image),
+            None => Change::DropImage(plan.id.clone()),
+        };
+        let deleted = matches!(change, Change::DropImage(_));
+        self.apply(Step::Record(vec![change]))?;
+        if !deleted {
+            return Ok(report);
+        }
+        report.push(format!("Deleted: {}", plan.id));
+        let layers = self.collect(&mut leases);
+        report.extend(
+            layers
+                .iter()
+                .map(|layer| format!("Deleted: {}", layer.chain_id)),
+        );
+        let garbage: Vec<Key> = layers.into_iter().map(|layer| layer.key).collect();
+        drop(leases);
+        self.settle_all(&garbage);
+        Ok(report)
+    }
+
+    fn describe(&self, rows: &Rows, image: &ImageRow) -> Image {
+        Image {
+            id: image.id.clone(),
+            tags: image.tags.iter().cloned().collect(),
+            config: image.config.clone(),
+            chain_id: image.chain_id.clone(),
+            size: rows
+                .chain(image.chain_id.as_ref())
+                .map(|layer| layer.size)
+                .sum(),
+            added: image.added.clone(),
+        }
+    }
+}
+
+fn normalize(tag: &str) -> Result<String, ImageError> {
+    Reference::parse(tag)
+        .map(|reference| reference.to_string())
+        .map_err(|problem| ImageError::Reference(problem.to_string()))
+}
+
+/// A tag belongs to one image: the changes that take `tags` from all others.
+fn untag_others(rows: &Rows, id: &Digest, tags: &BTreeSet<String>) -> Vec<Change> {
+    rows.images
+        .values()
+        .filter(|image| image.id != *id && !image.tags.is_disjoint(tags))
+        .map(|image| {
+            let mut image = image.clone();
+            image.tags.retain(|tag| !tags.contains(tag));
+            Change::PutImage(image)
+        })
+        .collect()
+}
+
+/// The image, and the tag by which it was named if it was by one. Names come first: a repository
+/// may be called `cafe`.
+fn find<'a>(rows: &'a Rows, reference: &str) -> Result<(&'a ImageRow, Option<String>), ImageError> {
+    let name = Reference::parse(reference);
+    if let Ok(name) = &name {
+        let tag = name.to_string();
+        if let Some(image) = rows.images.values().find(|image| image.tags.contains(&tag)) {
+            return Ok((image, Some(tag)));
+        }
+    }
+    let Some(prefix) = reference::id_prefix(reference) else {
+        return Err(match name {
+            Ok(_) => ImageError::NotFound(reference.to_owned()),
+            Err(problem) => ImageError::Reference(problem.to_string()),
+        });
+    };
+    let mut matches = rows
+        .images
+        .values()
+        .filter(|image| image.id.hex().starts_with(prefix));
+    match (matches.next(), matches.next()) {
+        (Some(image), None) => Ok((image, None)),
+        (Some(_), Some(_)) => Err(ImageError::Ambiguous(reference.to_owned())),
+        (None, _) => Err(ImageError::NotFound(reference.to_owned())),
+    }
+}
+
+/// Everything that decides whether and how an image is removed.
+struct Removal<'a> {
+    image: &'a ImageRow,
+    asked: &'a str,
+    tag: Option<String>,
+    users: Vec<&'a RootfsRow>,
+}
+
+struct RemovalPlan {
+    id: Digest,
+    untagged: Vec<String>,
+    /// What stays of the image.
+    kept: Option<ImageRow>,
+}
+
+impl Removal<'_> {
+    /// Docker's rules (`docker image rm`): a tag among several goes without question; the last one,
+    /// or an id, only if no container uses the image; force overrides stopped containers only.
+    fn plan(&self, force: bool) -> Result<RemovalPlan, ImageError> {
+        let running = self.users.iter().find(|user| user.mounted_in.is_some());
+        match &self.tag {
+            Some(tag) if self.image.tags.len() > 1 => Ok(self.untag(tag)),
+            Some(_) if !force && !self.users.is_empty() => Err(ImageError::ReferenceInUse {
+                reference: self.asked.to_owned(),
+                container: short(&self.users[0].container),
+                image: short(self.image.id.hex()),
+            }),
+            // The name goes, the image stays for its container.
+            Some(tag) if running.is_some() => Ok(self.untag(tag)),
+            Some(_) => Ok(self.delete()),
+            None if self.image.tags.len() > 1 && !force => {
+                Err(ImageError::ManyTags(short(self.image.id.hex())))
+            }
+            None => match running.or(self.users.first()) {
+                Some(user) if running.is_some() || !force => Err(ImageError::InUse {
+                    image: short(self.image.id.hex()),
+                    container: short(&user.container),
+                    running: running.is_some(),
+                }),
+                _ => Ok(self.delete()),
+            },
+        }
+    }
+
+    fn untag(&self, tag: &str) -> RemovalPlan {
+        let mut kept = self.image.clone();
+        kept.tags.remove(tag);
+        RemovalPlan {
+            id: kept.id.clone(),
+            untagged: vec![tag.to_owned()],
+            kept: Some(kept),
+        }
+    }
+
+    fn delete(&self) -> RemovalPlan {
+        RemovalPlan {
+            id: self.image.id.clone(),
+            untagged: self.image.tags.iter().cloned().collect(),
+            kept: None,
+        }
+    }
+}
+
+/// What listings show of an id.
+fn short(id: &str) -> String {
+    id.chars().take(12).collect()
+}

@@ -1,0 +1,195 @@
+//! From a stream to a directory: what a layer's archive becomes on disk.
+//!
+//! ```text
+//! bytes ─ decompress ─ hash, count (stream) ─ members (archive) ─ directory entries (unpack)
+//! ```
+//! The input is hostile. Every refusal names the member it is about, and a refused stream leaves a
+//! staging directory that its intent throws away.
+
+mod archive;
+mod entry;
+mod lower;
+mod member;
+mod place;
+mod stream;
+mod unpack;
+
+use std::io::{self, BufReader, Read};
+use std::path::PathBuf;
+
+use api::id::Digest;
+
+use crate::config::{DeviceNodes, Limits};
+use archive::Archive;
+use lower::Lowers;
+use stream::LayerStream;
+use unpack::Unpacker;
+
+/// Why a stream is not a layer.
+#[derive(Debug, thiserror::Error)]
+pub enum EntryError {
+    #[error("cannot read the layer: {0}")]
+    Stream(io::Error),
+    #[error("the layer exceeds a limit: {0}; raise [storage.limits] if it is trusted")]
+    Limit(#[from] LimitExceeded),
+    #[error("the archive is damaged: {0}")]
+    Archive(&'static str),
+    #[error("archive entry {entry:?}: {problem}")]
+    Entry { entry: String, problem: Problem },
+}
+
+/// Which limit of the configuration a stream exceeds.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum LimitExceeded {
+    #[error("more than {0} entries (storage.limits.max-entries)")]
+    Entries(u64),
+    #[error("more than {0} bytes unpacked (storage.limits.max-bytes)")]
+    Bytes(u64),
+    #[error("more than {0} bytes for one compressed byte (storage.limits.max-ratio)")]
+    Ratio(u64),
+}
+
+/// What is wrong with one member.
+#[derive(Debug, thiserror::Error)]
+pub enum Problem {
+    #[error("its path is absolute")]
+    Absolute,
+    #[error("its path contains \"..\"")]
+    DotDot,
+    #[error("its path contains a NUL byte")]
+    Nul,
+    #[error("its path is longer than a path can be")]
+    TooLong,
+    #[error("it has no name")]
+    NoName,
+    #[error("its path leads out of the layer through a symbolic link")]
+    LeavesLayer,
+    #[error("its path goes through something that is not a directory")]
+    NotADirectory,
+    #[error("its symbolic link target {0:?} leads out of the layer")]
+    SymlinkEscapes(String),
+    #[error("its hard link target {target:?} is refused: {problem}")]
+    HardLink {
+        target: String,
+        problem: Box<Problem>,
+    },
+    #[error("there is no such file in this layer")]
+    MissingTarget,
+    #[error("a hard link to a directory is not possible")]
+    DirectoryTarget,
+    #[error("device nodes are refused; set device-nodes in [storage] to skip or create them")]
+    Device,
+    #[error("character device 0:0 would be taken for a deletion")]
+    Whiteout,
+    #[error("{0:?} is no name of a deletion")]
+    WhiteoutName(String),
+    #[error("member type {0:?} is unknown")]
+    Kind(char),
+    #[error("a member of this type cannot have content")]
+    Content,
+    #[error("the headers disagree about its {0}")]
+    Disagreement(&'static str),
+    #[error("its {0} is not valid")]
+    Field(&'static str),
+    #[error("sparse files in PAX format are not supported; make the archive without --sparse")]
+    PaxSparse,
+    #[error("cannot {what}: {source}")]
+    Io {
+        what: &'static str,
+        source: io::Error,
+    },
+}
+
+impl EntryError {
+    fn entry(path: &[u8], problem: Problem) -> Self {
+        Self::Entry {
+            entry: excerpt(path),
+            problem,
+        }
+    }
+
+    /// A failed read: of the stream itself, or because it exceeds a limit.
+    fn read(error: io::Error) -> Self {
+        match error.downcast::<LimitExceeded>() {
+            Ok(limit) => Self::Limit(limit),
+            Err(error) => Self::Stream(error),
+        }
+    }
+
+    /// Whether the host rather than the input is to blame.
+    pub(crate) fn io(&self) -> Option<&io::Error> {
+        match self {
+            Self::Entry {
+                problem: Problem::Io { source, .. },
+                ..
+            } => Some(source),
+            _ => None,
+        }
+    }
+}
+
+/// A path as a message shows it.
+fn excerpt(path: &[u8]) -> String {
+    const SHOWN: usize = 200;
+    let text = String::from_utf8_lossy(path);
+    match text.char_indices().nth(SHOWN) {
+        Some((at, _)) => format!("{}…", &text[..at]),
+        None => text.into_owned(),
+    }
+}
+
+/// What an unpacked stream amounts to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Unpacked {
+    pub(crate) diff_id: Digest,
+    /// Bytes of file content.
+    pub(crate) size: u64,
+    pub(crate) entries: u64,
+}
+
+/// Where and how to unpack.
+#[derive(Debug)]
+pub(crate) struct Target<'a> {
+    /// An empty directory.
+    pub(crate) diff: PathBuf,
+    /// The layers below, top first.
+    pub(crate) lowers: Vec<PathBuf>,
+    pub(crate) limits: &'a Limits,
+    pub(crate) device_nodes: DeviceNodes,
+}
+
+/// Unpacks `stream` into a directory while hashing it.
+pub(crate) fn unpack(stream: &mut dyn Read, target: Target<'_>) -> Result<Unpacked, EntryError> {
+    let Target {
+        diff,
+        lowers,
+        limits,
+        device_nodes,
+    } = target;
+    let source = LayerStream::open(stream, limits).map_err(EntryError::read)?;
+    let mut archive = Archive::new(BufReader::with_capacity(64 << 10, source));
+    let mut unpacker = Unpacker::new(&diff, Lowers::new(lowers), limits, device_nodes)?;
+    while let Some(member) = archive.next_member()? {
+        unpacker.add(&member, &mut archive)?;
+    }
+    let summary = unpacker.finish()?;
+    let diff_id = finish(archive)?;
+    Ok(Unpacked {
+        diff_id,
+        size: summary.bytes,
+        entries: summary.entries,
+    })
+}
+
+/// Hashes `stream` as [`unpack`] does, and writes nothing.
+pub(crate) fn digest(stream: &mut dyn Read, limits: &Limits) -> Result<Digest, EntryError> {
+    let source = LayerStream::open(stream, limits).map_err(EntryError::read)?;
+    finish(Archive::new(BufReader::with_capacity(64 << 10, source)))
+}
+
+/// Reads to the end: the diff id covers what follows the archive's last block, too.
+fn finish(archive: Archive<BufReader<LayerStream<'_>>>) -> Result<Digest, EntryError> {
+    let mut source = archive.into_inner();
+    io::copy(&mut source, &mut io::sink()).map_err(EntryError::read)?;
+    Ok(source.into_inner().into_digest())
+}

@@ -1,0 +1,402 @@
+//! Members of a layer's archive become directory entries, in the form overlayfs stacks.
+//!
+//! * `.wh.NAME` becomes a character device 0:0 called `NAME`, `.wh..wh..opq` the attribute
+//!   `trusted.overlay.opaque` of its directory (OCI image specification, "Whiteouts"); both only
+//!   hide what lower layers have, never what this layer brings.
+//! * A parent that the archive leaves out gets the mode and owner it has below: overlayfs shows
+//!   those of the topmost directory.
+//! * Attributes: `user.*` and `security.capability` are kept, all others are dropped; those of
+//!   overlayfs itself would let a layer reach beside the stack.
+
+use std::collections::BTreeMap;
+use std::ffi::{CStr, CString};
+use std::io::Read;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, Timespec, makedev};
+use rustix::io::Errno;
+
+use super::archive::Archive;
+use super::entry::{self, Replaced};
+use super::lower::Lowers;
+use super::member::{Kind, Member};
+use super::place::{self, Place, Placed, c_string, io_problem, join, leaves};
+use super::{EntryError, LimitExceeded, Problem, excerpt};
+use crate::config::{DeviceNodes, Limits};
+use crate::tree;
+
+const WHITEOUT_PREFIX: &[u8] = b".wh.";
+const OPAQUE_MARK: &[u8] = b".wh..wh..opq";
+/// Other names of aufs that mean nothing to a layer, such as `.wh..wh.plnk`.
+const AUFS_PREFIX: &[u8] = b".wh..wh.";
+
+pub(super) struct Unpacker<'a> {
+    root: OwnedFd,
+    lowers: Lowers,
+    limits: &'a Limits,
+    device_nodes: DeviceNodes,
+    /// The directory of the member before: archives list a directory's entries in a row.
+    parent: Option<(Vec<u8>, OwnedFd)>,
+    /// Set last: making entries changes them.
+    directory_times: BTreeMap<Vec<u8>, Timespec>,
+    entries: u64,
+    bytes: u64,
+    skipped_devices: u64,
+    buffer: Vec<u8>,
+}
+
+/// What was unpacked.
+pub(super) struct Summary {
+    pub(super) bytes: u64,
+    pub(super) entries: u64,
+}
+
+impl<'a> Unpacker<'a> {
+    pub(super) fn new(
+        diff: &Path,
+        mut lowers: Lowers,
+        limits: &'a Limits,
+        device_nodes: DeviceNodes,
+    ) -> Result<Self, EntryError> {
+        let mut prepare = || {
+            let root = tree::open_root(diff)?;
+            if let Some(below) = lowers.find(b"")? {
+                entry::inherit(root.as_fd(), &below)?;
+            }
+            Ok(root)
+        };
+        let root = prepare()
+            .map_err(io_problem("prepare the layer"))
+            .map_err(|problem| EntryError::entry(b"/", problem))?;
+        Ok(Self {
+            root,
+            lowers,
+            limits,
+            device_nodes,
+            parent: None,
+            directory_times: BTreeMap::new(),
+            entries: 0,
+            bytes: 0,
+            skipped_devices: 0,
+            buffer: vec![0; 64 << 10],
+        })
+    }
+
+    pub(super) fn add<R: Read>(
+        &mut self,
+        member: &Member,
+        archive: &mut Archive<R>,
+    ) -> Result<(), EntryError> {
+        self.entries += 1;
+        if self.entries > self.limits.max_entries {
+            return Err(LimitExceeded::Entries(self.limits.max_entries).into());
+        }
+        // The length of a sparse file costs nothing in the stream.
+        self.bytes = self.bytes.saturating_add(member.size);
+        if self.bytes > self.limits.max_bytes {
+            return Err(LimitExceeded::Bytes(self.limits.max_bytes).into());
+        }
+        let named = |problem| EntryError::entry(&member.path, problem);
+        let Some(place) = place::parse(&member.path).map_err(named)? else {
+            return self.set_root(member).map_err(named);
+        };
+        match place.name.as_bytes() {
+            OPAQUE_MARK => self.make_opaque(&place.parent).map_err(named),
+            name if name.starts_with(AUFS_PREFIX) => Ok(()),
+            name => match name.strip_prefix(WHITEOUT_PREFIX) {
+                Some(hidden) => self.hide(&place.parent, hidden).map_err(named),
+                None => self.create(member, &place, archive),
+            },
+        }
+    }
+
+    pub(super) fn finish(self) -> Result<Summary, EntryError> {
+        for (path, time) in &self.directory_times {
+            match tree::open_beneath(self.root.as_fd(), path, OFlags::RDONLY | OFlags::DIRECTORY) {
+                Ok(directory) => entry::set_times(&directory, *time)
+                    .map_err(|error| EntryError::entry(path, io_problem("set its time")(error)))?,
+                // Replaced by a later member.
+                Err(Errno::NOENT | Errno::NOTDIR) => {}
+                Err(error) => {
+                    return Err(EntryError::entry(path, io_problem("open it again")(error)));
+                }
+            }
+        }
+        if self.skipped_devices > 0 {
+            tracing::info!(
+                skipped = self.skipped_devices,
+                "device nodes left out of a layer"
+            );
+        }
+        Ok(Summary {
+            bytes: self.bytes,
+            entries: self.entries,
+        })
+    }
+
+    /// `./`: the root of the layer.
+    fn set_root(&mut self, member: &Member) -> Placed<()> {
+        if member.kind != Kind::Directory {
+            return Err(Problem::NoName);
+        }
+        self.directory_times.insert(Vec::new(), member.mtime);
+        entry::set_metadata(&self.root, member)
+    }
+
+    fn create<R: Read>(
+        &mut self,
+        member: &Member,
+        place: &Place,
+        archive: &mut Archive<R>,
+    ) -> Result<(), EntryError> {
+        let named = |problem| EntryError::entry(&member.path, problem);
+        self.enter(&place.parent).map_err(named)?;
+        let source = self.link_source(member, place).map_err(named)?;
+        let replaced = self.clear(member, place, source.as_ref()).map_err(named)?;
+        let Some((_, parent)) = &self.parent else {
+            return Err(named(Problem::NotADirectory));
+        };
+        let (parent, name) = (parent.as_fd(), place.name.as_c_str());
+        match (member.kind, source) {
+            (Kind::File, _) => {
+                let file = entry::create_file(parent, name).map_err(named)?;
+                entry::write_extents(&file, member, archive, &mut self.buffer)?;
+                entry::set_metadata(&file, member)
+                    .and_then(|()| entry::set_time(&file, member))
+                    .map_err(named)
+            }
+            (Kind::Directory, _) => {
+                self.directory_times.insert(place.path(), member.mtime);
+                entry::make_directory(parent, name, member, replaced).map_err(named)
+            }
+            (Kind::HardLink, Some(Source::Itself)) => Ok(()),
+            (Kind::HardLink, Some(Source::Other(from, target))) => {
+                rustix::fs::linkat(from, target, parent, name, AtFlags::empty())
+                    .map_err(|error| named(io_problem("link it")(error)))
+            }
+            // `link_source` gives every hard link a source or an error.
+            (Kind::HardLink, None) => Err(named(Problem::MissingTarget)),
+            (Kind::Symlink, _) => {
+                entry::make_symlink(parent, name, member, &place.parent).map_err(named)
+            }
+            (Kind::CharDevice | Kind::BlockDevice, _) => self.device(member, place).map_err(named),
+            (Kind::Fifo, _) => {
+                entry::make_node(parent, name, member, FileType::Fifo, 0).map_err(named)
+            }
+        }
+    }
+
+    /// Makes `path` the current parent.
+    fn enter(&mut self, path: &[u8]) -> Placed<()> {
+        if self
+            .parent
+            .as_ref()
+            .is_some_and(|(current, _)| current == path)
+        {
+            return Ok(());
+        }
+        self.parent = None;
+        let directory = match self.open_directory(path) {
+            Ok(directory) => directory,
+            Err(Errno::NOENT | Errno::NOTDIR) => self.make_parents(path)?,
+            Err(error) => return Err(leaves(error)),
+        };
+        self.parent = Some((path.to_vec(), directory));
+        Ok(())
+    }
+
+    fn open_directory(&self, path: &[u8]) -> Result<OwnedFd, Errno> {
+        tree::open_beneath(self.root.as_fd(), path, OFlags::RDONLY | OFlags::DIRECTORY)
+    }
+
+    /// Makes the missing directories of `path`, each like the one the layers below have there.
+    fn make_parents(&mut self, path: &[u8]) -> Placed<OwnedFd> {
+        let mut current = self
+            .open_directory(b"")
+            .map_err(io_problem("open the layer"))?;
+        let mut walked = Vec::new();
+        for part in path.split(|b| *b == b'/').filter(|part| !part.is_empty()) {
+            walked = join(&walked, part);
+            current = match self.open_directory(&walked) {
+                Ok(next) => next,
+                Err(Errno::NOENT) => self.make_parent(current.as_fd(), part, &walked)?,
+                Err(Errno::NOTDIR) => self.replace_whiteout(current.as_fd(), part)?,
+                Err(error) => return Err(leaves(error)),
+            };
+        }
+        Ok(current)
+    }
+
+    fn make_parent(&mut self, dir: BorrowedFd<'_>, name: &[u8], path: &[u8]) -> Placed<OwnedFd> {
+        let below = self
+            .lowers
+            .find(path)
+            .map_err(io_problem("look at the layers below"))?;
+        let made = entry::new_directory(dir, name, 0o755)?;
+        if let Some(below) = below.filter(tree::is_dir) {
+            entry::inherit(made.as_fd(), &below)
+                .map_err(io_problem("set the owner of a parent"))?;
+            let time = Timespec {
+                tv_sec: below.st_mtime,
+                tv_nsec: below.st_mtime_nsec.cast_signed(),
+            };
+            self.directory_times.insert(path.to_vec(), time);
+        }
+        Ok(made)
+    }
+
+    /// A deletion of the directory, and then a member inside: nothing from below shows through.
+    fn replace_whiteout(&self, dir: BorrowedFd<'_>, name: &[u8]) -> Placed<OwnedFd> {
+        let c_name = c_string(name)?;
+        let stat = tree::stat_at(dir, &c_name).map_err(io_problem("look at a parent"))?;
+        if !stat.is_some_and(|stat| tree::is_whiteout(&stat)) {
+            return Err(Problem::NotADirectory);
+        }
+        tree::remove_at(dir, &c_name).map_err(io_problem("replace a deletion"))?;
+        let made = entry::new_directory(dir, name, 0o755)?;
+        entry::set_opaque(&made)?;
+        Ok(made)
+    }
+
+    /// What a hard link refers to. It must be in this layer, and is looked at before anything is
+    /// removed to make room.
+    fn link_source(&self, member: &Member, place: &Place) -> Placed<Option<Source>> {
+        if member.kind != Kind::HardLink {
+            return Ok(None);
+        }
+        self.find_link_source(member, place)
+            .map(Some)
+            .map_err(|problem| Problem::HardLink {
+                target: excerpt(&member.link),
+                problem: Box::new(problem),
+            })
+    }
+
+    fn find_link_source(&self, member: &Member, place: &Place) -> Placed<Source> {
+        let target = place::parse(&member.link)?.ok_or(Problem::DirectoryTarget)?;
+        let from = match self.open_directory(&target.parent) {
+            Ok(from) => from,
+            Err(Errno::NOENT | Errno::NOTDIR) => return Err(Problem::MissingTarget),
+            Err(error) => return Err(leaves(error)),
+        };
+        let look = |dir: BorrowedFd<'_>, name: &CStr| {
+            tree::stat_at(dir, name).map_err(io_problem("look at it"))
+        };
+        let stat = look(from.as_fd(), &target.name)?
+            .filter(|stat| !tree::is_whiteout(stat))
+            .ok_or(Problem::MissingTarget)?;
+        if tree::is_dir(&stat) {
+            return Err(Problem::DirectoryTarget);
+        }
+        let present = match &self.parent {
+            Some((_, parent)) => look(parent.as_fd(), &place.name)?,
+            None => None,
+        };
+        // Removing the old entry might remove the last link to the target.
+        if present
+            .is_some_and(|present| (present.st_dev, present.st_ino) == (stat.st_dev, stat.st_ino))
+        {
+            return Ok(Source::Itself);
+        }
+        Ok(Source::Other(from, target.name))
+    }
+
+    /// Makes room for a member: the last one of a name wins. Says whether a deletion was there.
+    fn clear(&self, member: &Member, place: &Place, source: Option<&Source>) -> Placed<Replaced> {
+        let Some((_, parent)) = &self.parent else {
+            return Ok(Replaced::Nothing);
+        };
+        let stat =
+            tree::stat_at(parent.as_fd(), &place.name).map_err(io_problem("look at its place"))?;
+        let Some(stat) = stat else {
+            return Ok(Replaced::Nothing);
+        };
+        if tree::is_dir(&stat) && member.kind == Kind::Directory {
+            return Ok(Replaced::Directory);
+        }
+        if matches!(source, Some(Source::Itself)) {
+            return Ok(Replaced::Nothing);
+        }
+        tree::remove_at(parent.as_fd(), &place.name)
+            .map_err(io_problem("replace what has its name"))?;
+        Ok(if tree::is_whiteout(&stat) {
+            Replaced::Whiteout
+        } else {
+            Replaced::Nothing
+        })
+    }
+
+    /// `.wh..wh..opq`: nothing from below shows in `path`.
+    fn make_opaque(&mut self, path: &[u8]) -> Placed<()> {
+        self.enter(path)?;
+        match &self.parent {
+            Some((_, parent)) => entry::set_opaque(parent),
+            None => Ok(()),
+        }
+    }
+
+    /// `.wh.NAME`: what the layers below have at NAME is gone.
+    fn hide(&mut self, parent_path: &[u8], name: &[u8]) -> Placed<()> {
+        if name.is_empty() || name == b"." || name == b".." {
+            return Err(Problem::WhiteoutName(excerpt(
+                &[WHITEOUT_PREFIX, name].concat(),
+            )));
+        }
+        let path = join(parent_path, name);
+        let below = self
+            .lowers
+            .find(&path)
+            .map_err(io_problem("look at the layers below"))?;
+        // A device 0:0 that hides nothing would show up in listings: overlayfs filters them only
+        // in directories it merges.
+        if below.is_none() {
+            return Ok(());
+        }
+        self.enter(parent_path)?;
+        let Some((_, parent)) = &self.parent else {
+            return Ok(());
+        };
+        let c_name = c_string(name)?;
+        match tree::stat_at(parent.as_fd(), &c_name).map_err(io_problem("look at its place"))? {
+            None => {
+                rustix::fs::mknodat(parent, &c_name, FileType::CharacterDevice, Mode::empty(), 0)
+                    .map_err(io_problem("record the deletion"))
+            }
+            // This layer brings a directory of the name: it replaces instead of merging.
+            Some(stat) if tree::is_dir(&stat) => entry::set_opaque(
+                &tree::open_dir_at(parent.as_fd(), &c_name).map_err(io_problem("open it"))?,
+            ),
+            Some(_) => Ok(()),
+        }
+    }
+
+    fn device(&mut self, member: &Member, place: &Place) -> Placed<()> {
+        let (major, minor) = member.device;
+        let kind = match member.kind {
+            Kind::BlockDevice => FileType::BlockDevice,
+            _ if member.device == (0, 0) => return Err(Problem::Whiteout),
+            _ => FileType::CharacterDevice,
+        };
+        match (self.device_nodes, &self.parent) {
+            (DeviceNodes::Refuse, _) => Err(Problem::Device),
+            (DeviceNodes::Create, Some((_, parent))) => entry::make_node(
+                parent.as_fd(),
+                &place.name,
+                member,
+                kind,
+                makedev(major, minor),
+            ),
+            (DeviceNodes::Skip | DeviceNodes::Create, _) => {
+                self.skipped_devices += 1;
+                Ok(())
+            }
+        }
+    }
+}
+
+enum Source {
+    /// The link's own name is one of the target's names already.
+    Itself,
+    Other(OwnedFd, CString),
+}

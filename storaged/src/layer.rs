@@ -1,0 +1,271 @@
+//! Committed layers: import, listing, collection.
+//!
+//! The order of a commit is the promise of this module (and `crash_tests` holds it to it):
+//! intent row → staging directory → content, hashed on the way → `syncfs` → rename and `fsync` of
+//! both directories → layer row, in one transaction with the end of the intent. A power cut at any
+//! point leaves either no layer or all of it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::Read;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use api::id::Digest;
+use api::storage::Layer;
+
+use crate::Storaged;
+use crate::disk::{Step, StepError};
+use crate::import::{self, EntryError, Target, Unpacked};
+use crate::lock::lock;
+use crate::model::chain::chain_id;
+use crate::model::gc;
+use crate::model::layout::Key;
+use crate::model::record::{Change, Intent, LayerRow, Rows};
+
+/// How long an imported layer waits for the image that names it.
+const LEASE: Duration = Duration::from_secs(3600);
+
+#[derive(Debug, thiserror::Error)]
+pub enum LayerError {
+    #[error("no such parent layer: {0}; import the layers of an image bottom first")]
+    NoParent(Digest),
+    #[error("too many layers: a chain has at most {max}", max = sys::mount::MAX_LOWER_LAYERS)]
+    TooDeep,
+    #[error(transparent)]
+    Content(#[from] EntryError),
+    #[error("the layer's content is {found}, not {expected}: it was damaged or is another one")]
+    Mismatch { expected: Digest, found: Digest },
+    #[error(transparent)]
+    Step(#[from] StepError),
+}
+
+/// Layers that an image is about to name, by the top of their chain.
+#[derive(Debug, Default)]
+pub(crate) struct Leases(BTreeMap<Digest, Instant>);
+
+impl Leases {
+    fn take(&mut self, chain: &Digest) {
+        self.0.insert(chain.clone(), Instant::now());
+    }
+
+    pub(crate) fn end(&mut self, chains: &[Digest]) {
+        for chain in chains {
+            self.0.remove(chain);
+        }
+    }
+
+    pub(crate) fn extend(&mut self, chains: impl Iterator<Item = Digest>) {
+        for chain in chains {
+            self.take(&chain);
+        }
+    }
+
+    fn live(&mut self) -> BTreeSet<Digest> {
+        self.0.retain(|_, taken| taken.elapsed() < LEASE);
+        self.0.keys().cloned().collect()
+    }
+}
+
+impl Storaged {
+    /// Commits the tar stream (plain, gzip or zstd) as a layer on top of `parent`.
+    ///
+    /// A layer that exists is returned as it is; the stream is still read to its end and compared.
+    ///
+    /// # Errors
+    /// [`LayerError`]. Nothing is left of a layer that fails.
+    pub fn import_layer(
+        &self,
+        parent: Option<&Digest>,
+        expected: Option<&Digest>,
+        stream: &mut dyn Read,
+    ) -> Result<Layer, LayerError> {
+        let below = self.below(parent)?;
+        let known = expected.map(|diff_id| chain_id(parent, diff_id));
+        if let (Some(expected), Some(known)) =
+            (expected, known.and_then(|chain| self.lease(&chain)))
+        {
+            check(expected, import::digest(stream, &self.config.limits)?)?;
+            return Ok(layer(&known));
+        }
+        let key = self.begin(Intent::MakeLayer)?;
+        let result = self.make_layer(&key, below, expected, stream);
+        self.counters.imported(&result);
+        if result.is_err() {
+            self.abandon(&key);
+        }
+        result.map(|row| layer(&row))
+    }
+
+    /// All committed layers.
+    pub fn layers(&self) -> Vec<Layer> {
+        self.store.rows().layers.values().map(layer).collect()
+    }
+
+    /// The parent's chain: its id, the paths of its layers, top first.
+    fn below(&self, parent: Option<&Digest>) -> Result<Below, LayerError> {
+        let rows = self.store.rows();
+        if let Some(parent) = parent
+            && !rows.layers.contains_key(parent)
+        {
+            return Err(LayerError::NoParent(parent.clone()));
+        }
+        let lowers = self.lower_paths(&rows, parent);
+        if lowers.len() >= sys::mount::MAX_LOWER_LAYERS {
+            return Err(LayerError::TooDeep);
+        }
+        Ok(Below {
+            parent: parent.cloned(),
+            lowers,
+        })
+    }
+
+    /// The content directories of a chain, top first.
+    pub(crate) fn lower_paths(&self, rows: &Rows, top: Option<&Digest>) -> Vec<PathBuf> {
+        rows.chain(top)
+            .map(|layer| self.layout.layer(&layer.key).diff())
+            .collect()
+    }
+
+    fn make_layer(
+        &self,
+        key: &Key,
+        below: Below,
+        expected: Option<&Digest>,
+        stream: &mut dyn Read,
+    ) -> Result<LayerRow, LayerError> {
+        let staged = self.layout.staged_layer(key);
+        self.apply(Step::CreateDir {
+            path: staged.path().to_owned(),
+            mode: 0o700,
+        })?;
+        self.apply(Step::CreateDir {
+            path: staged.diff(),
+            mode: 0o755,
+        })?;
+        let depth = below.lowers.len() + 1;
+        let target = Target {
+            diff: staged.diff(),
+            lowers: below.lowers,
+            limits: &self.config.limits,
+            device_nodes: self.config.device_nodes,
+        };
+        let Unpacked {
+            diff_id,
+            size,
+            entries,
+        } = import::unpack(stream, target)?;
+        if let Some(expected) = expected {
+            check(expected, diff_id.clone())?;
+        }
+        self.apply(Step::SyncFilesystem {
+            path: staged.path().to_owned(),
+        })?;
+        self.publish(LayerRow {
+            chain_id: chain_id(below.parent.as_ref(), &diff_id),
+            diff_id,
+            parent: below.parent,
+            key: key.clone(),
+            size,
+            entries,
+            depth: u32::try_from(depth).map_err(|_too_many| LayerError::TooDeep)?,
+        })
+    }
+
+    /// Moves a durable layer into place and commits its row; or returns the one that was faster.
+    fn publish(&self, row: LayerRow) -> Result<LayerRow, LayerError> {
+        let mut leases = lock(&self.graph);
+        leases.take(&row.chain_id);
+        let winner = self.store.rows().layers.get(&row.chain_id).cloned();
+        if let Some(winner) = winner {
+            self.abandon(&row.key);
+            return Ok(winner);
+        }
+        // The parent may have been collected while the stream was read.
+        if let Some(parent) = &row.parent
+            && !self.store.rows().layers.contains_key(parent)
+        {
+            return Err(LayerError::NoParent(parent.clone()));
+        }
+        self.move_into_place(&row.key)?;
+        let changes = vec![
+            Change::PutLayer(row.clone()),
+            Change::DropIntent(row.key.clone()),
+        ];
+        self.apply(Step::Record(changes))?;
+        Ok(row)
+    }
+
+    /// Renames the staged directory `key` and makes that durable.
+    pub(crate) fn move_into_place(&self, key: &Key) -> Result<(), StepError> {
+        self.rename_into_place(key)?;
+        self.apply(Step::SyncDir {
+            path: self.layout.overlay(),
+        })?;
+        self.apply(Step::SyncDir {
+            path: self.layout.layer_tmp(),
+        })
+    }
+
+    pub(crate) fn rename_into_place(&self, key: &Key) -> Result<(), StepError> {
+        let from = self.layout.staged_layer(key).path().to_owned();
+        let to = self.layout.layer(key).path().to_owned();
+        self.apply(Step::Rename { from, to })
+    }
+
+    /// The committed layer `chain`, kept from collection for the image to come.
+    fn lease(&self, chain: &Digest) -> Option<LayerRow> {
+        let mut leases = lock(&self.graph);
+        let row = self.store.rows().layers.get(chain).cloned()?;
+        leases.take(chain);
+        Some(row)
+    }
+
+    /// Drops the rows of layers nothing refers to, and returns them. The caller holds the graph,
+    /// and settles the intents that delete the directories once it does not any more.
+    ///
+    /// A failure is for the next collection: nobody asked for this one.
+    pub(crate) fn collect(&self, leases: &mut Leases) -> Vec<LayerRow> {
+        let garbage = gc::unreferenced(&self.store.rows(), &leases.live());
+        if garbage.is_empty() {
+            return garbage;
+        }
+        let remove = |layer: &LayerRow| {
+            [
+                Change::PutIntent(layer.key.clone(), Intent::RemoveLayer),
+                Change::DropLayer(layer.chain_id.clone()),
+            ]
+        };
+        match self.apply(Step::Record(garbage.iter().flat_map(remove).collect())) {
+            Ok(()) => garbage,
+            Err(error) => {
+                tracing::warn!(%error, "cannot collect unused layers");
+                Vec::new()
+            }
+        }
+    }
+}
+
+struct Below {
+    parent: Option<Digest>,
+    lowers: Vec<PathBuf>,
+}
+
+fn check(expected: &Digest, found: Digest) -> Result<(), LayerError> {
+    if *expected == found {
+        Ok(())
+    } else {
+        Err(LayerError::Mismatch {
+            expected: expected.clone(),
+            found,
+        })
+    }
+}
+
+fn layer(row: &LayerRow) -> Layer {
+    Layer {
+        chain_id: row.chain_id.clone(),
+        diff_id: row.diff_id.clone(),
+        parent: row.parent.clone(),
+        size: row.size,
+    }
+}

@@ -1,0 +1,143 @@
+//! The storage subsystem: layers, images, root filesystems and volumes.
+//!
+//! ```text
+//! STATE/meta.redb                  rows of this crate and of netd, one file (store.rs)
+//! STATE/overlay2/<key>/diff        one layer, or a container's writable layer …
+//! STATE/overlay2/<key>/{work,merged}                       … which also has these
+//! STATE/overlay2/{tmp,trash,empty}
+//! STATE/volumes/<name>/_data       one volume
+//! STATE/volumes/{.staging,.trash}
+//! ```
+//!
+//! Invariants:
+//! * Nothing is acknowledged before it is durable, and a row in `meta.redb` is the one commit
+//!   point of every operation. A layer's files are on disk before its row is ([`layer`]).
+//! * Everything that must not be seen half done is announced by an intent row first, and
+//!   [`recover`] settles the intents of a crash in the same way as those of a failed call.
+//! * What no row and no intent names is never deleted: a lost database costs no data.
+//! * Volumes are referred to by a durable set of holders, not by a counter.
+//! * Opening never unmounts: containers outlive the daemon.
+//! * Input is hostile: paths inside layers and volumes are resolved with `openat2` from a
+//!   directory descriptor, never as strings ([`tree`]).
+//!
+//! All calls are synchronous and may block on disks; readings come from memory and never wait for
+//! a mutation.
+
+mod config;
+mod disk;
+mod error;
+mod image;
+mod import;
+mod layer;
+mod lock;
+mod metrics;
+mod model;
+mod overlay;
+mod plugin;
+mod recover;
+mod rootfs;
+mod store;
+mod tree;
+mod volume;
+
+#[cfg(test)]
+mod crash_tests;
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+
+use redb::Database;
+
+pub use config::{DeviceNodes, Limits, StorageConfig};
+pub use disk::StepError;
+pub use image::ImageError;
+pub use import::EntryError;
+pub use layer::LayerError;
+pub use recover::OpenError;
+pub use rootfs::RootfsError;
+pub use store::StoreError;
+pub use volume::VolumeError;
+
+use disk::{Disk, Host};
+use layer::Leases;
+use lock::KeyedLocks;
+use metrics::Counters;
+use model::layout::{Key, Layout};
+use overlay::Probed;
+use store::Store;
+
+/// What [`Storaged::open`] needs.
+#[derive(Debug)]
+pub struct Options {
+    /// Durable state; made if it is missing.
+    pub state_dir: PathBuf,
+    /// `meta.redb`, shared with netd; the tables here are called `storage.…`.
+    pub database: Arc<Database>,
+    pub config: StorageConfig,
+}
+
+/// The open storage subsystem. Share it behind an [`Arc`].
+#[derive(Debug)]
+pub struct Storaged {
+    config: StorageConfig,
+    layout: Layout,
+    store: Arc<Store>,
+    disk: Box<dyn Disk>,
+    overlay: Probed,
+    boot: String,
+    /// Held while references between images, layers and root filesystems change; never while a
+    /// stream is read or files are copied.
+    graph: Mutex<Leases>,
+    volume_locks: KeyedLocks,
+    rootfs_locks: KeyedLocks,
+    counters: Counters,
+}
+
+impl Storaged {
+    /// Opens the state directory: probes the driver by a real mount, settles what a crash left
+    /// behind and drops what belongs to an earlier boot. Live mounts stay.
+    ///
+    /// # Errors
+    /// [`OpenError`] says what to change on the host.
+    pub fn open(options: Options) -> Result<Self, OpenError> {
+        let Options {
+            state_dir,
+            database,
+            config,
+        } = options;
+        let store = Arc::new(Store::open(database)?);
+        let disk = Box::new(Host::new(Arc::clone(&store)));
+        Self::assemble(Layout::new(state_dir), config, store, disk)
+    }
+
+    /// Name of the layer driver: the directory below the state directory.
+    pub fn driver(&self) -> &'static str {
+        overlay::DRIVER
+    }
+
+    /// Rows of `info` about the driver, in order.
+    pub fn driver_status(&self) -> Vec<(String, String)> {
+        self.overlay.status()
+    }
+
+    /// Appends this subsystem's metrics in the Prometheus text format.
+    pub fn metrics(&self, out: &mut String) {
+        metrics::write(out, &self.store.rows(), &self.counters);
+    }
+}
+
+/// Now, as the rows keep it: RFC 3339 with seconds.
+fn now() -> String {
+    let second = jiff::Timestamp::now().as_second();
+    jiff::Timestamp::from_second(second).map_or_else(|_never| String::new(), |now| now.to_string())
+}
+
+fn new_key() -> Result<Key, StepError> {
+    let mut bytes = [0; 16];
+    random(&mut bytes)?;
+    Ok(Key::from_bytes(bytes))
+}
+
+fn random(bytes: &mut [u8]) -> Result<(), StepError> {
+    getrandom::fill(bytes).map_err(StepError::Random)
+}

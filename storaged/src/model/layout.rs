@@ -1,0 +1,148 @@
+//! Where everything is below the state directory. Paths only; nothing here touches a disk.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use api::id::VolumeName;
+use serde::{Deserialize, Serialize};
+
+/// Names one directory of the layer store: 32 random hexadecimal digits, never reused.
+///
+/// Random rather than the chain id, so that the directory of a faulty layer and that of its
+/// replacement never share a name.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub(crate) struct Key(String);
+
+impl Key {
+    pub(crate) fn from_bytes(bytes: [u8; 16]) -> Self {
+        Self(hex::encode(bytes))
+    }
+
+    pub(crate) fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+#[derive(Debug, Clone)]
+pub(crate) struct Layout {
+    state: PathBuf,
+}
+
+impl Layout {
+    pub(crate) fn new(state: PathBuf) -> Self {
+        Self { state }
+    }
+
+    /// Directories that exist once the subsystem is open, parents first, with their modes.
+    ///
+    /// `volumes` can be passed through, as in Docker: a bind mount of a volume needs no more.
+    pub(crate) fn skeleton(&self) -> [(PathBuf, u32); 8] {
+        [
+            (self.state.clone(), 0o711),
+            (self.overlay(), 0o710),
+            (self.layer_tmp(), 0o700),
+            (self.layer_trash(), 0o700),
+            (self.empty_lower(), 0o755),
+            (self.volumes(), 0o711),
+            (self.volume_staging(), 0o700),
+            (self.volume_trash(), 0o700),
+        ]
+    }
+
+    pub(crate) fn overlay(&self) -> PathBuf {
+        self.state.join("overlay2")
+    }
+
+    /// Layers that are being unpacked.
+    pub(crate) fn layer_tmp(&self) -> PathBuf {
+        self.overlay().join("tmp")
+    }
+
+    /// What is about to be deleted.
+    pub(crate) fn layer_trash(&self) -> PathBuf {
+        self.overlay().join("trash")
+    }
+
+    /// The lower layer of a container whose image has none: overlayfs wants at least one.
+    pub(crate) fn empty_lower(&self) -> PathBuf {
+        self.overlay().join("empty")
+    }
+
+    /// Where the driver is tried out at start.
+    pub(crate) fn probe(&self) -> PathBuf {
+        self.overlay().join("probe")
+    }
+
+    pub(crate) fn layer(&self, key: &Key) -> LayerDir {
+        LayerDir(self.overlay().join(key.as_str()))
+    }
+
+    pub(crate) fn staged_layer(&self, key: &Key) -> LayerDir {
+        LayerDir(self.layer_tmp().join(key.as_str()))
+    }
+
+    pub(crate) fn trashed_layer(&self, key: &Key) -> PathBuf {
+        self.layer_trash().join(key.as_str())
+    }
+
+    pub(crate) fn volumes(&self) -> PathBuf {
+        self.state.join("volumes")
+    }
+
+    /// Volumes and volume contents that are being made. No volume's name starts with a dot.
+    pub(crate) fn volume_staging(&self) -> PathBuf {
+        self.volumes().join(".staging")
+    }
+
+    pub(crate) fn volume_trash(&self) -> PathBuf {
+        self.volumes().join(".trash")
+    }
+
+    pub(crate) fn staged_volume(&self, key: &Key) -> PathBuf {
+        self.volume_staging().join(key.as_str())
+    }
+
+    pub(crate) fn trashed_volume(&self, key: &Key) -> PathBuf {
+        self.volume_trash().join(key.as_str())
+    }
+
+    pub(crate) fn volume(&self, name: &VolumeName) -> PathBuf {
+        self.volumes().join(name.as_str())
+    }
+
+    /// What containers see of a volume.
+    pub(crate) fn volume_data(&self, name: &VolumeName) -> PathBuf {
+        self.volume(name).join(VOLUME_DATA)
+    }
+}
+
+pub(crate) const VOLUME_DATA: &str = "_data";
+
+/// The directory of a layer, or of a container's writable layer.
+#[derive(Debug, Clone)]
+pub(crate) struct LayerDir(PathBuf);
+
+impl LayerDir {
+    pub(crate) fn path(&self) -> &Path {
+        &self.0
+    }
+
+    pub(crate) fn diff(&self) -> PathBuf {
+        self.0.join("diff")
+    }
+
+    pub(crate) fn work(&self) -> PathBuf {
+        self.0.join("work")
+    }
+
+    pub(crate) fn merged(&self) -> PathBuf {
+        self.0.join("merged")
+    }
+}

@@ -1,0 +1,8 @@
+//! The pure part: rows, names, paths and decisions. No clock, no I/O.
+
+pub(crate) mod chain;
+pub(crate) mod gc;
+pub(crate) mod layout;
+pub(crate) mod record;
+pub(crate) mod reference;
+pub(crate) mod volume_option;

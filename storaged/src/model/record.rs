@@ -1,0 +1,185 @@
+//! The rows of the database, the changes to them, and their image in memory.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use api::id::{Digest, VolumeName};
+use serde::{Deserialize, Serialize};
+
+use super::layout::Key;
+
+/// Version of the rows below; [`crate::store`] writes it into each.
+pub(crate) const SCHEMA: u32 = 1;
+
+/// A committed layer. The row exists only when the directory `key` is complete and durable.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct LayerRow {
+    pub(crate) chain_id: Digest,
+    pub(crate) diff_id: Digest,
+    pub(crate) parent: Option<Digest>,
+    pub(crate) key: Key,
+    /// Bytes of file content.
+    pub(crate) size: u64,
+    /// Members of the archive.
+    pub(crate) entries: u64,
+    /// Layers in the chain, this one included.
+    pub(crate) depth: u32,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct ImageRow {
+    pub(crate) id: Digest,
+    /// Normalized `repository:tag` references; each belongs to at most one image.
+    pub(crate) tags: BTreeSet<String>,
+    pub(crate) config: String,
+    pub(crate) chain_id: Option<Digest>,
+    /// RFC 3339.
+    pub(crate) added: String,
+}
+
+/// A container's writable layer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct RootfsRow {
+    pub(crate) container: String,
+    pub(crate) key: Key,
+    pub(crate) image: Digest,
+    pub(crate) chain_id: Option<Digest>,
+    pub(crate) ephemeral: bool,
+    /// The boot in which it was mounted and not unmounted since.
+    pub(crate) mounted_in: Option<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct VolumeRow {
+    pub(crate) name: VolumeName,
+    pub(crate) options: BTreeMap<String, String>,
+    pub(crate) labels: BTreeMap<String, String>,
+    /// RFC 3339.
+    pub(crate) created_at: String,
+    pub(crate) anonymous: bool,
+    /// Image data was copied in once; it never is again.
+    pub(crate) populated: bool,
+}
+
+/// One reference to a volume.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct HolderRow {
+    pub(crate) volume: VolumeName,
+    pub(crate) holder: Holder,
+    /// The boot a mount belongs to: it ends with it. A container's reference does not.
+    pub(crate) boot: Option<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Holder {
+    /// A container that refers to the volume, running or not.
+    Container(String),
+    /// A mount id of the volume-plugin protocol.
+    Mount(String),
+}
+
+impl Holder {
+    pub(crate) fn id(&self) -> &str {
+        match self {
+            Self::Container(id) | Self::Mount(id) => id,
+        }
+    }
+}
+
+/// Work that was begun. Whoever finds one, after a failure or after a crash, settles it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Intent {
+    /// A layer or writable layer is being made in `key`; without its row it is thrown away.
+    MakeLayer,
+    /// The rows are gone; the directory `key` follows.
+    RemoveLayer,
+    /// A volume is being made in the staging directory `key`; once that is renamed it exists.
+    MakeVolume(VolumeRow),
+    /// The rows are gone; the directory follows.
+    RemoveVolume(VolumeName),
+    /// Image data is being copied into the staging directory `key`; thrown away.
+    CopyUp,
+    /// The copy in `key` is complete and durable: its entries move into the volume.
+    MoveCopy(VolumeName),
+}
+
+/// One change to the rows. A list of them is applied whole or not at all.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Change {
+    PutLayer(LayerRow),
+    DropLayer(Digest),
+    PutImage(ImageRow),
+    DropImage(Digest),
+    PutRootfs(RootfsRow),
+    DropRootfs(String),
+    PutVolume(VolumeRow),
+    DropVolume(VolumeName),
+    PutHolder(HolderRow),
+    DropHolder(VolumeName, Holder),
+    PutIntent(Key, Intent),
+    DropIntent(Key),
+}
+
+/// All rows, as committed.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Rows {
+    pub(crate) layers: BTreeMap<Digest, LayerRow>,
+    pub(crate) images: BTreeMap<Digest, ImageRow>,
+    pub(crate) rootfs: BTreeMap<String, RootfsRow>,
+    pub(crate) volumes: BTreeMap<VolumeName, VolumeRow>,
+    pub(crate) holders: BTreeMap<(VolumeName, Holder), HolderRow>,
+    pub(crate) intents: BTreeMap<Key, Intent>,
+}
+
+impl Rows {
+    pub(crate) fn apply(&mut self, change: Change) {
+        match change {
+            Change::PutLayer(row) => drop(self.layers.insert(row.chain_id.clone(), row)),
+            Change::DropLayer(chain) => drop(self.layers.remove(&chain)),
+            Change::PutImage(row) => drop(self.images.insert(row.id.clone(), row)),
+            Change::DropImage(id) => drop(self.images.remove(&id)),
+            Change::PutRootfs(row) => drop(self.rootfs.insert(row.container.clone(), row)),
+            Change::DropRootfs(container) => drop(self.rootfs.remove(&container)),
+            Change::PutVolume(row) => drop(self.volumes.insert(row.name.clone(), row)),
+            Change::DropVolume(name) => drop(self.volumes.remove(&name)),
+            Change::PutHolder(row) => {
+                self.holders
+                    .insert((row.volume.clone(), row.holder.clone()), row);
+            }
+            Change::DropHolder(volume, holder) => drop(self.holders.remove(&(volume, holder))),
+            Change::PutIntent(key, intent) => drop(self.intents.insert(key, intent)),
+            Change::DropIntent(key) => drop(self.intents.remove(&key)),
+        }
+    }
+
+    /// The layers of a chain, top first; shorter than the chain if a layer is missing.
+    pub(crate) fn chain(&self, top: Option<&Digest>) -> impl Iterator<Item = &LayerRow> {
+        let top = top.and_then(|id| self.layers.get(id));
+        std::iter::successors(top, |layer| self.layers.get(layer.parent.as_ref()?))
+    }
+
+    /// Who refers to a volume: each id once, in order.
+    pub(crate) fn holder_ids(&self, volume: &VolumeName) -> Vec<String> {
+        let ids: BTreeSet<&str> = self.holders_of(volume).map(Holder::id).collect();
+        ids.into_iter().map(str::to_owned).collect()
+    }
+
+    pub(crate) fn holders_of<'a>(
+        &'a self,
+        volume: &VolumeName,
+    ) -> impl Iterator<Item = &'a Holder> {
+        // The smallest holder of the volume: the first variant with the smallest text.
+        let first = (volume.clone(), Holder::Container(String::new()));
+        let volume = volume.clone();
+        self.holders
+            .range(first..)
+            .take_while(move |((of, _), _)| *of == volume)
+            .map(|((_, holder), _)| holder)
+    }
+
+    /// Containers whose root filesystem was made from the image.
+    pub(crate) fn users_of<'a>(&'a self, image: &'a Digest) -> impl Iterator<Item = &'a RootfsRow> {
+        self.rootfs.values().filter(move |row| row.image == *image)
+    }
+}

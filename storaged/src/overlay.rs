@@ -1,0 +1,179 @@
+//! The overlay2 driver: is it usable in this directory, and the mounts it makes.
+
+use std::io;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::{Path, PathBuf};
+
+use sys::mount::{Overlay, OverlayApi};
+
+use crate::model::layout::{LayerDir, Layout};
+
+pub(crate) const DRIVER: &str = "overlay2";
+
+/// What the probe found out.
+#[derive(Debug, Clone)]
+pub(crate) struct Probed {
+    pub(crate) api: OverlayApi,
+    backing: String,
+}
+
+impl Probed {
+    pub(crate) fn status(&self) -> Vec<(String, String)> {
+        let layers = match self.api {
+            OverlayApi::Layered => "one parameter each",
+            OverlayApi::OptionPage => "option page",
+        };
+        [
+            ("Backing Filesystem", self.backing.as_str()),
+            // The probe fails without either.
+            ("Supports d_type", "true"),
+            ("Native Overlay Diff", "true"),
+            ("Redirected Directories", "true"),
+            ("Mount Layers", layers),
+        ]
+        .map(|(key, value)| (key.to_owned(), value.to_owned()))
+        .to_vec()
+    }
+}
+
+/// Why layers cannot be kept here, and what to do about it.
+#[derive(Debug, thiserror::Error)]
+pub enum ProbeError {
+    #[error(
+        "this kernel has no overlayfs ({0}); load the module \"overlay\" or use a kernel with CONFIG_OVERLAY_FS"
+    )]
+    Kernel(io::Error),
+    #[error(
+        "cannot mount an overlay in {} on {backing}: {source}; put --state-dir on ext4, xfs or btrfs, and run as root",
+        directory.display()
+    )]
+    Mount {
+        directory: PathBuf,
+        backing: String,
+        source: io::Error,
+    },
+    #[error(
+        "overlayfs cannot record deletions in {} on {backing}; an xfs must be made with mkfs.xfs -n ftype=1",
+        directory.display()
+    )]
+    Whiteout { directory: PathBuf, backing: String },
+    #[error(
+        "overlayfs cannot rename directories in {} on {backing}: {source}; the filesystem must hold trusted.* attributes",
+        directory.display()
+    )]
+    Redirect {
+        directory: PathBuf,
+        backing: String,
+        source: io::Error,
+    },
+    #[error("cannot {what} {}: {source}", path.display())]
+    Io {
+        what: &'static str,
+        path: PathBuf,
+        source: io::Error,
+    },
+}
+
+/// Tries the driver out in its own directory: one mount, one deletion, one rename.
+pub(crate) fn probe(layout: &Layout) -> Result<Probed, ProbeError> {
+    let directory = layout.probe();
+    clean(&directory)?;
+    let result = try_out(&directory);
+    // The answer matters more than what is left of a failed probe; the next start cleans it.
+    if let Err(error) = clean(&directory) {
+        tracing::warn!(%error, "cannot clean up after probing overlayfs");
+    }
+    result
+}
+
+fn clean(directory: &Path) -> Result<(), ProbeError> {
+    sys::mount::unmount(&directory.join("merged"))
+        .and_then(|_was_mounted| Ok(crate::tree::remove_path(directory)?))
+        .map_err(|source| ProbeError::Io {
+            what: "clean up",
+            path: directory.to_owned(),
+            source,
+        })
+}
+
+fn try_out(directory: &Path) -> Result<Probed, ProbeError> {
+    let api = OverlayApi::detect().map_err(ProbeError::Kernel)?;
+    let overlay = prepare(directory).map_err(|source| ProbeError::Io {
+        what: "prepare",
+        path: directory.to_owned(),
+        source,
+    })?;
+    let backing = backing(directory);
+    let merged = directory.join("merged");
+    api.mount(&overlay, &merged)
+        .map_err(|source| ProbeError::Mount {
+            directory: directory.to_owned(),
+            backing: backing.clone(),
+            source,
+        })?;
+    let deleted = std::fs::remove_file(merged.join("file"))
+        .and_then(|()| std::fs::symlink_metadata(overlay.upper.join("file")));
+    if !deleted.is_ok_and(|whiteout| whiteout.file_type().is_char_device() && whiteout.rdev() == 0)
+    {
+        return Err(ProbeError::Whiteout {
+            directory: directory.to_owned(),
+            backing,
+        });
+    }
+    std::fs::rename(merged.join("dir"), merged.join("renamed")).map_err(|source| {
+        ProbeError::Redirect {
+            directory: directory.to_owned(),
+            backing: backing.clone(),
+            source,
+        }
+    })?;
+    Ok(Probed { api, backing })
+}
+
+fn prepare(directory: &Path) -> io::Result<Overlay> {
+    let lower = directory.join("lower");
+    std::fs::create_dir_all(lower.join("dir"))?;
+    std::fs::write(lower.join("file"), "")?;
+    for name in ["upper", "work", "merged"] {
+        std::fs::create_dir(directory.join(name))?;
+    }
+    Ok(Overlay {
+        lowers: vec![lower],
+        upper: directory.join("upper"),
+        work: directory.join("work"),
+        volatile: false,
+    })
+}
+
+fn backing(directory: &Path) -> String {
+    crate::tree::open_root(directory)
+        .map_err(io::Error::from)
+        .and_then(sys::mount::filesystem_name)
+        .unwrap_or_else(|error| format!("unknown ({error})"))
+}
+
+/// The overlay of a writable layer over `lowers`, top first.
+pub(crate) fn of_rootfs(
+    layout: &Layout,
+    rw: &LayerDir,
+    lowers: Vec<PathBuf>,
+    volatile: bool,
+) -> Overlay {
+    let lowers = if lowers.is_empty() {
+        vec![layout.empty_lower()]
+    } else {
+        lowers
+    };
+    Overlay {
+        lowers,
+        upper: rw.diff(),
+        work: rw.work(),
+        volatile,
+    }
+}
+
+/// The mark that a volatile mount leaves, and that refuses the next one
+/// (`ovl_make_workdir` in the kernel's `fs/overlayfs/super.c`).
+pub(crate) fn volatile_mark(rw: &LayerDir) -> PathBuf {
+    rw.work().join("work/incompat/volatile")
+}

@@ -1,0 +1,247 @@
+//! Opening: directories, probe, intents, boot-scoped rows. And settling an intent, which a failed
+//! call and a crash have in common.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+
+use crate::Storaged;
+use crate::config::{Driver, StorageConfig};
+use crate::disk::{Disk, Step, StepError};
+use crate::layer::Leases;
+use crate::lock::{KeyedLocks, lock};
+use crate::metrics::Counters;
+use crate::model::gc;
+use crate::model::layout::{Key, Layout, VOLUME_DATA};
+use crate::model::record::{Change, Intent, Rows};
+use crate::overlay::{self, ProbeError};
+use crate::rootfs::RootfsError;
+use crate::store::{Store, StoreError};
+
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Probe(#[from] ProbeError),
+    #[error(transparent)]
+    Step(#[from] StepError),
+    #[error("cannot reconcile a root filesystem: {0}")]
+    Rootfs(#[from] RootfsError),
+    #[error("cannot read the boot id; mount /proc: {0}")]
+    BootId(std::io::Error),
+}
+
+impl Storaged {
+    pub(crate) fn assemble(
+        layout: Layout,
+        config: StorageConfig,
+        store: Arc<Store>,
+        disk: Box<dyn Disk>,
+    ) -> Result<Self, OpenError> {
+        // One driver; a second one is chosen here.
+        let Driver::Overlay2 = config.driver.unwrap_or(Driver::Overlay2);
+        for (path, mode) in layout.skeleton() {
+            if !exists(&path)? {
+                disk.apply(&Step::CreateDir { path, mode })?;
+            }
+        }
+        let overlay = overlay::probe(&layout)?;
+        let storaged = Self {
+            config,
+            layout,
+            store,
+            disk,
+            overlay,
+            boot: sys::mount::boot_id().map_err(OpenError::BootId)?,
+            graph: Mutex::new(Leases::default()),
+            volume_locks: KeyedLocks::default(),
+            rootfs_locks: KeyedLocks::default(),
+            counters: Counters::default(),
+        };
+        storaged.recover()?;
+        Ok(storaged)
+    }
+
+    fn recover(&self) -> Result<(), OpenError> {
+        let before = self.store.rows().clone();
+        let intents: Vec<Key> = before.intents.keys().cloned().collect();
+        self.settle_all(&intents);
+        for row in before.rootfs.into_values() {
+            self.reconcile_rootfs(row)?;
+        }
+        self.drop_old_mounts()?;
+        let rows = self.store.rows().clone();
+        self.report(&rows)?;
+        // An image may still be on its way: its layers wait as if imported now.
+        let waiting = gc::unreferenced(&rows, &Default::default());
+        lock(&self.graph).extend(waiting.into_iter().map(|layer| layer.chain_id));
+        tracing::info!(
+            layers = rows.layers.len(),
+            images = rows.images.len(),
+            rootfs = rows.rootfs.len(),
+            volumes = rows.volumes.len(),
+            settled = intents.len(),
+            "storage opened"
+        );
+        Ok(())
+    }
+
+    /// Mounts ended with their boot; references of containers did not.
+    fn drop_old_mounts(&self) -> Result<(), StepError> {
+        let changes: Vec<Change> = self
+            .store
+            .rows()
+            .holders
+            .values()
+            .filter(|row| row.boot.as_ref().is_some_and(|boot| *boot != self.boot))
+            .map(|row| Change::DropHolder(row.volume.clone(), row.holder.clone()))
+            .collect();
+        if changes.is_empty() {
+            Ok(())
+        } else {
+            self.apply(Step::Record(changes))
+        }
+    }
+
+    /// Logs what rows and directories do not agree on. Repairing is an operator's decision: the
+    /// database may be the one that is wrong.
+    fn report(&self, rows: &Rows) -> Result<(), StepError> {
+        let layers = rows
+            .layers
+            .values()
+            .map(|row| (&row.key, row.chain_id.to_string()));
+        let rootfs = rows
+            .rootfs
+            .values()
+            .map(|row| (&row.key, row.container.clone()));
+        for (key, subject) in layers.chain(rootfs) {
+            if !exists(&self.layout.layer(key).diff())? {
+                tracing::error!(layer = %subject, %key, "a layer's directory is gone; remove and import it again");
+            }
+        }
+        for volume in rows.volumes.keys() {
+            if !exists(&self.layout.volume_data(volume))? {
+                tracing::error!(%volume, "a volume's directory is gone; remove the volume");
+            }
+        }
+        Ok(())
+    }
+
+    pub(crate) fn apply(&self, step: Step) -> Result<(), StepError> {
+        self.disk.apply(&step)
+    }
+
+    /// Announces work in the directory `key`, durably.
+    pub(crate) fn begin(&self, intent: Intent) -> Result<Key, StepError> {
+        let key = crate::new_key()?;
+        self.apply(Step::Record(vec![Change::PutIntent(key.clone(), intent)]))?;
+        Ok(key)
+    }
+
+    /// Undoes work that failed. What cannot be undone now is undone at the next start.
+    pub(crate) fn abandon(&self, key: &Key) {
+        self.settle_all(std::slice::from_ref(key));
+    }
+
+    /// Brings begun work to its one possible end, each piece on its own.
+    pub(crate) fn settle_all(&self, keys: &[Key]) {
+        for key in keys {
+            if let Err(error) = self.settle(key) {
+                tracing::warn!(%key, %error, "cannot settle unfinished work; the next start tries again");
+            }
+        }
+    }
+
+    /// Idempotent, and safe to repeat after a crash at any step.
+    pub(crate) fn settle(&self, key: &Key) -> Result<(), StepError> {
+        let Some(intent) = self.store.rows().intents.get(key).cloned() else {
+            return Ok(());
+        };
+        let mut changes = vec![Change::DropIntent(key.clone())];
+        match intent {
+            Intent::MakeLayer => {
+                self.apply(Step::RemoveTree {
+                    path: self.layout.staged_layer(key).path().to_owned(),
+                })?;
+                self.discard(
+                    self.layout.layer(key).path(),
+                    self.layout.trashed_layer(key),
+                )?;
+            }
+            Intent::RemoveLayer => {
+                self.discard(
+                    self.layout.layer(key).path(),
+                    self.layout.trashed_layer(key),
+                )?;
+            }
+            Intent::MakeVolume(row) => {
+                let staged = self.layout.staged_volume(key);
+                let known = self.store.rows().volumes.contains_key(&row.name);
+                if exists(&staged)? {
+                    self.apply(Step::RemoveTree { path: staged })?;
+                } else if !known && exists(&self.layout.volume_data(&row.name))? {
+                    changes.push(Change::PutVolume(row));
+                }
+            }
+            Intent::RemoveVolume(name) => {
+                let trashed = self.layout.trashed_volume(key);
+                if self.store.rows().volumes.contains_key(&name) {
+                    // Made anew since: only what had been moved out of its way goes.
+                    self.apply(Step::RemoveTree { path: trashed })?;
+                } else {
+                    self.discard(&self.layout.volume(&name), trashed)?;
+                }
+            }
+            Intent::CopyUp => {
+                self.apply(Step::RemoveTree {
+                    path: self.layout.staged_volume(key),
+                })?;
+            }
+            Intent::MoveCopy(name) => changes.extend(self.move_copy(key, &name)?),
+        }
+        self.apply(Step::Record(changes))
+    }
+
+    /// Moves a directory to the trash, so that it is gone at once and whole, and deletes it there.
+    fn discard(&self, directory: &Path, trashed: PathBuf) -> Result<(), StepError> {
+        if exists(directory)? {
+            self.apply(Step::Rename {
+                from: directory.to_owned(),
+                to: trashed.clone(),
+            })?;
+        }
+        self.apply(Step::RemoveTree { path: trashed })
+    }
+
+    /// Moves a finished copy into its volume. What the volume got meanwhile stays as it is.
+    fn move_copy(
+        &self,
+        key: &Key,
+        name: &api::id::VolumeName,
+    ) -> Result<Option<Change>, StepError> {
+        let staged = self.layout.staged_volume(key);
+        let row = self.store.rows().volumes.get(name).cloned();
+        if row.is_some() && exists(&staged)? {
+            let to = self.layout.volume_data(name);
+            self.apply(Step::MoveEntries {
+                from: staged.join(VOLUME_DATA),
+                to: to.clone(),
+            })?;
+            self.apply(Step::SyncDir { path: to })?;
+        }
+        self.apply(Step::RemoveTree { path: staged })?;
+        Ok(row.map(|mut row| {
+            row.populated = true;
+            Change::PutVolume(row)
+        }))
+    }
+}
+
+/// Whether something is at a path of the layout.
+pub(crate) fn exists(path: &Path) -> Result<bool, StepError> {
+    match rustix::fs::lstat(path) {
+        Ok(_) => Ok(true),
+        Err(rustix::io::Errno::NOENT) => Ok(false),
+        Err(error) => Err(StepError::io("look at", path)(error)),
+    }
+}

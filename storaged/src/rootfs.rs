@@ -1,0 +1,338 @@
+//! Root filesystems: a container's writable layer over the chain of its image.
+//!
+//! A row says in which boot the overlay was mounted. The kernel's mount table is the truth about
+//! now; the row tells a container that was running from one that was not, and whether an ephemeral
+//! writable layer, which is never synced, has outlived its boot.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use api::id::{ContainerName, Digest, InvalidId};
+use api::storage::{Rootfs, RootfsCreate, RootfsMount};
+
+use crate::Storaged;
+use crate::disk::{Step, StepError};
+use crate::lock::lock;
+use crate::model::layout::{Key, LayerDir};
+use crate::model::record::{Change, Intent, RootfsRow, Rows};
+use crate::{overlay, tree};
+
+#[derive(Debug, thiserror::Error)]
+pub enum RootfsError {
+    #[error(transparent)]
+    Container(#[from] InvalidId),
+    #[error("no such image: {0}")]
+    NoImage(Digest),
+    #[error("container {0} has no root filesystem; create it first")]
+    NotFound(String),
+    #[error(
+        "container {0} already has a root filesystem of another image or kind; remove it first"
+    )]
+    Conflict(String),
+    #[error(transparent)]
+    Step(#[from] StepError),
+}
+
+impl Storaged {
+    /// Makes the writable layer of a container. Asking again for the same changes nothing.
+    ///
+    /// # Errors
+    /// [`RootfsError`]; nothing is left of one that fails.
+    pub fn create_rootfs(&self, request: RootfsCreate) -> Result<Rootfs, RootfsError> {
+        ContainerName::parse(&request.container)?;
+        let _guard = self.rootfs_locks.lock(&request.container);
+        if let Some(row) = self.find_existing(&request)? {
+            return Ok(self.describe_rootfs(&self.store.rows(), &row));
+        }
+        let key = self.begin(Intent::MakeLayer)?;
+        let result = self.make_rootfs(&key, request);
+        if result.is_err() {
+            self.abandon(&key);
+        }
+        result.map(|row| self.describe_rootfs(&self.store.rows(), &row))
+    }
+
+    /// The writable layer of a container.
+    ///
+    /// # Errors
+    /// [`RootfsError::NotFound`].
+    pub fn rootfs(&self, container: &str) -> Result<Rootfs, RootfsError> {
+        let rows = self.store.rows();
+        let row = rows
+            .rootfs
+            .get(container)
+            .ok_or_else(|| not_found(container))?;
+        Ok(self.describe_rootfs(&rows, row))
+    }
+
+    /// Mounts a root filesystem; one that is mounted stays as it is.
+    ///
+    /// # Errors
+    /// [`RootfsError`].
+    pub fn mount_rootfs(&self, container: &str) -> Result<RootfsMount, RootfsError> {
+        let _guard = self.rootfs_locks.lock(container);
+        let merged = self.mount_locked(container)?;
+        Ok(RootfsMount {
+            path: text(&merged),
+        })
+    }
+
+    /// Unmounts a root filesystem; fine if it is not mounted or does not exist.
+    ///
+    /// # Errors
+    /// [`RootfsError::Step`].
+    pub fn unmount_rootfs(&self, container: &str) -> Result<(), RootfsError> {
+        let _guard = self.rootfs_locks.lock(container);
+        self.unmount_locked(container)
+    }
+
+    /// Deletes a container's writable layer, unmounting it first; fine if there is none.
+    ///
+    /// # Errors
+    /// [`RootfsError::Step`].
+    pub fn remove_rootfs(&self, container: &str) -> Result<(), RootfsError> {
+        let _guard = self.rootfs_locks.lock(container);
+        let Some(row) = self.rootfs_row(container) else {
+            return Ok(());
+        };
+        self.apply(Step::Unmount {
+            target: self.layout.layer(&row.key).merged(),
+        })?;
+        let mut garbage = vec![row.key.clone()];
+        {
+            let mut leases = lock(&self.graph);
+            self.apply(Step::Record(vec![
+                Change::PutIntent(row.key, Intent::RemoveLayer),
+                Change::DropRootfs(container.to_owned()),
+            ]))?;
+            // It may have been the last user of layers whose image is gone.
+            garbage.extend(self.collect(&mut leases).into_iter().map(|layer| layer.key));
+        }
+        self.settle_all(&garbage);
+        Ok(())
+    }
+
+    /// Calls `action` with the path of the mounted root filesystem, mounting it for the time if it
+    /// is not.
+    pub(crate) fn with_mounted_rootfs<T>(
+        &self,
+        container: &str,
+        action: impl FnOnce(&Path) -> T,
+    ) -> Result<T, RootfsError> {
+        let _guard = self.rootfs_locks.lock(container);
+        let row = self
+            .rootfs_row(container)
+            .ok_or_else(|| not_found(container))?;
+        let was_mounted = self.is_mounted(&row)?;
+        let merged = self.mount_locked(container)?;
+        let result = action(&merged);
+        if !was_mounted {
+            self.unmount_locked(container)?;
+        }
+        Ok(result)
+    }
+
+    fn find_existing(&self, request: &RootfsCreate) -> Result<Option<RootfsRow>, RootfsError> {
+        match self.rootfs_row(&request.container) {
+            Some(row) if row.image == request.image && row.ephemeral == request.ephemeral => {
+                Ok(Some(row))
+            }
+            Some(_) => Err(RootfsError::Conflict(request.container.clone())),
+            None => Ok(None),
+        }
+    }
+
+    fn make_rootfs(&self, key: &Key, request: RootfsCreate) -> Result<RootfsRow, RootfsError> {
+        let staged = self.layout.staged_layer(key);
+        for (path, mode) in [
+            (staged.path().to_owned(), 0o710),
+            (staged.diff(), 0o755),
+            (staged.work(), 0o700),
+            (staged.merged(), 0o700),
+        ] {
+            self.apply(Step::CreateDir { path, mode })?;
+        }
+        // From here to the row the image must stay.
+        let _graph = lock(&self.graph);
+        let (image, chain_id, top) = {
+            let rows = self.store.rows();
+            let image = rows
+                .images
+                .get(&request.image)
+                .ok_or(RootfsError::NoImage(request.image))?;
+            let top = rows.chain(image.chain_id.as_ref()).next();
+            let top = top.map(|layer| self.layout.layer(&layer.key).diff());
+            (image.id.clone(), image.chain_id.clone(), top)
+        };
+        if let Some(top) = top {
+            copy_root_mode(&top, &staged.diff())?;
+        }
+        if request.ephemeral {
+            // Nothing in it is ever synced; a power cut ends the container as well.
+            self.rename_into_place(key)?;
+        } else {
+            self.move_into_place(key)?;
+        }
+        let row = RootfsRow {
+            container: request.container,
+            key: key.clone(),
+            image,
+            chain_id,
+            ephemeral: request.ephemeral,
+            mounted_in: None,
+        };
+        self.apply(Step::Record(vec![
+            Change::PutRootfs(row.clone()),
+            Change::DropIntent(key.clone()),
+        ]))?;
+        Ok(row)
+    }
+
+    fn mount_locked(&self, container: &str) -> Result<PathBuf, RootfsError> {
+        let row = self
+            .rootfs_row(container)
+            .ok_or_else(|| not_found(container))?;
+        let directory = self.layout.layer(&row.key);
+        let merged = directory.merged();
+        if self.is_mounted(&row)? {
+            return Ok(merged);
+        }
+        if row.mounted_in.is_some() {
+            // Unmounted by somebody else.
+            self.clear_volatile_mark(&row)?;
+        }
+        // The row first: after a crash an ephemeral layer that may have been written to is known.
+        self.set_mounted(row.clone(), Some(self.boot.clone()))?;
+        let lowers = self.lower_paths(&self.store.rows(), row.chain_id.as_ref());
+        let overlay = overlay::of_rootfs(&self.layout, &directory, lowers, row.ephemeral);
+        let mounted = self.apply(Step::MountOverlay {
+            api: self.overlay.api,
+            overlay,
+            target: merged.clone(),
+        });
+        if let Err(error) = mounted {
+            self.set_mounted(row, None)?;
+            return Err(error.into());
+        }
+        Ok(merged)
+    }
+
+    fn unmount_locked(&self, container: &str) -> Result<(), RootfsError> {
+        let Some(row) = self.rootfs_row(container) else {
+            return Ok(());
+        };
+        let directory = self.layout.layer(&row.key);
+        self.apply(Step::Unmount {
+            target: directory.merged(),
+        })?;
+        self.clear_volatile_mark(&row)?;
+        self.set_mounted(row, None)
+    }
+
+    /// Lets an ephemeral layer be mounted again that was unmounted in this boot: the page cache
+    /// still holds every write.
+    fn clear_volatile_mark(&self, row: &RootfsRow) -> Result<(), StepError> {
+        if !row.ephemeral {
+            return Ok(());
+        }
+        let path = overlay::volatile_mark(&self.layout.layer(&row.key));
+        self.apply(Step::RemoveTree { path })
+    }
+
+    fn set_mounted(&self, row: RootfsRow, boot: Option<String>) -> Result<(), RootfsError> {
+        if row.mounted_in != boot {
+            let row = RootfsRow {
+                mounted_in: boot,
+                ..row
+            };
+            self.apply(Step::Record(vec![Change::PutRootfs(row)]))?;
+        }
+        Ok(())
+    }
+
+    fn is_mounted(&self, row: &RootfsRow) -> Result<bool, StepError> {
+        let merged = self.layout.layer(&row.key).merged();
+        sys::mount::is_mount_root(&merged).map_err(StepError::io("look at", &merged))
+    }
+
+    fn rootfs_row(&self, container: &str) -> Option<RootfsRow> {
+        self.store.rows().rootfs.get(container).cloned()
+    }
+
+    fn describe_rootfs(&self, rows: &Rows, row: &RootfsRow) -> Rootfs {
+        let directory = self.layout.layer(&row.key);
+        let lowers: Vec<String> = self
+            .lower_paths(rows, row.chain_id.as_ref())
+            .iter()
+            .map(|path| text(path))
+            .collect();
+        Rootfs {
+            container: row.container.clone(),
+            image: row.image.clone(),
+            chain_id: row.chain_id.clone(),
+            driver: overlay::DRIVER.to_owned(),
+            data: BTreeMap::from(
+                [
+                    ("LowerDir", lowers.join(":")),
+                    ("MergedDir", text(&directory.merged())),
+                    ("UpperDir", text(&directory.diff())),
+                    ("WorkDir", text(&directory.work())),
+                ]
+                .map(|(key, value)| (key.to_owned(), value)),
+            ),
+        }
+    }
+
+    /// Brings one row up to date with this boot. Nothing that is mounted is touched.
+    pub(crate) fn reconcile_rootfs(&self, row: RootfsRow) -> Result<(), RootfsError> {
+        let mounted = self.is_mounted(&row)?;
+        match &row.mounted_in {
+            Some(boot) if *boot != self.boot && row.ephemeral && !mounted => {
+                self.reset_ephemeral(&self.layout.layer(&row.key))?;
+            }
+            Some(_) if !mounted => self.clear_volatile_mark(&row)?,
+            _ => {}
+        }
+        let boot = mounted.then(|| self.boot.clone());
+        self.set_mounted(row, boot)
+    }
+
+    /// Empties a writable layer that was never synced: after a power cut its files may be torn.
+    fn reset_ephemeral(&self, directory: &LayerDir) -> Result<(), StepError> {
+        let mode = tree::open_root(&directory.diff())
+            .and_then(rustix::fs::fstat)
+            .map_or(0o755, |stat| stat.st_mode & 0o7777);
+        for (path, mode) in [(directory.diff(), mode), (directory.work(), 0o700)] {
+            self.apply(Step::RemoveTree { path: path.clone() })?;
+            self.apply(Step::CreateDir { path, mode })?;
+        }
+        Ok(())
+    }
+}
+
+fn not_found(container: &str) -> RootfsError {
+    RootfsError::NotFound(container.to_owned())
+}
+
+/// An overlay shows the root of its upper layer: give it the owner and mode of the image's.
+fn copy_root_mode(image: &Path, upper: &Path) -> Result<(), StepError> {
+    let copy = || {
+        let stat = rustix::fs::fstat(tree::open_root(image)?)?;
+        let upper = tree::open_root(upper)?;
+        let (uid, gid) = (
+            rustix::fs::Uid::from_raw(stat.st_uid),
+            rustix::fs::Gid::from_raw(stat.st_gid),
+        );
+        rustix::fs::fchown(&upper, Some(uid), Some(gid))?;
+        rustix::fs::fchmod(
+            &upper,
+            rustix::fs::Mode::from_raw_mode(stat.st_mode & 0o7777),
+        )
+    };
+    copy().map_err(StepError::io("set the owner of", upper))
+}
+
+/// Paths are below the state directory, whose path is text since it came from a command line.
+fn text(path: &Path) -> String {
+    path.to_string_lossy().into_owned()
+}

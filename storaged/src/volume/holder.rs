@@ -1,0 +1,177 @@
+//! Who refers to a volume: containers, from creation to removal, and mounts of plugin clients.
+//!
+//! A reference is a row that is durable before anybody is told of the volume, and is keyed by who
+//! holds it, so that a repeated request is the same reference and a lost reply does no harm.
+
+use std::net::{IpAddr, ToSocketAddrs};
+use std::path::PathBuf;
+
+use api::id::VolumeName;
+
+use super::{VolumeError, not_found};
+use crate::Storaged;
+use crate::disk::{Step, StepError};
+use crate::model::record::{Change, Holder, HolderRow, VolumeRow};
+use crate::model::volume_option::{self, MountOptions};
+
+const MAX_HOLDER: usize = 255;
+
+impl Storaged {
+    /// A container refers to the volume, mounted or not.
+    ///
+    /// # Errors
+    /// [`VolumeError`].
+    pub fn add_volume_user(&self, name: &str, container: &str) -> Result<(), VolumeError> {
+        check("container", container)?;
+        let name = self.known(name)?;
+        let _guard = self.volume_locks.lock(name.as_str());
+        // It may have been removed while this call waited.
+        self.known(name.as_str())?;
+        self.hold(&name, Holder::Container(container.to_owned()), None)?;
+        Ok(())
+    }
+
+    /// The container is gone; fine if it did not refer to the volume.
+    ///
+    /// # Errors
+    /// [`VolumeError::Step`].
+    pub fn remove_volume_user(&self, name: &str, container: &str) -> Result<(), VolumeError> {
+        let Ok(name) = self.known(name) else {
+            return Ok(());
+        };
+        let _guard = self.volume_locks.lock(name.as_str());
+        Ok(self.release(&name, Holder::Container(container.to_owned()))?)
+    }
+
+    /// Makes the volume's content available for the mount `id`. Returns where.
+    pub(crate) fn mount_volume(&self, name: &str, id: &str) -> Result<PathBuf, VolumeError> {
+        check("mount ID", id)?;
+        let name = self.known(name)?;
+        let _guard = self.volume_locks.lock(name.as_str());
+        let row = self
+            .volume_row(&name)
+            .ok_or_else(|| not_found(name.as_str()))?;
+        let holder = Holder::Mount(id.to_owned());
+        let new = self.hold(&name, holder.clone(), Some(self.boot.clone()))?;
+        let target = self.layout.volume_data(&name);
+        if let Err(error) = self.mount_device(&row, &target) {
+            if new {
+                self.release(&name, holder)?;
+            }
+            return Err(error);
+        }
+        Ok(target)
+    }
+
+    /// Ends the mount `id`; fine if there is none.
+    pub(crate) fn unmount_volume(&self, name: &str, id: &str) -> Result<(), VolumeError> {
+        let Ok(name) = self.known(name) else {
+            return Ok(());
+        };
+        let _guard = self.volume_locks.lock(name.as_str());
+        let holder = Holder::Mount(id.to_owned());
+        let (held, others) = {
+            let rows = self.store.rows();
+            let mounts = |other: &&Holder| matches!(other, Holder::Mount(_)) && **other != holder;
+            let held = rows.holders.contains_key(&(name.clone(), holder.clone()));
+            (held, rows.holders_of(&name).filter(mounts).count())
+        };
+        if !held {
+            return Ok(());
+        }
+        let device = self
+            .volume_row(&name)
+            .is_some_and(|row| !row.options.is_empty());
+        if device && others == 0 {
+            self.apply(Step::Unmount {
+                target: self.layout.volume_data(&name),
+            })?;
+        }
+        Ok(self.release(&name, holder)?)
+    }
+
+    /// Mounts what the volume's options name, if they name something and it is not mounted.
+    fn mount_device(&self, row: &VolumeRow, target: &std::path::Path) -> Result<(), VolumeError> {
+        let problem = |problem: volume_option::InvalidOption| VolumeError::Option {
+            volume: row.name.clone(),
+            problem: problem.to_string(),
+        };
+        let Some(options) = volume_option::parse(&row.options).map_err(problem)? else {
+            return Ok(());
+        };
+        if sys::mount::is_mount_root(target).map_err(StepError::io("look at", target))? {
+            return Ok(());
+        }
+        let address = resolve(&row.name, &options)?;
+        Ok(self.apply(Step::MountVolume {
+            options,
+            address,
+            target: target.to_owned(),
+        })?)
+    }
+
+    /// Records a holder. Says whether it is new.
+    fn hold(
+        &self,
+        name: &VolumeName,
+        holder: Holder,
+        boot: Option<String>,
+    ) -> Result<bool, StepError> {
+        if self
+            .store
+            .rows()
+            .holders
+            .contains_key(&(name.clone(), holder.clone()))
+        {
+            return Ok(false);
+        }
+        let row = HolderRow {
+            volume: name.clone(),
+            holder,
+            boot,
+        };
+        self.apply(Step::Record(vec![Change::PutHolder(row)]))?;
+        Ok(true)
+    }
+
+    fn release(&self, name: &VolumeName, holder: Holder) -> Result<(), StepError> {
+        if !self
+            .store
+            .rows()
+            .holders
+            .contains_key(&(name.clone(), holder.clone()))
+        {
+            return Ok(());
+        }
+        self.apply(Step::Record(vec![Change::DropHolder(name.clone(), holder)]))
+    }
+}
+
+/// Ids are chosen by clients and printed to people.
+fn check(what: &'static str, id: &str) -> Result<(), VolumeError> {
+    if (1..=MAX_HOLDER).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_graphic()) {
+        return Ok(());
+    }
+    let id = id.chars().take(64).collect();
+    Err(VolumeError::Holder { what, id })
+}
+
+/// The address of an `addr=` option that is a host's name.
+fn resolve(volume: &VolumeName, options: &MountOptions) -> Result<Option<IpAddr>, VolumeError> {
+    let Some(host) = options.host_to_resolve() else {
+        return Ok(None);
+    };
+    let failed = |source| VolumeError::Resolve {
+        volume: volume.clone(),
+        host: host.to_owned(),
+        source,
+    };
+    let mut found = (host, 0).to_socket_addrs().map_err(failed)?;
+    match found.next() {
+        Some(address) => Ok(Some(address.ip())),
+        None => Err(failed(std::io::Error::new(
+            std::io::ErrorKind::NotFound,
+            "it has no address",
+        ))),
+    }
+}

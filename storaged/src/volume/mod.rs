@@ -1,0 +1,310 @@
+//! Volumes: directories that outlive containers, and the durable set of those who refer to them.
+
+pub(crate) mod copy;
+mod holder;
+pub(crate) mod mount;
+mod populate;
+
+use std::collections::BTreeMap;
+
+use api::daemon::Pruned;
+use api::id::{Id, InvalidId, VolumeName};
+use api::storage::{Volume, VolumeCreate, VolumePrune};
+
+use crate::disk::{Step, StepError};
+use crate::model::layout::{Key, VOLUME_DATA};
+use crate::model::record::{Change, Intent, Rows, VolumeRow};
+use crate::model::volume_option::{self, redacted};
+use crate::rootfs::RootfsError;
+use crate::{Storaged, recover, tree};
+
+/// Names under which clients know the one driver: Docker's, and that of the plugin socket.
+const DRIVERS: [&str; 3] = ["", "local", "hawser"];
+
+#[derive(Debug, thiserror::Error)]
+pub enum VolumeError {
+    #[error(transparent)]
+    Name(#[from] InvalidId),
+    #[error("no such volume: {0}")]
+    NotFound(String),
+    #[error(
+        "unknown volume driver {0:?}: this daemon has \"local\"; other drivers are plugins with a socket of their own"
+    )]
+    Driver(String),
+    #[error("volume {volume}: {problem}")]
+    Option { volume: VolumeName, problem: String },
+    #[error("unable to remove volume: volume is in use - [{}]", holders.join(", "))]
+    InUse {
+        volume: VolumeName,
+        holders: Vec<String>,
+    },
+    #[error("invalid {what} {id:?}: 1 to 255 visible ASCII characters")]
+    Holder { what: &'static str, id: String },
+    #[error("volume {volume}: cannot resolve {host:?}: {source}")]
+    Resolve {
+        volume: VolumeName,
+        host: String,
+        source: std::io::Error,
+    },
+    #[error("volume {volume}: cannot copy {path:?} of container {container}: {source}")]
+    Copy {
+        volume: VolumeName,
+        container: String,
+        path: String,
+        source: std::io::Error,
+    },
+    #[error("invalid path {0:?}: a path inside a container is absolute")]
+    Path(String),
+    #[error(transparent)]
+    Rootfs(#[from] RootfsError),
+    #[error(transparent)]
+    Step(#[from] StepError),
+}
+
+impl Storaged {
+    /// Makes a volume; one that exists is returned as it is. An empty name makes an anonymous
+    /// volume.
+    ///
+    /// # Errors
+    /// [`VolumeError`]; nothing is made.
+    pub fn create_volume(&self, request: VolumeCreate) -> Result<Volume, VolumeError> {
+        let VolumeCreate {
+            name,
+            driver,
+            driver_opts,
+            labels,
+        } = request;
+        if !DRIVERS.contains(&driver.as_str()) {
+            return Err(VolumeError::Driver(driver));
+        }
+        let name = if name.is_empty() {
+            random_name()?
+        } else {
+            VolumeName::parse(&name)?
+        };
+        volume_option::parse(&driver_opts).map_err(|problem| VolumeError::Option {
+            volume: name.clone(),
+            problem: problem.to_string(),
+        })?;
+        let _guard = self.volume_locks.lock(name.as_str());
+        if self.volume_row(&name).is_none() {
+            // Docker itself chooses 64 digits when it makes an anonymous volume by plugin.
+            let anonymous = Id::parse(name.as_str()).is_ok();
+            self.make_volume(VolumeRow {
+                name: name.clone(),
+                options: driver_opts,
+                labels,
+                created_at: crate::now(),
+                anonymous,
+                populated: false,
+            })?;
+        }
+        self.volume(name.as_str())
+    }
+
+    /// All volumes, by name.
+    pub fn volumes(&self) -> Vec<Volume> {
+        let rows = self.store.rows();
+        rows.volumes
+            .values()
+            .map(|row| self.describe_volume(&rows, row))
+            .collect()
+    }
+
+    /// # Errors
+    /// [`VolumeError::NotFound`], also for what cannot be a name.
+    pub fn volume(&self, name: &str) -> Result<Volume, VolumeError> {
+        let rows = self.store.rows();
+        let row = VolumeName::parse(name)
+            .ok()
+            .and_then(|name| rows.volumes.get(&name));
+        row.map(|row| self.describe_volume(&rows, row))
+            .ok_or_else(|| not_found(name))
+    }
+
+    /// Deletes a volume nobody refers to, with its data.
+    ///
+    /// # Errors
+    /// [`VolumeError::InUse`] names the holders.
+    pub fn remove_volume(&self, name: &str) -> Result<(), VolumeError> {
+        let name = self.known(name)?;
+        let _guard = self.volume_locks.lock(name.as_str());
+        self.remove_locked(&name)
+    }
+
+    /// Deletes all volumes nobody refers to, or those of them that the request selects. One that
+    /// is taken meanwhile, or cannot be deleted, stays.
+    ///
+    /// # Errors
+    /// [`VolumeError::Step`] when the rows cannot be written.
+    pub fn prune_volumes(&self, request: VolumePrune) -> Result<Pruned, VolumeError> {
+        let candidates: Vec<VolumeName> = {
+            let rows = self.store.rows();
+            let unused = |row: &&VolumeRow| rows.holders_of(&row.name).next().is_none();
+            let selected = |row: &&VolumeRow| selects(&request, row);
+            rows.volumes
+                .values()
+                .filter(selected)
+                .filter(unused)
+                .map(|row| row.name.clone())
+                .collect()
+        };
+        let mut pruned = Pruned::default();
+        for name in candidates {
+            let _guard = self.volume_locks.lock(name.as_str());
+            // While it is mounted the directory shows the device's content, which stays.
+            let bytes = tree::usage(&self.layout.volume(&name));
+            match self.remove_locked(&name) {
+                Ok(()) => {
+                    pruned.deleted.push(name.to_string());
+                    pruned.space_reclaimed += bytes;
+                }
+                Err(VolumeError::InUse { .. } | VolumeError::NotFound(_)) => {}
+                Err(error) => tracing::warn!(volume = %name, %error, "cannot prune a volume"),
+            }
+        }
+        Ok(pruned)
+    }
+
+    /// Stages the directory and moves it into place. One that is there without a row, as after the
+    /// loss of the database, becomes the volume with all it holds.
+    fn make_volume(&self, row: VolumeRow) -> Result<(), VolumeError> {
+        self.finish_removal(&row.name)?;
+        let key = self.begin(Intent::MakeVolume(row.clone()))?;
+        let result = self.stage_volume(&key, row);
+        if result.is_err() {
+            self.abandon(&key);
+        }
+        Ok(result?)
+    }
+
+    fn stage_volume(&self, key: &Key, row: VolumeRow) -> Result<(), StepError> {
+        let (staged, directory) = (
+            self.layout.staged_volume(key),
+            self.layout.volume(&row.name),
+        );
+        if !recover::exists(&directory)? {
+            self.apply(Step::CreateDir {
+                path: staged.clone(),
+                mode: 0o711,
+            })?;
+            self.apply(Step::CreateDir {
+                path: staged.join(VOLUME_DATA),
+                mode: 0o755,
+            })?;
+            self.apply(Step::SyncDir {
+                path: staged.clone(),
+            })?;
+            self.apply(Step::Rename {
+                from: staged,
+                to: directory,
+            })?;
+            self.apply(Step::SyncDir {
+                path: self.layout.volumes(),
+            })?;
+        }
+        self.apply(Step::Record(vec![
+            Change::PutVolume(row),
+            Change::DropIntent(key.clone()),
+        ]))
+    }
+
+    /// Completes an earlier removal of the name that could not delete everything.
+    fn finish_removal(&self, name: &VolumeName) -> Result<(), StepError> {
+        let removed = Intent::RemoveVolume(name.clone());
+        let keys: Vec<Key> = {
+            let rows = self.store.rows();
+            rows.intents
+                .iter()
+                .filter(|(_, intent)| **intent == removed)
+                .map(|(key, _)| key.clone())
+                .collect()
+        };
+        keys.iter().try_for_each(|key| self.settle(key))
+    }
+
+    fn remove_locked(&self, name: &VolumeName) -> Result<(), VolumeError> {
+        {
+            let rows = self.store.rows();
+            if !rows.volumes.contains_key(name) {
+                return Err(not_found(name.as_str()));
+            }
+            let holders = rows.holder_ids(name);
+            if !holders.is_empty() {
+                return Err(VolumeError::InUse {
+                    volume: name.clone(),
+                    holders,
+                });
+            }
+        }
+        // Left over if a crash came between the mount and its undoing.
+        self.apply(Step::Unmount {
+            target: self.layout.volume_data(name),
+        })?;
+        let key = crate::new_key()?;
+        self.apply(Step::Record(vec![
+            Change::PutIntent(key.clone(), Intent::RemoveVolume(name.clone())),
+            Change::DropVolume(name.clone()),
+        ]))?;
+        self.settle_all(&[key]);
+        Ok(())
+    }
+
+    /// The name of a volume that exists, or did when it was looked up.
+    fn known(&self, name: &str) -> Result<VolumeName, VolumeError> {
+        let parsed = VolumeName::parse(name).map_err(|_no_name| not_found(name))?;
+        match self.volume_row(&parsed) {
+            Some(_) => Ok(parsed),
+            None => Err(not_found(name)),
+        }
+    }
+
+    fn volume_row(&self, name: &VolumeName) -> Option<VolumeRow> {
+        self.store.rows().volumes.get(name).cloned()
+    }
+
+    fn describe_volume(&self, rows: &Rows, row: &VolumeRow) -> Volume {
+        Volume {
+            created_at: row.created_at.clone(),
+            driver: "local".to_owned(),
+            labels: row.labels.clone(),
+            mountpoint: self
+                .layout
+                .volume_data(&row.name)
+                .to_string_lossy()
+                .into_owned(),
+            name: row.name.clone(),
+            options: redacted(&row.options),
+            scope: "local".to_owned(),
+            holders: rows.holder_ids(&row.name),
+            anonymous: row.anonymous,
+        }
+    }
+}
+
+fn not_found(name: &str) -> VolumeError {
+    VolumeError::NotFound(name.chars().take(64).collect())
+}
+
+fn random_name() -> Result<VolumeName, VolumeError> {
+    let mut bytes = [0; 32];
+    crate::random(&mut bytes)?;
+    Ok(VolumeName::parse(Id::from_bytes(bytes).as_str())?)
+}
+
+/// Whether a prune request means the volume.
+fn selects(request: &VolumePrune, row: &VolumeRow) -> bool {
+    (row.anonymous || !request.anonymous)
+        && request
+            .labels
+            .iter()
+            .all(|filter| has_label(&row.labels, filter))
+}
+
+/// `KEY` or `KEY=VALUE`.
+fn has_label(labels: &BTreeMap<String, String>, filter: &str) -> bool {
+    match filter.split_once('=') {
+        Some((key, value)) => labels.get(key).is_some_and(|found| found == value),
+        None => labels.contains_key(filter),
+    }
+}

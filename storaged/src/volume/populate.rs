@@ -1,0 +1,114 @@
+//! Copy-up: a new volume starts with what the image has at its mount point.
+//!
+//! The copy is made beside the volume and flushed; then an intent says that it is complete, and its
+//! entries move in. A crash before that line leaves the volume as it was, a crash after it ends with
+//! all of the copy in place. The volume's own directory is never replaced: whoever has it mounted
+//! sees the data arrive.
+
+use std::os::fd::AsFd;
+use std::path::Path;
+
+use api::id::VolumeName;
+use api::storage::VolumePopulate;
+use rustix::fs::{OFlags, ResolveFlags};
+use rustix::io::Errno;
+
+use super::{VolumeError, copy, not_found};
+use crate::disk::{Step, StepError};
+use crate::model::layout::{Key, VOLUME_DATA};
+use crate::model::record::{Change, Intent};
+use crate::{Storaged, tree};
+
+impl Storaged {
+    /// Copies a directory of a container's root filesystem into the volume, once, if the volume is
+    /// empty. A volume with driver options shows its device and is left alone, as is one whose
+    /// container has no directory at the path.
+    ///
+    /// Callers at the same time wait for the one that copies.
+    ///
+    /// # Errors
+    /// [`VolumeError`]; the volume stays empty.
+    pub fn populate_volume(&self, name: &str, request: VolumePopulate) -> Result<(), VolumeError> {
+        if !request.path.starts_with('/') || request.path.contains('\0') {
+            return Err(VolumeError::Path(request.path.chars().take(64).collect()));
+        }
+        let name = self.known(name)?;
+        let _guard = self.volume_locks.lock(name.as_str());
+        let row = self
+            .volume_row(&name)
+            .ok_or_else(|| not_found(name.as_str()))?;
+        if row.populated || !row.options.is_empty() || !self.is_empty(&name)? {
+            return Ok(());
+        }
+        let key = self.begin(Intent::CopyUp)?;
+        let result = self.copy_up(&key, &name, &request);
+        match result {
+            Ok(true) => Ok(self.settle(&key)?),
+            Ok(false) => {
+                self.abandon(&key);
+                Ok(())
+            }
+            Err(error) => {
+                self.abandon(&key);
+                Err(error)
+            }
+        }
+    }
+
+    /// Whether there was something to copy. If so the copy is complete, and recorded to be.
+    fn copy_up(
+        &self,
+        key: &Key,
+        volume: &VolumeName,
+        request: &VolumePopulate,
+    ) -> Result<bool, VolumeError> {
+        let staged = self.layout.staged_volume(key);
+        self.apply(Step::CreateDir {
+            path: staged.clone(),
+            mode: 0o700,
+        })?;
+        self.apply(Step::CreateDir {
+            path: staged.join(VOLUME_DATA),
+            mode: 0o755,
+        })?;
+        let target = staged.join(VOLUME_DATA);
+        let copied = self
+            .with_mounted_rootfs(&request.container, |root| {
+                copy_directory(root, &request.path, &target)
+            })?
+            .map_err(|source| VolumeError::Copy {
+                volume: volume.clone(),
+                container: request.container.clone(),
+                path: request.path.clone(),
+                source,
+            })?;
+        if copied {
+            self.apply(Step::SyncFilesystem { path: staged })?;
+            self.apply(Step::Record(vec![Change::PutIntent(
+                key.clone(),
+                Intent::MoveCopy(volume.clone()),
+            )]))?;
+        }
+        Ok(copied)
+    }
+
+    fn is_empty(&self, volume: &VolumeName) -> Result<bool, StepError> {
+        let data = self.layout.volume_data(volume);
+        let names = tree::open_root(&data).and_then(|data| tree::names(data.as_fd()));
+        Ok(names.map_err(StepError::io("read", &data))?.is_empty())
+    }
+}
+
+/// Copies the directory at `path` of the filesystem tree `root`; `false` if there is none.
+fn copy_directory(root: &Path, path: &str, target: &Path) -> std::io::Result<bool> {
+    let root = tree::open_root(root)?;
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY;
+    let within = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+    let source = match tree::resolve(root.as_fd(), path.as_bytes(), flags, within) {
+        Ok(source) => source,
+        Err(Errno::NOENT | Errno::NOTDIR) => return Ok(false),
+        Err(error) => return Err(error.into()),
+    };
+    copy::tree(source.as_fd(), tree::open_root(target)?.as_fd())?;
+    Ok(true)
+}

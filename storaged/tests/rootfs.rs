@@ -1,0 +1,232 @@
+//! Root filesystems: what a container sees of its image and what it leaves.
+
+mod support;
+
+use std::path::PathBuf;
+
+use api::storage::{ImageCreate, RootfsCreate};
+use api::{ApiError, ErrorCode};
+use support::{State, archive, config, create, dir, file, image, import, ls, mounted, read};
+
+#[test]
+fn containers_do_not_see_each_others_writes() {
+    let state = State::new();
+    let storaged = state.open();
+    let image = image(&storaged, "i", &[&[dir("d"), file("d/f", "low")]]);
+    let (a, b) = (
+        mounted(&storaged, "ca", &image),
+        mounted(&storaged, "cb", &image),
+    );
+    std::fs::write(a.join("d/f"), "mine").unwrap();
+    std::fs::rename(a.join("d"), a.join("moved")).expect("directories can be renamed");
+    assert_eq!(read(b.join("d/f")), "low");
+    // Stop and start: what was written stays; what was not mounted is not there.
+    storaged.unmount_rootfs("ca").unwrap();
+    assert_eq!(ls(&a), "");
+    storaged.mount_rootfs("ca").unwrap();
+    assert_eq!(read(a.join("moved/f")), "mine");
+    storaged.remove_rootfs("ca").unwrap();
+    storaged
+        .remove_rootfs("ca")
+        .expect("removing what is gone is fine");
+    storaged.unmount_rootfs("ca").expect("so is unmounting it");
+    assert!(!a.exists());
+    assert_eq!(read(b.join("d/f")), "low");
+}
+
+#[test]
+fn an_image_may_have_500_layers_and_no_more() {
+    let state = State::new();
+    let storaged = state.open();
+    let mut parent = None;
+    let mut diff_ids = Vec::new();
+    for n in 0..500 {
+        let layer = import(
+            &storaged,
+            parent.as_ref(),
+            &[file(format!("f{n}"), ""), file("last", n.to_string())],
+        );
+        parent = Some(layer.chain_id);
+        diff_ids.push(layer.diff_id);
+        if ![30, 128, 500].contains(&(n + 1)) {
+            continue;
+        }
+        let request = ImageCreate {
+            config: config("deep", &diff_ids),
+            tags: vec![format!("deep:{n}")],
+        };
+        let image = storaged.create_image(request).unwrap();
+        let merged = mounted(&storaged, &format!("c{n}"), &image);
+        assert_eq!(read(merged.join("last")), n.to_string());
+        assert!(merged.join("f0").exists());
+        std::fs::write(merged.join("f0"), "copied up").unwrap();
+    }
+    let error = storaged
+        .import_layer(parent.as_ref(), None, &mut archive(&[]).as_slice())
+        .unwrap_err();
+    assert!(error.to_string().contains("500"), "{error}");
+}
+
+#[test]
+fn an_image_without_layers_mounts() {
+    let state = State::new();
+    let storaged = state.open();
+    let merged = mounted(&storaged, "c1", &image(&storaged, "scratch", &[]));
+    std::fs::write(merged.join("f"), "x").unwrap();
+    assert_eq!(ls(&merged), "f");
+}
+
+#[test]
+fn an_ephemeral_container_can_stop_and_start() {
+    let state = State::new();
+    let storaged = state.open();
+    let image = image(&storaged, "a", &[&[file("f", "x")]]);
+    create(&storaged, "c1", &image, true);
+    for expected in ["f", "f g"] {
+        let merged = PathBuf::from(storaged.mount_rootfs("c1").unwrap().path);
+        let mounts = std::fs::read_to_string("/proc/thread-self/mountinfo").unwrap();
+        let line = mounts
+            .lines()
+            .find(|line| line.contains(merged.to_str().unwrap()))
+            .unwrap();
+        assert!(
+            line.contains("volatile") && line.contains("redirect_dir=on"),
+            "{line}"
+        );
+        assert_eq!(ls(&merged), expected);
+        std::fs::write(merged.join("g"), "y").unwrap();
+        storaged.unmount_rootfs("c1").unwrap();
+    }
+}
+
+#[test]
+fn an_ephemeral_container_that_somebody_else_unmounted_mounts_again() {
+    for restart in [false, true] {
+        let state = State::new();
+        let mut storaged = state.open();
+        create(&storaged, "c1", &image(&storaged, "a", &[]), true);
+        let merged = PathBuf::from(storaged.mount_rootfs("c1").unwrap().path);
+        std::fs::write(merged.join("g"), "y").unwrap();
+        sys::mount::unmount(&merged).unwrap();
+        if restart {
+            drop(storaged);
+            storaged = state.open();
+        }
+        storaged.mount_rootfs("c1").unwrap();
+        assert_eq!(ls(&merged), "g");
+    }
+}
+
+#[test]
+fn a_rootfs_is_made_once() {
+    let state = State::new();
+    let storaged = state.open();
+    let (a, b) = (image(&storaged, "a", &[]), image(&storaged, "b", &[]));
+    let request = |container: &str, image: &api::storage::Image| RootfsCreate {
+        container: container.to_owned(),
+        image: image.id.clone(),
+        ephemeral: false,
+    };
+    let first = storaged.create_rootfs(request("c1", &a)).unwrap();
+    assert_eq!(storaged.create_rootfs(request("c1", &a)).unwrap(), first);
+    assert_eq!(storaged.rootfs("c1").unwrap(), first);
+    let code = |result: Result<_, storaged::RootfsError>| ApiError::from(result.unwrap_err()).code;
+    assert_eq!(
+        code(storaged.create_rootfs(request("c1", &b))),
+        ErrorCode::Conflict
+    );
+    assert_eq!(
+        code(storaged.create_rootfs(request("../c", &a))),
+        ErrorCode::InvalidInput
+    );
+    assert_eq!(code(storaged.rootfs("nobody")), ErrorCode::NotFound);
+    assert_eq!(
+        code(storaged.mount_rootfs("nobody").map(|_| first.clone())),
+        ErrorCode::NotFound
+    );
+    storaged.remove_image("b", false).unwrap();
+    assert_eq!(
+        code(storaged.create_rootfs(request("c2", &b))),
+        ErrorCode::NotFound
+    );
+    assert_eq!(state.leftovers(), [] as [PathBuf; 0]);
+}
+
+#[test]
+fn everything_is_there_after_a_restart_and_mounts_stay() {
+    let state = State::new();
+    let storaged = state.open();
+    let image = image(&storaged, "a", &[&[file("f", "x")]]);
+    let merged = mounted(&storaged, "c1", &image);
+    std::fs::write(merged.join("g"), "y").unwrap();
+    let (images, layers) = (storaged.images(), storaged.layers());
+    drop(storaged);
+    assert_eq!(read(merged.join("g")), "y", "closing does not unmount");
+    let storaged = state.open();
+    assert_eq!(read(merged.join("g")), "y", "nor does opening");
+    assert_eq!((storaged.images(), storaged.layers()), (images, layers));
+    assert_eq!(
+        storaged.mount_rootfs("c1").unwrap().path,
+        merged.to_str().unwrap()
+    );
+    storaged.unmount_rootfs("c1").unwrap();
+    assert!(
+        !sys::mount::is_mount_root(&merged).unwrap(),
+        "it was mounted once, not twice"
+    );
+}
+
+#[test]
+fn the_whole_way_works_on_a_disk() {
+    let state = State::on_disk();
+    let storaged = state.open();
+    let image = image(
+        &storaged,
+        "a",
+        &[
+            &[file("srv/f", vec![7; 3 << 20]), file("g", "x")],
+            &[file(".wh.g", "")],
+        ],
+    );
+    let merged = mounted(&storaged, "c1", &image);
+    assert_eq!(ls(&merged), "srv");
+    let volume = storaged
+        .create_volume(api::storage::VolumeCreate::default())
+        .unwrap();
+    let request = api::storage::VolumePopulate {
+        container: "c1".to_owned(),
+        path: "/srv".to_owned(),
+    };
+    storaged
+        .populate_volume(volume.name.as_str(), request)
+        .unwrap();
+    assert_eq!(
+        std::fs::read(format!("{}/f", volume.mountpoint)).unwrap(),
+        vec![7; 3 << 20]
+    );
+    storaged.remove_volume(volume.name.as_str()).unwrap();
+    storaged.remove_rootfs("c1").unwrap();
+    storaged.remove_image("a", false).unwrap();
+    assert_eq!(state.layer_directories(), [] as [PathBuf; 0]);
+    assert_eq!(state.leftovers(), [] as [PathBuf; 0]);
+}
+
+#[test]
+fn a_directory_overlayfs_cannot_use_is_refused_with_the_way_out() {
+    let state = State::new();
+    // An overlay cannot be the upper layer of another one.
+    let storaged = state.open();
+    let merged = mounted(&storaged, "c1", &image(&storaged, "a", &[]));
+    let database = redb::Database::create(state.path().join("other.redb")).unwrap();
+    let error = storaged::Storaged::open(storaged::Options {
+        state_dir: merged,
+        database: std::sync::Arc::new(database),
+        config: storaged::StorageConfig::default(),
+    })
+    .unwrap_err()
+    .to_string();
+    assert!(
+        error.contains("overlayfs") && error.contains("--state-dir"),
+        "{error}"
+    );
+}
