@@ -1,0 +1,266 @@
+//! The network configuration of a call.
+//!
+//! `DEL` reads only the [`Target`], so that it succeeds with a configuration that an older or newer
+//! plugin accepted. `ADD` reads all of [`Config`] and refuses what it would silently not honour
+//! ([`Config::check_keys`]): a misspelt key must not cost a container its published ports.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use serde::{Deserialize, Deserializer};
+use serde_json::{Map, Value};
+
+use crate::error::PluginError;
+
+/// Which network of which daemon: all that `DEL` and `GC` need.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Target {
+    #[serde(default)]
+    pub(crate) name: String,
+    /// The daemon's network; `name` when absent.
+    network: Option<String>,
+    /// Path of the daemon's socket.
+    pub(crate) socket: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Config {
+    #[serde(flatten)]
+    pub(crate) target: Target,
+
+    /// These make the network on first use.
+    pub(crate) driver: Option<String>,
+    #[serde(default, deserialize_with = "one_or_many")]
+    pub(crate) subnet: Vec<IpNet>,
+    #[serde(default, deserialize_with = "one_or_many")]
+    pub(crate) ip_range: Vec<IpNet>,
+    #[serde(default, deserialize_with = "one_or_many")]
+    pub(crate) gateway: Vec<IpAddr>,
+    #[serde(default)]
+    pub(crate) ipv6: bool,
+    #[serde(default)]
+    pub(crate) internal: bool,
+    pub(crate) mtu: Option<u32>,
+    #[serde(default)]
+    pub(crate) options: BTreeMap<String, String>,
+
+    #[serde(default)]
+    pub(crate) dns: StaticDns,
+    #[serde(default)]
+    pub(crate) args: StructuredArgs,
+    #[serde(default)]
+    pub(crate) runtime_config: RuntimeConfig,
+    pub(crate) prev_result: Option<Map<String, Value>>,
+
+    #[serde(flatten)]
+    unknown: Map<String, Value>,
+}
+
+/// Resolver settings of the network; what the runtime asks for goes first.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct StaticDns {
+    pub(crate) nameservers: Vec<IpAddr>,
+    pub(crate) domain: Option<String>,
+    pub(crate) search: Vec<String>,
+    pub(crate) options: Vec<String>,
+}
+
+/// `args` of the conventions: anything else in it is optional by definition.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct StructuredArgs {
+    pub(crate) cni: CniArgs,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct CniArgs {
+    pub(crate) ips: Vec<String>,
+    pub(crate) mac: Option<String>,
+}
+
+/// What the runtime asks for through the capabilities that the configuration announces.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(crate) struct RuntimeConfig {
+    pub(crate) port_mappings: Vec<PortMapping>,
+    pub(crate) ips: Vec<String>,
+    pub(crate) mac: Option<String>,
+    pub(crate) dns: RuntimeDns,
+    pub(crate) aliases: Aliases,
+    #[serde(flatten)]
+    unknown: Map<String, Value>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct PortMapping {
+    /// 0 lets the daemon choose.
+    pub(crate) host_port: u16,
+    pub(crate) container_port: u16,
+    #[serde(default = "tcp")]
+    pub(crate) protocol: String,
+    #[serde(rename = "hostIP", default)]
+    pub(crate) host_ip: String,
+}
+
+fn tcp() -> String {
+    "tcp".to_owned()
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct RuntimeDns {
+    pub(crate) servers: Vec<IpAddr>,
+    pub(crate) searches: Vec<String>,
+    pub(crate) options: Vec<String>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+pub(crate) enum Aliases {
+    /// As the conventions have it.
+    List(Vec<String>),
+    /// As podman sends them: of every network of the container, by configuration name.
+    ByNetwork(BTreeMap<String, Vec<String>>),
+}
+
+impl Default for Aliases {
+    fn default() -> Self {
+        Self::List(Vec::new())
+    }
+}
+
+/// What `GC` is told.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Survivors {
+    #[serde(rename = "cni.dev/valid-attachments")]
+    pub(crate) valid_attachments: Vec<ValidAttachment>,
+}
+
+#[derive(Debug, Deserialize)]
+pub(crate) struct ValidAttachment {
+    #[serde(rename = "containerID")]
+    pub(crate) container_id: String,
+    pub(crate) ifname: String,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct OnlyVersion {
+    #[serde(default)]
+    cni_version: String,
+}
+
+/// The version that a call's input asks for; empty when it does not say.
+///
+/// # Errors
+/// [`PluginError::DecodeConfig`].
+pub(crate) fn asked_version(text: &[u8]) -> Result<String, PluginError> {
+    decode::<OnlyVersion>(text).map(|config| config.cni_version)
+}
+
+/// # Errors
+/// [`PluginError::DecodeConfig`].
+pub(crate) fn decode<'de, T: Deserialize<'de>>(text: &'de [u8]) -> Result<T, PluginError> {
+    serde_json::from_slice(text).map_err(PluginError::DecodeConfig)
+}
+
+impl Target {
+    /// # Errors
+    /// A network that is not named, or a socket that cannot be found by its path.
+    pub(crate) fn check(&self) -> Result<(), PluginError> {
+        if self.network().is_empty() {
+            return Err(PluginError::field("network", "missing, and so is \"name\""));
+        }
+        match &self.socket {
+            Some(socket) if !socket.starts_with('/') => {
+                let reason = format!("{socket:?} is not an absolute path");
+                Err(PluginError::field("socket", reason))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    pub(crate) fn network(&self) -> &str {
+        self.network.as_deref().unwrap_or(&self.name)
+    }
+}
+
+impl Config {
+    /// Refuses keys that ask for something this plugin does not do.
+    ///
+    /// # Errors
+    /// [`PluginError::UnsupportedField`] with the first one.
+    pub(crate) fn check_keys(&self) -> Result<(), PluginError> {
+        let own = self
+            .unknown
+            .iter()
+            .find(|(key, value)| !is_foreign(key, value));
+        if let Some((key, value)) = own {
+            let way_out = match key.as_str() {
+                "ipam" => {
+                    "the daemon assigns addresses: use \"subnet\", \"ipRange\" and \"gateway\""
+                }
+                _ => "remove it, or correct its name",
+            };
+            return Err(unsupported(key, value, way_out));
+        }
+        match self.runtime_config.unknown.iter().next() {
+            Some((key, value)) => Err(unsupported(
+                &format!("runtimeConfig.{key}"),
+                value,
+                "remove the capability from the configuration",
+            )),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Keys that others read: the runtime's, annotations (`cni.dev/…`), and an `ipam` that asks for
+/// nothing.
+fn is_foreign(key: &str, value: &Value) -> bool {
+    match key {
+        "type" | "cniVersion" | "capabilities" => true,
+        "ipam" => value.is_null() || value.as_object().is_some_and(Map::is_empty),
+        _ => key.contains('/'),
+    }
+}
+
+fn unsupported(key: &str, value: &Value, way_out: &'static str) -> PluginError {
+    PluginError::UnsupportedField {
+        key: key.to_owned(),
+        value: value.to_string().chars().take(200).collect(),
+        way_out,
+    }
+}
+
+/// One text, or a list of them.
+fn one_or_many<'de, D, T>(deserializer: D) -> Result<Vec<T>, D::Error>
+where
+    D: Deserializer<'de>,
+    T: std::str::FromStr,
+    T::Err: std::fmt::Display,
+{
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Texts {
+        One(String),
+        Many(Vec<String>),
+    }
+    let texts = match Texts::deserialize(deserializer)? {
+        Texts::One(text) => vec![text],
+        Texts::Many(texts) => texts,
+    };
+    texts
+        .iter()
+        .map(|text| {
+            text.parse()
+                .map_err(|error| serde::de::Error::custom(format!("{text:?}: {error}")))
+        })
+        .collect()
+}

@@ -1,0 +1,112 @@
+//! Finds the host's cgroup v2 hierarchy, to which the connect and bind hooks are attached.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// What the host has.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Hierarchy {
+    /// Version 2 alone.
+    Unified(PathBuf),
+    /// Version 1, with an empty version 2 beside it.
+    Hybrid(PathBuf),
+    /// No version 2 anywhere.
+    Legacy,
+}
+
+impl Hierarchy {
+    /// # Errors
+    /// `/proc` is not mounted.
+    pub(crate) fn detect() -> io::Result<Self> {
+        let text = fs::read_to_string("/proc/self/mountinfo")?;
+        // A mount that another one covers is listed all the same.
+        Ok(Self::among(&text, |path| {
+            path.join("cgroup.controllers").exists()
+        }))
+    }
+
+    fn among(mountinfo: &str, is_visible: impl Fn(&Path) -> bool) -> Self {
+        let mounts = || mountinfo.lines().filter_map(Mount::parse);
+        // The whole hierarchy only: hooks on a part of it would miss containers elsewhere.
+        let unified = mounts()
+            .filter(|mount| mount.kind == "cgroup2" && mount.root == "/")
+            .map(|mount| mount.path())
+            .find(|path| is_visible(path));
+        let has_v1 = mounts().any(|mount| mount.kind == "cgroup");
+        match unified {
+            Some(path) if has_v1 => Self::Hybrid(path),
+            Some(path) => Self::Unified(path),
+            None => Self::Legacy,
+        }
+    }
+
+    pub(crate) fn path(&self) -> Option<&Path> {
+        match self {
+            Self::Unified(path) | Self::Hybrid(path) => Some(path),
+            Self::Legacy => None,
+        }
+    }
+
+    /// For `info`.
+    pub(crate) fn version(&self) -> &'static str {
+        match self {
+            Self::Unified(_) => "2",
+            Self::Hybrid(_) => "1+2",
+            Self::Legacy => "1",
+        }
+    }
+}
+
+/// One line of mountinfo (proc_pid_mountinfo(5)).
+struct Mount<'a> {
+    root: &'a str,
+    target: &'a str,
+    kind: &'a str,
+}
+
+impl<'a> Mount<'a> {
+    fn parse(line: &'a str) -> Option<Self> {
+        let (mount, filesystem) = line.split_once(" - ")?;
+        let mut fields = mount.split(' ').skip(3);
+        Some(Self {
+            root: fields.next()?,
+            target: fields.next()?,
+            kind: filesystem.split(' ').next()?,
+        })
+    }
+
+    fn path(&self) -> PathBuf {
+        // The kernel writes white space and backslashes of a path in octal.
+        let octal = [
+            (r"\040", " "),
+            (r"\011", "\t"),
+            (r"\012", "\n"),
+            (r"\134", "\\"),
+        ];
+        let mut path = self.target.to_owned();
+        for (escaped, plain) in octal {
+            path = path.replace(escaped, plain);
+        }
+        path.into()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const V1: &str = "30 25 0:26 / /sys/fs/cgroup/cpu rw shared:9 - cgroup cgroup rw,cpu\n";
+    const V2: &str = "31 25 0:27 / /sys/fs/cgroup/uni\\040fied rw - cgroup2 cgroup2 rw\n";
+    const PART: &str = "40 25 0:27 /a.slice /mnt/part rw - cgroup2 cgroup2 rw\n";
+
+    #[test]
+    fn the_whole_hierarchy_is_found_among_the_mounts() {
+        let path = || PathBuf::from("/sys/fs/cgroup/uni fied");
+        let detect = |parts: &[&str]| Hierarchy::among(&parts.concat(), |_| true);
+        assert_eq!(detect(&[PART, V2]), Hierarchy::Unified(path()));
+        assert_eq!(detect(&[V1, V2]), Hierarchy::Hybrid(path()));
+        assert_eq!(detect(&[V1, PART, "nonsense\n"]), Hierarchy::Legacy);
+        assert_eq!(Hierarchy::among(V2, |_| false), Hierarchy::Legacy);
+    }
+}

@@ -1,0 +1,51 @@
+//! The command line. What is given here goes before the configuration file.
+
+use std::path::PathBuf;
+
+use clap::{Parser, ValueEnum};
+use serde::Deserialize;
+
+/// The daemon of Hawser: networks and storage for containers.
+#[derive(Debug, Clone, Default, Parser)]
+#[command(name = "hawserd", version)]
+pub(crate) struct Flags {
+    /// Configuration file [default: /etc/hawser/hawserd.toml, if there is one]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// Durable state [default: /var/lib/hawser]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) state_dir: Option<PathBuf>,
+    /// Socket and boot-scoped state [default: /run/hawser]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) run_dir: Option<PathBuf>,
+    /// Where the volume-plugin socket goes [default: /run/docker/plugins]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) plugin_dir: Option<PathBuf>,
+    /// Where BPF maps and links are pinned [default: /sys/fs/bpf/hawser/INSTANCE/v1]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) pin_dir: Option<PathBuf>,
+    /// Name of this daemon among several on one host [default: made from the state directory]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) instance: Option<String>,
+    /// What to log: off, error, warn, info, debug, trace, or directives such as netd=debug,info
+    #[arg(long, value_name = "LEVEL")]
+    pub(crate) log_level: Option<String>,
+    /// How to log to standard error
+    #[arg(long, value_name = "FORMAT")]
+    pub(crate) log_format: Option<LogFormat>,
+    /// Check the configuration and exit
+    #[arg(long, conflicts_with = "uninstall")]
+    pub(crate) check_config: bool,
+    /// Remove what the data plane left in the kernel (interfaces, BPF pins, nftables) and exit;
+    /// images and volumes stay
+    #[arg(long)]
+    pub(crate) uninstall: bool,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum LogFormat {
+    #[default]
+    Text,
+    Json,
+}

@@ -1,0 +1,62 @@
+//! The daemon of Hawser: one process that opens the two subsystems and serves them on sockets.
+//!
+//! This crate is the composition root. It holds configuration, sockets, signals, logging and
+//! metrics; what networks and storage are is in `netd` and `storaged`.
+//!
+//! **Invariants**
+//! * The daemon is optional for traffic: starting, stopping and killing it disturbs no container.
+//! * A request can fail; it cannot take the daemon with it.
+
+mod cgroup;
+mod config;
+mod daemon;
+mod extract;
+mod failure;
+mod flags;
+mod listen;
+mod lock;
+mod log;
+mod metrics;
+mod plugin;
+mod request_log;
+mod routes;
+mod run;
+mod server;
+mod shutdown;
+mod start;
+mod systemd;
+
+use std::error::Error;
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use config::Config;
+use flags::Flags;
+use start::Claim;
+
+fn main() -> ExitCode {
+    match act(&Flags::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("hawserd: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn act(flags: &Flags) -> Result<(), Box<dyn Error>> {
+    let config = Config::load(flags)?;
+    if flags.check_config {
+        println!("{}: the configuration is valid", config.source());
+        return Ok(());
+    }
+    let level = log::start(&config)?;
+    if flags.uninstall {
+        for removed in Claim::take(&config)?.uninstall(&config)? {
+            println!("removed {removed}");
+        }
+        return Ok(());
+    }
+    Ok(run::run(&config, flags, &level)?)
+}

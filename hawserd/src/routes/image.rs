@@ -1,0 +1,64 @@
+//! Images.
+
+use api::path;
+use api::storage::{Image, ImageCreate};
+use axum::extract::State;
+use axum::routing::get;
+use axum::{Json, Router};
+use serde::Deserialize;
+
+use super::{Reply, fine};
+use crate::daemon::Daemon;
+use crate::extract::{Content, Params, Segments};
+
+pub(crate) fn routes() -> Router<Daemon> {
+    Router::new()
+        .route(path::IMAGES, get(list).post(create))
+        .route(
+            &format!("{}/{{reference}}", path::IMAGES),
+            get(inspect).delete(remove),
+        )
+}
+
+async fn list(State(daemon): State<Daemon>) -> Reply<Vec<Image>> {
+    daemon
+        .run(|daemon| fine(daemon.storaged.images()))
+        .await
+        .map(Json)
+}
+
+async fn inspect(
+    State(daemon): State<Daemon>,
+    Segments(reference): Segments<String>,
+) -> Reply<Image> {
+    daemon
+        .run(move |daemon| daemon.storaged.image(&reference))
+        .await
+        .map(Json)
+}
+
+async fn create(
+    State(daemon): State<Daemon>,
+    Content(request): Content<ImageCreate>,
+) -> Reply<Image> {
+    daemon
+        .run(|daemon| daemon.storaged.create_image(request))
+        .await
+        .map(Json)
+}
+
+#[derive(Deserialize)]
+struct Removal {
+    #[serde(default)]
+    force: bool,
+}
+
+/// Answers what happened, a line each: `Untagged: …`, `Deleted: …`.
+async fn remove(
+    State(daemon): State<Daemon>,
+    Segments(reference): Segments<String>,
+    Params(removal): Params<Removal>,
+) -> Reply<Vec<String>> {
+    let remove = move |daemon: &Daemon| daemon.storaged.remove_image(&reference, removal.force);
+    daemon.run(remove).await.map(Json)
+}

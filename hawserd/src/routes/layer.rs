@@ -1,0 +1,56 @@
+//! Layers: the one request whose body is a stream of any length.
+
+use std::io;
+
+use api::id::Digest;
+use api::path;
+use api::storage::Layer;
+use axum::body::Body;
+use axum::extract::{DefaultBodyLimit, State};
+use axum::routing::get;
+use axum::{Json, Router};
+use futures_util::TryStreamExt;
+use serde::Deserialize;
+use tokio_util::io::{StreamReader, SyncIoBridge};
+
+use super::{Reply, fine};
+use crate::daemon::Daemon;
+use crate::extract::Params;
+
+pub(crate) fn routes() -> Router<Daemon> {
+    // storaged limits what a layer may cost; it sees how much comes out of a compressed stream.
+    Router::new()
+        .route(path::LAYERS, get(list).post(import))
+        .layer(DefaultBodyLimit::disable())
+}
+
+async fn list(State(daemon): State<Daemon>) -> Reply<Vec<Layer>> {
+    daemon
+        .run(|daemon| fine(daemon.storaged.layers()))
+        .await
+        .map(Json)
+}
+
+#[derive(Deserialize)]
+struct Import {
+    parent: Option<Digest>,
+    diff_id: Option<Digest>,
+}
+
+/// The stream is read by the thread that unpacks it: a slow disk slows the client down and fills
+/// no memory. A client that goes away is a read error in the middle, after which storaged commits
+/// nothing.
+async fn import(
+    State(daemon): State<Daemon>,
+    Params(Import { parent, diff_id }): Params<Import>,
+    body: Body,
+) -> Reply<Layer> {
+    let chunks = body.into_data_stream().map_err(io::Error::other);
+    let mut reader = SyncIoBridge::new(StreamReader::new(chunks));
+    let import = move |daemon: &Daemon| {
+        daemon
+            .storaged
+            .import_layer(parent.as_ref(), diff_id.as_ref(), &mut reader)
+    };
+    daemon.run(import).await.map(Json)
+}

@@ -1,0 +1,24 @@
+//! The routes of the API socket, one file a noun. `api::path` documents them.
+
+pub(crate) mod image;
+pub(crate) mod layer;
+pub(crate) mod network;
+pub(crate) mod rootfs;
+pub(crate) mod system;
+pub(crate) mod volume;
+
+use api::ApiError;
+use axum::Json;
+use axum::http::StatusCode;
+
+use crate::failure::Failure;
+
+/// A JSON reply or a refusal.
+type Reply<T> = Result<Json<T>, Failure>;
+/// A reply without content.
+type Done = Result<StatusCode, Failure>;
+
+/// For readings that cannot fail.
+fn fine<T>(value: T) -> Result<T, ApiError> {
+    Ok(value)
+}

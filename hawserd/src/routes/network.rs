@@ -1,0 +1,123 @@
+//! Networks and endpoints.
+
+use api::daemon::Pruned;
+use api::id::IfName;
+use api::net::{AttachRequest, Attachment, Network, NetworkCreate, NetworkCreated};
+use api::path;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use serde::Deserialize;
+
+use super::{Done, Reply, fine};
+use crate::daemon::Daemon;
+use crate::extract::{Content, Params, Segments};
+use crate::failure::Failure;
+
+pub(crate) fn routes() -> Router<Daemon> {
+    Router::new()
+        .route(path::NETWORKS, get(list))
+        .route(path::NETWORKS_CREATE, post(create))
+        .route(path::NETWORKS_PRUNE, post(prune))
+        .route(
+            &format!("{}/{{network}}", path::NETWORKS),
+            get(inspect).delete(remove),
+        )
+        .route(path::ENDPOINTS, get(endpoints).post(attach))
+        .route(
+            &format!("{}/{{container}}/{{ifname}}", path::ENDPOINTS),
+            get(check).delete(detach),
+        )
+}
+
+async fn list(State(daemon): State<Daemon>) -> Reply<Vec<Network>> {
+    daemon
+        .run(|daemon| fine(daemon.netd.networks()))
+        .await
+        .map(Json)
+}
+
+async fn inspect(
+    State(daemon): State<Daemon>,
+    Segments(network): Segments<String>,
+) -> Reply<Network> {
+    daemon
+        .run(move |daemon| daemon.netd.network(&network))
+        .await
+        .map(Json)
+}
+
+async fn create(
+    State(daemon): State<Daemon>,
+    Content(request): Content<NetworkCreate>,
+) -> Reply<NetworkCreated> {
+    daemon
+        .run(|daemon| daemon.netd.create_network(request))
+        .await
+        .map(Json)
+}
+
+async fn remove(State(daemon): State<Daemon>, Segments(network): Segments<String>) -> Done {
+    daemon
+        .run(move |daemon| daemon.netd.remove_network(&network))
+        .await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+async fn prune(State(daemon): State<Daemon>) -> Reply<Pruned> {
+    let deleted = daemon.run(|daemon| daemon.netd.prune_networks()).await?;
+    Ok(Json(Pruned {
+        deleted,
+        space_reclaimed: 0,
+    }))
+}
+
+#[derive(Deserialize)]
+struct OfContainer {
+    container: Option<String>,
+}
+
+async fn endpoints(
+    State(daemon): State<Daemon>,
+    Params(of): Params<OfContainer>,
+) -> Reply<Vec<Attachment>> {
+    let list = move |daemon: &Daemon| fine(daemon.netd.endpoints(of.container.as_deref()));
+    daemon.run(list).await.map(Json)
+}
+
+async fn attach(
+    State(daemon): State<Daemon>,
+    Content(request): Content<AttachRequest>,
+) -> Reply<Attachment> {
+    daemon
+        .run(|daemon| daemon.netd.attach(request))
+        .await
+        .map(Json)
+}
+
+async fn check(
+    State(daemon): State<Daemon>,
+    Segments((container, ifname)): Segments<(String, String)>,
+) -> Reply<Attachment> {
+    let ifname = interface(&ifname)?;
+    daemon
+        .run(move |daemon| daemon.netd.check(&container, &ifname))
+        .await
+        .map(Json)
+}
+
+async fn detach(
+    State(daemon): State<Daemon>,
+    Segments((container, ifname)): Segments<(String, String)>,
+) -> Done {
+    let ifname = interface(&ifname)?;
+    daemon
+        .run(move |daemon| daemon.netd.detach(&container, &ifname))
+        .await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+fn interface(text: &str) -> Result<IfName, Failure> {
+    IfName::parse(text).map_err(|error| Failure::invalid(error.to_string()))
+}

@@ -1,0 +1,115 @@
+//! What the daemon says of itself.
+
+use std::fs;
+
+use api::daemon::{Info, Version};
+use api::path;
+use axum::extract::State;
+use axum::http::header::CONTENT_TYPE;
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Json, Router};
+
+use super::{Reply, fine};
+use crate::cgroup::Hierarchy;
+use crate::daemon::Daemon;
+use crate::failure::Failure;
+
+pub(crate) const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+pub(crate) fn routes() -> Router<Daemon> {
+    Router::new()
+        .route(path::PING, get(async || "OK"))
+        .route(path::VERSION, get(version))
+        .route(path::INFO, get(info))
+        .route(path::METRICS, get(metrics))
+}
+
+async fn version() -> Json<Version> {
+    Json(Version {
+        version: VERSION.to_owned(),
+        api_version: path::API.trim_start_matches("/v").to_owned(),
+        os: std::env::consts::OS.to_owned(),
+        arch: std::env::consts::ARCH.to_owned(),
+        kernel_version: kernel_version(),
+    })
+}
+
+pub(crate) fn kernel_version() -> String {
+    rustix::system::uname()
+        .release()
+        .to_string_lossy()
+        .into_owned()
+}
+
+async fn info(State(daemon): State<Daemon>) -> Reply<Info> {
+    daemon.run(|daemon| fine(describe(daemon))).await.map(Json)
+}
+
+fn describe(daemon: &Daemon) -> Info {
+    let Daemon {
+        config,
+        netd,
+        storaged,
+        hierarchy,
+        ..
+    } = daemon;
+    Info {
+        name: rustix::system::uname()
+            .nodename()
+            .to_string_lossy()
+            .into_owned(),
+        server_version: VERSION.to_owned(),
+        kernel_version: kernel_version(),
+        operating_system: operating_system().unwrap_or_else(|| "Linux".to_owned()),
+        state_dir: config.state_dir.display().to_string(),
+        run_dir: config.run_dir.display().to_string(),
+        plugin_dir: config.plugin_dir.display().to_string(),
+        cni_bin_dir: config.cni_bin_dir.display().to_string(),
+        driver: storaged.driver().to_owned(),
+        driver_status: storaged.driver_status(),
+        networks: netd.networks().len() as u64,
+        endpoints: netd.endpoints(None).len() as u64,
+        volumes: storaged.volumes().len() as u64,
+        images: storaged.images().len() as u64,
+        data_path: netd.data_path(),
+        cgroup_version: hierarchy.version().to_owned(),
+        warnings: warnings(hierarchy),
+    }
+}
+
+/// What is degraded on this host, and the way out.
+pub(crate) fn warnings(hierarchy: &Hierarchy) -> Vec<String> {
+    match hierarchy {
+        Hierarchy::Legacy => vec![
+            "no cgroup2 hierarchy is mounted: the host and containers reach published ports only \
+             from outside, and names are served inside each sandbox; mount -t cgroup2 none \
+             /sys/fs/cgroup/unified and restart hawserd"
+                .to_owned(),
+        ],
+        Hierarchy::Unified(_) | Hierarchy::Hybrid(_) => Vec::new(),
+    }
+}
+
+/// os-release(5).
+fn operating_system() -> Option<String> {
+    let text = fs::read_to_string("/etc/os-release").ok()?;
+    let name = text
+        .lines()
+        .find_map(|line| line.strip_prefix("PRETTY_NAME="))?;
+    Some(name.trim_matches('"').to_owned())
+}
+
+async fn metrics(State(daemon): State<Daemon>) -> Result<Response, Failure> {
+    let text = daemon
+        .run(|daemon| {
+            let mut text = String::new();
+            daemon.metrics.write(&mut text);
+            daemon.netd.metrics(&mut text);
+            daemon.storaged.metrics(&mut text);
+            fine(text)
+        })
+        .await?;
+    // The version of the Prometheus text exposition format.
+    Ok(([(CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response())
+}

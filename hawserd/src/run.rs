@@ -1,0 +1,127 @@
+//! The daemon's life between start and stop.
+
+use std::thread;
+
+use tokio::net::UnixListener;
+use tokio::runtime::{Builder, Runtime};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use crate::config::Config;
+use crate::daemon::Daemon;
+use crate::flags::Flags;
+use crate::log::Level;
+use crate::routes::system::{VERSION, kernel_version, warnings};
+use crate::server::{self, GRACE};
+use crate::shutdown::Signals;
+use crate::start::{Claim, Sockets, StartError};
+use crate::systemd;
+
+/// Requests do their work on threads of their own; these only move bytes.
+const MAX_WORKERS: usize = 4;
+
+/// Opens the daemon and serves until a signal asks to stop.
+///
+/// # Errors
+/// [`StartError`] of the step that failed.
+pub(crate) fn run(config: &Config, flags: &Flags, level: &Level) -> Result<(), StartError> {
+    std::panic::set_hook(Box::new(|panic| tracing::error!(%panic, "bug")));
+    let claim = Claim::take(config)?;
+    let runtime = runtime()?;
+    let daemon = claim.open(config, runtime.handle().clone())?;
+    let sockets = Sockets::bind(config)?;
+    inventory(&daemon);
+    let served = runtime.block_on(serve(daemon, sockets, || reload(flags, level)));
+    // A mount that hangs must not keep the process: whatever it was doing is settled by the next
+    // start, like after a crash.
+    runtime.shutdown_timeout(GRACE);
+    info!("stopped");
+    served
+}
+
+fn runtime() -> Result<Runtime, StartError> {
+    let processors = thread::available_parallelism().map_or(1, usize::from);
+    Builder::new_multi_thread()
+        .worker_threads(processors.min(MAX_WORKERS))
+        .enable_all()
+        .build()
+        .map_err(StartError::Runtime)
+}
+
+/// The line a bug report starts with.
+fn inventory(daemon: &Daemon) {
+    let config = &daemon.config;
+    for warning in warnings(&daemon.hierarchy) {
+        warn!("{warning}");
+    }
+    info!(
+        version = VERSION,
+        kernel = kernel_version(),
+        instance = config.instance,
+        config = ?config.file,
+        state_dir = %config.state_dir.display(),
+        run_dir = %config.run_dir.display(),
+        plugin_dir = %config.plugin_dir.display(),
+        pin_dir = %config.pin_dir.display(),
+        cgroup2 = ?daemon.hierarchy.path(),
+        storage = daemon.storaged.driver(),
+        data_path = daemon.netd.data_path().join("; "),
+        networks = daemon.netd.networks().len(),
+        endpoints = daemon.netd.endpoints(None).len(),
+        "ready"
+    );
+}
+
+async fn serve(daemon: Daemon, sockets: Sockets, reload: impl FnMut()) -> Result<(), StartError> {
+    let mut signals = Signals::listen().map_err(StartError::Runtime)?;
+    let Sockets { api, plugin } = sockets;
+    let _names = [api.name, plugin.name];
+    let api = UnixListener::from_std(api.listener).map_err(StartError::Runtime)?;
+    let plugin = UnixListener::from_std(plugin.listener).map_err(StartError::Runtime)?;
+    let stop = CancellationToken::new();
+    let upkeep = tokio::spawn(daemon.netd.clone().run(stop.clone().cancelled_owned()));
+    let watchdog = tokio::spawn(systemd::watchdog());
+    let plugin_router = server::volume_plugin(daemon.clone());
+    let servers = [
+        tokio::spawn(server::serve(api, server::api(daemon), stop.clone())),
+        tokio::spawn(server::serve(plugin, plugin_router, stop.clone())),
+    ];
+    systemd::ready();
+
+    let signal = signals.stop(reload).await;
+    info!(signal, "stopping; containers and their connections go on");
+    systemd::stopping();
+    watchdog.abort();
+    stop.cancel();
+    let drained = async {
+        for server in servers {
+            if let Err(error) = server.await {
+                warn!(%error, "server ended early");
+            }
+        }
+        if let Err(error) = upkeep.await {
+            warn!(%error, "upkeep of the networks ended early");
+        }
+    };
+    tokio::select! {
+        () = drained => {}
+        signal = signals.stop(|| ()) => warn!(signal, "asked again: not waiting for requests"),
+        () = tokio::time::sleep(GRACE) => warn!("not waiting any longer for requests"),
+    }
+    Ok(())
+}
+
+/// SIGHUP: the log level is what can change without a restart; a restart disturbs nobody.
+fn reload(flags: &Flags, level: &Level) {
+    let reloaded = Config::load(flags).and_then(|config| {
+        level.set(&config.log_level)?;
+        Ok(config.log_level)
+    });
+    match reloaded {
+        Ok(log_level) => info!(
+            log_level,
+            "configuration read again; only the log level changes"
+        ),
+        Err(error) => warn!(%error, "configuration not read again"),
+    }
+}
