@@ -1,0 +1,177 @@
+//! `hawser rm`. A removal that was cut short is finished by the next one.
+
+use std::io;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use api::client::{ClientError, escape};
+use api::id::ContainerName;
+use api::path::{ROOTFS, VOLUME_USERS, VOLUMES};
+use clap::Args;
+
+use crate::cli::context::Context;
+use crate::cli::error::{CliError, ContainerError};
+use crate::cli::output;
+use crate::container::{Mount, MountKind, Record, State, Status};
+use crate::shim::launch;
+use crate::store::{ContainerDir, Durability, StoreError};
+use crate::volume::{LOCAL, VolumeError};
+
+use super::stop;
+
+/// `hawser rm`.
+#[derive(Debug, Clone, Args)]
+pub struct RemoveFlags {
+    /// Kill a running container first
+    #[arg(short, long)]
+    pub force: bool,
+    /// Remove the container's anonymous volumes too
+    #[arg(short, long)]
+    pub volumes: bool,
+    /// Containers to remove
+    #[arg(required = true, value_name = "CONTAINER")]
+    pub containers: Vec<String>,
+}
+
+/// # Errors
+/// The daemon cannot be reached.
+pub fn remove(context: &Context, flags: &RemoveFlags) -> Result<i32, CliError> {
+    let mut exit_code = 0;
+    for key in &flags.containers {
+        match remove_one(context, key, flags) {
+            Ok(()) => output::line(key)?,
+            Err(error @ CliError::Store(StoreError::NotFound { .. })) => {
+                output::failure(&error);
+                // As Docker: with -f, what is gone already is what was wanted.
+                exit_code = if flags.force { exit_code } else { 1 };
+            }
+            Err(error) => {
+                output::failure(&error);
+                exit_code = 1;
+            }
+        }
+    }
+    Ok(exit_code)
+}
+
+fn remove_one(context: &Context, key: &str, flags: &RemoveFlags) -> Result<(), CliError> {
+    let container = context.container(key)?;
+    let record = match container.record() {
+        Ok(record) => record,
+        Err(error @ StoreError::NotFound { .. }) => {
+            free_orphaned_name(context, key, &container)?;
+            return Err(error.into());
+        }
+        Err(error) => return Err(error.into()),
+    };
+    if container.state()?.status == Status::Running {
+        if !flags.force {
+            return Err(ContainerError::RemoveRunning(record.name.to_string()).into());
+        }
+        stop::stop_now(context, &container, libc::SIGKILL)?;
+    }
+    match take_apart(context, &container, &record, flags.volumes) {
+        // The shim of a container that was to be removed when it exits was faster.
+        Err(CliError::Store(StoreError::NotFound { .. })) => Ok(()),
+        outcome => outcome,
+    }
+}
+
+/// A crash between the reservation of a name and the record leaves the name alone.
+fn free_orphaned_name(
+    context: &Context,
+    key: &str,
+    container: &ContainerDir,
+) -> Result<(), CliError> {
+    if let Ok(name) = ContainerName::parse(key.strip_prefix('/').unwrap_or(key)) {
+        context.store()?.release_name(&name, container.id())?;
+    }
+    Ok(())
+}
+
+fn take_apart(
+    context: &Context,
+    container: &ContainerDir,
+    record: &Record,
+    volumes: bool,
+) -> Result<(), CliError> {
+    clean(context, container)?;
+    let _lock = container.lock()?;
+    let state = container.state()?;
+    if state.status == Status::Running {
+        // Started again between our look and our lock.
+        return Err(ContainerError::RemoveRunning(record.name.to_string()).into());
+    }
+    let removing = State {
+        status: Status::Removing,
+        ..state
+    };
+    container.write_state(&removing, Durability::Volatile)?;
+    gone(context.client().delete(&format!("{ROOTFS}/{}", record.id)))?;
+    for mount in record.mounts.iter().filter(|m| m.kind == MountKind::Volume) {
+        leave_volume(context, record, mount, volumes)?;
+    }
+    context.store()?.release_name(&record.name, &record.id)?;
+    Ok(container.remove()?)
+}
+
+fn leave_volume(
+    context: &Context,
+    record: &Record,
+    mount: &Mount,
+    volumes: bool,
+) -> Result<(), CliError> {
+    if matches!(mount.driver.as_str(), "" | LOCAL) {
+        let route = format!(
+            "{VOLUMES}/{}/{VOLUME_USERS}/{}",
+            escape(&mount.name),
+            record.id
+        );
+        gone(context.client().delete(&route))?;
+    }
+    if !volumes || !mount.anonymous {
+        return Ok(());
+    }
+    match context
+        .plugins()?
+        .driver(&mount.driver)?
+        .remove(&mount.name)
+    {
+        // Gone already, or another container has it by --volumes-from.
+        Ok(()) | Err(VolumeError::Refused { .. }) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn gone(outcome: Result<(), ClientError>) -> Result<(), CliError> {
+    match outcome {
+        Err(error) if !error.is_not_found() => Err(error.into()),
+        _ => Ok(()),
+    }
+}
+
+/// Lets the shim's program release what a shim that was killed still held: mounts, endpoints,
+/// cgroup. After an orderly end there is nothing left, which the shim's own directory tells.
+fn clean(context: &Context, container: &ContainerDir) -> Result<(), CliError> {
+    let scratch = Path::new(&context.info()?.run_dir)
+        .join("containers")
+        .join(container.id().short());
+    if !scratch.exists() {
+        return Ok(());
+    }
+    let shim = launch::find_shim()?;
+    let output = Command::new(&shim)
+        .arg("clean")
+        .args(context.places(container)?.arguments())
+        .stdin(Stdio::null())
+        .output()
+        .map_err(|source| launch::LaunchError::Run { shim, source })?;
+    if output.status.success() || !scratch.exists() {
+        return Ok(());
+    }
+    let words = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+    Err(CliError::Io {
+        op: "clean up after the container",
+        source: io::Error::other(words),
+    })
+}

@@ -1,0 +1,135 @@
+//! What every command works with: the daemon's socket, and the directories it tells.
+
+use std::cell::OnceCell;
+use std::path::{Path, PathBuf};
+
+use api::Client;
+use api::client::escape;
+use api::daemon::Info;
+use api::path::{IMAGES, INFO};
+use api::storage::Image;
+
+use crate::cni::Cni;
+use crate::shim::launch::Places;
+use crate::store::{ContainerDir, Store};
+use crate::stream;
+use crate::volume::Plugins;
+
+use super::error::CliError;
+use super::image::config::ImageConfig;
+
+#[derive(Debug)]
+pub struct Context {
+    client: Client,
+    info: OnceCell<Info>,
+}
+
+impl Context {
+    /// # Errors
+    /// `-H` or `HAWSER_HOST` is no address.
+    pub fn new(host: Option<&str>) -> Result<Self, CliError> {
+        Ok(Self {
+            client: Client::from_host(host)?,
+            info: OnceCell::new(),
+        })
+    }
+
+    pub fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// The daemon's account of itself, asked once.
+    ///
+    /// # Errors
+    /// The daemon cannot be reached.
+    pub fn info(&self) -> Result<&Info, CliError> {
+        if let Some(info) = self.info.get() {
+            return Ok(info);
+        }
+        let info = self.client.get(INFO)?;
+        Ok(self.info.get_or_init(|| info))
+    }
+
+    /// # Errors
+    /// The daemon cannot be reached, or its state directory cannot be used.
+    pub fn store(&self) -> Result<Store, CliError> {
+        Ok(Store::open(Path::new(&self.info()?.state_dir))?)
+    }
+
+    /// A container by name, id or unambiguous id prefix.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn container(&self, key: &str) -> Result<ContainerDir, CliError> {
+        Ok(self.store()?.find(key)?)
+    }
+
+    /// What the shim of a container is told.
+    ///
+    /// # Errors
+    /// The daemon cannot be reached.
+    pub fn places(&self, container: &ContainerDir) -> Result<Places, CliError> {
+        let info = self.info()?;
+        Ok(Places {
+            container_dir: container.path().to_owned(),
+            run_dir: PathBuf::from(&info.run_dir),
+            socket: self.client.socket().to_owned(),
+            plugin_dir: PathBuf::from(&info.plugin_dir),
+            cni_bin_dir: PathBuf::from(&info.cni_bin_dir),
+        })
+    }
+
+    /// Where the shim of a container listens.
+    ///
+    /// # Errors
+    /// The daemon cannot be reached.
+    pub fn shim_socket(&self, container: &ContainerDir) -> Result<PathBuf, CliError> {
+        Ok(stream::socket_path(
+            Path::new(&self.info()?.run_dir),
+            container.id(),
+        ))
+    }
+
+    /// # Errors
+    /// The daemon cannot be reached.
+    pub fn plugins(&self) -> Result<Plugins, CliError> {
+        Ok(Plugins::new(&self.info()?.plugin_dir))
+    }
+
+    /// # Errors
+    /// The daemon cannot be reached.
+    pub fn cni(&self) -> Result<Cni, CliError> {
+        Ok(Cni::new(&self.info()?.cni_bin_dir))
+    }
+
+    /// An image by reference, id or unambiguous id prefix.
+    ///
+    /// # Errors
+    /// The daemon's refusal.
+    pub fn image(&self, reference: &str) -> Result<Image, CliError> {
+        Ok(self
+            .client
+            .get(&format!("{IMAGES}/{}", escape(reference)))?)
+    }
+
+    /// Fails early, and in words, where the kernel would refuse later.
+    ///
+    /// # Errors
+    /// [`CliError::NotRoot`].
+    pub fn require_root(&self) -> Result<(), CliError> {
+        if rustix::process::geteuid().is_root() {
+            Ok(())
+        } else {
+            Err(CliError::NotRoot)
+        }
+    }
+}
+
+/// # Errors
+/// [`CliError::ImageConfig`].
+pub fn image_config(image: &Image, reference: &str) -> Result<ImageConfig, CliError> {
+    ImageConfig::parse(&image.config).map_err(|source| CliError::ImageConfig {
+        reference: reference.to_owned(),
+        source,
+    })
+}

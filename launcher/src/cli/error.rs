@@ -1,0 +1,184 @@
+//! What a command fails with: one line for the user, and the exit code.
+
+use std::io;
+use std::path::PathBuf;
+
+use api::client::ClientError;
+
+use crate::cni::CniError;
+use crate::format::template::TemplateError;
+use crate::shim::launch::{EXIT_DAEMON, LaunchError};
+use crate::store::StoreError;
+use crate::stream::StreamError;
+use crate::volume::VolumeError;
+
+use super::image::archive::ArchiveError;
+use super::image::config::ChangeError;
+use super::network::create::AddressingError;
+use super::run::detach::DetachKeysError;
+use super::run::draft::DraftError;
+use super::run::env::EnvError;
+use super::run::limit::LimitError;
+use super::run::network::NetworkError;
+
+#[derive(Debug, thiserror::Error)]
+pub enum CliError {
+    #[error("{}", client_message(.0))]
+    Client(#[from] ClientError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Stream(#[from] StreamError),
+    #[error(transparent)]
+    Launch(#[from] LaunchError),
+    #[error(transparent)]
+    Cni(#[from] CniError),
+    #[error(transparent)]
+    Volume(#[from] VolumeError),
+    #[error(transparent)]
+    Template(#[from] TemplateError),
+    #[error(transparent)]
+    Draft(#[from] DraftError),
+    #[error(transparent)]
+    Env(#[from] EnvError),
+    #[error(transparent)]
+    Limit(#[from] LimitError),
+    #[error(transparent)]
+    Network(#[from] NetworkError),
+    #[error(transparent)]
+    Addressing(#[from] AddressingError),
+    #[error(transparent)]
+    DetachKeys(#[from] DetachKeysError),
+    #[error(transparent)]
+    Change(#[from] ChangeError),
+    #[error(transparent)]
+    Archive(#[from] ArchiveError),
+    #[error(transparent)]
+    Container(#[from] ContainerError),
+    #[error("{op} {}: {source}", path.display())]
+    File {
+        op: &'static str,
+        path: PathBuf,
+        source: io::Error,
+    },
+    #[error("{op}: {source}")]
+    Io { op: &'static str, source: io::Error },
+    #[error("this needs root: it makes namespaces, mounts and cgroups; run hawser as root")]
+    NotRoot,
+    #[error("the input device is not a TTY: leave out -t, or run this in a terminal")]
+    NotATerminal,
+    #[error(
+        "no such image: {reference}: this version pulls from no registry; bring the image with \
+         hawser image load or hawser image import"
+    )]
+    NoImage { reference: String },
+    #[error("image {reference} is damaged: its configuration cannot be read: {source}")]
+    ImageConfig {
+        reference: String,
+        source: serde_json::Error,
+    },
+    #[error("No such object: {0}")]
+    NoObject(String),
+    #[error("invalid filter {0:?}")]
+    Filter(String),
+    #[error("invalid {flag} value {text:?}: expected {expected}")]
+    Flag {
+        flag: &'static str,
+        text: String,
+        expected: &'static str,
+    },
+    #[error("conflicting options: {0}")]
+    Conflict(&'static str),
+}
+
+/// A container that is not as a command needs it.
+#[derive(Debug, thiserror::Error)]
+pub enum ContainerError {
+    #[error("container {0} is not running")]
+    NotRunning(String),
+    #[error("cannot kill container: {0}: container {0} is not running")]
+    Kill(String),
+    #[error("you cannot attach to a stopped container, start it first: {0} is not running")]
+    AttachStopped(String),
+    #[error(
+        "cannot remove container {0}: container is running: stop the container before removing \
+         or force remove"
+    )]
+    RemoveRunning(String),
+    #[error("container {0} is being removed; finish with hawser rm {0}")]
+    Removing(String),
+    #[error("container {0} did not end within {1} seconds of SIGKILL")]
+    Immortal(String, u64),
+    #[error("lost the connection to container {0}")]
+    Lost(String),
+    #[error("bind source path does not exist: {}", .0.display())]
+    BindSource(PathBuf),
+    #[error("container id file {} exists: make sure that container is gone, then delete the file", .0.display())]
+    CidFile(PathBuf),
+    #[error("no public port {port} published for {container}")]
+    NoPublicPort { port: String, container: String },
+    #[error("container {container} is connected to network {network} already")]
+    Connected { container: String, network: String },
+    #[error("container {container} is not connected to network {network}")]
+    NotConnected { container: String, network: String },
+    #[error(
+        "container {0} cannot be connected: it is sharing network namespace with the host or \
+         another container (network mode {1})"
+    )]
+    SharedNetwork(String, String),
+    #[error("invalid volumes-from {0:?}: expected CONTAINER[:ro|rw]")]
+    VolumesFrom(String),
+    #[error("stdout or stderr of {0} is not kept: its log driver is none")]
+    NoLog(String),
+}
+
+impl CliError {
+    /// The exit code of a command that was to start a container; every other command's is 1.
+    pub fn start_exit_code(&self) -> i32 {
+        match self {
+            Self::NotATerminal => 1,
+            Self::Launch(error) => error.exit_code(),
+            _ => EXIT_DAEMON,
+        }
+    }
+}
+
+/// A daemon that cannot be reached is the one error everybody meets; it says what to do.
+fn client_message(error: &ClientError) -> String {
+    let ClientError::Connect { socket, source } = error else {
+        return error.to_string();
+    };
+    let socket = socket.display();
+    match source.kind() {
+        io::ErrorKind::PermissionDenied => format!(
+            "permission denied at unix://{socket}: run hawser as root, or join the socket's group"
+        ),
+        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => format!(
+            "cannot connect to hawserd at unix://{socket}: it is not running; start it with \
+             systemctl start hawserd, or name another by -H or HAWSER_HOST"
+        ),
+        _ => format!("cannot connect to hawserd at unix://{socket}: {source}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_unreachable_daemon_is_named_with_the_way_out() {
+        let message = |kind: io::ErrorKind| {
+            CliError::from(ClientError::Connect {
+                socket: "/run/x.sock".into(),
+                source: kind.into(),
+            })
+            .to_string()
+        };
+        let away = message(io::ErrorKind::NotFound);
+        assert!(
+            away.contains("unix:///run/x.sock") && away.contains("systemctl start"),
+            "{away}"
+        );
+        assert!(message(io::ErrorKind::PermissionDenied).contains("as root"));
+    }
+}

@@ -1,0 +1,59 @@
+//! `hawser image import`: an image of one layer from a tar of a root file system.
+
+use std::path::PathBuf;
+
+use api::path::{IMAGES, LAYERS};
+use api::storage::{Image, ImageCreate, Layer};
+use clap::Args;
+
+use crate::cli::context::Context;
+use crate::cli::error::CliError;
+use crate::cli::output;
+
+use super::config::{self, Section};
+use super::load;
+
+/// `hawser image import`.
+#[derive(Debug, Clone, Args)]
+pub struct ImportFlags {
+    /// Dockerfile instruction for the image, such as CMD, ENV or EXPOSE
+    #[arg(short, long, value_name = "INSTRUCTION")]
+    pub change: Vec<String>,
+    /// Comment of the image
+    #[arg(short, long)]
+    pub message: Option<String>,
+    /// Tar file, plain or compressed; - is standard input
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+    /// Reference of the image
+    #[arg(value_name = "REPOSITORY[:TAG]")]
+    pub reference: Option<String>,
+}
+
+/// # Errors
+/// The tar is damaged or hostile, or the daemon refuses it.
+pub fn import(context: &Context, flags: &ImportFlags) -> Result<i32, CliError> {
+    let mut section = Section::default();
+    for change in &flags.change {
+        section.change(change)?;
+    }
+    let mut stream = load::open(Some(&flags.file))?;
+    let layer: Layer = context.client().post_stream(LAYERS, &mut stream)?;
+    let created = format!("{:.9}", jiff::Timestamp::now());
+    let message = flags
+        .message
+        .clone()
+        .or_else(|| Some(format!("Imported from {}", flags.file.display())));
+    let config = config::of_one_layer(layer.diff_id.as_str(), section, &created, message);
+    let config = serde_json::to_string(&config).map_err(|source| CliError::ImageConfig {
+        reference: flags.reference.clone().unwrap_or_default(),
+        source,
+    })?;
+    let request = ImageCreate {
+        config,
+        tags: flags.reference.iter().cloned().collect(),
+    };
+    let image: Image = context.client().post(IMAGES, &request)?;
+    output::line(image.id)?;
+    Ok(0)
+}

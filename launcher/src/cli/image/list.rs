@@ -1,0 +1,241 @@
+//! `hawser image ls`.
+
+use std::collections::BTreeMap;
+
+use api::path::IMAGES;
+use api::storage::Image;
+use clap::Args;
+use jiff::Timestamp;
+
+use crate::cli::container::filter::{has_label, parse_pairs};
+use crate::cli::context::{Context, image_config};
+use crate::cli::error::CliError;
+use crate::cli::output;
+use crate::format::human;
+use crate::format::table::{self, Columns, Row};
+
+use super::config::ImageConfig;
+
+/// `hawser image ls`.
+#[derive(Debug, Clone, Args)]
+pub struct ListFlags {
+    /// Show all images; there are no intermediate ones to hide
+    #[arg(short, long)]
+    pub all: bool,
+    /// Print ids only
+    #[arg(short, long)]
+    pub quiet: bool,
+    /// Do not shorten ids
+    #[arg(long)]
+    pub no_trunc: bool,
+    /// Show only what fits: reference=, label=, dangling=, before=, since=
+    #[arg(short, long, value_name = "FILTER")]
+    pub filter: Vec<String>,
+    /// table, json, or a Go template
+    #[arg(long, value_name = "FORMAT", default_value = "")]
+    pub format: String,
+    /// Show only images of this repository
+    #[arg(value_name = "REPOSITORY[:TAG]")]
+    pub reference: Option<String>,
+}
+
+const COLUMNS: Columns = Columns {
+    headers: &[
+        ("Repository", "REPOSITORY"),
+        ("Tag", "TAG"),
+        ("ID", "IMAGE ID"),
+        ("CreatedSince", "CREATED"),
+        ("CreatedAt", "CREATED AT"),
+        ("Size", "SIZE"),
+        ("Labels", "LABELS"),
+    ],
+    default: "{{.Repository}}\t{{.Tag}}\t{{.ID}}\t{{.CreatedSince}}\t{{.Size}}",
+};
+const NONE: &str = "<none>";
+
+/// One line: an image under one of its tags.
+struct Line<'i> {
+    image: &'i Image,
+    config: &'i ImageConfig,
+    created: String,
+    repository: &'i str,
+    tag: &'i str,
+}
+
+/// # Errors
+/// A bad filter or template, or no daemon.
+pub fn list(context: &Context, flags: &ListFlags) -> Result<i32, CliError> {
+    let filters = parse_pairs(
+        &flags.filter,
+        &["reference", "label", "dangling", "before", "since"],
+    )?;
+    let images: Vec<Image> = context.client().get(IMAGES)?;
+    let configs = images
+        .iter()
+        .map(|image| image_config(image, image.id.as_str()))
+        .collect::<Result<Vec<_>, _>>()?;
+    let mut lines: Vec<Line<'_>> = images
+        .iter()
+        .zip(&configs)
+        .flat_map(|(image, config)| lines_of(image, config))
+        .collect();
+    lines.sort_by(|a, b| b.created.cmp(&a.created));
+    let lines = selected(context, lines, &filters, flags.reference.as_deref())?;
+    if flags.quiet {
+        let mut shown = std::collections::BTreeSet::new();
+        for line in lines {
+            if shown.insert(&line.image.id) {
+                output::line(id(line.image, flags.no_trunc))?;
+            }
+        }
+        return Ok(0);
+    }
+    let now = Timestamp::now();
+    let rows: Vec<Row> = lines
+        .iter()
+        .map(|line| row(line, now, flags.no_trunc))
+        .collect();
+    output::write(table::list(&COLUMNS, &rows, &flags.format)?)?;
+    Ok(0)
+}
+
+fn lines_of<'i>(image: &'i Image, config: &'i ImageConfig) -> Vec<Line<'i>> {
+    let line = |repository, tag| Line {
+        image,
+        config,
+        created: created(image, config),
+        repository,
+        tag,
+    };
+    if image.tags.is_empty() {
+        return vec![line(NONE, NONE)];
+    }
+    let split = |tag: &'i String| split_tag(tag);
+    image
+        .tags
+        .iter()
+        .map(split)
+        .map(|(r, t)| line(r, t))
+        .collect()
+}
+
+/// When it was made; when it came here, if it does not say.
+fn created(image: &Image, config: &ImageConfig) -> String {
+    config
+        .created
+        .clone()
+        .unwrap_or_else(|| image.added.clone())
+}
+
+/// Repository and tag; a colon before the last slash belongs to a host's port.
+pub fn split_tag(reference: &str) -> (&str, &str) {
+    match reference.rsplit_once(':') {
+        Some((repository, tag)) if !tag.contains('/') => (repository, tag),
+        _ => (reference, "latest"),
+    }
+}
+
+fn selected<'l>(
+    context: &Context,
+    lines: Vec<Line<'l>>,
+    filters: &BTreeMap<String, Vec<String>>,
+    reference: Option<&str>,
+) -> Result<Vec<Line<'l>>, CliError> {
+    let moment = |key: &str| match filters.get(key).and_then(|values| values.last()) {
+        None => Ok(None),
+        Some(wanted) => {
+            let image = context.image(wanted)?;
+            let config = image_config(&image, wanted)?;
+            Ok::<_, CliError>(Some(created(&image, &config)))
+        }
+    };
+    let (before, since) = (moment("before")?, moment("since")?);
+    let values = |key: &str| filters.get(key).map(Vec::as_slice).unwrap_or_default();
+    let dangling = match values("dangling").last().map(String::as_str) {
+        None => None,
+        Some("true" | "1") => Some(true),
+        Some("false" | "0") => Some(false),
+        Some(text) => return Err(CliError::Filter(format!("dangling={text}"))),
+    };
+    let passes = |line: &Line<'_>| {
+        before.as_ref().is_none_or(|time| line.created < *time)
+            && since.as_ref().is_none_or(|time| line.created > *time)
+            && dangling.is_none_or(|wanted| wanted == (line.tag == NONE))
+            && values("label")
+                .iter()
+                .all(|label| has_label(&line.config.config.labels, label))
+            && reference.is_none_or(|wanted| fits_reference(line, wanted))
+            && (values("reference").is_empty()
+                || values("reference")
+                    .iter()
+                    .any(|wanted| fits_reference(line, wanted)))
+    };
+    Ok(lines.into_iter().filter(passes).collect())
+}
+
+/// A repository, or a repository and a tag, where `*` stands for anything but a slash.
+fn fits_reference(line: &Line<'_>, wanted: &str) -> bool {
+    let whole = format!("{}:{}", line.repository, line.tag);
+    glob(wanted, line.repository) || glob(wanted, &whole)
+}
+
+fn glob(pattern: &str, text: &str) -> bool {
+    match pattern.split_once('*') {
+        None => pattern == text,
+        Some((start, rest)) => text.strip_prefix(start).is_some_and(|text| {
+            let end = text.find('/').unwrap_or(text.len());
+            text.char_indices()
+                .map(|(at, _)| at)
+                .chain([text.len()])
+                .take_while(|at| *at <= end)
+                .any(|at| glob(rest, &text[at..]))
+        }),
+    }
+}
+
+fn id(image: &Image, no_trunc: bool) -> &str {
+    if no_trunc {
+        image.id.as_str()
+    } else {
+        &image.id.hex()[..12]
+    }
+}
+
+fn row(line: &Line<'_>, now: Timestamp, no_trunc: bool) -> Row {
+    Row::new([
+        ("Repository", line.repository.into()),
+        ("Tag", line.tag.into()),
+        ("ID", id(line.image, no_trunc).into()),
+        ("CreatedSince", human::ago(&line.created, now).into()),
+        ("CreatedAt", line.created.as_str().into()),
+        ("Size", human::size(line.image.size, 3).into()),
+    ])
+    .with_labels(&line.config.config.labels)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_port_is_no_tag() {
+        assert_eq!(split_tag("web:1"), ("web", "1"));
+        assert_eq!(split_tag("host:5000/web"), ("host:5000/web", "latest"));
+        assert_eq!(split_tag("host:5000/web:2"), ("host:5000/web", "2"));
+    }
+
+    #[test]
+    fn a_star_stays_between_slashes() {
+        for (pattern, text, expected) in [
+            ("web", "web", true),
+            ("*:latest", "web:latest", true),
+            ("w*", "web", true),
+            ("w*:1", "web:2", false),
+            ("*", "team/web", false),
+            ("*/*", "team/web", true),
+            ("team/*b", "team/web", true),
+        ] {
+            assert_eq!(glob(pattern, text), expected, "{pattern} {text}");
+        }
+    }
+}

@@ -1,0 +1,108 @@
+//! `hawser image load`.
+
+use std::fs::File;
+use std::io::{self, IsTerminal, Read};
+use std::path::{Path, PathBuf};
+
+use api::id::Digest;
+use api::path::{IMAGES, LAYERS};
+use api::storage::{Image, ImageCreate, Layer};
+use clap::Args;
+
+use crate::cli::context::Context;
+use crate::cli::error::CliError;
+use crate::cli::output;
+use crate::format::human;
+
+use super::archive::{self, ArchivedImage, Spool};
+
+/// `hawser image load`.
+#[derive(Debug, Clone, Args)]
+pub struct LoadFlags {
+    /// Read the archive from a file instead of standard input
+    #[arg(short, long, value_name = "FILE")]
+    pub input: Option<PathBuf>,
+    /// Do not show progress
+    #[arg(short, long)]
+    pub quiet: bool,
+}
+
+/// # Errors
+/// The archive is damaged or hostile, or the daemon refuses it.
+pub fn load(context: &Context, flags: &LoadFlags) -> Result<i32, CliError> {
+    let stream = open(flags.input.as_deref())?;
+    let spool = Spool::read(spool_dir(context)?, stream)?;
+    let quiet = flags.quiet || !io::stderr().is_terminal();
+    for image in archive::images(&spool)? {
+        let loaded = load_image(context, &spool, &image, quiet)?;
+        if image.tags.is_empty() {
+            output::line(format_args!("Loaded image ID: {}", loaded.id))?;
+        }
+        for tag in &image.tags {
+            output::line(format_args!("Loaded image: {tag}"))?;
+        }
+    }
+    Ok(0)
+}
+
+/// The file, or standard input when there is none or it is `-`.
+pub(super) fn open(file: Option<&Path>) -> Result<Box<dyn Read>, CliError> {
+    match file {
+        Some(path) if path != Path::new("-") => {
+            let file = File::open(path).map_err(|source| CliError::File {
+                op: "open",
+                path: path.to_owned(),
+                source,
+            })?;
+            Ok(Box::new(file))
+        }
+        _ if io::stdin().is_terminal() => Err(CliError::Conflict(
+            "there is no archive: name a file, or redirect standard input from one",
+        )),
+        _ => Ok(Box::new(io::stdin().lock())),
+    }
+}
+
+/// Below the state directory: an archive may be larger than `/tmp`.
+fn spool_dir(context: &Context) -> Result<PathBuf, CliError> {
+    let mut random = [0; 8];
+    getrandom::fill(&mut random).map_err(|error| CliError::Io {
+        op: "read random bytes",
+        source: io::Error::other(error),
+    })?;
+    let state = Path::new(&context.info()?.state_dir);
+    Ok(state
+        .join("tmp")
+        .join(format!("load-{}", hex::encode(random))))
+}
+
+fn load_image(
+    context: &Context,
+    spool: &Spool,
+    image: &ArchivedImage,
+    quiet: bool,
+) -> Result<Image, CliError> {
+    let mut parent: Option<Digest> = None;
+    for (number, (name, diff_id)) in image.layers.iter().enumerate() {
+        let mut route = format!("{LAYERS}?diff_id={diff_id}");
+        if let Some(parent) = &parent {
+            route.push_str(&format!("&parent={parent}"));
+        }
+        let file = spool.open(name)?;
+        if !quiet {
+            let size = file.metadata().map_or(0, |metadata| metadata.len());
+            let (number, total) = (number + 1, image.layers.len());
+            output::warn(format_args!(
+                "Loading layer {number}/{total} ({})",
+                human::size(size, 4)
+            ));
+        }
+        let layer: Layer = context.client().post_stream(&route, &mut &file)?;
+        parent = Some(layer.chain_id);
+    }
+    let request = ImageCreate {
+        config: image.config.clone(),
+        tags: image.tags.clone(),
+    };
+    Ok(context.client().post(IMAGES, &request)?)
+}

@@ -1,0 +1,284 @@
+//! The `hawser` command line: what is typed, and which function does it.
+//!
+//! Grammar, tables, exit codes and messages follow Docker's, so that what people know works.
+//! Standard output has what was asked for and nothing else; everything else goes to standard
+//! error, one line an error.
+
+pub mod container;
+pub mod context;
+pub mod error;
+pub mod image;
+pub mod inspect;
+pub mod network;
+mod output;
+pub mod run;
+pub mod system;
+pub mod volume;
+
+use std::ffi::OsString;
+use std::io;
+
+use clap::error::ErrorKind;
+use clap::{Parser, Subcommand};
+
+use container::{attach, exec, list, logs, remove, rename, start, stop};
+use context::Context;
+use error::CliError;
+use image::{import, load, tag};
+use inspect::{InspectAnyFlags, InspectFlags, Kind};
+use run::flags::{CreateFlags, RunFlags};
+use system::FormatFlags;
+
+/// Exit code of a command line that cannot be understood, as Docker's.
+const EXIT_USAGE: i32 = 125;
+
+/// Containers, networks and volumes on this host
+#[derive(Debug, Parser)]
+#[command(
+    name = "hawser",
+    version,
+    disable_version_flag = true,
+    arg_required_else_help = true
+)]
+struct Cli {
+    /// Daemon to talk to, such as unix:///run/hawser/hawserd.sock; HAWSER_HOST otherwise
+    #[arg(short = 'H', long, global = true, value_name = "ADDRESS")]
+    host: Option<String>,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Create and start a container
+    #[command(disable_help_flag = true)]
+    Run(Box<RunFlags>),
+    /// Commands on containers
+    #[command(subcommand)]
+    Container(ContainerCommand),
+    /// Commands on images
+    #[command(subcommand)]
+    Image(ImageCommand),
+    /// Commands on networks
+    #[command(subcommand)]
+    Network(network::NetworkCommand),
+    /// Commands on volumes
+    #[command(subcommand)]
+    Volume(volume::VolumeCommand),
+    /// Commands on the daemon
+    #[command(subcommand)]
+    System(SystemCommand),
+    /// List containers
+    Ps(list::ListFlags),
+    /// Show containers, images, networks or volumes in detail
+    Inspect(InspectAnyFlags),
+    /// List images
+    Images(image::list::ListFlags),
+    /// Remove images
+    Rmi(image::remove::RemoveFlags),
+    /// Show the daemon's settings and state
+    Info(FormatFlags),
+    /// Show the versions of client and daemon
+    Version(FormatFlags),
+    #[command(flatten)]
+    Short(ShortContainerCommand),
+    #[command(flatten)]
+    ShortImage(ShortImageCommand),
+}
+
+/// `hawser container …`; most also work without `container`.
+#[derive(Debug, Subcommand)]
+enum ContainerCommand {
+    /// Create and start a container
+    #[command(disable_help_flag = true)]
+    Run(Box<RunFlags>),
+    /// List containers
+    #[command(visible_aliases = ["list", "ps"])]
+    Ls(list::ListFlags),
+    /// Show containers in detail
+    Inspect(InspectFlags),
+    #[command(flatten)]
+    Short(ShortContainerCommand),
+}
+
+#[derive(Debug, Subcommand)]
+enum ShortContainerCommand {
+    /// Create a container without starting it
+    #[command(disable_help_flag = true)]
+    Create(Box<CreateFlags>),
+    /// Start containers
+    Start(start::StartFlags),
+    /// Connect to a running container's streams
+    Attach(attach::AttachFlags),
+    /// Run a command in a running container
+    Exec(exec::ExecFlags),
+    /// Show a container's output
+    Logs(logs::LogsFlags),
+    /// Stop containers: a signal, and SIGKILL when they do not end in time
+    Stop(stop::StopFlags),
+    /// Stop containers and start them again
+    Restart(stop::StopFlags),
+    /// Send a signal to containers
+    Kill(stop::KillFlags),
+    /// Wait until containers end and print their exit codes
+    Wait(stop::WaitFlags),
+    /// Remove containers
+    #[command(visible_alias = "remove")]
+    Rm(remove::RemoveFlags),
+    /// Give a container another name
+    Rename(rename::RenameFlags),
+    /// Show a container's published ports
+    Port {
+        /// Container whose ports to show
+        container: String,
+        /// Show this port only: PORT[/PROTOCOL]
+        port: Option<String>,
+    },
+}
+
+/// `hawser image …`.
+#[derive(Debug, Subcommand)]
+enum ImageCommand {
+    /// List images
+    #[command(visible_alias = "list")]
+    Ls(image::list::ListFlags),
+    /// Show images in detail
+    Inspect(InspectFlags),
+    /// Remove images
+    #[command(visible_alias = "remove")]
+    Rm(image::remove::RemoveFlags),
+    #[command(flatten)]
+    Short(ShortImageCommand),
+}
+
+#[derive(Debug, Subcommand)]
+enum ShortImageCommand {
+    /// Make an image of one layer from a tar of a root file system
+    Import(import::ImportFlags),
+    /// Load images from an archive
+    Load(load::LoadFlags),
+    /// Give an image another reference
+    Tag(tag::TagFlags),
+}
+
+/// `hawser system …`.
+#[derive(Debug, Subcommand)]
+enum SystemCommand {
+    /// Show the daemon's settings and state
+    Info(FormatFlags),
+}
+
+impl Command {
+    /// Whether it is to start a container, whose exit codes are others.
+    fn starts_container(&self) -> bool {
+        matches!(
+            self,
+            Self::Run(_)
+                | Self::Container(
+                    ContainerCommand::Run(_)
+                        | ContainerCommand::Short(ShortContainerCommand::Create(_))
+                )
+                | Self::Short(ShortContainerCommand::Create(_))
+        )
+    }
+}
+
+/// Runs a command line and returns its exit code.
+pub fn main(arguments: impl IntoIterator<Item = OsString>) -> i32 {
+    let cli = match Cli::try_parse_from(arguments) {
+        Ok(cli) => cli,
+        Err(error) => return usage(&error),
+    };
+    let outcome =
+        Context::new(cli.host.as_deref()).and_then(|context| dispatch(&context, &cli.command));
+    match outcome {
+        Ok(exit_code) => exit_code,
+        // Whoever read the output has seen enough.
+        Err(CliError::Io { source, .. }) if source.kind() == io::ErrorKind::BrokenPipe => 0,
+        Err(error) => {
+            output::failure(&error);
+            if cli.command.starts_container() {
+                error.start_exit_code()
+            } else {
+                1
+            }
+        }
+    }
+}
+
+/// Help goes to standard output and is no error.
+fn usage(error: &clap::Error) -> i32 {
+    // Nobody is left to be told if this fails.
+    drop(error.print());
+    match error.kind() {
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => 0,
+        ErrorKind::MissingRequiredArgument
+        | ErrorKind::MissingSubcommand
+        | ErrorKind::TooFewValues
+        | ErrorKind::InvalidSubcommand
+        | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => 1,
+        _ => EXIT_USAGE,
+    }
+}
+
+fn dispatch(context: &Context, command: &Command) -> Result<i32, CliError> {
+    match command {
+        Command::Run(flags) | Command::Container(ContainerCommand::Run(flags)) => {
+            run::run(context, flags)
+        }
+        Command::Ps(flags) | Command::Container(ContainerCommand::Ls(flags)) => {
+            list::list(context, flags)
+        }
+        Command::Container(ContainerCommand::Inspect(flags)) => {
+            inspect::inspect(context, flags, Some(Kind::Container))
+        }
+        Command::Container(ContainerCommand::Short(command)) | Command::Short(command) => {
+            dispatch_container(context, command)
+        }
+        Command::Images(flags) | Command::Image(ImageCommand::Ls(flags)) => {
+            image::list::list(context, flags)
+        }
+        Command::Rmi(flags) | Command::Image(ImageCommand::Rm(flags)) => {
+            image::remove::remove(context, flags)
+        }
+        Command::Image(ImageCommand::Inspect(flags)) => {
+            inspect::inspect(context, flags, Some(Kind::Image))
+        }
+        Command::Image(ImageCommand::Short(command)) | Command::ShortImage(command) => {
+            match command {
+                ShortImageCommand::Import(flags) => import::import(context, flags),
+                ShortImageCommand::Load(flags) => load::load(context, flags),
+                ShortImageCommand::Tag(flags) => tag::tag(context, flags),
+            }
+        }
+        Command::Network(command) => network::run(context, command),
+        Command::Volume(command) => volume::run(context, command),
+        Command::Inspect(any) => inspect::inspect(context, &any.flags, any.kind),
+        Command::Info(flags) | Command::System(SystemCommand::Info(flags)) => {
+            system::info(context, flags)
+        }
+        Command::Version(flags) => system::version(context, flags),
+    }
+}
+
+fn dispatch_container(context: &Context, command: &ShortContainerCommand) -> Result<i32, CliError> {
+    match command {
+        ShortContainerCommand::Create(flags) => run::create(context, flags),
+        ShortContainerCommand::Start(flags) => start::start(context, flags),
+        ShortContainerCommand::Attach(flags) => attach::attach(context, flags),
+        ShortContainerCommand::Exec(flags) => exec::exec(context, flags),
+        ShortContainerCommand::Logs(flags) => logs::logs(context, flags),
+        ShortContainerCommand::Stop(flags) => stop::stop(context, flags),
+        ShortContainerCommand::Restart(flags) => stop::restart(context, flags),
+        ShortContainerCommand::Kill(flags) => stop::kill(context, flags),
+        ShortContainerCommand::Wait(flags) => stop::wait(context, flags),
+        ShortContainerCommand::Rm(flags) => remove::remove(context, flags),
+        ShortContainerCommand::Rename(flags) => rename::rename(context, flags),
+        ShortContainerCommand::Port { container, port } => {
+            container::ports::port(context, container, port.as_deref())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

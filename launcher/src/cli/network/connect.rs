@@ -1,0 +1,259 @@
+//! `hawser network connect` and `disconnect`.
+//!
+//! A container that runs is joined or left by CNI at once; either way its record tells its next
+//! start what to join.
+
+use std::path::{Path, PathBuf};
+
+use api::client::escape;
+use api::net::{Attachment, Network};
+use api::path::ENDPOINTS;
+use clap::Args;
+
+use crate::cli::context::Context;
+use crate::cli::error::{CliError, ContainerError};
+use crate::cli::run::network::{DEFAULT, NetworkError, ipv4, ipv6};
+use crate::cni::{ConfList, RuntimeConfig, Sandbox};
+use crate::container::{Attachments, Joined, NetworkRequest, Record, Status};
+use crate::shim::etc;
+use crate::store::{ContainerDir, durability_of};
+
+/// `hawser network connect`.
+#[derive(Debug, Clone, Args)]
+pub struct ConnectFlags {
+    /// Further name on the network
+    #[arg(long, value_name = "NAME")]
+    pub alias: Vec<String>,
+    /// IPv4 address
+    #[arg(long, value_name = "ADDRESS")]
+    pub ip: Option<String>,
+    /// IPv6 address
+    #[arg(long, value_name = "ADDRESS")]
+    pub ip6: Option<String>,
+    /// Network to connect to
+    pub network: String,
+    /// Container to connect
+    pub container: String,
+}
+
+/// `hawser network disconnect`.
+#[derive(Debug, Clone, Args)]
+pub struct DisconnectFlags {
+    /// Forget the network even if the plugin cannot leave it
+    #[arg(short, long)]
+    pub force: bool,
+    /// Network to leave
+    pub network: String,
+    /// Container to disconnect
+    pub container: String,
+}
+
+/// # Errors
+/// The container or network is not there, is connected already, or cannot be connected.
+pub fn connect(context: &Context, flags: &ConnectFlags) -> Result<i32, CliError> {
+    context.require_root()?;
+    let network = super::find(context, &flags.network)?;
+    let container = context.container(&flags.container)?;
+    let request = request(&network, flags)?;
+    let _lock = container.lock()?;
+    let mut record = container.record()?;
+    refuse_shared(&record, &flags.container)?;
+    if record.networks.iter().any(|joined| is(joined, &network)) {
+        return Err(ContainerError::Connected {
+            container: flags.container.clone(),
+            network: network.name.to_string(),
+        }
+        .into());
+    }
+    let state = container.state()?;
+    let joined = match state.init {
+        Some(init) if state.status == Status::Running => {
+            Some(join(context, &container, &record, &request, init.pid)?)
+        }
+        _ => None,
+    };
+    record.networks.push(request);
+    let written = container.write_record(&record, durability_of(&record));
+    if let (Err(_), Some(ifname)) = (&written, joined) {
+        leave(context, &container, &ifname)?;
+    }
+    written?;
+    Ok(0)
+}
+
+/// # Errors
+/// The container or network is not there or not connected, or the plugin refuses.
+pub fn disconnect(context: &Context, flags: &DisconnectFlags) -> Result<i32, CliError> {
+    context.require_root()?;
+    let network = super::find(context, &flags.network)?;
+    let container = context.container(&flags.container)?;
+    let _lock = container.lock()?;
+    let mut record = container.record()?;
+    let attachments = container.attachments()?;
+    let ifname = attachments
+        .interfaces
+        .iter()
+        .find(|(_, attachment)| attachment.network_id == network.id)
+        .map(|(ifname, _)| ifname.clone());
+    let asked = record.networks.len();
+    record.networks.retain(|joined| !is(joined, &network));
+    if ifname.is_none() && record.networks.len() == asked {
+        return Err(ContainerError::NotConnected {
+            container: flags.container.clone(),
+            network: network.name.to_string(),
+        }
+        .into());
+    }
+    if let Some(ifname) = ifname {
+        match leave(context, &container, &ifname) {
+            Err(error) if !flags.force => return Err(error),
+            _ => {}
+        }
+    }
+    container.write_record(&record, durability_of(&record))?;
+    Ok(0)
+}
+
+fn request(network: &Network, flags: &ConnectFlags) -> Result<NetworkRequest, CliError> {
+    if network.name.as_str() == DEFAULT && !flags.alias.is_empty() {
+        return Err(NetworkError::DefaultAlias.into());
+    }
+    Ok(NetworkRequest {
+        network: network.name.to_string(),
+        aliases: flags.alias.clone(),
+        ipv4: flags
+            .ip
+            .as_deref()
+            .map(|text| ipv4("--ip", text))
+            .transpose()?,
+        ipv6: flags
+            .ip6
+            .as_deref()
+            .map(|text| ipv6("--ip6", text))
+            .transpose()?,
+        mac: None,
+    })
+}
+
+/// Whether the request, which holds what was typed, is for this network.
+fn is(request: &NetworkRequest, network: &Network) -> bool {
+    let typed = request.network.as_str();
+    typed == network.name.as_str() || (typed.len() >= 12 && network.id.as_str().starts_with(typed))
+}
+
+fn refuse_shared(record: &Record, key: &str) -> Result<(), CliError> {
+    let mode = &record.host_config.network_mode;
+    if matches!(mode.as_str(), "host" | "none") || mode.starts_with("container:") {
+        return Err(ContainerError::SharedNetwork(key.to_owned(), mode.clone()).into());
+    }
+    Ok(())
+}
+
+/// Joins the running container and returns its new interface.
+fn join(
+    context: &Context,
+    container: &ContainerDir,
+    record: &Record,
+    request: &NetworkRequest,
+    pid: u32,
+) -> Result<String, CliError> {
+    let mut attachments = container.attachments()?;
+    let ifname = free_interface(&attachments);
+    let netns = PathBuf::from(format!("/proc/{pid}/ns/net"));
+    let list = ConfList::hawser(&request.network, context.client().socket());
+    let runtime = RuntimeConfig::of(record, request, false)?;
+    let result = context
+        .cni()?
+        .add(&list, sandbox(record, &netns, &ifname), &runtime)?;
+    let joined = Joined {
+        list,
+        runtime,
+        result,
+    };
+    attachments.joined.insert(ifname.clone(), joined);
+    container.write_attachments(&attachments)?;
+    let route = format!("{ENDPOINTS}/{}/{}", record.id, escape(&ifname));
+    let attachment: Attachment = context.client().get(&route)?;
+    attachments.interfaces.insert(ifname.clone(), attachment);
+    container.write_attachments(&attachments)?;
+    rewrite_etc(container, record, &attachments)?;
+    Ok(ifname)
+}
+
+/// Takes the running container off the network behind `ifname`.
+fn leave(context: &Context, container: &ContainerDir, ifname: &str) -> Result<(), CliError> {
+    let record = container.record()?;
+    let mut attachments = container.attachments()?;
+    let state = container.state()?;
+    if let Some(joined) = attachments.joined.get(ifname) {
+        let pid = state.init.map_or(0, |init| init.pid);
+        let netns = PathBuf::from(format!("/proc/{pid}/ns/net"));
+        context.cni()?.del(
+            &joined.list,
+            sandbox(&record, &netns, ifname),
+            &joined.runtime,
+            Some(&joined.result),
+        )?;
+    }
+    attachments.joined.remove(ifname);
+    attachments.interfaces.remove(ifname);
+    container.write_attachments(&attachments)?;
+    rewrite_etc(container, &record, &attachments)
+}
+
+/// A container that has joined its first network with names asks the embedded server from now on.
+fn rewrite_etc(
+    container: &ContainerDir,
+    record: &Record,
+    attachments: &Attachments,
+) -> Result<(), CliError> {
+    etc::rewrite(container.path(), record, attachments).map_err(|source| CliError::File {
+        op: "write /etc files in",
+        path: container.path().to_owned(),
+        source,
+    })
+}
+
+fn sandbox<'s>(record: &'s Record, netns: &'s Path, ifname: &'s str) -> Sandbox<'s> {
+    Sandbox {
+        container_id: record.id.as_str(),
+        container_name: record.name.as_str(),
+        netns,
+        ifname,
+    }
+}
+
+/// The first `ethN` that is not taken.
+fn free_interface(attachments: &Attachments) -> String {
+    let taken = |name: &String| {
+        attachments.joined.contains_key(name) || attachments.interfaces.contains_key(name)
+    };
+    // As many names as interfaces are taken at most, so that one more is always enough.
+    let last = attachments.joined.len() + attachments.interfaces.len();
+    (0..=last)
+        .map(|number| format!("eth{number}"))
+        .find(|name| !taken(name))
+        .unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_gap_between_interfaces_is_used_again() {
+        let mut attachments = Attachments::default();
+        assert_eq!(free_interface(&attachments), "eth0");
+        for name in ["eth0", "eth2"] {
+            let joined = Joined {
+                list: ConfList::hawser("n", Path::new("/s")),
+                runtime: RuntimeConfig::default(),
+                result: json!({}),
+            };
+            attachments.joined.insert(name.to_owned(), joined);
+        }
+        assert_eq!(free_interface(&attachments), "eth1");
+    }
+}

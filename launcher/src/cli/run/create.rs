@@ -1,0 +1,440 @@
+//! Makes a container: everything it needs on disk, or nothing.
+//!
+//! The order is such that a crash leaves what `hawser rm` can finish: the record is written first,
+//! with a state that says the container is on its way out, and the state becomes `created` last.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+
+use api::client::escape;
+use api::id::{ContainerName, Id};
+use api::path::{ROOTFS, VOLUME_POPULATE, VOLUMES};
+use api::storage::{Image, Rootfs, RootfsCreate, VolumePopulate};
+use serde_json::Value;
+
+use crate::cli::context::{Context, image_config};
+use crate::cli::error::{CliError, ContainerError};
+use crate::cli::output;
+use crate::container::{Mount, MountKind, Record, State, Status};
+use crate::store::{ContainerDir, Durability, Store, StoreError, durability_of};
+use crate::volume::LOCAL;
+
+use super::draft::{self, Draft, Surroundings};
+use super::flags::CreateFlags;
+use super::mount::{MountSpec, Source, VolumeSpec};
+use super::undo::{Made, Undo};
+use super::{env, name, volume};
+
+/// Version of the record's layout.
+const SCHEMA: u32 = 1;
+/// A file of variables or labels that is larger is the wrong file.
+const MAX_FILE: u64 = 16 << 20;
+
+/// Streams that the command which makes the container will be attached to.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Attached {
+    pub stdin: bool,
+    pub stdout: bool,
+    pub stderr: bool,
+}
+
+/// Makes the container that `flags` ask for. What was made can still be undone.
+///
+/// # Errors
+/// [`CliError`]; nothing is left behind.
+pub fn create<'c>(
+    context: &'c Context,
+    flags: &CreateFlags,
+    attached: Attached,
+) -> Result<(ContainerDir, Undo<'c>), CliError> {
+    context.require_root()?;
+    refuse_old_cidfile(flags.cidfile.as_deref())?;
+    let around = surroundings(flags)?;
+    let (image, draft) = drafted(context, flags, &around)?;
+    let id = random_id()?;
+    let store = context.store()?;
+    let mut undo = Undo::new(context, store, id.clone());
+    let made = build(context, &mut undo, &id, &image, &draft, attached).and_then(|container| {
+        if let Some(file) = &flags.cidfile {
+            write_cidfile(file, &id)?;
+            undo.made(Made::CidFile(file.clone()));
+        }
+        Ok(container)
+    });
+    match made {
+        Ok(container) => Ok((container, undo)),
+        Err(error) => {
+            undo.run();
+            Err(error)
+        }
+    }
+}
+
+fn drafted(
+    context: &Context,
+    flags: &CreateFlags,
+    around: &Surroundings,
+) -> Result<(Image, Draft), CliError> {
+    let reference = flags.image();
+    let image = context.image(reference).map_err(|error| match error {
+        CliError::Client(error) if error.is_not_found() => {
+            output::warn(format_args!(
+                "Unable to find image '{}' locally",
+                tagged(reference)
+            ));
+            CliError::NoImage {
+                reference: tagged(reference),
+            }
+        }
+        other => other,
+    })?;
+    let config = image_config(&image, reference)?;
+    let mut draft = draft::draft(flags, &config.config, around)?;
+    resolve_shared_network(context, &mut draft)?;
+    add_volumes_from(context, flags, &mut draft)?;
+    Ok((image, draft))
+}
+
+/// The reference with the tag that stands for none.
+fn tagged(reference: &str) -> String {
+    let last = reference.rsplit('/').next().unwrap_or_default();
+    if last.contains([':', '@']) {
+        reference.to_owned()
+    } else {
+        format!("{reference}:latest")
+    }
+}
+
+fn build(
+    context: &Context,
+    undo: &mut Undo<'_>,
+    id: &Id,
+    image: &Image,
+    draft: &Draft,
+    attached: Attached,
+) -> Result<ContainerDir, CliError> {
+    let store = context.store()?;
+    let name = reserve(&store, undo, id, draft.name.as_ref())?;
+    let mut record = record(id, name, image, draft, attached);
+    let container = store.create(&record)?;
+    undo.made(Made::Directory);
+    let lock = container.lock()?;
+    let unfinished = State {
+        status: Status::Removing,
+        ..State::default()
+    };
+    container.write_state(&unfinished, Durability::Volatile)?;
+
+    context.client().post::<Rootfs>(
+        ROOTFS,
+        &RootfsCreate {
+            container: id.to_string(),
+            image: image.id.clone(),
+            ephemeral: record.host_config.auto_remove,
+        },
+    )?;
+    undo.made(Made::Rootfs);
+    for spec in &draft.mounts {
+        let mount = mounted(context, undo, id, spec)?;
+        record.mounts.push(mount);
+    }
+    container.write_record(&record, durability_of(&record))?;
+    container.write_state(&State::default(), durability_of(&record))?;
+    drop(lock);
+    Ok(container)
+}
+
+fn reserve(
+    store: &Store,
+    undo: &mut Undo<'_>,
+    id: &Id,
+    wanted: Option<&ContainerName>,
+) -> Result<ContainerName, CliError> {
+    let mut attempt = 0;
+    loop {
+        let name = match wanted {
+            Some(name) => name.clone(),
+            None => random_name(attempt)?,
+        };
+        match store.reserve_name(&name, id) {
+            Ok(()) => {
+                undo.made(Made::Name(name.clone()));
+                return Ok(name);
+            }
+            Err(StoreError::NameTaken { .. }) if wanted.is_none() => attempt += 1,
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+fn random_name(attempt: u32) -> Result<ContainerName, CliError> {
+    let mut bytes = [0; 2];
+    getrandom::fill(&mut bytes).map_err(random_error)?;
+    ContainerName::parse(&name::random(bytes, attempt))
+        .map_err(|invalid| draft::DraftError::from(invalid).into())
+}
+
+pub(crate) fn random_id() -> Result<Id, CliError> {
+    let mut bytes = [0; 32];
+    getrandom::fill(&mut bytes).map_err(random_error)?;
+    Ok(Id::from_bytes(bytes))
+}
+
+fn random_error(error: getrandom::Error) -> CliError {
+    CliError::Io {
+        op: "read random bytes",
+        source: io::Error::other(error),
+    }
+}
+
+fn record(
+    id: &Id,
+    name: ContainerName,
+    image: &Image,
+    draft: &Draft,
+    attached: Attached,
+) -> Record {
+    let mut config = draft.config.clone();
+    config.attach_stdin = attached.stdin;
+    config.attach_stdout = attached.stdout;
+    config.attach_stderr = attached.stderr;
+    config.stdin_once = config.open_stdin && attached.stdin;
+    if config.hostname.is_empty() {
+        id.short().clone_into(&mut config.hostname);
+    }
+    Record {
+        schema: SCHEMA,
+        id: id.clone(),
+        name,
+        created: format!("{:.9}", jiff::Timestamp::now()),
+        image: config.image.clone(),
+        image_id: image.id.clone(),
+        config,
+        host_config: draft.host_config.clone(),
+        mounts: Vec::new(),
+        networks: draft.networks.clone(),
+    }
+}
+
+/// Makes what a mount needs and says where it is.
+fn mounted(
+    context: &Context,
+    undo: &mut Undo<'_>,
+    id: &Id,
+    spec: &MountSpec,
+) -> Result<Mount, CliError> {
+    let mut mount = Mount {
+        kind: MountKind::Bind,
+        name: String::new(),
+        source: String::new(),
+        destination: spec.destination.clone(),
+        driver: String::new(),
+        mode: spec.mode.clone(),
+        rw: !spec.read_only,
+        propagation: String::new(),
+        anonymous: false,
+    };
+    match &spec.source {
+        Source::Bind { path, create } => {
+            bind_source(path, *create)?;
+            mount.source = path.display().to_string();
+            mount.propagation = match spec.propagation.as_str() {
+                "" => "rprivate".to_owned(),
+                word => word.to_owned(),
+            };
+        }
+        Source::Tmpfs { options } => {
+            mount.kind = MountKind::Tmpfs;
+            mount.mode.clone_from(options);
+        }
+        Source::Volume(wanted) => {
+            let made = volume::make(context, undo, id, wanted)?;
+            mount.kind = MountKind::Volume;
+            mount.source = made.mountpoint;
+            mount.driver = made.driver;
+            mount.anonymous = wanted.name.is_none();
+            mount.name = made.name;
+            if mount.driver == LOCAL && !wanted.no_copy {
+                populate(context, id, &mount)?;
+            }
+        }
+    }
+    Ok(mount)
+}
+
+/// Copies what the image has at the destination, if the volume is still as created.
+fn populate(context: &Context, id: &Id, mount: &Mount) -> Result<(), CliError> {
+    let route = format!("{VOLUMES}/{}/{VOLUME_POPULATE}", escape(&mount.name));
+    let request = VolumePopulate {
+        container: id.to_string(),
+        path: mount.destination.clone(),
+    };
+    context.client().post::<Value>(&route, &request)?;
+    Ok(())
+}
+
+fn bind_source(path: &Path, create: bool) -> Result<(), CliError> {
+    match fs::symlink_metadata(path) {
+        Ok(_) => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound && create => fs::create_dir_all(path)
+            .map_err(|source| CliError::File {
+                op: "create",
+                path: path.to_owned(),
+                source,
+            }),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            Err(ContainerError::BindSource(path.to_owned()).into())
+        }
+        Err(source) => Err(CliError::File {
+            op: "stat",
+            path: path.to_owned(),
+            source,
+        }),
+    }
+}
+
+/// `container:KEY` becomes `container:ID`, and the host name that of whose stack is shared.
+fn resolve_shared_network(context: &Context, draft: &mut Draft) -> Result<(), CliError> {
+    if draft.host_config.network_mode == "host" && draft.config.hostname.is_empty() {
+        let uname = rustix::system::uname();
+        draft.config.hostname = uname.nodename().to_string_lossy().into_owned();
+    }
+    let Some(key) = draft.host_config.network_mode.strip_prefix("container:") else {
+        return Ok(());
+    };
+    let other = context.container(key)?.record()?;
+    draft.host_config.network_mode = format!("container:{}", other.id);
+    draft.config.hostname = other.config.hostname;
+    Ok(())
+}
+
+fn add_volumes_from(
+    context: &Context,
+    flags: &CreateFlags,
+    draft: &mut Draft,
+) -> Result<(), CliError> {
+    for spec in &flags.volumes_from {
+        let (key, read_only) = match spec.split_once(':') {
+            None => (spec.as_str(), None),
+            Some((key, "ro")) => (key, Some(true)),
+            Some((key, "rw")) => (key, Some(false)),
+            Some(_) => return Err(ContainerError::VolumesFrom(spec.clone()).into()),
+        };
+        for mount in context.container(key)?.record()?.mounts {
+            // The image's own volume at that place gives way; a flag's does not.
+            let taken = draft
+                .mounts
+                .iter()
+                .position(|m| m.destination == mount.destination);
+            match taken {
+                Some(at) if draft.mounts[at].is_image_default() => {
+                    draft.mounts.remove(at);
+                }
+                Some(_) => continue,
+                None => {}
+            }
+            draft.mounts.extend(inherited(&mount, read_only));
+        }
+    }
+    Ok(())
+}
+
+fn inherited(mount: &Mount, read_only: Option<bool>) -> Option<MountSpec> {
+    let source = match mount.kind {
+        MountKind::Bind => Source::Bind {
+            path: mount.source.clone().into(),
+            create: false,
+        },
+        MountKind::Volume => Source::Volume(VolumeSpec {
+            name: mount.name.parse().ok(),
+            driver: mount.driver.clone(),
+            no_copy: true,
+            ..VolumeSpec::default()
+        }),
+        MountKind::Tmpfs => return None,
+    };
+    Some(MountSpec {
+        source,
+        destination: mount.destination.clone(),
+        read_only: read_only.unwrap_or(!mount.rw),
+        mode: mount.mode.clone(),
+        propagation: mount.propagation.clone(),
+    })
+}
+
+/// Reads the files that flags name.
+///
+/// # Errors
+/// A file cannot be read or is no list of variables.
+pub fn surroundings(flags: &CreateFlags) -> Result<Surroundings, CliError> {
+    let mut around = Surroundings {
+        environment: std::env::vars_os()
+            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+            .collect(),
+        directory: std::env::current_dir().map_err(|source| CliError::Io {
+            op: "find the current directory",
+            source,
+        })?,
+        ..Surroundings::default()
+    };
+    for file in &flags.env_file {
+        around.env_file.extend(read_pairs(file)?);
+    }
+    for file in &flags.label_file {
+        around.label_file.extend(read_pairs(file)?);
+    }
+    Ok(around)
+}
+
+/// The lines of an `--env-file` or a `--label-file`.
+///
+/// # Errors
+/// The file cannot be read or is no list of pairs.
+pub fn read_pairs(file: &Path) -> Result<Vec<String>, CliError> {
+    let failed = |source| CliError::File {
+        op: "read",
+        path: file.to_owned(),
+        source,
+    };
+    let length = fs::metadata(file).map_err(failed)?.len();
+    if length > MAX_FILE {
+        return Err(failed(io::ErrorKind::FileTooLarge.into()));
+    }
+    let content = fs::read(file).map_err(failed)?;
+    Ok(env::parse_file(&file.display().to_string(), &content)?)
+}
+
+fn refuse_old_cidfile(file: Option<&Path>) -> Result<(), CliError> {
+    match file {
+        Some(file) if file.exists() => Err(ContainerError::CidFile(file.to_owned()).into()),
+        _ => Ok(()),
+    }
+}
+
+fn write_cidfile(file: &Path, id: &Id) -> Result<(), CliError> {
+    fs::File::create_new(file)
+        .and_then(|mut opened| io::Write::write_all(&mut opened, id.as_str().as_bytes()))
+        .map_err(|source| CliError::File {
+            op: "write",
+            path: file.to_owned(),
+            source,
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_tag_means_latest() {
+        for (reference, expected) in [
+            ("img", "img:latest"),
+            ("img:1", "img:1"),
+            ("host:5000/img", "host:5000/img:latest"),
+            ("img@sha256:ab", "img@sha256:ab"),
+        ] {
+            assert_eq!(tagged(reference), expected);
+        }
+    }
+}

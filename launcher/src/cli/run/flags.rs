@@ -1,0 +1,216 @@
+//! The flags of `hawser run` and `hawser create`.
+
+use std::path::PathBuf;
+
+use clap::{ArgAction, Args};
+
+/// What a container is made of.
+#[derive(Debug, Clone, Default, Args)]
+pub struct CreateFlags {
+    /// Name the container; otherwise it gets a random name
+    #[arg(long)]
+    pub name: Option<String>,
+    /// Remove the container and its anonymous volumes when it exits
+    #[arg(long)]
+    pub rm: bool,
+    /// Keep standard input open
+    #[arg(short, long)]
+    pub interactive: bool,
+    /// Allocate a terminal
+    #[arg(short, long)]
+    pub tty: bool,
+    /// Write the container's id to a file, which must not exist
+    #[arg(long, value_name = "FILE")]
+    pub cidfile: Option<PathBuf>,
+
+    /// Join a network: a name, host, none, container:NAME, or name=NETWORK,alias=NAME,ip=ADDRESS
+    #[arg(
+        long,
+        visible_alias = "net",
+        value_name = "NETWORK",
+        help_heading = "Network"
+    )]
+    pub network: Vec<String>,
+    /// Further name on the network
+    #[arg(
+        long,
+        visible_alias = "net-alias",
+        value_name = "NAME",
+        help_heading = "Network"
+    )]
+    pub network_alias: Vec<String>,
+    /// IPv4 address on the network
+    #[arg(long, value_name = "ADDRESS", help_heading = "Network")]
+    pub ip: Option<String>,
+    /// IPv6 address on the network
+    #[arg(long, value_name = "ADDRESS", help_heading = "Network")]
+    pub ip6: Option<String>,
+    /// Ethernet address, such as 02:42:ac:11:00:02
+    #[arg(long, value_name = "ADDRESS", help_heading = "Network")]
+    pub mac_address: Option<String>,
+    /// Publish a port: [[HOST-IP:]HOST-PORT:]PORT[/PROTOCOL]; each port may be a range
+    #[arg(short, long, value_name = "PORTS", help_heading = "Network")]
+    pub publish: Vec<String>,
+    /// Publish all exposed ports on ports that the daemon chooses
+    #[arg(short = 'P', long, help_heading = "Network")]
+    pub publish_all: bool,
+    /// Expose a port or a range without publishing it
+    #[arg(long, value_name = "PORTS", help_heading = "Network")]
+    pub expose: Vec<String>,
+    /// Host name inside the container; otherwise the first 12 digits of its id
+    #[arg(short = 'h', long, value_name = "NAME", help_heading = "Network")]
+    pub hostname: Option<String>,
+    /// Domain name inside the container
+    #[arg(long, value_name = "NAME", help_heading = "Network")]
+    pub domainname: Option<String>,
+    /// DNS server
+    #[arg(long, value_name = "ADDRESS", help_heading = "Network")]
+    pub dns: Vec<String>,
+    /// DNS search domain
+    #[arg(long, value_name = "DOMAIN", help_heading = "Network")]
+    pub dns_search: Vec<String>,
+    /// Resolver option, such as ndots:1
+    #[arg(
+        long,
+        visible_alias = "dns-opt",
+        value_name = "OPTION",
+        help_heading = "Network"
+    )]
+    pub dns_option: Vec<String>,
+    /// Line for /etc/hosts: NAME:ADDRESS
+    #[arg(long, value_name = "NAME:ADDRESS", help_heading = "Network")]
+    pub add_host: Vec<String>,
+
+    /// Mount a volume or a host path: [SOURCE:]PATH[:MODE]
+    #[arg(short, long, value_name = "VOLUME", help_heading = "Storage")]
+    pub volume: Vec<String>,
+    /// Mount by fields: type=volume|bind|tmpfs,source=…,target=…[,readonly]…
+    #[arg(long, value_name = "FIELDS", help_heading = "Storage")]
+    pub mount: Vec<String>,
+    /// Mount a file system in memory: PATH[:OPTIONS]
+    #[arg(long, value_name = "PATH", help_heading = "Storage")]
+    pub tmpfs: Vec<String>,
+    /// Driver of the volumes of -v
+    #[arg(long, value_name = "DRIVER", help_heading = "Storage")]
+    pub volume_driver: Option<String>,
+    /// Mount the volumes of another container: NAME[:ro]
+    #[arg(long, value_name = "CONTAINER", help_heading = "Storage")]
+    pub volumes_from: Vec<String>,
+    /// Mount the root file system read-only
+    #[arg(long, help_heading = "Storage")]
+    pub read_only: bool,
+    /// Size of /dev/shm, 64m unless given
+    #[arg(long, value_name = "SIZE", help_heading = "Storage")]
+    pub shm_size: Option<String>,
+
+    /// Set an environment variable: NAME=VALUE, or NAME for the caller's own value
+    #[arg(short, long, value_name = "VARIABLE", help_heading = "Process")]
+    pub env: Vec<String>,
+    /// Read environment variables from a file
+    #[arg(long, value_name = "FILE", help_heading = "Process")]
+    pub env_file: Vec<PathBuf>,
+    /// Working directory
+    #[arg(short, long, value_name = "PATH", help_heading = "Process")]
+    pub workdir: Option<String>,
+    /// User, and optionally group: NAME|UID[:GROUP|GID]
+    #[arg(short, long, value_name = "USER", help_heading = "Process")]
+    pub user: Option<String>,
+    /// Further group of the user
+    #[arg(long, value_name = "GROUP", help_heading = "Process")]
+    pub group_add: Vec<String>,
+    /// Replace the image's entrypoint; an empty text removes it
+    #[arg(long, value_name = "PROGRAM", help_heading = "Process")]
+    pub entrypoint: Option<String>,
+    /// Signal that stops the container
+    #[arg(long, value_name = "SIGNAL", help_heading = "Process")]
+    pub stop_signal: Option<String>,
+    /// Seconds to wait after the stop signal before SIGKILL
+    #[arg(long, value_name = "SECONDS", help_heading = "Process")]
+    pub stop_timeout: Option<u32>,
+    /// When to restart: no, always, unless-stopped, on-failure[:N]
+    #[arg(long, value_name = "POLICY", help_heading = "Process")]
+    pub restart: Option<String>,
+    /// Resource limit: NAME=SOFT[:HARD]
+    #[arg(long, value_name = "LIMIT", help_heading = "Process")]
+    pub ulimit: Vec<String>,
+    /// Kernel parameter of the container's namespaces: NAME=VALUE
+    #[arg(long, value_name = "PARAMETER", help_heading = "Process")]
+    pub sysctl: Vec<String>,
+    /// How readily the kernel kills it when memory is short: -1000 to 1000
+    #[arg(
+        long,
+        value_name = "NUMBER",
+        allow_hyphen_values = true,
+        help_heading = "Process"
+    )]
+    pub oom_score_adj: Option<i32>,
+
+    /// Add a capability, or ALL
+    #[arg(long, value_name = "CAPABILITY", help_heading = "Security")]
+    pub cap_add: Vec<String>,
+    /// Drop a capability, or ALL
+    #[arg(long, value_name = "CAPABILITY", help_heading = "Security")]
+    pub cap_drop: Vec<String>,
+    /// All capabilities, all devices, no filter
+    #[arg(long, help_heading = "Security")]
+    pub privileged: bool,
+    /// no-new-privileges, or seccomp=unconfined|FILE
+    #[arg(long, value_name = "OPTION", help_heading = "Security")]
+    pub security_opt: Vec<String>,
+
+    /// Label: NAME[=VALUE]
+    #[arg(short, long, value_name = "LABEL", help_heading = "Description")]
+    pub label: Vec<String>,
+    /// Read labels from a file
+    #[arg(long, value_name = "FILE", help_heading = "Description")]
+    pub label_file: Vec<PathBuf>,
+    /// Where output goes: json-file or none
+    #[arg(long, value_name = "DRIVER", help_heading = "Description")]
+    pub log_driver: Option<String>,
+    /// Option of the log driver: max-size=SIZE, max-file=NUMBER
+    #[arg(long, value_name = "OPTION", help_heading = "Description")]
+    pub log_opt: Vec<String>,
+
+    /// Print help
+    #[arg(long, action = ArgAction::Help)]
+    pub help: Option<bool>,
+
+    /// The image, then the command to run instead of the image's own, with its arguments
+    #[arg(
+        required = true,
+        value_names = ["IMAGE", "COMMAND"],
+        num_args = 1..,
+        trailing_var_arg = true
+    )]
+    pub image_and_command: Vec<String>,
+}
+
+impl CreateFlags {
+    pub fn image(&self) -> &str {
+        self.image_and_command.first().map_or("", String::as_str)
+    }
+
+    pub fn command(&self) -> &[String] {
+        self.image_and_command.get(1..).unwrap_or_default()
+    }
+}
+
+/// `hawser run`.
+#[derive(Debug, Clone, Args)]
+pub struct RunFlags {
+    /// Run in the background and print the container's id
+    #[arg(short, long)]
+    pub detach: bool,
+    /// Streams to attach: stdin, stdout, stderr
+    #[arg(short, long, value_name = "STREAM")]
+    pub attach: Vec<String>,
+    /// Keys that detach the terminal
+    #[arg(long, value_name = "KEYS")]
+    pub detach_keys: Option<String>,
+    /// Forward signals to the container
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true,
+          default_value_t = true, default_missing_value = "true", action = ArgAction::Set)]
+    pub sig_proxy: bool,
+    #[command(flatten)]
+    pub create: CreateFlags,
+}

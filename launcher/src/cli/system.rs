@@ -1,0 +1,154 @@
+//! `hawser info` and `hawser version`.
+
+use api::daemon::{Info, Version};
+use api::path::VERSION;
+use clap::Args;
+use serde_json::{Value, json};
+
+use crate::container::Status;
+use crate::format::template::Template;
+
+use super::container::view;
+use super::context::Context;
+use super::error::CliError;
+use super::image::config::host_architecture;
+use super::output;
+
+/// `hawser info` and `hawser version`.
+#[derive(Debug, Clone, Args)]
+pub struct FormatFlags {
+    /// json, or a Go template
+    #[arg(short, long, value_name = "FORMAT")]
+    pub format: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+struct Counts {
+    running: usize,
+    stopped: usize,
+}
+
+/// # Errors
+/// A bad template, or no daemon.
+pub fn info(context: &Context, flags: &FormatFlags) -> Result<i32, CliError> {
+    let info = context.info()?;
+    let mut counts = Counts::default();
+    for view in view::all(context)? {
+        if view.state.status == Status::Running {
+            counts.running += 1;
+        } else {
+            counts.stopped += 1;
+        }
+    }
+    match &flags.format {
+        None => output::write(text(info, counts))?,
+        Some(format) => output::line(formatted(format, &object(info, counts))?)?,
+    }
+    for warning in info.warnings.iter().filter(|_| flags.format.is_none()) {
+        output::warn(format_args!("WARNING: {warning}"));
+    }
+    Ok(0)
+}
+
+fn formatted(format: &str, value: &Value) -> Result<String, CliError> {
+    let source = if format == "json" {
+        "{{json .}}"
+    } else {
+        format
+    };
+    Ok(Template::parse(source)?.render(value)?)
+}
+
+/// Members of Docker's info, and ours.
+fn object(info: &Info, counts: Counts) -> Value {
+    let mut object = serde_json::to_value(info).unwrap_or_default();
+    if let Value::Object(members) = &mut object {
+        members.extend(
+            [
+                ("Containers", json!(counts.running + counts.stopped)),
+                ("ContainersRunning", json!(counts.running)),
+                ("ContainersPaused", json!(0)),
+                ("ContainersStopped", json!(counts.stopped)),
+                ("DockerRootDir", json!(info.state_dir)),
+                ("LoggingDriver", json!("json-file")),
+                ("OSType", json!("linux")),
+                ("Architecture", json!(std::env::consts::ARCH)),
+            ]
+            .map(|(name, value)| (name.to_owned(), value)),
+        );
+    }
+    object
+}
+
+fn text(info: &Info, counts: Counts) -> String {
+    let mut lines = vec![
+        format!("Containers: {}", counts.running + counts.stopped),
+        format!(" Running: {}", counts.running),
+        " Paused: 0".to_owned(),
+        format!(" Stopped: {}", counts.stopped),
+        format!("Images: {}", info.images),
+        format!("Networks: {}", info.networks),
+        format!("Endpoints: {}", info.endpoints),
+        format!("Volumes: {}", info.volumes),
+        format!("Server Version: {}", info.server_version),
+        format!("Storage Driver: {}", info.driver),
+    ];
+    let rows = info.driver_status.iter();
+    lines.extend(rows.map(|(name, value)| format!(" {name}: {value}")));
+    lines.extend([
+        "Logging Driver: json-file".to_owned(),
+        format!("Cgroup Version: {}", info.cgroup_version),
+        "Data Path:".to_owned(),
+    ]);
+    lines.extend(info.data_path.iter().map(|line| format!(" {line}")));
+    lines.extend([
+        format!("Kernel Version: {}", info.kernel_version),
+        format!("Operating System: {}", info.operating_system),
+        "OSType: linux".to_owned(),
+        format!("Architecture: {}", std::env::consts::ARCH),
+        format!("Name: {}", info.name),
+        format!("State Dir: {}", info.state_dir),
+        format!("Run Dir: {}", info.run_dir),
+        format!("Volume Plugin Dir: {}", info.plugin_dir),
+        format!("CNI Plugin Dir: {}", info.cni_bin_dir),
+    ]);
+    lines.join("\n") + "\n"
+}
+
+/// The client's part is printed even if there is no daemon; the exit code tells.
+///
+/// # Errors
+/// A bad template, or no daemon.
+pub fn version(context: &Context, flags: &FormatFlags) -> Result<i32, CliError> {
+    let client = Version {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        api_version: api::path::API.trim_start_matches("/v").to_owned(),
+        os: "linux".to_owned(),
+        arch: host_architecture().to_owned(),
+        kernel_version: rustix::system::uname()
+            .release()
+            .to_string_lossy()
+            .into_owned(),
+    };
+    let server = context.client().get::<Version>(VERSION);
+    if let Some(format) = &flags.format {
+        let value = json!({ "Client": client, "Server": server? });
+        output::line(formatted(format, &value)?)?;
+        return Ok(0);
+    }
+    output::write(version_text("Client: hawser", &client))?;
+    let server = server?;
+    output::write(format_args!(
+        "\n{}",
+        version_text("Server: hawserd", &server)
+    ))?;
+    Ok(0)
+}
+
+fn version_text(title: &str, version: &Version) -> String {
+    format!(
+        "{title}\n Version:           {}\n API version:       {}\n OS/Arch:           {}/{}\n \
+         Kernel Version:    {}\n",
+        version.version, version.api_version, version.os, version.arch, version.kernel_version
+    )
+}

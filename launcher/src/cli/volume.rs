@@ -1,0 +1,227 @@
+//! `hawser volume …`.
+
+use api::client::escape;
+use api::daemon::Pruned;
+use api::path::{VOLUMES, VOLUMES_CREATE, VOLUMES_PRUNE};
+use api::storage::{Volume, VolumeCreate, VolumePrune};
+use clap::{Args, Subcommand};
+
+use crate::format::human;
+use crate::format::table::{self, Columns, Row};
+use crate::volume::LOCAL;
+
+use super::container::filter::{has_label, name_matches, parse_pairs};
+use super::context::Context;
+use super::error::CliError;
+use super::inspect::{self, InspectFlags, Kind};
+use super::output;
+use super::run::env;
+
+/// `hawser volume`.
+#[derive(Debug, Clone, Subcommand)]
+pub enum VolumeCommand {
+    /// Create a volume
+    Create(CreateFlags),
+    /// List volumes
+    #[command(visible_alias = "list")]
+    Ls(ListFlags),
+    /// Show volumes in detail
+    Inspect(InspectFlags),
+    /// Remove volumes that no container has
+    #[command(visible_alias = "remove")]
+    Rm(RemoveFlags),
+    /// Remove all volumes that no container has, those with names too
+    Prune(PruneFlags),
+}
+
+/// `hawser volume create`.
+#[derive(Debug, Clone, Args)]
+pub struct CreateFlags {
+    /// Driver: local, or the name of a volume plugin
+    #[arg(short, long, default_value = LOCAL)]
+    pub driver: String,
+    /// Option of the driver: NAME=VALUE
+    #[arg(short, long = "opt", value_name = "OPTION")]
+    pub opt: Vec<String>,
+    /// Label: NAME[=VALUE]
+    #[arg(long, value_name = "LABEL")]
+    pub label: Vec<String>,
+    /// Name of the volume; otherwise a random one
+    pub name: Option<String>,
+}
+
+/// `hawser volume ls`.
+#[derive(Debug, Clone, Args)]
+pub struct ListFlags {
+    /// Print names only
+    #[arg(short, long)]
+    pub quiet: bool,
+    /// Show only what fits: name=, driver=, label=, dangling=
+    #[arg(short, long, value_name = "FILTER")]
+    pub filter: Vec<String>,
+    /// table, json, or a Go template
+    #[arg(long, value_name = "FORMAT", default_value = "")]
+    pub format: String,
+}
+
+/// `hawser volume rm`.
+#[derive(Debug, Clone, Args)]
+pub struct RemoveFlags {
+    /// A volume that does not exist is no error
+    #[arg(short, long)]
+    pub force: bool,
+    /// Volumes to remove
+    #[arg(required = true, value_name = "VOLUME")]
+    pub volumes: Vec<String>,
+}
+
+/// `hawser volume prune`.
+#[derive(Debug, Clone, Args)]
+pub struct PruneFlags {
+    /// Do not ask
+    #[arg(short, long)]
+    pub force: bool,
+    /// Remove volumes with names too, which is what happens anyway
+    #[arg(short, long, conflicts_with = "anonymous")]
+    pub all: bool,
+    /// Remove only volumes that were made without a name
+    #[arg(long)]
+    pub anonymous: bool,
+    /// Remove only what fits: label=
+    #[arg(long, value_name = "FILTER")]
+    pub filter: Vec<String>,
+}
+
+const COLUMNS: Columns = Columns {
+    headers: &[
+        ("Driver", "DRIVER"),
+        ("Name", "VOLUME NAME"),
+        ("Scope", "SCOPE"),
+        ("Mountpoint", "MOUNTPOINT"),
+        ("Labels", "LABELS"),
+    ],
+    default: "{{.Driver}}\t{{.Name}}",
+};
+
+/// # Errors
+/// [`CliError`] of the command.
+pub fn run(context: &Context, command: &VolumeCommand) -> Result<i32, CliError> {
+    match command {
+        VolumeCommand::Create(flags) => create(context, flags),
+        VolumeCommand::Ls(flags) => list(context, flags),
+        VolumeCommand::Inspect(flags) => inspect::inspect(context, flags, Some(Kind::Volume)),
+        VolumeCommand::Rm(flags) => remove(context, flags),
+        VolumeCommand::Prune(flags) => prune(context, flags),
+    }
+}
+
+fn create(context: &Context, flags: &CreateFlags) -> Result<i32, CliError> {
+    let options = env::labels(&flags.opt);
+    if flags.driver != LOCAL {
+        let name = match &flags.name {
+            Some(name) => name.clone(),
+            None => super::run::create::random_id()?.to_string(),
+        };
+        let driver = context.plugins()?.driver(&flags.driver)?;
+        driver.create(&name, options)?;
+        output::line(name)?;
+        return Ok(0);
+    }
+    let request = VolumeCreate {
+        name: flags.name.clone().unwrap_or_default(),
+        driver: flags.driver.clone(),
+        driver_opts: options,
+        labels: env::labels(&flags.label),
+    };
+    let volume: Volume = context.client().post(VOLUMES_CREATE, &request)?;
+    output::line(volume.name)?;
+    Ok(0)
+}
+
+fn list(context: &Context, flags: &ListFlags) -> Result<i32, CliError> {
+    let filters = parse_pairs(&flags.filter, &["name", "driver", "label", "dangling"])?;
+    let mut volumes: Vec<Volume> = context.client().get(VOLUMES)?;
+    volumes.retain(|volume| {
+        filters.iter().all(|(key, values)| match key.as_str() {
+            "label" => values.iter().all(|label| has_label(&volume.labels, label)),
+            key => values.iter().any(|value| matches(key, value, volume)),
+        })
+    });
+    volumes.sort_by(|a, b| a.name.cmp(&b.name));
+    if flags.quiet {
+        for volume in &volumes {
+            output::line(&volume.name)?;
+        }
+        return Ok(0);
+    }
+    let rows: Vec<Row> = volumes
+        .iter()
+        .map(|volume| {
+            Row::new([
+                ("Driver", volume.driver.as_str().into()),
+                ("Name", volume.name.as_str().into()),
+                ("Scope", volume.scope.as_str().into()),
+                ("Mountpoint", volume.mountpoint.as_str().into()),
+            ])
+            .with_labels(&volume.labels)
+        })
+        .collect();
+    output::write(table::list(&COLUMNS, &rows, &flags.format)?)?;
+    Ok(0)
+}
+
+fn matches(key: &str, value: &str, volume: &Volume) -> bool {
+    match key {
+        "name" => name_matches(volume.name.as_str(), value),
+        "driver" => volume.driver == value,
+        "dangling" => volume.holders.is_empty() == matches!(value, "true" | "1"),
+        _ => false,
+    }
+}
+
+fn remove(context: &Context, flags: &RemoveFlags) -> Result<i32, CliError> {
+    let mut exit_code = 0;
+    for volume in &flags.volumes {
+        match context
+            .client()
+            .delete(&format!("{VOLUMES}/{}", escape(volume)))
+        {
+            Ok(()) => output::line(volume)?,
+            Err(error) if error.is_not_found() && flags.force => output::line(volume)?,
+            Err(error) => {
+                output::failure(&error.into());
+                exit_code = 1;
+            }
+        }
+    }
+    Ok(exit_code)
+}
+
+fn prune(context: &Context, flags: &PruneFlags) -> Result<i32, CliError> {
+    let warning = if flags.anonymous {
+        "This will remove anonymous local volumes not used by at least one container."
+    } else {
+        "This will remove all volumes not used by at least one container."
+    };
+    let filters = parse_pairs(&flags.filter, &["label", "all"])?;
+    if !flags.force && !output::confirm(warning)? {
+        return Ok(0);
+    }
+    let request = VolumePrune {
+        anonymous: flags.anonymous,
+        labels: filters.get("label").cloned().unwrap_or_default(),
+    };
+    let pruned: Pruned = context.client().post(VOLUMES_PRUNE, &request)?;
+    if !pruned.deleted.is_empty() {
+        output::line("Deleted Volumes:")?;
+        for name in &pruned.deleted {
+            output::line(name)?;
+        }
+        output::line("")?;
+    }
+    output::line(format_args!(
+        "Total reclaimed space: {}",
+        human::size(pruned.space_reclaimed, 4)
+    ))?;
+    Ok(0)
+}

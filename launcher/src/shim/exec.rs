@@ -1,0 +1,366 @@
+//! `hawser-shim exec`: one more process in a running container.
+//!
+//! The caller's standard streams are the process's own, or are pumped through a terminal. The exit
+//! status is the process's; what cannot be run gives 126 or 127 and one line.
+
+mod terminal;
+
+use std::fs;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use libcontainer::container::builder::ContainerBuilder;
+use libcontainer::error::LibcontainerError;
+use libcontainer::oci_spec::runtime::{LinuxCapabilities, LinuxSeccomp};
+use libcontainer::syscall::syscall::SyscallType;
+use rustix::fs::{Mode, OFlags};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use rustix::stdio::{dup2_stderr, dup2_stdin, dup2_stdout};
+use serde_json::{Value, json};
+
+use super::arguments::Arguments;
+use super::executor::{Confinement, Workload, exit_code_of, without_prefix};
+use super::hold::reap;
+use super::launch::{EXIT_DAEMON, Places};
+use super::oci::innermost;
+use super::rootfs::Rootfs;
+use super::spec::capability;
+use super::spec::process::merge;
+use super::spec::user::{Accounts, User, UserError};
+use super::streams::ConsoleSocket;
+use crate::container::Status;
+use crate::store::{ContainerDir, StoreError};
+
+#[derive(Debug, thiserror::Error)]
+enum ExecError {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error("container {id} is not running")]
+    NotRunning { id: String },
+    #[error("no command specified")]
+    NoCommand,
+    #[error("working directory {dir:?} is not an absolute path")]
+    WorkingDir { dir: String },
+    #[error(transparent)]
+    User(#[from] UserError),
+    #[error("{op} {}: {source}", path.display())]
+    Io {
+        op: &'static str,
+        path: PathBuf,
+        source: io::Error,
+    },
+    #[error("{} is damaged: {reason}", path.display())]
+    Damaged { path: PathBuf, reason: String },
+    #[error("{}", without_prefix(&innermost(source)))]
+    Join { source: LibcontainerError },
+    #[error("wait for the process: {0}")]
+    Wait(io::Error),
+}
+
+impl ExecError {
+    fn exit_code(&self) -> i32 {
+        match self {
+            Self::Join { source } => exit_code_of(&innermost(source)),
+            // Docker's code for what the daemon refuses.
+            Self::NotRunning { .. } | Self::Store(_) => 1,
+            _ => EXIT_DAEMON,
+        }
+    }
+}
+
+pub(crate) fn main(places: &Places, arguments: &Arguments) -> i32 {
+    let outcome = Exec::open(places, arguments).and_then(Exec::run);
+    outcome.unwrap_or_else(|error| {
+        eprintln!("hawser: {error}");
+        error.exit_code()
+    })
+}
+
+struct Exec<'a> {
+    arguments: &'a Arguments,
+    id: String,
+    init: u32,
+    bundle_config: PathBuf,
+    runtime_root: PathBuf,
+    /// Prefix of this process's own files.
+    scratch: PathBuf,
+}
+
+impl<'a> Exec<'a> {
+    fn open(places: &Places, arguments: &'a Arguments) -> Result<Self, ExecError> {
+        let dir = ContainerDir::at(&places.container_dir)?;
+        let state = dir.state()?;
+        let init = match (state.status, state.init) {
+            (Status::Running, Some(init)) => init.pid,
+            _ => {
+                return Err(ExecError::NotRunning {
+                    id: dir.id().to_string(),
+                });
+            }
+        };
+        if arguments.words().is_empty() {
+            return Err(ExecError::NoCommand);
+        }
+        let containers = places.run_dir.join("containers").join(dir.id().short());
+        Ok(Self {
+            arguments,
+            id: dir.id().to_string(),
+            init,
+            bundle_config: dir.bundle().join("config.json"),
+            runtime_root: places.run_dir.join("libcontainer"),
+            scratch: containers.join(format!("exec-{}", std::process::id())),
+        })
+    }
+
+    fn run(self) -> Result<i32, ExecError> {
+        let is_terminal = self.arguments.has("--tty");
+        let (process, workload) = self.process()?;
+        let console = if is_terminal {
+            let path = self.scratch.with_extension("sock");
+            Some(ConsoleSocket::bind(path.clone()).map_err(failed("listen at", &path))?)
+        } else {
+            None
+        };
+        self.redirect(is_terminal)?;
+        let pid = self.join(&process, workload, console.as_ref())?;
+        let child = pidfd_open(pid, PidfdFlags::empty()).map_err(|errno| wait(errno.into()))?;
+        let terminal = match console {
+            Some(console) => Some(console.receive().map_err(wait)?),
+            None => None,
+        };
+        if self.arguments.has("--detach") {
+            return Ok(0);
+        }
+        match terminal {
+            Some(terminal) => terminal::pump(terminal, child.as_fd()).map_err(wait),
+            None => reap(child.as_fd()).map_err(wait),
+        }
+    }
+
+    /// The process as the OCI specification describes it, and what the executor has to do.
+    fn process(&self) -> Result<(Value, Workload), ExecError> {
+        let path = &self.bundle_config;
+        let text = fs::read(path).map_err(failed("read", path))?;
+        let damaged = |reason: String| ExecError::Damaged {
+            path: path.clone(),
+            reason,
+        };
+        let config: Value =
+            serde_json::from_slice(&text).map_err(|error| damaged(error.to_string()))?;
+        let user = self.user()?;
+        let process = process(&config["process"], &self.asked()?, user.as_ref());
+        confined(process, &config["linux"]["seccomp"]).map_err(|error| damaged(error.to_string()))
+    }
+
+    fn asked(&self) -> Result<Asked<'_>, ExecError> {
+        let workdir = self.arguments.value("--workdir");
+        if let Some(dir) = workdir.filter(|dir| !dir.starts_with('/')) {
+            return Err(ExecError::WorkingDir {
+                dir: dir.to_owned(),
+            });
+        }
+        let path = Path::new("/proc/self/status");
+        let privileged = if self.arguments.has("--privileged") {
+            let status = fs::read_to_string(path).map_err(failed("read", path))?;
+            capability::all(capability::bounding(&status))
+        } else {
+            Vec::new()
+        };
+        Ok(Asked {
+            command: self.arguments.words(),
+            is_terminal: self.arguments.has("--tty"),
+            privileged,
+            env: self.arguments.values("--env").map(str::to_owned).collect(),
+            workdir,
+        })
+    }
+
+    fn user(&self) -> Result<Option<User>, ExecError> {
+        let Some(user) = self.arguments.value("--user") else {
+            return Ok(None);
+        };
+        let root = PathBuf::from(format!("/proc/{}/root", self.init));
+        let rootfs = Rootfs::open(&root).map_err(failed("open", &root))?;
+        let read = |path: &'static str| rootfs.read(path).map_err(failed("read", Path::new(path)));
+        let accounts = Accounts {
+            passwd: read("/etc/passwd")?,
+            group: read("/etc/group")?,
+        };
+        Ok(Some(accounts.resolve(user, &[])?))
+    }
+
+    /// Streams the process shall not inherit are empty.
+    fn redirect(&self, is_terminal: bool) -> Result<(), ExecError> {
+        let detach = self.arguments.has("--detach");
+        let null = Path::new("/dev/null");
+        let open = rustix::fs::open(null, OFlags::RDWR | OFlags::CLOEXEC, Mode::empty());
+        let failed = |errno: rustix::io::Errno| failed("open", null)(errno.into());
+        let fd: OwnedFd = open.map_err(failed)?;
+        if detach || !(self.arguments.has("--interactive") || is_terminal) {
+            dup2_stdin(&fd).map_err(failed)?;
+        }
+        if detach {
+            dup2_stdout(&fd).map_err(failed)?;
+            dup2_stderr(&fd).map_err(failed)?;
+        }
+        Ok(())
+    }
+
+    fn join(
+        &self,
+        process: &Value,
+        workload: Workload,
+        console: Option<&ConsoleSocket>,
+    ) -> Result<Pid, ExecError> {
+        let path = self.scratch.with_extension("json");
+        fs::write(&path, process.to_string()).map_err(failed("write", &path))?;
+        let joined = ContainerBuilder::new(self.id.clone(), SyscallType::default())
+            .with_root_path(&self.runtime_root)
+            .and_then(|builder| {
+                builder
+                    .with_console_socket(console.map(ConsoleSocket::path))
+                    .with_executor(workload)
+                    .as_tenant()
+                    .with_detach(true)
+                    .with_process(Some(&path))
+                    .build()
+            });
+        fs::remove_file(&path).map_err(failed("remove", &path))?;
+        let pid = joined.map_err(|source| ExecError::Join { source })?;
+        Pid::from_raw(pid.as_raw()).ok_or_else(|| wait(io::Error::other("it has no pid")))
+    }
+}
+
+fn failed<'a>(op: &'static str, path: &'a Path) -> impl Fn(io::Error) -> ExecError + 'a {
+    move |source| ExecError::Io {
+        op,
+        path: path.to_owned(),
+        source,
+    }
+}
+
+fn wait(error: io::Error) -> ExecError {
+    ExecError::Wait(error)
+}
+
+/// What the command line says of the process.
+struct Asked<'a> {
+    command: &'a [String],
+    is_terminal: bool,
+    /// All capabilities there are, for `--privileged`.
+    privileged: Vec<&'static str>,
+    env: Vec<String>,
+    workdir: Option<&'a str>,
+}
+
+/// The container's own process with what is asked for changed.
+fn process(container: &Value, asked: &Asked<'_>, user: Option<&User>) -> Value {
+    let mut process = container.clone();
+    let mut env: Vec<String> = serde_json::from_value(container["env"].clone()).unwrap_or_default();
+    if asked.is_terminal && !env.iter().any(|variable| variable.starts_with("TERM=")) {
+        env.push("TERM=xterm".to_owned());
+    }
+    if let Some(user) = user {
+        merge(&mut env, &[format!("HOME={}", user.home)]);
+        process["user"] = user.to_json();
+    }
+    merge(&mut env, &asked.env);
+    process["args"] = json!(asked.command);
+    process["env"] = json!(env);
+    process["terminal"] = json!(asked.is_terminal);
+    if let Some(dir) = asked.workdir {
+        process["cwd"] = json!(dir);
+    }
+    if !asked.privileged.is_empty() {
+        process["capabilities"] = capability::to_json(&asked.privileged);
+    }
+    process
+}
+
+/// Leaves to the executor what libcontainer does not do for a process that joins: the filter.
+///
+/// The process keeps two capabilities until the filter is loaded: CAP_SYS_ADMIN, which loading
+/// needs (seccomp(2)), and CAP_SETPCAP, which dropping from the bounding set needs.
+fn confined(mut process: Value, seccomp: &Value) -> Result<(Value, Workload), serde_json::Error> {
+    if seccomp.is_null() {
+        return Ok((process, Workload::default()));
+    }
+    let seccomp: LinuxSeccomp = serde_json::from_value(seccomp.clone())?;
+    let capabilities: LinuxCapabilities = serde_json::from_value(process["capabilities"].clone())?;
+    for set in ["bounding", "effective", "permitted"] {
+        if let Some(set) = process["capabilities"][set].as_array_mut() {
+            for needed in ["CAP_SYS_ADMIN", "CAP_SETPCAP"] {
+                if !set.iter().any(|held| held == needed) {
+                    set.push(json!(needed));
+                }
+            }
+        }
+    }
+    let confinement = Some(Confinement {
+        seccomp,
+        capabilities,
+    });
+    Ok((
+        process,
+        Workload {
+            ends_with_parent: false,
+            confinement,
+        },
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn container() -> Value {
+        json!({
+            "terminal": false, "user": {"uid": 0, "gid": 0}, "args": ["sleep"], "cwd": "/",
+            "env": ["PATH=/bin", "HOME=/root"], "capabilities": capability::to_json(&["CAP_KILL"])
+        })
+    }
+
+    #[test]
+    fn the_containers_process_is_the_base() {
+        let user = User {
+            uid: 33,
+            gid: 34,
+            groups: vec![4],
+            home: "/srv".to_owned(),
+        };
+        let asked = Asked {
+            command: &["id".to_owned()],
+            is_terminal: true,
+            privileged: Vec::new(),
+            env: vec!["A=1".to_owned()],
+            workdir: Some("/tmp"),
+        };
+        let process = process(&container(), &asked, Some(&user));
+        assert_eq!(
+            process["env"],
+            json!(["PATH=/bin", "HOME=/srv", "TERM=xterm", "A=1"])
+        );
+        assert_eq!(
+            process["user"],
+            json!({"uid": 33, "gid": 34, "additionalGids": [4]})
+        );
+        assert_eq!(process["cwd"], "/tmp");
+        assert_eq!(process["args"], json!(["id"]));
+    }
+
+    #[test]
+    fn capabilities_for_the_filter_are_given_up_again() {
+        let seccomp = json!({ "defaultAction": "SCMP_ACT_ALLOW" });
+        let (process, workload) = confined(container(), &seccomp).unwrap();
+        assert_eq!(
+            process["capabilities"]["permitted"],
+            json!(["CAP_KILL", "CAP_SYS_ADMIN", "CAP_SETPCAP"])
+        );
+        let kept = workload.confinement.unwrap().capabilities;
+        assert_eq!(kept.permitted().as_ref().unwrap().len(), 1);
+        let (process, workload) = confined(container(), &Value::Null).unwrap();
+        assert_eq!(process, container());
+        assert!(workload.confinement.is_none());
+    }
+}

@@ -1,0 +1,117 @@
+//! `hawser-shim`: the process that holds one container.
+//!
+//! ```text
+//! hawser run ──spawns──▶ hawser-shim run ──┬─▶ daemon: root file system, volumes
+//!     ▲   report pipe, shim.sock  │        ├─▶ hawser-shim oci create|start|delete (libcontainer)
+//!     └───────────────────────────┘        └─▶ CNI plugins
+//! ```
+//!
+//! It is small, has one thread and outlives whoever started it; a restart of the daemon does not
+//! touch it. It holds the container's streams, log and exit status, serves clients on a socket
+//! ([`crate::stream`]) and undoes everything when the container ends. A container whose shim is
+//! killed ends with it, so that a dead shim always means a dead container.
+
+mod arguments;
+mod cgroup;
+mod clients;
+mod daemon;
+pub(crate) mod etc;
+mod exec;
+mod executor;
+mod hold;
+mod json_log;
+pub mod launch;
+mod loopback;
+mod oci;
+mod restart;
+mod rootfs;
+mod run;
+mod runtime;
+mod setup;
+mod spec;
+mod streams;
+
+use std::ffi::OsString;
+
+use arguments::{Arguments, Grammar, UsageError};
+use launch::{EXIT_DAEMON, Places};
+
+const PLACES: [&str; 5] = [
+    "--container-dir",
+    "--run-dir",
+    "--host",
+    "--plugin-dir",
+    "--cni-bin",
+];
+const RUN: Grammar = Grammar {
+    options: &PLACES,
+    switches: &["--wait-attach"],
+};
+const CLEAN: Grammar = Grammar {
+    options: &PLACES,
+    switches: &[],
+};
+const EXEC: Grammar = Grammar {
+    options: &[
+        "--container-dir",
+        "--run-dir",
+        "--host",
+        "--plugin-dir",
+        "--cni-bin",
+        "--user",
+        "--env",
+        "--workdir",
+    ],
+    switches: &["--tty", "--interactive", "--detach", "--privileged"],
+};
+const OCI: Grammar = Grammar {
+    options: &[
+        "--root",
+        "--log",
+        "--log-format",
+        "--bundle",
+        "--pid-file",
+        "--console-socket",
+    ],
+    switches: &["--force"],
+};
+
+/// The program; returns its exit code.
+pub fn main(arguments: impl IntoIterator<Item = OsString>) -> i32 {
+    dispatch(arguments).unwrap_or_else(|error| {
+        eprintln!("hawser-shim: {error}");
+        EXIT_DAEMON
+    })
+}
+
+fn dispatch(arguments: impl IntoIterator<Item = OsString>) -> Result<i32, UsageError> {
+    let mut arguments = arguments.into_iter();
+    let verb = arguments.next().unwrap_or_default();
+    match verb.to_str() {
+        Some("run") => {
+            let arguments = Arguments::parse(arguments, RUN)?;
+            Ok(run::main(&places(&arguments)?, &arguments))
+        }
+        Some("clean") => Ok(run::clean(&places(&Arguments::parse(arguments, CLEAN)?)?)),
+        Some("exec") => {
+            let arguments = Arguments::parse(arguments, EXEC)?;
+            Ok(exec::main(&places(&arguments)?, &arguments))
+        }
+        Some("oci") => Ok(oci::main(&Arguments::parse(arguments, OCI)?)),
+        _ => Err(UsageError::Words {
+            expected: "run, exec, clean or oci as the first argument",
+        }),
+    }
+}
+
+fn places(arguments: &Arguments) -> Result<Places, UsageError> {
+    let host = arguments.required("--host")?;
+    let socket = host.strip_prefix("unix://").unwrap_or(host);
+    Ok(Places {
+        container_dir: arguments.path("--container-dir")?,
+        run_dir: arguments.path("--run-dir")?,
+        socket: socket.into(),
+        plugin_dir: arguments.path("--plugin-dir")?,
+        cni_bin_dir: arguments.path("--cni-bin")?,
+    })
+}

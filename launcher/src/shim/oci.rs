@@ -1,0 +1,168 @@
+//! The OCI runtime that the shim drives: libcontainer behind runc's command line.
+//!
+//! It is a process of its own, `hawser-shim oci …`, for three reasons. libcontainer clones raw
+//! copies of its caller and changes the caller's `oom_score_adj`, dumpable flag and working
+//! directory (`ContainerBuilderImpl::run_container`, `NotifyListener::new`); the shim that stays
+//! for the container's whole life must keep none of it, nor the memory; and any other runtime that
+//! understands `create`, `start` and `delete` fits in the same place.
+
+use std::error::Error;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use libcontainer::container::Container;
+use libcontainer::container::builder::ContainerBuilder;
+use libcontainer::error::LibcontainerError;
+use libcontainer::oci_spec::runtime::{LinuxNamespaceType, Spec};
+use libcontainer::syscall::syscall::SyscallType;
+use serde_json::json;
+
+use super::arguments::{Arguments, UsageError};
+use super::executor::Workload;
+use super::loopback;
+
+#[derive(Debug, thiserror::Error)]
+enum OciError {
+    #[error(transparent)]
+    Usage(#[from] UsageError),
+    #[error("{op}: {}", innermost(source))]
+    Container {
+        op: &'static str,
+        source: LibcontainerError,
+    },
+    #[error("{op} {}: {source}", path.display())]
+    Io {
+        op: &'static str,
+        path: PathBuf,
+        source: io::Error,
+    },
+    #[error("empty the signal mask: {0}")]
+    SignalMask(io::Error),
+    #[error("bring up the loopback device: {0}")]
+    Loopback(io::Error),
+}
+
+/// libcontainer's outer errors only say that something failed.
+pub(super) fn innermost(error: &LibcontainerError) -> String {
+    let mut reason: &dyn Error = error;
+    let mut texts = vec![reason.to_string()];
+    while let Some(source) = reason.source() {
+        reason = source;
+        let text = reason.to_string();
+        // Transparent errors repeat their source's text.
+        if texts.last().is_none_or(|last| !last.ends_with(&text)) {
+            texts.push(text);
+        }
+    }
+    texts.join(": ")
+}
+
+fn container(op: &'static str) -> impl Fn(LibcontainerError) -> OciError {
+    move |source| OciError::Container { op, source }
+}
+
+/// `hawser-shim oci --root DIR --log FILE create|start|delete … ID`.
+pub(crate) fn main(arguments: &Arguments) -> i32 {
+    let log = arguments.path("--log").ok();
+    // The shim blocks signals that its container must get.
+    let outcome = sys::signal::unblock_all()
+        .map_err(OciError::SignalMask)
+        .and_then(|()| run(arguments));
+    match outcome {
+        Ok(()) => 0,
+        Err(error) => {
+            let line = json!({ "level": "error", "msg": error.to_string() }).to_string();
+            let logged = log.is_some_and(|log| fs::write(log, format!("{line}\n")).is_ok());
+            if !logged {
+                eprintln!("{error}");
+            }
+            1
+        }
+    }
+}
+
+fn run(arguments: &Arguments) -> Result<(), OciError> {
+    let root = arguments.path("--root")?;
+    match arguments.words() {
+        [verb, id] if verb == "create" => create(arguments, &root, id),
+        [verb, id] if verb == "start" => start(&root, id),
+        [verb, id] if verb == "delete" => delete(&root, id),
+        _ => Err(UsageError::Words {
+            expected: "create, start or delete and an id",
+        }
+        .into()),
+    }
+}
+
+fn create(arguments: &Arguments, root: &Path, id: &str) -> Result<(), OciError> {
+    let failed = container("create");
+    let bundle = arguments.path("--bundle")?;
+    let pid_file = arguments.path("--pid-file")?;
+    let console_socket = arguments.value("--console-socket").map(PathBuf::from);
+    let spec = Spec::load(bundle.join("config.json")).map_err(|source| OciError::Container {
+        op: "read config.json",
+        source: source.into(),
+    })?;
+    let executor = Workload {
+        ends_with_parent: true,
+        confinement: None,
+    };
+    let created = ContainerBuilder::new(id.to_owned(), SyscallType::default())
+        .with_root_path(root)
+        .map_err(&failed)?
+        .with_pid_file(Some(pid_file))
+        .map_err(&failed)?
+        .with_console_socket(console_socket)
+        .with_executor(executor)
+        .as_init(bundle)
+        .with_systemd(false)
+        .build()
+        .map_err(&failed)?;
+    if has_own_network(&spec)
+        && let Some(pid) = created
+            .pid()
+            .and_then(|pid| u32::try_from(pid.as_raw()).ok())
+    {
+        loopback::bring_up(pid).map_err(OciError::Loopback)?;
+    }
+    Ok(())
+}
+
+fn has_own_network(spec: &Spec) -> bool {
+    let namespaces = spec
+        .linux()
+        .iter()
+        .flat_map(|linux| linux.namespaces().iter().flatten());
+    namespaces.clone().any(|namespace| {
+        namespace.typ() == LinuxNamespaceType::Network && namespace.path().is_none()
+    })
+}
+
+fn start(root: &Path, id: &str) -> Result<(), OciError> {
+    let failed = container("start");
+    Container::load(root.join(id))
+        .and_then(|mut container| container.start())
+        .map_err(failed)
+}
+
+/// Ends what is left of the container and forgets it. One that is not there is no error.
+fn delete(root: &Path, id: &str) -> Result<(), OciError> {
+    let state = root.join(id);
+    if !state.exists() {
+        return Ok(());
+    }
+    let deleted = Container::load(state.clone()).and_then(|mut container| container.delete(true));
+    if let Err(error) = deleted {
+        // A create that was cut short leaves a state that cannot be loaded; nothing runs from it.
+        if !state.join("state.json").exists() {
+            return fs::remove_dir_all(&state).map_err(|source| OciError::Io {
+                op: "remove",
+                path: state,
+                source,
+            });
+        }
+        return Err(container("delete")(error));
+    }
+    Ok(())
+}

@@ -1,0 +1,360 @@
+//! `hawser-shim run`: the life of one container, from its start to its clean-up.
+
+use std::io::{self, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::Instant;
+
+use rustix::fs::{Mode, OFlags};
+use rustix::process::{Pid, PidfdFlags, chdir, getpid, pidfd_open, set_child_subreaper, setsid};
+use rustix::stdio::{dup2_stderr, dup2_stdout};
+
+use sys::signalfd::SignalFd;
+
+use super::arguments::Arguments;
+use super::clients::Clients;
+use super::hold::{Hold, linger, now};
+use super::json_log::JsonLog;
+use super::launch::{EXIT_DAEMON, Places, Report};
+use super::restart::{Life, Restarts};
+use super::setup::{Created, Reached, Setup, SetupError};
+use crate::container::{State, Status};
+use crate::store::{Lock, durability_of, process_id};
+use crate::stream::{Control, socket_path};
+
+/// Why a shim ends without having run its container.
+#[derive(Debug, thiserror::Error)]
+enum RunError {
+    #[error(transparent)]
+    Setup(#[from] SetupError),
+    #[error("{op}: {source}")]
+    System { op: &'static str, source: io::Error },
+    #[error("container {name} is already running")]
+    Running { name: String },
+    #[error("nobody waits for the container any more")]
+    Abandoned,
+}
+
+impl From<crate::store::StoreError> for RunError {
+    fn from(error: crate::store::StoreError) -> Self {
+        Self::Setup(error.into())
+    }
+}
+
+impl RunError {
+    fn exit_code(&self) -> i32 {
+        match self {
+            Self::Setup(error) => error.exit_code(),
+            _ => EXIT_DAEMON,
+        }
+    }
+}
+
+fn system<E: Into<io::Error>>(op: &'static str) -> impl Fn(E) -> RunError {
+    move |source| RunError::System {
+        op,
+        source: source.into(),
+    }
+}
+
+pub(crate) fn main(places: &Places, arguments: &Arguments) -> i32 {
+    match run(places, arguments.has("--wait-attach")) {
+        Ok(()) => 0,
+        Err(error) => {
+            let exit_code = error.exit_code();
+            report(&Report::Failed {
+                error: error.to_string(),
+                exit_code,
+            });
+            exit_code
+        }
+    }
+}
+
+/// The launcher may be gone; then nobody is there to be told.
+fn report(report: &Report) {
+    if let Ok(line) = serde_json::to_string(report) {
+        drop(writeln!(io::stdout().lock(), "{line}"));
+    }
+}
+
+fn run(places: &Places, wait_attach: bool) -> Result<(), RunError> {
+    detach().map_err(system("leave the caller's session"))?;
+    // Shutting down the host signals everybody; the container's end is what ends the shim.
+    let _never_read = SignalFd::block(&[libc::SIGTERM, libc::SIGINT, libc::SIGHUP])
+        .map_err(system("block signals"))?;
+    let setup = Setup::open(places)?;
+    let lock = setup.dir.lock()?;
+    let state = setup.dir.state()?;
+    if state.status == Status::Running {
+        return Err(RunError::Running {
+            name: setup.record.name.to_string(),
+        });
+    }
+    let socket = socket_path(&places.run_dir, setup.dir.id());
+    let mut clients = Clients::bind(&socket).map_err(system("listen for clients"))?;
+    report(&Report::Listening { listening: socket });
+    let outcome = live_on(&setup, &mut clients, lock, wait_attach);
+    if let Err(error) = &outcome {
+        give_up(&setup, error, &mut clients, state);
+    }
+    outcome
+}
+
+/// Starts the container, and starts it again as long as its policy says so.
+fn live_on(
+    setup: &Setup,
+    clients: &mut Clients,
+    mut lock: Lock,
+    wait_attach: bool,
+) -> Result<(), RunError> {
+    let policy = &setup.record.host_config.restart_policy;
+    let mut restarts = Restarts::default();
+    loop {
+        // Only the first start has somebody who waits for it.
+        let is_first = restarts.count == 0;
+        let begun = Instant::now();
+        let hold = start(setup, clients, wait_attach && is_first, restarts.count)?;
+        drop(lock);
+        let ended = live(setup, hold)?;
+        let life = Life {
+            code: ended.code,
+            lasted: begun.elapsed(),
+            was_stopped: ended.was_stopped,
+        };
+        let Some(pause) = restarts.after(policy, life) else {
+            return end(setup, clients, &ended, restarts.count);
+        };
+        note(setup, ended.code, restarts.count, true)?;
+        clients.tell(&Control::Exit { code: ended.code });
+        // Others may look at the container, and change it, while it waits.
+        drop(ended.lock);
+        let stopped = Hold::idle(clients)
+            .pause(pause)
+            .map_err(system("serve clients"))?;
+        lock = setup.dir.lock()?;
+        if stopped {
+            let ended = Ended { lock, ..ended };
+            return end(setup, clients, &ended, restarts.count);
+        }
+    }
+}
+
+/// How a life of the container ended.
+struct Ended {
+    code: i32,
+    /// Somebody asked for it.
+    was_stopped: bool,
+    /// Held since the release began.
+    lock: Lock,
+}
+
+/// Leaves the caller's session and working directory, and becomes the parent of what the runtime
+/// leaves behind.
+fn detach() -> rustix::io::Result<()> {
+    match setsid() {
+        // A group leader has a session of its own already, or a shell that wants it this way.
+        Ok(_) | Err(rustix::io::Errno::PERM) => {}
+        Err(errno) => return Err(errno),
+    }
+    chdir("/")?;
+    set_child_subreaper(Some(getpid()))
+}
+
+/// Makes the container and starts it, with `wait_attach` when a client says so.
+fn start<'a>(
+    setup: &Setup,
+    clients: &'a mut Clients,
+    wait_attach: bool,
+    restart_count: u32,
+) -> Result<Hold<'a>, RunError> {
+    let Created { pid, streams } = setup.make()?;
+    let begun = prepare(setup, pid).and_then(|(init, log)| {
+        let mut hold = Hold::new(clients, streams, init, log, setup.record.config.stdin_once);
+        await_start(&mut hold, wait_attach)?;
+        begin(setup, pid, &mut hold, restart_count)?;
+        Ok(hold)
+    });
+    begun.inspect_err(|_cause| {
+        // The cause is what the user must know; leftovers are found again by the next start.
+        drop(setup.release(Reached::Networks));
+    })
+}
+
+fn prepare(setup: &Setup, pid: u32) -> Result<(OwnedFd, Option<JsonLog>), RunError> {
+    let number = i32::try_from(pid).ok().and_then(Pid::from_raw);
+    let init = number
+        .ok_or(rustix::io::Errno::SRCH)
+        .and_then(|pid| pidfd_open(pid, PidfdFlags::empty()))
+        .map_err(system("watch the container's first process"))?;
+    let log = match setup.log_bounds()? {
+        Some(bounds) => {
+            let log = JsonLog::open(&setup.dir.log_path(), bounds);
+            Some(log.map_err(system("open the log"))?)
+        }
+        None => None,
+    };
+    Ok((init, log))
+}
+
+/// Serves clients until one asks for the start.
+fn await_start(hold: &mut Hold<'_>, wait_attach: bool) -> Result<(), RunError> {
+    let stdout = io::stdout();
+    while wait_attach && !hold.start_requested {
+        let turn = hold
+            .turn(Some(stdout.as_fd()))
+            .map_err(system("serve clients"))?;
+        if turn.is_abandoned || turn.has_exited || hold.stop_requested {
+            return Err(RunError::Abandoned);
+        }
+    }
+    Ok(())
+}
+
+fn begin(setup: &Setup, pid: u32, hold: &mut Hold<'_>, restart_count: u32) -> Result<(), RunError> {
+    let identify = |pid| process_id(pid).map_err(system("read /proc"));
+    let state = State {
+        status: Status::Running,
+        shim: Some(identify(std::process::id())?),
+        init: Some(identify(pid)?),
+        started_at: now(),
+        restart_count,
+        ..State::default()
+    };
+    // Written before the start, for a container may end before it is written after it.
+    setup
+        .dir
+        .write_state(&state, crate::store::Durability::Volatile)?;
+    setup.runtime.start().map_err(SetupError::from)?;
+    hold.clients.tell(&Control::Started { pid });
+    report(&Report::Started { started: pid });
+    let_go().map_err(system("close the report"))
+}
+
+/// Lets go of the caller's pipes, so that whoever reads them sees their end.
+fn let_go() -> io::Result<()> {
+    let null = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?;
+    dup2_stdout(&null)?;
+    Ok(dup2_stderr(&null)?)
+}
+
+/// A start has failed and is undone: write down why, and tell those who wait.
+fn give_up(setup: &Setup, error: &RunError, clients: &mut Clients, before: State) {
+    clients.close_door();
+    clients.accept();
+    let exit_code = error.exit_code();
+    let message = error.to_string();
+    // A container that cannot be started again has exited all the same.
+    let has_run = setup.dir.state().is_ok_and(|state| state.restart_count > 0);
+    let status = if has_run {
+        Status::Exited
+    } else {
+        before.status
+    };
+    let state = State {
+        status,
+        exit_code,
+        error: message.clone(),
+        shim: None,
+        init: None,
+        ..before
+    };
+    // The caller gets the error itself; the file only repeats it for `inspect`.
+    drop(setup.dir.write_state(&state, durability_of(&setup.record)));
+    drop(settle(setup));
+    clients.tell(&Control::Error {
+        message,
+        exit_code: Some(exit_code),
+    });
+    drop(linger(clients));
+}
+
+/// Holds the running container until it ends, and undoes what was made for it.
+fn live(setup: &Setup, mut hold: Hold<'_>) -> Result<Ended, RunError> {
+    while !hold
+        .turn(None)
+        .map_err(system("hold the container"))?
+        .has_exited
+    {}
+    let code = hold.finish().map_err(system("reap the container"))?;
+    let was_stopped = hold.stop_requested;
+    let lock = setup.dir.lock()?;
+    // What could not be undone is found again by the next start and by `rm`.
+    drop(setup.release(Reached::Networks));
+    Ok(Ended {
+        code,
+        was_stopped,
+        lock,
+    })
+}
+
+/// Writes down that the container has ended, for now or for good.
+fn note(setup: &Setup, code: i32, restart_count: u32, restarting: bool) -> Result<(), RunError> {
+    let before = setup.dir.state()?;
+    let state = State {
+        status: if restarting {
+            Status::Running
+        } else {
+            Status::Exited
+        },
+        restarting,
+        shim: before.shim.filter(|_| restarting),
+        init: None,
+        exit_code: code,
+        finished_at: now(),
+        restart_count,
+        ..before
+    };
+    Ok(setup
+        .dir
+        .write_state(&state, durability_of(&setup.record))?)
+}
+
+/// The container has ended for good.
+fn end(
+    setup: &Setup,
+    clients: &mut Clients,
+    ended: &Ended,
+    restart_count: u32,
+) -> Result<(), RunError> {
+    let code = ended.code;
+    clients.close_door();
+    clients.accept();
+    note(setup, code, restart_count, false)?;
+    // What stays behind is found by the next start and by `rm`.
+    drop(settle(setup));
+    clients.tell(&Control::Exit { code });
+    linger(clients).map_err(system("serve clients"))
+}
+
+/// Leaves of an ended container what shall stay. A removal that is cut short is finished by `rm`.
+fn settle(setup: &Setup) -> Result<(), SetupError> {
+    if setup.record.host_config.auto_remove && setup.remove().is_ok() {
+        return Ok(());
+    }
+    setup.forget()
+}
+
+/// `hawser-shim clean`: undoes what a shim that was killed has left, for `rm` and after a crash.
+pub(crate) fn clean(places: &Places) -> i32 {
+    match try_clean(places) {
+        Ok(()) => 0,
+        Err(error) => {
+            eprintln!("{error}");
+            1
+        }
+    }
+}
+
+fn try_clean(places: &Places) -> Result<(), RunError> {
+    let setup = Setup::open(places)?;
+    let _lock = setup.dir.lock()?;
+    if setup.dir.state()?.status == Status::Running {
+        return Err(RunError::Running {
+            name: setup.record.name.to_string(),
+        });
+    }
+    match setup.release(Reached::Networks).into_iter().next() {
+        Some(error) => Err(error.into()),
+        None => Ok(setup.forget()?),
+    }
+}

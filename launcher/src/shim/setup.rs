@@ -1,0 +1,474 @@
+//! Everything a container needs around it, made in order and released in reverse.
+//!
+//! Each release is idempotent and each thing is named by the container's id, so that a release can
+//! be repeated by the next start or by `rm` from what is on disk, whoever made the thing.
+
+mod network;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use api::Client;
+use api::client::ClientError;
+use rustix::process::{Resource, getrlimit};
+
+use super::cgroup;
+use super::daemon::{Daemon, is_away, patiently};
+use super::executor::{exit_code_of, without_prefix};
+use super::json_log::{Bounds, LogConfigError};
+use super::launch::{EXIT_DAEMON, Places};
+use super::rootfs::Rootfs;
+use super::runtime::{Runtime, RuntimeError, Stdio3};
+use super::spec::capability;
+use super::spec::process::{HardLimits, working_dir};
+use super::spec::user::{Accounts, User, UserError};
+use super::spec::{EtcFiles, Input, NetworkNamespace, Security, SpecError, config};
+use super::streams::{ConsoleSocket, Streams, remove_stale};
+use crate::cni::{Cni, CniError};
+use crate::container::{MountKind, Record, Status};
+use crate::store::{ContainerDir, StoreError};
+use crate::volume::{Plugins, VolumeError};
+
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum SetupError {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Daemon(#[from] ClientError),
+    #[error(transparent)]
+    Volume(#[from] VolumeError),
+    #[error(transparent)]
+    Network(#[from] CniError),
+    #[error(transparent)]
+    User(#[from] UserError),
+    #[error(transparent)]
+    Spec(#[from] SpecError),
+    #[error(transparent)]
+    Log(#[from] LogConfigError),
+    #[error("{}", without_prefix(&source.to_string()))]
+    Runtime {
+        #[from]
+        source: RuntimeError,
+    },
+    #[error("{op} {}: {source}", path.display())]
+    Io {
+        op: &'static str,
+        path: PathBuf,
+        source: io::Error,
+    },
+    #[error("mount {destination}: bind source path does not exist: {source_path}")]
+    NoBindSource {
+        destination: String,
+        source_path: String,
+    },
+    #[error("cannot join the network of container {key}: {reason}")]
+    NoPeer { key: String, reason: String },
+}
+
+impl SetupError {
+    /// What `hawser run` ends with when the container could not be started.
+    pub(crate) fn exit_code(&self) -> i32 {
+        match self {
+            Self::Runtime { source } => exit_code_of(&source.to_string()),
+            _ => EXIT_DAEMON,
+        }
+    }
+}
+
+fn failed<'a>(op: &'static str, path: &'a Path) -> impl Fn(io::Error) -> SetupError + 'a {
+    move |source| SetupError::Io {
+        op,
+        path: path.to_owned(),
+        source,
+    }
+}
+
+/// How far a start has come: all up to and including this may exist.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Reached {
+    Nothing,
+    Rootfs,
+    Volumes,
+    Created,
+    Networks,
+}
+
+/// A created container that waits for its start.
+#[derive(Debug)]
+pub(crate) struct Created {
+    pub(crate) pid: u32,
+    pub(crate) streams: Streams,
+}
+
+/// One container with the services it uses.
+#[derive(Debug)]
+pub(crate) struct Setup {
+    pub(crate) dir: ContainerDir,
+    pub(crate) record: Record,
+    pub(crate) scratch: PathBuf,
+    pub(crate) runtime: Runtime,
+    daemon: Daemon,
+    plugins: Plugins,
+    cni: Cni,
+    socket: PathBuf,
+}
+
+impl Setup {
+    pub(crate) fn open(places: &Places) -> Result<Self, SetupError> {
+        let dir = ContainerDir::at(&places.container_dir)?;
+        let record = dir.record()?;
+        let scratch = places.run_dir.join("containers").join(dir.id().short());
+        let root = places.run_dir.join("libcontainer");
+        for directory in [&scratch, &root] {
+            fs::create_dir_all(directory).map_err(failed("create", directory))?;
+        }
+        Ok(Self {
+            runtime: Runtime {
+                root,
+                scratch: scratch.clone(),
+                id: dir.id().to_string(),
+            },
+            daemon: Daemon::new(Client::new(&places.socket), dir.id().as_str()),
+            plugins: Plugins::new(&places.plugin_dir),
+            cni: Cni::new(&places.cni_bin_dir),
+            socket: places.socket.clone(),
+            dir,
+            record,
+            scratch,
+        })
+    }
+
+    /// Makes everything and creates the container. What was made is undone on failure.
+    pub(crate) fn make(&self) -> Result<Created, SetupError> {
+        let mut reached = Reached::Nothing;
+        self.advance(&mut reached).inspect_err(|_cause| {
+            // The cause is what the user must know; leftovers are found again by the next start.
+            drop(self.release(reached));
+        })
+    }
+
+    fn advance(&self, reached: &mut Reached) -> Result<Created, SetupError> {
+        let network = self.network()?;
+        let options = self
+            .record
+            .host_config
+            .security_opt
+            .as_deref()
+            .unwrap_or_default();
+        let security = Security::parse(options, |path| fs::read(path))?;
+        self.check_bind_sources()?;
+        // What a shim that was killed has left behind.
+        self.runtime.delete()?;
+        self.leave_networks()?;
+
+        let rootfs_path = self.daemon.mount_rootfs()?;
+        *reached = Reached::Rootfs;
+        let rootfs = Rootfs::open(&rootfs_path).map_err(failed("open", &rootfs_path))?;
+        let user = self.user(&rootfs)?;
+        self.make_working_dir(&rootfs)?;
+
+        *reached = Reached::Volumes;
+        let volumes = self.mount_volumes()?;
+        let etc = self.etc_files(&network)?;
+
+        let own_status = own_status()?;
+        let input = Input {
+            record: &self.record,
+            rootfs: &rootfs_path,
+            user: &user,
+            network,
+            volumes: &volumes,
+            etc: &etc,
+            limits: &hard_limits(&own_status),
+            available: capability::bounding(&own_status),
+            security: &security,
+            cgroups: &cgroup::observe().map_err(failed("read", Path::new("/sys/fs/cgroup")))?,
+        };
+        self.write_config(&input)?;
+        *reached = Reached::Created;
+        let created = self.create(&user)?;
+
+        *reached = Reached::Networks;
+        match &input.network {
+            NetworkNamespace::New => {
+                let joined = self.join_networks(created.pid)?;
+                etc.write(&self.record, &joined)
+                    .map_err(failed("write", &etc.hosts))?;
+            }
+            NetworkNamespace::Host => {
+                etc.write_hosts_own(&self.record)
+                    .map_err(failed("write", &etc.hosts))?;
+            }
+            NetworkNamespace::At(_) => {}
+        }
+        Ok(created)
+    }
+
+    /// Undoes everything up to `reached`, in reverse, and says what could not be undone; so does
+    /// the file `leftovers`.
+    pub(crate) fn release(&self, reached: Reached) -> Vec<SetupError> {
+        let mut failures = Vec::new();
+        let mut undo = |step: Reached, outcome: &dyn Fn() -> Result<(), SetupError>| {
+            if reached >= step {
+                failures.extend(outcome().err());
+            }
+        };
+        undo(Reached::Networks, &|| self.leave_networks());
+        undo(Reached::Created, &|| Ok(self.runtime.delete()?));
+        undo(Reached::Volumes, &|| self.unmount_volumes());
+        undo(Reached::Rootfs, &|| {
+            Ok(patiently(is_away, || self.daemon.unmount_rootfs())?)
+        });
+        let lines: String = failures
+            .iter()
+            .map(|failure| format!("{failure}\n"))
+            .collect();
+        // If it cannot even be written, the directory stays for want of a better reason.
+        let noted = if lines.is_empty() {
+            remove_stale(&self.leftovers())
+        } else {
+            fs::write(self.leftovers(), lines)
+        };
+        failures.extend(noted.err().map(failed("write", &self.leftovers())));
+        failures
+    }
+
+    /// Removes the container for good: root file system, references to volumes, anonymous volumes,
+    /// name, directory. May be repeated until it succeeds.
+    pub(crate) fn remove(&self) -> Result<(), SetupError> {
+        patiently(is_away, || self.daemon.remove_rootfs())?;
+        for mount in self
+            .record
+            .mounts
+            .iter()
+            .filter(|mount| mount.kind == MountKind::Volume)
+        {
+            if mount.driver.is_empty() || mount.driver == crate::volume::LOCAL {
+                patiently(is_away, || self.daemon.leave_volume(&mount.name))?;
+            }
+            if mount.anonymous {
+                // Another container may use it by `--volumes-from`; then it stays.
+                match self.plugins.driver(&mount.driver)?.remove(&mount.name) {
+                    Ok(()) | Err(VolumeError::Refused { .. }) => {}
+                    Err(error) => return Err(error.into()),
+                }
+            }
+        }
+        self.dir
+            .store()
+            .release_name(&self.record.name, self.dir.id())?;
+        self.dir.remove()?;
+        self.forget()
+    }
+
+    fn leftovers(&self) -> PathBuf {
+        self.scratch.join("leftovers")
+    }
+
+    /// Removes the boot-scoped directory unless there are leftovers: without the directory nobody
+    /// looks for something to undo.
+    pub(crate) fn forget(&self) -> Result<(), SetupError> {
+        if self.leftovers().exists() {
+            return Ok(());
+        }
+        match fs::remove_dir_all(&self.scratch) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(failed("remove", &self.scratch)(error))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// How the log is bounded; `None` for the driver `none`.
+    pub(crate) fn log_bounds(&self) -> Result<Option<Bounds>, SetupError> {
+        Ok(Bounds::parse(&self.record.host_config.log_config)?)
+    }
+
+    fn network(&self) -> Result<NetworkNamespace, SetupError> {
+        match self.record.host_config.network_mode.as_str() {
+            "host" => Ok(NetworkNamespace::Host),
+            mode => match mode.strip_prefix("container:") {
+                Some(key) => {
+                    let (_, pid) = self.peer(key)?;
+                    Ok(NetworkNamespace::At(format!("/proc/{pid}/ns/net").into()))
+                }
+                None => Ok(NetworkNamespace::New),
+            },
+        }
+    }
+
+    /// The running container whose network this one shares.
+    fn peer(&self, key: &str) -> Result<(ContainerDir, u32), SetupError> {
+        let no_peer = |reason: String| SetupError::NoPeer {
+            key: key.to_owned(),
+            reason,
+        };
+        let peer = self
+            .dir
+            .store()
+            .find(key)
+            .map_err(|error| no_peer(error.to_string()))?;
+        let state = peer.state()?;
+        match (state.status, state.init) {
+            (Status::Running, Some(init)) => Ok((peer, init.pid)),
+            _ => Err(no_peer("it is not running; start it first".to_owned())),
+        }
+    }
+
+    fn check_bind_sources(&self) -> Result<(), SetupError> {
+        let binds = self
+            .record
+            .mounts
+            .iter()
+            .filter(|mount| mount.kind == MountKind::Bind);
+        match binds
+            .into_iter()
+            .find(|mount| !Path::new(&mount.source).exists())
+        {
+            None => Ok(()),
+            Some(mount) => Err(SetupError::NoBindSource {
+                destination: mount.destination.clone(),
+                source_path: mount.source.clone(),
+            }),
+        }
+    }
+
+    fn user(&self, rootfs: &Rootfs) -> Result<User, SetupError> {
+        let read = |path: &'static str| rootfs.read(path).map_err(failed("read", Path::new(path)));
+        let accounts = Accounts {
+            passwd: read("/etc/passwd")?,
+            group: read("/etc/group")?,
+        };
+        let groups = self
+            .record
+            .host_config
+            .group_add
+            .as_deref()
+            .unwrap_or_default();
+        Ok(accounts.resolve(&self.record.config.user, groups)?)
+    }
+
+    fn make_working_dir(&self, rootfs: &Rootfs) -> Result<(), SetupError> {
+        let dir = working_dir(&self.record.config)?;
+        rootfs
+            .create_dir_all(dir)
+            .map_err(failed("create working directory", Path::new(dir)))
+    }
+
+    fn mount_volumes(&self) -> Result<BTreeMap<String, PathBuf>, SetupError> {
+        let mut mounted = BTreeMap::new();
+        for mount in self
+            .record
+            .mounts
+            .iter()
+            .filter(|mount| mount.kind == MountKind::Volume)
+        {
+            let driver = self.plugins.driver(&mount.driver)?;
+            let path = driver.mount(&mount.name, self.dir.id().as_str())?;
+            mounted.insert(mount.destination.clone(), path);
+        }
+        Ok(mounted)
+    }
+
+    fn unmount_volumes(&self) -> Result<(), SetupError> {
+        let is_plugin_away = |error: &VolumeError| matches!(error, VolumeError::Call { source, .. } if is_away(source));
+        let mut outcome = Ok(());
+        for mount in self
+            .record
+            .mounts
+            .iter()
+            .filter(|mount| mount.kind == MountKind::Volume)
+        {
+            let driver = self.plugins.driver(&mount.driver);
+            let unmounted = driver.and_then(|driver| {
+                patiently(is_plugin_away, || {
+                    driver.unmount(&mount.name, self.dir.id().as_str())
+                })
+            });
+            outcome = outcome.and(unmounted.map_err(SetupError::from));
+        }
+        outcome
+    }
+
+    /// The files for `/etc`: our own, or those of the container whose network is shared.
+    fn etc_files(&self, network: &NetworkNamespace) -> Result<EtcFiles, SetupError> {
+        let mode = &self.record.host_config.network_mode;
+        if let NetworkNamespace::At(_) = network
+            && let Some(key) = mode.strip_prefix("container:")
+        {
+            return Ok(EtcFiles::of(self.peer(key)?.0.path()));
+        }
+        let etc = EtcFiles::of(self.dir.path());
+        etc.create()
+            .map_err(failed("create files in", self.dir.path()))?;
+        Ok(etc)
+    }
+
+    fn write_config(&self, input: &Input<'_>) -> Result<(), SetupError> {
+        let (config, warnings) = config(input)?;
+        for warning in warnings {
+            // The user's terminal: standard error is inherited until the container runs.
+            eprintln!("hawser: warning: {warning}");
+        }
+        let bundle = self.dir.bundle();
+        fs::create_dir_all(&bundle).map_err(failed("create", &bundle))?;
+        let path = bundle.join("config.json");
+        fs::write(&path, config.to_string()).map_err(failed("write", &path))
+    }
+
+    fn create(&self, user: &User) -> Result<Created, SetupError> {
+        let bundle = self.dir.bundle();
+        if self.record.config.tty {
+            let socket = self.scratch.join("console.sock");
+            let console =
+                ConsoleSocket::bind(socket.clone()).map_err(failed("listen at", &socket))?;
+            let pid = self
+                .runtime
+                .create(&bundle, Stdio3::null(), Some(console.path()))?;
+            let streams = console
+                .receive()
+                .and_then(Streams::terminal)
+                .map_err(failed("receive a terminal at", &socket))?;
+            return Ok(Created { pid, streams });
+        }
+        let (streams, theirs) = Streams::pipes(self.record.config.open_stdin, user)
+            .map_err(failed("make pipes for", self.dir.path()))?;
+        let pid = self.runtime.create(&bundle, theirs, None)?;
+        Ok(Created { pid, streams })
+    }
+}
+
+/// The limits this process cannot raise. With CAP_SYS_RESOURCE there are none.
+fn hard_limits(own_status: &str) -> HardLimits {
+    if capability::all(capability::bounding(own_status)).contains(&"CAP_SYS_RESOURCE") {
+        return HardLimits::new();
+    }
+    let limits = [
+        ("core", Resource::Core),
+        ("cpu", Resource::Cpu),
+        ("data", Resource::Data),
+        ("fsize", Resource::Fsize),
+        ("locks", Resource::Locks),
+        ("memlock", Resource::Memlock),
+        ("msgqueue", Resource::Msgqueue),
+        ("nice", Resource::Nice),
+        ("nofile", Resource::Nofile),
+        ("nproc", Resource::Nproc),
+        ("rss", Resource::Rss),
+        ("rtprio", Resource::Rtprio),
+        ("rttime", Resource::Rttime),
+        ("sigpending", Resource::Sigpending),
+        ("stack", Resource::Stack),
+    ];
+    let hard = limits.map(|(name, resource)| (name, getrlimit(resource).maximum));
+    hard.into_iter()
+        .filter_map(|(name, limit)| limit.map(|limit| (name, limit)))
+        .collect()
+}
+
+pub(crate) fn own_status() -> Result<String, SetupError> {
+    let path = Path::new("/proc/self/status");
+    fs::read_to_string(path).map_err(failed("read", path))
+}

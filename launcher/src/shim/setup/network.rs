@@ -1,0 +1,84 @@
+//! Joins a container to its networks, and takes it off them again.
+
+use std::path::{Path, PathBuf};
+
+use super::{Setup, SetupError};
+use crate::cni::{CniError, ConfList, RuntimeConfig, Sandbox};
+use crate::container::{Attachments, Joined};
+use crate::shim::daemon::patiently;
+
+impl Setup {
+    fn sandbox<'a>(&'a self, netns: &'a Path, ifname: &'a str) -> Sandbox<'a> {
+        Sandbox {
+            container_id: self.dir.id().as_str(),
+            container_name: self.record.name.as_str(),
+            netns,
+            ifname,
+        }
+    }
+
+    /// Joins every network of the record and says what became of it.
+    pub(super) fn join_networks(&self, pid: u32) -> Result<Attachments, SetupError> {
+        let netns = PathBuf::from(format!("/proc/{pid}/ns/net"));
+        let mut joined = Attachments::default();
+        for (index, request) in self.record.networks.iter().enumerate() {
+            let ifname = format!("eth{index}");
+            let list = ConfList::hawser(&request.network, &self.socket);
+            let runtime = RuntimeConfig::of(&self.record, request, index == 0)?;
+            let result = self
+                .cni
+                .add(&list, self.sandbox(&netns, &ifname), &runtime)?;
+            joined.joined.insert(
+                ifname,
+                Joined {
+                    list,
+                    runtime,
+                    result,
+                },
+            );
+            // Written at once, so that a killed shim's networks are known to the next start.
+            self.dir.write_attachments(&joined)?;
+        }
+        if !joined.joined.is_empty() {
+            for attachment in self.daemon.endpoints()? {
+                joined
+                    .interfaces
+                    .insert(attachment.ifname.to_string(), attachment);
+            }
+            self.dir.write_attachments(&joined)?;
+        }
+        Ok(joined)
+    }
+
+    /// Leaves all networks, those joined later by `network connect` too.
+    pub(super) fn leave_networks(&self) -> Result<(), SetupError> {
+        let mut held = self.dir.attachments()?;
+        if held.joined.is_empty() {
+            return Ok(());
+        }
+        let mut outcome = Ok(());
+        for (ifname, joined) in held.joined.clone() {
+            // The namespace's path names a process, and processes' ids are used again: no path is
+            // better than another container's.
+            let sandbox = self.sandbox(Path::new(""), &ifname);
+            let left = patiently(is_daemon_away, || {
+                self.cni
+                    .del(&joined.list, sandbox, &joined.runtime, Some(&joined.result))
+            });
+            match left {
+                Ok(()) => {
+                    held.joined.remove(&ifname);
+                    held.interfaces.remove(&ifname);
+                }
+                Err(error) => outcome = outcome.and(Err(SetupError::from(error))),
+            }
+        }
+        self.dir.write_attachments(&held)?;
+        outcome
+    }
+}
+
+/// Code 11 asks for another try later (CNI specification, "Error").
+fn is_daemon_away(error: &CniError) -> bool {
+    matches!(error, CniError::Refused { code: 11, .. })
+}

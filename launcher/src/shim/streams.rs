@@ -1,0 +1,154 @@
+//! The container's standard streams, as the shim holds them: three pipes, or a terminal.
+
+use std::fs;
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
+
+use rustix::cmsg_space;
+use rustix::fs::{Gid, Uid, fchown};
+use rustix::io::{FdFlags, IoSliceMut, fcntl_setfd, ioctl_fionbio};
+use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
+use rustix::pipe::{PipeFlags, pipe_with};
+use rustix::termios::{Winsize, tcsetwinsize};
+
+use super::runtime::Stdio3;
+use super::spec::user::User;
+
+/// The shim's ends. Reads and writes never block.
+#[derive(Debug, Default)]
+pub(crate) struct Streams {
+    pub(crate) stdin: Option<OwnedFd>,
+    pub(crate) stdout: Option<OwnedFd>,
+    pub(crate) stderr: Option<OwnedFd>,
+    /// All three are one terminal.
+    pub(crate) is_terminal: bool,
+}
+
+impl Streams {
+    /// Pipes that belong to `user`, so that it may open `/dev/stdout` anew.
+    pub(crate) fn pipes(with_stdin: bool, user: &User) -> io::Result<(Self, Stdio3)> {
+        let stdin = if with_stdin {
+            Some(pipe_for(user)?)
+        } else {
+            None
+        };
+        let (stdout, their_stdout) = pipe_for(user)?;
+        let (stderr, their_stderr) = pipe_for(user)?;
+        let (their_stdin, stdin) = stdin.unzip();
+        for end in [&stdout, &stderr].into_iter().chain(&stdin) {
+            ioctl_fionbio(end, true)?;
+        }
+        let ours = Self {
+            stdin,
+            stdout: Some(stdout),
+            stderr: Some(stderr),
+            is_terminal: false,
+        };
+        Ok((ours, Stdio3::pipes(their_stdin, their_stdout, their_stderr)))
+    }
+
+    /// A terminal, by its controlling side.
+    pub(crate) fn terminal(controller: OwnedFd) -> io::Result<Self> {
+        ioctl_fionbio(&controller, true)?;
+        let stdin = controller.try_clone()?;
+        Ok(Self {
+            stdin: Some(stdin),
+            stdout: Some(controller),
+            stderr: None,
+            is_terminal: true,
+        })
+    }
+
+    pub(crate) fn resize(&self, rows: u16, cols: u16) -> io::Result<()> {
+        match &self.stdout {
+            Some(terminal) if self.is_terminal => set_size(terminal, rows, cols),
+            _ => Ok(()),
+        }
+    }
+}
+
+pub(crate) fn set_size(terminal: &OwnedFd, rows: u16, cols: u16) -> io::Result<()> {
+    let size = Winsize {
+        ws_row: rows,
+        ws_col: cols,
+        ws_xpixel: 0,
+        ws_ypixel: 0,
+    };
+    Ok(tcsetwinsize(terminal, size)?)
+}
+
+/// A pipe: its reading and its writing end.
+fn pipe_for(user: &User) -> io::Result<(OwnedFd, OwnedFd)> {
+    let (reader, writer) = pipe_with(PipeFlags::CLOEXEC)?;
+    // One inode for both ends.
+    let (uid, gid) = (Uid::from_raw(user.uid), Gid::from_raw(user.gid));
+    fchown(&reader, Some(uid), Some(gid))?;
+    Ok((reader, writer))
+}
+
+/// Receives a terminal from the runtime (OCI runtime command line interface, `--console-socket`).
+#[derive(Debug)]
+pub(crate) struct ConsoleSocket {
+    listener: UnixListener,
+    path: PathBuf,
+}
+
+impl ConsoleSocket {
+    pub(crate) fn bind(path: PathBuf) -> io::Result<Self> {
+        remove_stale(&path)?;
+        Ok(Self {
+            listener: UnixListener::bind(&path)?,
+            path,
+        })
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The terminal's controlling side; to be called when the runtime has sent it.
+    pub(crate) fn receive(self) -> io::Result<OwnedFd> {
+        // The runtime has returned, so what it sent is there or will never be.
+        self.listener.set_nonblocking(true)?;
+        let (connection, _) = self.listener.accept()?;
+        let mut name = [0; 4096];
+        let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(1))];
+        let mut control = RecvAncillaryBuffer::new(&mut space);
+        let mut pieces = [IoSliceMut::new(&mut name)];
+        recvmsg(
+            &connection,
+            &mut pieces,
+            &mut control,
+            RecvFlags::CMSG_CLOEXEC,
+        )?;
+        for message in control.drain() {
+            if let RecvAncillaryMessage::ScmRights(mut files) = message
+                && let Some(terminal) = files.next()
+            {
+                fcntl_setfd(&terminal, FdFlags::CLOEXEC)?;
+                return Ok(terminal);
+            }
+        }
+        Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            "the runtime sent no terminal",
+        ))
+    }
+}
+
+impl Drop for ConsoleSocket {
+    fn drop(&mut self) {
+        // Nothing depends on it: the next bind removes a stale one.
+        drop(remove_stale(&self.path));
+    }
+}
+
+pub(crate) fn remove_stale(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
