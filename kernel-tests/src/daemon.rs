@@ -1,0 +1,379 @@
+//! A hawserd with directories of its own, and the command line that talks to it.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use api::Client;
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::Host;
+use crate::program::{self, Ran};
+use crate::wait;
+
+/// How long a daemon may take to answer its first request, and to end.
+const START_LIMIT: Duration = Duration::from_secs(20);
+const STOP_LIMIT: Duration = Duration::from_secs(20);
+
+/// Everything a daemon keeps, below one directory.
+#[derive(Debug, Clone)]
+pub struct Directories {
+    root: PathBuf,
+}
+
+impl Directories {
+    /// # Errors
+    /// When the directories cannot be made.
+    pub fn new(root: &Path) -> Result<Self> {
+        let directories = Self {
+            root: root.to_owned(),
+        };
+        for dir in ["state", "run", "plugins", "cni"] {
+            let dir = root.join(dir);
+            fs::create_dir_all(&dir).with_context(|| dir.display().to_string())?;
+        }
+        // A plugin's file has the name of its type.
+        let plugin = root.join("cni/hawser");
+        if !plugin.exists() {
+            std::os::unix::fs::symlink(program::under_test("hawser-cni")?, &plugin)
+                .with_context(|| plugin.display().to_string())?;
+        }
+        let config = format!("cni-bin-dir = {:?}\n", root.join("cni"));
+        fs::write(directories.config(), config).context("configuration of the daemon")?;
+        Ok(directories)
+    }
+
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    pub fn state(&self) -> PathBuf {
+        self.root.join("state")
+    }
+
+    pub fn socket(&self) -> PathBuf {
+        self.root.join("run").join(api::path::SOCKET_NAME)
+    }
+
+    pub fn config(&self) -> PathBuf {
+        self.root.join("hawserd.toml")
+    }
+
+    pub fn log(&self) -> PathBuf {
+        self.root.join("hawserd.log")
+    }
+
+    fn arguments(&self) -> Vec<String> {
+        [
+            ("state-dir", "state"),
+            ("run-dir", "run"),
+            ("plugin-dir", "plugins"),
+        ]
+        .map(|(flag, dir)| format!("--{flag}={}", self.root.join(dir).display()))
+        .into_iter()
+        .chain([format!("--config={}", self.config().display())])
+        .collect()
+    }
+}
+
+/// Dropping it removes its containers, ends it, and removes what it made.
+#[derive(Debug)]
+pub struct Daemon {
+    host: Arc<Host>,
+    directories: Directories,
+    process: Option<Child>,
+    /// Everything has been removed already.
+    is_clean: bool,
+    /// Removed last.
+    _scratch: Option<tempfile::TempDir>,
+}
+
+impl Daemon {
+    /// A daemon on `host` with fresh directories that go with it.
+    ///
+    /// # Errors
+    /// When it does not start; the error has its log.
+    pub fn start(host: Arc<Host>) -> Result<Self> {
+        // Not /tmp, which may be a tmpfs: a layer store belongs on a disk.
+        let scratch = tempfile::Builder::new()
+            .prefix("hawser-test-")
+            .tempdir_in("/var/tmp")
+            .context("scratch directory")?;
+        let directories = Directories::new(scratch.path())?;
+        let mut daemon = Self {
+            host,
+            directories,
+            process: None,
+            is_clean: true,
+            _scratch: Some(scratch),
+        };
+        daemon.launch()?;
+        Ok(daemon)
+    }
+
+    /// A daemon on `host` in `directories`, which the caller removes after it is dropped.
+    ///
+    /// # Errors
+    /// As [`Daemon::start`].
+    pub fn start_in(host: Arc<Host>, directories: Directories) -> Result<Self> {
+        let mut daemon = Self {
+            host,
+            directories,
+            process: None,
+            is_clean: true,
+            _scratch: None,
+        };
+        daemon.launch()?;
+        Ok(daemon)
+    }
+
+    /// Starts the process and waits until it answers.
+    ///
+    /// # Errors
+    /// As [`Daemon::start`].
+    pub fn launch(&mut self) -> Result<()> {
+        ensure!(self.process.is_none(), "the daemon runs already");
+        let path = self.directories.log();
+        let log = File::options()
+            .create(true)
+            .append(true)
+            .open(&path)
+            .with_context(|| path.display().to_string())?;
+        let child = self
+            .host
+            .command(program::under_test("hawserd")?)
+            .args(self.directories.arguments())
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().context("log of the daemon")?)
+            .stderr(log)
+            .spawn()
+            .context("hawserd")?;
+        self.process = Some(child);
+        self.is_clean = false;
+        self.wait_until_ready()
+    }
+
+    fn wait_until_ready(&mut self) -> Result<()> {
+        let client = self.client();
+        let process = self.process.as_mut().context("the daemon was started")?;
+        let ready = wait::until(START_LIMIT, "hawserd answers", || {
+            match process.try_wait() {
+                Ok(None) => client.get_text(api::path::PING).ok().map(|_pong| true),
+                _ended => Some(false),
+            }
+        });
+        if matches!(ready, Ok(true)) {
+            return Ok(());
+        }
+        bail!("hawserd does not start:\n{}", self.log());
+    }
+
+    /// A client of the daemon's socket.
+    pub fn client(&self) -> Client {
+        Client::new(self.directories.socket())
+    }
+
+    pub fn directories(&self) -> &Directories {
+        &self.directories
+    }
+
+    /// What the daemon logged.
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.directories.log()).unwrap_or_default()
+    }
+
+    /// The words that start another daemon in the same directories.
+    ///
+    /// # Errors
+    /// When the program has not been built.
+    pub fn command_line(&self) -> Result<Vec<String>> {
+        let program = program::under_test("hawserd")?.display().to_string();
+        Ok([vec![program], self.directories.arguments()].concat())
+    }
+
+    /// The daemon's process id while it runs.
+    pub fn pid(&self) -> Option<u32> {
+        self.process.as_ref().map(Child::id)
+    }
+
+    /// `hawser ARGUMENTS`, not yet run.
+    ///
+    /// # Errors
+    /// When the program has not been built.
+    pub fn command(&self, arguments: &[&str]) -> Result<Command> {
+        // nsenter keeps the environment.
+        let mut command = self.host.command(program::under_test("hawser")?);
+        let socket = format!("unix://{}", self.directories.socket().display());
+        command.args(arguments).env(api::path::HOST_ENV, socket);
+        Ok(command)
+    }
+
+    /// Runs `hawser ARGUMENTS` to its end.
+    ///
+    /// # Errors
+    /// When the program cannot be started; its exit code is in the value.
+    pub fn run(&self, arguments: &[&str]) -> Result<Ran> {
+        program::run(&mut self.command(arguments)?)
+    }
+
+    /// Runs `hawser ARGUMENTS`, which must succeed; returns its standard output.
+    ///
+    /// # Errors
+    /// When it fails.
+    pub fn hawser(&self, arguments: &[&str]) -> Result<String> {
+        self.run(arguments)?.success()
+    }
+
+    /// Ends the daemon as a power cut would: without warning.
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub fn kill(&mut self) -> Result<()> {
+        let mut process = self.process.take().context("the daemon does not run")?;
+        process.kill().context("kill hawserd")?;
+        process.wait().context("wait for hawserd").map(drop)
+    }
+
+    /// Ends the daemon as its service manager would.
+    ///
+    /// # Errors
+    /// When it does not run, does not end in time, or does not end well.
+    pub fn stop(&mut self) -> Result<()> {
+        let mut process = self.process.take().context("the daemon does not run")?;
+        signal(process.id(), Signal::TERM)?;
+        let status = wait::until(STOP_LIMIT, "hawserd ends", || {
+            process.try_wait().ok().flatten()
+        });
+        if status.is_err() {
+            process.kill().context("kill hawserd")?;
+        }
+        ensure!(status?.success(), "hawserd ended badly:\n{}", self.log());
+        Ok(())
+    }
+
+    /// Removes every container, network and volume, ends the daemon and removes what it put into
+    /// the kernel. Goes on after a failure and returns the first.
+    ///
+    /// # Errors
+    /// The first thing that could not be removed.
+    pub fn clean(&mut self) -> Result<()> {
+        let mut first = Ok(());
+        let mut note = |result: Result<()>| {
+            if first.is_ok() {
+                first = result;
+            }
+        };
+        if self.process.is_some() {
+            note(self.remove_objects());
+            note(self.stop());
+        }
+        note(self.uninstall());
+        note(self.end_processes());
+        note(self.unmount_all());
+        self.is_clean = first.is_ok();
+        first
+    }
+
+    fn remove_objects(&self) -> Result<()> {
+        for id in self
+            .hawser(&["ps", "--all", "--quiet", "--no-trunc"])?
+            .lines()
+        {
+            self.hawser(&["rm", "--force", "--volumes", id])?;
+        }
+        let networks: Vec<api::net::Network> = self.client().get(api::path::NETWORKS)?;
+        let predefined = ["bridge", "host", "none"];
+        for network in networks
+            .iter()
+            .filter(|n| !predefined.contains(&n.name.as_str()))
+        {
+            self.hawser(&["network", "rm", network.name.as_str()])?;
+        }
+        for volume in self.hawser(&["volume", "ls", "--quiet"])?.lines() {
+            self.hawser(&["volume", "rm", volume])?;
+        }
+        Ok(())
+    }
+
+    fn uninstall(&self) -> Result<()> {
+        let mut command = self.host.command(program::under_test("hawserd")?);
+        program::output(
+            command
+                .args(self.directories.arguments())
+                .arg("--uninstall"),
+        )
+        .map(drop)
+    }
+
+    /// Ends what a failed test may have left running: every process that was started with one of
+    /// our directories on its command line.
+    fn end_processes(&self) -> Result<()> {
+        let pids = processes_naming(&self.directories.root)?;
+        for pid in &pids {
+            // One that has ended in between is what we want.
+            drop(signal(*pid, Signal::KILL));
+        }
+        wait::until(STOP_LIMIT, "processes of the daemon end", || {
+            pids.iter()
+                .all(|pid| !Path::new(&format!("/proc/{pid}")).exists())
+                .then_some(())
+        })
+    }
+
+    fn unmount_all(&self) -> Result<()> {
+        let table = self.host.output("cat", &["/proc/self/mountinfo"])?;
+        let root = self.directories.root.display().to_string();
+        let points = table.lines().filter_map(|line| line.split(' ').nth(4));
+        let ours: Vec<&str> = points.filter(|point| point.starts_with(&root)).collect();
+        // The last mounted is the first to go.
+        for point in ours.iter().rev() {
+            self.host.output("umount", &["--lazy", point])?;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        if !self.is_clean
+            && let Err(error) = self.clean()
+        {
+            eprintln!("clean-up: {error:#}");
+        }
+        if std::thread::panicking() {
+            eprintln!("log of hawserd:\n{}", self.log());
+        }
+    }
+}
+
+fn signal(pid: u32, signal: Signal) -> Result<()> {
+    let pid = i32::try_from(pid)
+        .ok()
+        .and_then(Pid::from_raw)
+        .context("a process id")?;
+    kill_process(pid, signal).with_context(|| format!("signal process {pid:?}"))
+}
+
+fn processes_naming(dir: &Path) -> Result<Vec<u32>> {
+    let dir = dir.display().to_string();
+    let own = std::process::id();
+    let mut pids = Vec::new();
+    for entry in fs::read_dir("/proc")
+        .context("/proc")?
+        .filter_map(Result::ok)
+    {
+        let Ok(pid) = entry.file_name().to_string_lossy().parse() else {
+            continue;
+        };
+        let Ok(line) = fs::read(entry.path().join("cmdline")) else {
+            continue;
+        };
+        if pid != own && String::from_utf8_lossy(&line).contains(&dir) {
+            pids.push(pid);
+        }
+    }
+    Ok(pids)
+}

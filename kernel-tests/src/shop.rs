@@ -1,0 +1,102 @@
+//! Where the stories play: a throwaway host with a daemon, an outside host, and one image.
+//!
+//! Its functions panic with the whole chain of errors: they are for tests only.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Result;
+
+use crate::program::Ran;
+use crate::{Daemon, Host, Outside, image, outside, wait};
+
+/// The busybox image.
+pub const TOOLS: &str = "tools";
+/// How long something that is under way may take.
+pub const SOON: Duration = Duration::from_secs(10);
+/// Serves the page in the container's variable PAGE on port 80 and logs its clients.
+const SERVE: &str = "mkdir -p /srv; echo $PAGE >/srv/index.html; exec httpd -f -vv -p 80 -h /srv";
+
+/// Dropped in this order: first what the daemon made, then the hosts.
+#[derive(Debug)]
+pub struct Shop {
+    pub daemon: Daemon,
+    pub outside: Outside,
+    pub host: Arc<Host>,
+}
+
+#[track_caller]
+fn must<T>(result: Result<T>) -> T {
+    result.unwrap_or_else(|error| panic!("{error:#}"))
+}
+
+impl Shop {
+    #[track_caller]
+    pub fn open() -> Self {
+        let host = Arc::new(must(Host::throwaway()));
+        let daemon = must(Daemon::start(Arc::clone(&host)));
+        let outside = must(Outside::new(Arc::clone(&host)));
+        let shop = Self {
+            daemon,
+            outside,
+            host,
+        };
+        let archive = shop.daemon.directories().root().join("tools.tar");
+        must(image::busybox(&archive));
+        shop.hawser(&["image", "import", &archive.display().to_string(), TOOLS]);
+        shop
+    }
+
+    /// Runs `hawser ARGUMENTS`, which must succeed; returns its standard output.
+    #[track_caller]
+    pub fn hawser(&self, arguments: &[&str]) -> String {
+        must(self.daemon.hawser(arguments))
+    }
+
+    /// Runs `hawser ARGUMENTS` to its end.
+    #[track_caller]
+    pub fn run(&self, arguments: &[&str]) -> Ran {
+        must(self.daemon.run(arguments))
+    }
+
+    /// A container in the background that serves `page`; waits until it listens.
+    #[track_caller]
+    pub fn serve(&self, name: &str, page: &str, flags: &[&str]) {
+        let page = format!("PAGE={page}");
+        let head = ["run", "-d", "--name", name, "-e", &page];
+        self.hawser(&[&head, flags, &[TOOLS, "sh", "-c", SERVE]].concat());
+        self.soon("the server listens", || {
+            self.daemon.hawser(&["exec", name, "fetch", "127.0.0.1"])
+        });
+    }
+
+    /// What a new container on `network` gets from `target`.
+    #[track_caller]
+    pub fn fetch(&self, network: &str, target: &str) -> Ran {
+        self.run(&["run", "--rm", "--network", network, TOOLS, "fetch", target])
+    }
+
+    /// The page at `url`, seen from the host.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn fetch_on_host(&self, url: &str) -> Result<String> {
+        outside::fetch_on(&self.host, url)
+    }
+
+    /// What `hawser inspect` says of `object`.
+    #[track_caller]
+    pub fn inspect(&self, object: &str, format: &str) -> String {
+        self.hawser(&["inspect", "--format", format, object])
+    }
+
+    /// Polls until `probe` succeeds.
+    #[track_caller]
+    pub fn soon<T>(&self, what: &str, mut probe: impl FnMut() -> Result<T>) -> T {
+        let mut last = None;
+        let value = wait::until(SOON, what, || {
+            probe().map_err(|error| last = Some(error)).ok()
+        });
+        value.unwrap_or_else(|late| panic!("{late:#}; last: {last:?}"))
+    }
+}

@@ -1,0 +1,84 @@
+//! `cargo xtask install`: programs, CNI plugin and systemd unit. Running it again replaces them.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+
+use crate::build;
+use crate::setup::{self, Purpose};
+use crate::workspace;
+
+const UNIT: &str = "hawserd/hawserd.service";
+
+pub(crate) fn run(prefix: &Path, root: &Path) -> Result<()> {
+    setup::run(Purpose::Build)?;
+    let built = build::programs(true)?;
+    let bin = inside(root, prefix).join("bin");
+    for program in ["hawserd", "hawser", "hawser-shim"] {
+        place(&built.join(program), &bin.join(program), 0o755)?;
+    }
+    // The CNI plugin type is `hawser`, and a plugin's file has the name of its type.
+    let plugin = inside(root, Path::new("/opt/cni/bin/hawser"));
+    place(&built.join("hawser-cni"), &plugin, 0o755)?;
+    let unit = fs::read_to_string(workspace::root().join(UNIT)).context(UNIT)?;
+    let unit_target = inside(root, Path::new("/etc/systemd/system/hawserd.service"));
+    write_unit(&unit, prefix, &unit_target)?;
+    println!("start it with `systemctl daemon-reload && systemctl enable --now hawserd`");
+    Ok(())
+}
+
+/// `path` below the directory that stands for `/`.
+fn inside(root: &Path, path: &Path) -> std::path::PathBuf {
+    root.join(path.strip_prefix("/").unwrap_or(path))
+}
+
+/// Replaces `to` by rename, so that a running program keeps its file.
+fn place(from: &Path, to: &Path, mode: u32) -> Result<()> {
+    let parent = to.parent().context("a file has a directory")?;
+    fs::create_dir_all(parent).with_context(|| parent.display().to_string())?;
+    let staged = to.with_extension("new");
+    fs::copy(from, &staged).with_context(|| staged.display().to_string())?;
+    fs::set_permissions(&staged, fs::Permissions::from_mode(mode))
+        .with_context(|| staged.display().to_string())?;
+    fs::rename(&staged, to).with_context(|| to.display().to_string())?;
+    println!("installed {}", to.display());
+    Ok(())
+}
+
+fn write_unit(unit: &str, prefix: &Path, to: &Path) -> Result<()> {
+    let parent = to.parent().context("a file has a directory")?;
+    fs::create_dir_all(parent).with_context(|| parent.display().to_string())?;
+    fs::write(to, with_prefix(unit, prefix)).with_context(|| to.display().to_string())?;
+    println!("installed {}", to.display());
+    Ok(())
+}
+
+/// The unit with the daemon at `prefix`.
+fn with_prefix(unit: &str, prefix: &Path) -> String {
+    unit.replace("/usr/local/bin/", &format!("{}/bin/", prefix.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_unit_names_the_installed_daemon() {
+        let unit = with_prefix("ExecStart=/usr/local/bin/hawserd\n", Path::new("/opt/h"));
+        assert_eq!(unit, "ExecStart=/opt/h/bin/hawserd\n");
+    }
+
+    #[test]
+    fn a_root_directory_stands_for_the_slash() {
+        assert_eq!(
+            inside(Path::new("/pkg"), Path::new("/opt/x")),
+            Path::new("/pkg/opt/x")
+        );
+        assert_eq!(
+            inside(Path::new("/"), Path::new("/opt/x")),
+            Path::new("/opt/x")
+        );
+    }
+}

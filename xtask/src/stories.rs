@@ -1,0 +1,85 @@
+//! Starts `kernel-tests`, the program that drives the real binaries on this host.
+
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::Result;
+
+use crate::build;
+use crate::packages;
+use crate::process;
+use crate::setup::{self, Purpose};
+use crate::workspace;
+
+/// The web server of the demo and of the benches: what the package nginx-light installs.
+const WEB_SERVER: [&str; 2] = ["nginx", "nginx-common"];
+
+/// What the benches measure against. dockerd and its parts are run from the unpacked tree, in
+/// namespaces of their own.
+const PEERS: [&str; 5] = [
+    "aardvark-dns",
+    "containerd",
+    "containernetworking-plugins",
+    "docker.io",
+    "runc",
+];
+
+/// Unpacks the web server and returns the environment that says where.
+pub(crate) fn web_server() -> Result<(&'static str, std::path::PathBuf)> {
+    Ok((
+        "HAWSER_WEB_SERVER",
+        packages::unpack("web-server", &WEB_SERVER)?,
+    ))
+}
+
+pub(crate) fn demo() -> Result<()> {
+    process::require_root("the demo")?;
+    setup::run(Purpose::Demo)?;
+    let web_server = web_server()?;
+    let bin = build::programs(true)?;
+    process::run(
+        Command::new(bin.join("kernel-tests"))
+            .arg("demo")
+            .envs([web_server]),
+    )
+}
+
+pub(crate) fn bench(names: &[String], json: Option<&Path>) -> Result<()> {
+    process::require_root("the bench")?;
+    setup::run(Purpose::Bench)?;
+    let web_server = web_server()?;
+    let peers = ("HAWSER_PEERS", packages::unpack("peers", &PEERS)?);
+    let bin = build::programs(true)?;
+    let mut command = Command::new(bin.join("kernel-tests"));
+    command.arg("bench").args(names).envs([web_server, peers]);
+    if let Some(json) = json {
+        command.arg("--json").arg(std::path::absolute(json)?);
+    }
+    process::run(&mut command)
+}
+
+/// The acceptance scripts of `dir` against a daemon of their own in the host's namespaces.
+pub(crate) fn acceptance(bin: &Path, dir: &Path, pending: &Path) -> Result<bool> {
+    let status = Command::new(bin.join("kernel-tests"))
+        .arg("acceptance")
+        .args([dir, pending])
+        .status()?;
+    Ok(status.success())
+}
+
+/// What of ours is on the host: one line an object.
+pub(crate) fn leftovers() -> Result<Vec<String>> {
+    let mut cargo = workspace::cargo();
+    cargo.args([
+        "run",
+        "--quiet",
+        "--package",
+        "kernel-tests",
+        "--",
+        "leftovers",
+    ]);
+    Ok(process::output(&mut cargo)?
+        .lines()
+        .map(str::to_owned)
+        .collect())
+}

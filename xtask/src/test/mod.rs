@@ -1,0 +1,233 @@
+//! `cargo xtask test`: every check in the order of its price. All stages run, so that one run
+//! shows everything that is broken; the last line counts.
+
+mod tally;
+
+use std::path::Path;
+use std::time::Instant;
+
+use anyhow::Result;
+use clap::ValueEnum;
+
+use self::tally::Tally;
+use crate::build;
+use crate::process;
+use crate::setup::{self, Purpose};
+use crate::stories;
+use crate::tidy;
+use crate::workspace;
+
+/// A part of the suite.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Tier {
+    /// Everything, as CI does.
+    All,
+    /// tidy, rustfmt and clippy. Needs no root.
+    Lint,
+    /// The tests inside the crates that touch neither kernel nor disk, and the documentation's.
+    Unit,
+    /// Unit tests and tests in throwaway namespaces, with the eBPF programs.
+    Host,
+    /// The real programs together, in throwaway namespaces.
+    Stories,
+    /// The acceptance scripts beside the checkout.
+    Acceptance,
+}
+
+/// Scripts that describe the finished product; they are kept outside the tree.
+const ACCEPTANCE: &str = "../shared/acceptance";
+/// Those of them that cannot pass yet, with reasons.
+const PENDING: &str = "kernel-tests/acceptance-pending.txt";
+
+struct Stage {
+    name: &'static str,
+    tiers: &'static [Tier],
+    run: fn() -> Result<Tally>,
+}
+
+const STAGES: &[Stage] = &[
+    Stage {
+        name: "tidy",
+        tiers: &[Tier::Lint],
+        run: run_tidy,
+    },
+    Stage {
+        name: "rustfmt",
+        tiers: &[Tier::Lint],
+        run: run_rustfmt,
+    },
+    Stage {
+        name: "clippy",
+        tiers: &[Tier::Lint],
+        run: run_clippy,
+    },
+    Stage {
+        name: "unit tests",
+        tiers: &[Tier::Unit],
+        run: run_unit_tests,
+    },
+    Stage {
+        name: "tests",
+        tiers: &[Tier::Host],
+        run: run_tests,
+    },
+    Stage {
+        name: "documentation tests",
+        tiers: &[Tier::Unit, Tier::Host],
+        run: run_doc_tests,
+    },
+    Stage {
+        name: "stories",
+        tiers: &[Tier::Stories],
+        run: run_stories,
+    },
+    Stage {
+        name: "acceptance",
+        tiers: &[Tier::Acceptance],
+        run: run_acceptance,
+    },
+];
+
+impl Stage {
+    fn is_in(&self, tier: Tier) -> bool {
+        // All unit tests are among the tests already.
+        let all = tier == Tier::All && self.tiers != [Tier::Unit];
+        all || self.tiers.contains(&tier)
+    }
+}
+
+pub(crate) fn run(tier: Tier) -> Result<()> {
+    if tier != Tier::Lint {
+        process::require_root("`cargo xtask test` (`cargo xtask test lint` does not)")?;
+        setup::run(Purpose::Test)?;
+    }
+    let before = leftovers(tier)?;
+    let mut total = Tally::default();
+    for stage in STAGES.iter().filter(|stage| stage.is_in(tier)) {
+        total += run_stage(stage);
+    }
+    if let Some(before) = before {
+        total += run_named("leftovers", || nothing_left(&before));
+    }
+    println!("{total}");
+    if total.failed > 0 {
+        anyhow::bail!("{} failed", total.failed);
+    }
+    Ok(())
+}
+
+fn run_stage(stage: &Stage) -> Tally {
+    run_named(stage.name, stage.run)
+}
+
+fn run_named(name: &str, run: impl FnOnce() -> Result<Tally>) -> Tally {
+    println!("\n== {name}");
+    let begin = Instant::now();
+    let tally = run().unwrap_or_else(|error| {
+        println!("{error:#}");
+        Tally::FAILED
+    });
+    println!("== {name}: {tally} ({} s)", begin.elapsed().as_secs());
+    tally
+}
+
+fn run_tidy() -> Result<Tally> {
+    tidy::run().map(|()| Tally::PASSED)
+}
+
+fn run_rustfmt() -> Result<Tally> {
+    process::run(workspace::cargo().args(["fmt", "--all", "--check"])).map(|()| Tally::PASSED)
+}
+
+fn run_clippy() -> Result<Tally> {
+    let mut clippy = workspace::cargo();
+    clippy
+        .args(["clippy", "--all-targets", "--quiet"])
+        .args(EVERY_CRATE);
+    process::run(clippy.args(["--", "--deny", "warnings"])).map(|()| Tally::PASSED)
+}
+
+/// The BPF programs do not build for the host; netd's build script compiles them.
+const EVERY_CRATE: [&str; 3] = ["--workspace", "--exclude", "programs"];
+
+fn nextest(arguments: &[&str], environment: &[(&str, &Path)]) -> Result<Tally> {
+    let mut nextest = workspace::cargo();
+    nextest
+        .args(["nextest", "run", "--no-fail-fast"])
+        .args(arguments);
+    nextest.envs(environment.iter().copied());
+    let mut tally = None;
+    let succeeded = process::watch(&mut nextest, |line| {
+        tally = tally::nextest_summary(line).or(tally)
+    })?;
+    let tally = tally.unwrap_or_default();
+    // A test binary that does not compile has no summary.
+    if !succeeded && tally.failed == 0 {
+        return Ok(tally + Tally::FAILED);
+    }
+    Ok(tally)
+}
+
+fn run_unit_tests() -> Result<Tally> {
+    nextest(&[&EVERY_CRATE[..], &["--lib", "--bins"]].concat(), &[])
+}
+
+fn run_tests() -> Result<Tally> {
+    nextest(
+        &[&EVERY_CRATE[..], &["--exclude", "kernel-tests"]].concat(),
+        &[],
+    )
+}
+
+fn run_doc_tests() -> Result<Tally> {
+    process::run(
+        workspace::cargo()
+            .args(["test", "--doc", "--quiet"])
+            .args(EVERY_CRATE),
+    )
+    .map(|()| Tally::PASSED)
+}
+
+fn run_stories() -> Result<Tally> {
+    let web_server = stories::web_server()?;
+    let bin = build::programs(true)?;
+    nextest(
+        &["--package", "kernel-tests"],
+        &[("HAWSER_BIN_DIR", &bin), (web_server.0, &web_server.1)],
+    )
+}
+
+fn run_acceptance() -> Result<Tally> {
+    let dir = workspace::root().join(ACCEPTANCE);
+    if !dir.join("run").is_file() {
+        println!("no acceptance scripts at {}: nothing to run", dir.display());
+        return Ok(Tally::default());
+    }
+    let bin = build::programs(true)?;
+    let passed = stories::acceptance(&bin, &dir, &workspace::root().join(PENDING))?;
+    Ok(if passed { Tally::PASSED } else { Tally::FAILED })
+}
+
+/// What of ours is on the host already, when this tier can leave something behind.
+fn leftovers(tier: Tier) -> Result<Option<Vec<String>>> {
+    if matches!(tier, Tier::Lint | Tier::Unit) {
+        return Ok(None);
+    }
+    stories::leftovers().map(Some)
+}
+
+/// Nothing of ours is on the host that was not there when the suite began.
+fn nothing_left(before: &[String]) -> Result<Tally> {
+    let left: Vec<String> = stories::leftovers()?
+        .into_iter()
+        .filter(|object| !before.contains(object))
+        .collect();
+    for object in &left {
+        println!("left behind: {object}");
+    }
+    Ok(if left.is_empty() {
+        Tally::PASSED
+    } else {
+        Tally::FAILED
+    })
+}

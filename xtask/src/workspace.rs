@@ -1,0 +1,59 @@
+//! Where things are in the checkout.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result};
+
+/// The directory of the workspace's `Cargo.toml`.
+pub(crate) fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .unwrap_or(Path::new("."))
+}
+
+/// Where cargo puts what it builds; `CARGO_TARGET_DIR` is honoured as cargo does.
+pub(crate) fn target_dir() -> PathBuf {
+    match std::env::var_os("CARGO_TARGET_DIR") {
+        Some(dir) => root().join(dir),
+        None => root().join("target"),
+    }
+}
+
+/// `cargo`, the one that runs us, at the root of the workspace.
+pub(crate) fn cargo() -> Command {
+    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    cargo.current_dir(root());
+    cargo
+}
+
+/// Every file of the tree that is ours, relative to the root: no build output, no hidden
+/// directories but the ones that hold configuration.
+pub(crate) fn files() -> Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    collect(root(), &mut files)?;
+    files.sort();
+    Ok(files)
+}
+
+fn collect(dir: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
+    const HIDDEN: [&str; 4] = [".cargo", ".ci", ".config", ".github"];
+    for entry in std::fs::read_dir(dir).with_context(|| dir.display().to_string())? {
+        let entry = entry.with_context(|| dir.display().to_string())?;
+        let path = entry.path();
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let kind = entry
+            .file_type()
+            .with_context(|| path.display().to_string())?;
+        if kind.is_dir() {
+            let skipped =
+                name == "target" || (name.starts_with('.') && !HIDDEN.contains(&name.as_str()));
+            if !skipped {
+                collect(&path, files)?;
+            }
+        } else if kind.is_file() {
+            files.push(path.strip_prefix(root()).unwrap_or(&path).to_owned());
+        }
+    }
+    Ok(())
+}
