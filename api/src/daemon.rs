@@ -13,6 +13,16 @@ pub struct Version {
     pub kernel_version: String,
 }
 
+/// The architecture of this host in the words of image configurations (Go's `GOARCH`).
+pub fn host_architecture() -> &'static str {
+    match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        "powerpc64" => "ppc64le",
+        other => other,
+    }
+}
+
 /// `hawser info`, and how clients find the directories of a relocated daemon.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase")]

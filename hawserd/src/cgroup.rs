@@ -58,6 +58,28 @@ impl Hierarchy {
     }
 }
 
+/// The group below which the launcher keeps one group a container.
+const GROUP: &str = "hawser";
+
+/// Removes the launcher's group from every hierarchy where no container is left in it.
+///
+/// A shim removes its own container's group only: the one above is shared by all of them.
+///
+/// # Errors
+/// `/proc` is not mounted.
+pub(crate) fn remove_empty_groups() -> io::Result<Vec<PathBuf>> {
+    let text = fs::read_to_string("/proc/self/mountinfo")?;
+    let hierarchies = text
+        .lines()
+        .filter_map(Mount::parse)
+        .filter(|mount| mount.kind == "cgroup" || mount.kind == "cgroup2");
+    let groups = hierarchies.map(|mount| mount.path().join(GROUP));
+    // One that is absent or in use stays as it is.
+    Ok(groups
+        .filter(|group| fs::remove_dir(group).is_ok())
+        .collect())
+}
+
 /// One line of mountinfo (proc_pid_mountinfo(5)).
 struct Mount<'a> {
     root: &'a str,

@@ -14,7 +14,7 @@ use redb::Database;
 use storaged::Storaged;
 use tokio::runtime::Handle;
 
-use crate::cgroup::Hierarchy;
+use crate::cgroup::{self, Hierarchy};
 use crate::config::Config;
 use crate::daemon::Daemon;
 use crate::listen::{self, ListenError, Socket};
@@ -140,6 +140,8 @@ impl Claim {
                 removed.push(path.display().to_string());
             }
         }
+        let groups = cgroup::remove_empty_groups().map_err(StartError::Mounts)?;
+        removed.extend(groups.iter().map(|group| group.display().to_string()));
         Ok(removed)
     }
 }

@@ -130,6 +130,16 @@ impl Daemon {
         Ok(daemon)
     }
 
+    /// What [`Daemon::start_in`] does, after ending a daemon that already runs in `directories`:
+    /// one whose owner died before it.
+    ///
+    /// # Errors
+    /// As [`Daemon::start`].
+    pub fn take_over(host: Arc<Host>, directories: Directories) -> Result<Self> {
+        end_processes(&directories.root, |name| name == "hawserd")?;
+        Self::start_in(host, directories)
+    }
+
     /// Starts the process and waits until it answers.
     ///
     /// # Errors
@@ -270,8 +280,9 @@ impl Daemon {
             note(self.remove_objects());
             note(self.stop());
         }
+        // A daemon that was restarted by somebody else is not our child, but still names them.
+        note(end_processes(&self.directories.root, |_any| true));
         note(self.uninstall());
-        note(self.end_processes());
         note(self.unmount_all());
         self.is_clean = first.is_ok();
         first
@@ -308,21 +319,6 @@ impl Daemon {
         .map(drop)
     }
 
-    /// Ends what a failed test may have left running: every process that was started with one of
-    /// our directories on its command line.
-    fn end_processes(&self) -> Result<()> {
-        let pids = processes_naming(&self.directories.root)?;
-        for pid in &pids {
-            // One that has ended in between is what we want.
-            drop(signal(*pid, Signal::KILL));
-        }
-        wait::until(STOP_LIMIT, "processes of the daemon end", || {
-            pids.iter()
-                .all(|pid| !Path::new(&format!("/proc/{pid}")).exists())
-                .then_some(())
-        })
-    }
-
     fn unmount_all(&self) -> Result<()> {
         let table = self.host.output("cat", &["/proc/self/mountinfo"])?;
         let root = self.directories.root.display().to_string();
@@ -357,7 +353,30 @@ fn signal(pid: u32, signal: Signal) -> Result<()> {
     kill_process(pid, signal).with_context(|| format!("signal process {pid:?}"))
 }
 
-fn processes_naming(dir: &Path) -> Result<Vec<u32>> {
+/// Ends what a failed test may have left running: every process with a fitting name that was
+/// started with `dir` on its command line.
+fn end_processes(dir: &Path, fits: impl Fn(&str) -> bool) -> Result<()> {
+    let pids = processes_naming(dir, fits)?;
+    for pid in &pids {
+        // One that has ended in between is what we want.
+        drop(signal(*pid, Signal::KILL));
+    }
+    wait::until(STOP_LIMIT, "processes of the daemon end", || {
+        pids.iter().all(|pid| !is_alive(*pid)).then_some(())
+    })
+}
+
+/// A process that has ended and waits for its parent is not alive (`Z`, proc_pid_stat(5)).
+fn is_alive(pid: u32) -> bool {
+    fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| {
+        !stat
+            .rsplit(')')
+            .next()
+            .is_some_and(|rest| rest.starts_with(" Z"))
+    })
+}
+
+fn processes_naming(dir: &Path, fits: impl Fn(&str) -> bool) -> Result<Vec<u32>> {
     let dir = dir.display().to_string();
     let own = std::process::id();
     let mut pids = Vec::new();
@@ -368,10 +387,13 @@ fn processes_naming(dir: &Path) -> Result<Vec<u32>> {
         let Ok(pid) = entry.file_name().to_string_lossy().parse() else {
             continue;
         };
+        let Ok(name) = fs::read_to_string(entry.path().join("comm")) else {
+            continue;
+        };
         let Ok(line) = fs::read(entry.path().join("cmdline")) else {
             continue;
         };
-        if pid != own && String::from_utf8_lossy(&line).contains(&dir) {
+        if pid != own && fits(name.trim()) && String::from_utf8_lossy(&line).contains(&dir) {
             pids.push(pid);
         }
     }

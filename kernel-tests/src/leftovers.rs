@@ -116,6 +116,7 @@ fn loop_devices() -> Vec<String> {
         .collect()
 }
 
+/// With their command lines, which name the directories of the daemon they belong to.
 fn processes() -> Result<Vec<String>> {
     let ours = ["hawserd", "hawser-shim"];
     let mut processes = Vec::new();
@@ -127,11 +128,14 @@ fn processes() -> Result<Vec<String>> {
             continue;
         };
         if ours.contains(&name.trim()) {
-            processes.push(format!(
-                "process {} {}",
-                entry.file_name().to_string_lossy(),
-                name.trim()
-            ));
+            let line = fs::read(entry.path().join("cmdline")).unwrap_or_default();
+            let line = String::from_utf8_lossy(&line).replace('\0', " ");
+            // One that has ended and waits for its parent has no command line any more.
+            if line.is_empty() {
+                continue;
+            }
+            let pid = entry.file_name();
+            processes.push(format!("process {} {}", pid.to_string_lossy(), line.trim()));
         }
     }
     Ok(processes)

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use api::daemon::{Info, Version};
+use api::daemon::{Info, Version, host_architecture};
 use api::path;
 use axum::extract::State;
 use axum::http::header::CONTENT_TYPE;
@@ -30,7 +30,7 @@ async fn version() -> Json<Version> {
         version: VERSION.to_owned(),
         api_version: path::API.trim_start_matches("/v").to_owned(),
         os: std::env::consts::OS.to_owned(),
-        arch: std::env::consts::ARCH.to_owned(),
+        arch: host_architecture().to_owned(),
         kernel_version: kernel_version(),
     })
 }

@@ -11,7 +11,6 @@ use crate::format::template::Template;
 use super::container::view;
 use super::context::Context;
 use super::error::CliError;
-use super::image::config::host_architecture;
 use super::output;
 
 /// `hawser info` and `hawser version`.
@@ -124,7 +123,7 @@ pub fn version(context: &Context, flags: &FormatFlags) -> Result<i32, CliError> 
         version: env!("CARGO_PKG_VERSION").to_owned(),
         api_version: api::path::API.trim_start_matches("/v").to_owned(),
         os: "linux".to_owned(),
-        arch: host_architecture().to_owned(),
+        arch: api::daemon::host_architecture().to_owned(),
         kernel_version: rustix::system::uname()
             .release()
             .to_string_lossy()

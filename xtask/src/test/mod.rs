@@ -4,7 +4,7 @@
 mod tally;
 
 use std::path::Path;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use clap::ValueEnum;
@@ -38,6 +38,9 @@ pub(crate) enum Tier {
 const ACCEPTANCE: &str = "../shared/acceptance";
 /// Those of them that cannot pass yet, with reasons.
 const PENDING: &str = "kernel-tests/acceptance-pending.txt";
+
+/// How long removal may go on after the last test.
+const GONE: Duration = Duration::from_secs(10);
 
 struct Stage {
     name: &'static str,
@@ -218,16 +221,22 @@ fn leftovers(tier: Tier) -> Result<Option<Vec<String>>> {
 
 /// Nothing of ours is on the host that was not there when the suite began.
 fn nothing_left(before: &[String]) -> Result<Tally> {
-    let left: Vec<String> = stories::leftovers()?
-        .into_iter()
-        .filter(|object| !before.contains(object))
-        .collect();
-    for object in &left {
-        println!("left behind: {object}");
+    // The kernel removes a namespace's interfaces some time after its last process.
+    let deadline = Instant::now() + GONE;
+    loop {
+        let now = stories::leftovers()?;
+        let left: Vec<&String> = now
+            .iter()
+            .filter(|object| !before.contains(object))
+            .collect();
+        if left.is_empty() {
+            return Ok(Tally::PASSED);
+        }
+        if Instant::now() > deadline {
+            left.iter()
+                .for_each(|object| println!("left behind: {object}"));
+            return Ok(Tally::FAILED);
+        }
+        std::thread::sleep(Duration::from_millis(200));
     }
-    Ok(if left.is_empty() {
-        Tally::PASSED
-    } else {
-        Tally::FAILED
-    })
 }

@@ -221,16 +221,6 @@ fn words(text: &str) -> Result<Vec<String>, String> {
     Ok(words)
 }
 
-/// The architecture of this host in the words of image configurations (Go's `GOARCH`).
-pub fn host_architecture() -> &'static str {
-    match std::env::consts::ARCH {
-        "x86_64" => "amd64",
-        "aarch64" => "arm64",
-        "powerpc64" => "ppc64le",
-        other => other,
-    }
-}
-
 /// The configuration of an image of one layer.
 pub fn of_one_layer(
     diff_id: &str,
@@ -242,7 +232,7 @@ pub fn of_one_layer(
         created: Some(created.to_owned()),
         author: None,
         comment: message.clone(),
-        architecture: host_architecture().to_owned(),
+        architecture: api::daemon::host_architecture().to_owned(),
         os: "linux".to_owned(),
         config: section,
         rootfs: RootFs {

@@ -71,17 +71,23 @@ fn end_of_log() -> String {
     lines[lines.len().saturating_sub(LOG_LINES)..].join("\n")
 }
 
+/// Other daemons on this machine may come and go meanwhile; their processes are not ours.
+fn is_foreign(object: &str) -> bool {
+    object.starts_with("process ") && !object.contains(ROOT)
+}
+
 fn check_leftovers(host: &Host, before: &BTreeSet<String>) -> Result<()> {
-    let left = wait::until(GONE, "nothing is left", || {
+    let mut left = Vec::new();
+    let gone = wait::until(GONE, "nothing is left", || {
         let now = leftovers::observe(host).ok()?;
-        now.is_subset(before).then_some(())
+        left = now
+            .difference(before)
+            .filter(|object| !is_foreign(object))
+            .cloned()
+            .collect();
+        left.is_empty().then_some(())
     });
-    if left.is_err() {
-        let now = leftovers::observe(host)?;
-        let objects: Vec<&str> = now.difference(before).map(String::as_str).collect();
-        bail!("left behind: {}", objects.join(", "));
-    }
-    Ok(())
+    gone.with_context(|| format!("left behind: {}", left.join(", ")))
 }
 
 /// One demo at a time.
@@ -101,8 +107,8 @@ fn clean_up_after_an_earlier_demo(host: &Arc<Host>) -> Result<()> {
         return Ok(());
     }
     println!("cleaning up after a demo that was cut short");
-    // Starting the daemon adopts what is there; dropping it removes that.
-    drop(Daemon::start_in(Arc::clone(host), Directories::new(root)?));
+    // The daemon adopts what is there, and removes it.
+    Daemon::take_over(Arc::clone(host), Directories::new(root)?)?.clean()?;
     fs::remove_dir_all(root).context(ROOT)
 }
 

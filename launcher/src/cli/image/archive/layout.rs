@@ -6,7 +6,7 @@ use api::id::Digest;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
-use crate::cli::image::config::{ImageConfig, host_architecture};
+use crate::cli::image::config::ImageConfig;
 
 use super::{ArchiveError, Spool};
 
@@ -121,7 +121,7 @@ fn find_manifest(
         return json(spool, &name);
     }
     let index: Index = json(spool, &name)?;
-    let architecture = host_architecture();
+    let architecture = api::daemon::host_architecture();
     let fits =
         |platform: &Platform| platform.os == "linux" && platform.architecture == architecture;
     let found = index
