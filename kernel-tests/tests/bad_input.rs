@@ -271,7 +271,7 @@ mod root {
                 pack("through.tar", &[through], &["link", "file"]),
                 vec!["link/hawser-escaped"],
             ),
-            (truncated, vec!["ends before"]),
+            (truncated, vec!["truncated.tar", "ends before"]),
         ]
     }
 

@@ -77,6 +77,8 @@ pub enum CliError {
         reference: String,
         source: serde_json::Error,
     },
+    #[error("cannot import {}: {}", file.display(), client_message(source))]
+    Import { file: PathBuf, source: ClientError },
     #[error("No such object: {0}")]
     NoObject(String),
     #[error("invalid filter {0:?}")]

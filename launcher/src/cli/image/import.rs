@@ -38,7 +38,13 @@ pub fn import(context: &Context, flags: &ImportFlags) -> Result<i32, CliError> {
         section.change(change)?;
     }
     let mut stream = load::open(Some(&flags.file))?;
-    let layer: Layer = context.client().post_stream(LAYERS, &mut stream)?;
+    let layer: Layer = context
+        .client()
+        .post_stream(LAYERS, &mut stream)
+        .map_err(|source| CliError::Import {
+            file: flags.file.clone(),
+            source,
+        })?;
     let created = format!("{:.9}", jiff::Timestamp::now());
     let message = flags
         .message
