@@ -13,7 +13,7 @@ fn sleeper() -> Fixture {
     let container = Fixture::new(&["sleep", "1000"], |record| {
         record.config.env = vec!["A=1".to_owned()];
         record.config.hostname = "h1".to_owned();
-        record.config.working_dir = "/work/deep".to_owned();
+        record.config.working_dir = "/made/deep".to_owned();
     });
     container.start().unwrap();
     container
@@ -28,7 +28,7 @@ fn a_process_joins_with_the_containers_settings() {
     let container = sleeper();
     assert_eq!(
         container.sh("echo $A $HOME; pwd; hostname"),
-        "1 /root\n/work/deep\nh1\n"
+        "1 /root\n/made/deep\nh1\n"
     );
     assert_eq!(container.sh("ps -o comm | grep -c sleep"), "1\n");
     let output = container.exec(&Exec {
