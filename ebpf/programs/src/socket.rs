@@ -29,6 +29,24 @@ pub(crate) enum Family {
     V6,
 }
 
+/// Reads an IPv6 address of the context word by word.
+///
+/// # Safety
+/// `field` is a field of the hook's context, or of its socket, that the hook's type may read.
+#[inline(always)]
+unsafe fn read_v6(field: *const [u32; 4]) -> Address {
+    let words = field.cast::<u32>();
+    // SAFETY: the caller's; the field has four words.
+    unsafe {
+        Address([
+            words.read_volatile(),
+            words.add(1).read_volatile(),
+            words.add(2).read_volatile(),
+            words.add(3).read_volatile(),
+        ])
+    }
+}
+
 /// The address in the context: the peer, or the one to bind.
 #[inline(always)]
 pub(crate) fn address(ctx: &SockAddrContext, family: Family) -> Address {
@@ -37,15 +55,7 @@ pub(crate) fn address(ctx: &SockAddrContext, family: Family) -> Address {
     unsafe {
         match family {
             Family::V4 => Address::v4(addr_of!((*context).user_ip4).read_volatile()),
-            Family::V6 => {
-                let words = addr_of!((*context).user_ip6).cast::<u32>();
-                Address([
-                    words.read_volatile(),
-                    words.add(1).read_volatile(),
-                    words.add(2).read_volatile(),
-                    words.add(3).read_volatile(),
-                ])
-            }
+            Family::V6 => read_v6(addr_of!((*context).user_ip6)),
         }
     }
 }
@@ -95,15 +105,7 @@ pub(crate) fn bound(ctx: &SockAddrContext, family: Family) -> Address {
         let socket = addr_of!((*ctx.sock_addr).__bindgen_anon_1.sk).read_volatile();
         match family {
             Family::V4 => Address::v4(addr_of!((*socket).src_ip4).read_volatile()),
-            Family::V6 => {
-                let words = addr_of!((*socket).src_ip6).cast::<u32>();
-                Address([
-                    words.read_volatile(),
-                    words.add(1).read_volatile(),
-                    words.add(2).read_volatile(),
-                    words.add(3).read_volatile(),
-                ])
-            }
+            Family::V6 => read_v6(addr_of!((*socket).src_ip6)),
         }
     }
 }
@@ -116,15 +118,7 @@ pub(crate) fn datagram_source(ctx: &SockAddrContext, family: Family) -> Address 
     unsafe {
         match family {
             Family::V4 => Address::v4(addr_of!((*context).msg_src_ip4).read_volatile()),
-            Family::V6 => {
-                let words = addr_of!((*context).msg_src_ip6).cast::<u32>();
-                Address([
-                    words.read_volatile(),
-                    words.add(1).read_volatile(),
-                    words.add(2).read_volatile(),
-                    words.add(3).read_volatile(),
-                ])
-            }
+            Family::V6 => read_v6(addr_of!((*context).msg_src_ip6)),
         }
     }
 }
