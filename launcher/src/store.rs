@@ -4,20 +4,22 @@
 //! a name belongs to the container that made its reservation file with `O_EXCL`; a `running` state
 //! is believed only while its shim lives.
 
+mod container_dir;
+mod file;
 mod identity;
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::fs;
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use api::id::{ContainerName, Id};
-use rustix::fs::FlockOperation;
-use serde::Serialize;
-use serde::de::DeserializeOwned;
 
-use crate::container::{Attachments, ProcessId, Record, State, Status};
+use crate::container::{Record, State};
+use file::{io_error, remove_if_there, write_file};
 
+pub use container_dir::{ContainerDir, Lock};
+pub use file::Durability;
 pub use identity::{is_alive, process_id};
 
 #[derive(Debug, thiserror::Error)]
@@ -42,15 +44,6 @@ pub enum StoreError {
         path: PathBuf,
         source: serde_json::Error,
     },
-}
-
-/// Whether a file must outlive a power cut.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Durability {
-    /// Synced before the rename.
-    Synced,
-    /// For containers that are removed when they exit, and for what a reboot makes void.
-    Volatile,
 }
 
 /// `STATE/containers`.
@@ -213,181 +206,6 @@ impl Store {
     }
 }
 
-/// One container's directory.
-#[derive(Debug, Clone)]
-pub struct ContainerDir {
-    dir: PathBuf,
-    id: Id,
-}
-
-impl ContainerDir {
-    /// The directory at `dir`, whose last component is the container's id.
-    ///
-    /// # Errors
-    /// [`StoreError::NotFound`] when it is not.
-    pub fn at(dir: &Path) -> Result<Self, StoreError> {
-        let name = dir
-            .file_name()
-            .and_then(|name| name.to_str())
-            .map(Id::parse);
-        match name {
-            Some(Ok(id)) => Ok(Self {
-                dir: dir.to_owned(),
-                id,
-            }),
-            _ => Err(StoreError::NotFound {
-                key: dir.display().to_string(),
-            }),
-        }
-    }
-
-    pub fn id(&self) -> &Id {
-        &self.id
-    }
-
-    pub fn path(&self) -> &Path {
-        &self.dir
-    }
-
-    /// The store this container is in.
-    pub fn store(&self) -> Store {
-        Store {
-            dir: self.dir.parent().unwrap_or(Path::new("/")).to_owned(),
-        }
-    }
-
-    pub fn bundle(&self) -> PathBuf {
-        self.dir.join("bundle")
-    }
-
-    /// Docker's name for the json-file log.
-    pub fn log_path(&self) -> PathBuf {
-        self.dir.join(format!("{}-json.log", self.id))
-    }
-
-    /// # Errors
-    /// [`StoreError::NotFound`], [`StoreError::Damaged`].
-    pub fn record(&self) -> Result<Record, StoreError> {
-        read_json(&self.record_path())?.ok_or_else(|| StoreError::NotFound {
-            key: self.id.to_string(),
-        })
-    }
-
-    /// # Errors
-    /// [`StoreError::Io`].
-    pub fn write_record(&self, record: &Record, durability: Durability) -> Result<(), StoreError> {
-        write_json(&self.record_path(), record, durability)
-    }
-
-    /// The state as it must be believed: a container whose shim is gone has exited.
-    ///
-    /// # Errors
-    /// [`StoreError::Io`]. A state torn by a power cut reads as `exited` with a note.
-    pub fn state(&self) -> Result<State, StoreError> {
-        let state = match read_json::<State>(&self.dir.join("state.json")) {
-            Ok(state) => state.unwrap_or_default(),
-            Err(StoreError::Damaged { .. }) => lost(State::default()),
-            Err(error) => return Err(error),
-        };
-        Ok(believed(state, is_alive))
-    }
-
-    /// # Errors
-    /// [`StoreError::Io`].
-    pub fn write_state(&self, state: &State, durability: Durability) -> Result<(), StoreError> {
-        write_json(&self.dir.join("state.json"), state, durability)
-    }
-
-    /// # Errors
-    /// [`StoreError::Io`], [`StoreError::Damaged`].
-    pub fn attachments(&self) -> Result<Attachments, StoreError> {
-        Ok(read_json(&self.dir.join("networks.json"))?.unwrap_or_default())
-    }
-
-    /// To be called with the lock held. What it holds is void after a reboot, so it is not synced.
-    ///
-    /// # Errors
-    /// [`StoreError::Io`].
-    pub fn write_attachments(&self, attachments: &Attachments) -> Result<(), StoreError> {
-        write_json(
-            &self.dir.join("networks.json"),
-            attachments,
-            Durability::Volatile,
-        )
-    }
-
-    /// Waits for the lock that serialises start, removal and changes of the attachments.
-    ///
-    /// # Errors
-    /// [`StoreError::Io`]; [`StoreError::NotFound`] when the container was removed meanwhile.
-    pub fn lock(&self) -> Result<Lock, StoreError> {
-        let path = self.dir.join("lock");
-        let file = OpenOptions::new()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .mode(0o600)
-            .open(&path)
-            .map_err(|source| match source.kind() {
-                io::ErrorKind::NotFound => StoreError::NotFound {
-                    key: self.id.to_string(),
-                },
-                _ => StoreError::Io {
-                    op: "open",
-                    path: path.clone(),
-                    source,
-                },
-            })?;
-        rustix::io::retry_on_intr(|| rustix::fs::flock(&file, FlockOperation::LockExclusive))
-            .map_err(|errno| StoreError::Io {
-                op: "lock",
-                path,
-                source: errno.into(),
-            })?;
-        Ok(Lock { _file: file })
-    }
-
-    /// Removes the directory and everything in it, the record last, so that a removal that was cut
-    /// short is still seen by [`Store::list`]. Nothing there is success.
-    ///
-    /// # Errors
-    /// [`StoreError::Io`].
-    pub fn remove(&self) -> Result<(), StoreError> {
-        let entries = match fs::read_dir(&self.dir) {
-            Ok(entries) => entries,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-            Err(source) => return Err(io_error("list", &self.dir)(source)),
-        };
-        let record = self.record_path();
-        for entry in entries {
-            let entry = entry.map_err(io_error("list", &self.dir))?;
-            let path = entry.path();
-            if path == record {
-                continue;
-            }
-            let kind = entry.file_type().map_err(io_error("stat", &path))?;
-            let removed = if kind.is_dir() {
-                fs::remove_dir_all(&path)
-            } else {
-                fs::remove_file(&path)
-            };
-            removed.map_err(io_error("remove", &path))?;
-        }
-        remove_if_there(&record)?;
-        fs::remove_dir(&self.dir).map_err(io_error("remove", &self.dir))
-    }
-
-    fn record_path(&self) -> PathBuf {
-        self.dir.join("container.json")
-    }
-}
-
-/// The lock is held while this lives.
-#[derive(Debug)]
-pub struct Lock {
-    _file: File,
-}
-
 /// Whether the container's files must outlive a power cut.
 pub fn durability_of(record: &Record) -> Durability {
     if record.host_config.auto_remove {
@@ -397,100 +215,12 @@ pub fn durability_of(record: &Record) -> Durability {
     }
 }
 
-fn believed(state: State, is_alive: impl Fn(ProcessId) -> bool) -> State {
-    if state.status == Status::Running && !state.shim.is_some_and(is_alive) {
-        return lost(state);
-    }
-    state
-}
-
-fn lost(state: State) -> State {
-    State {
-        status: Status::Exited,
-        exit_code: 137,
-        error: "its shim is gone: the host was restarted or the shim was killed".to_owned(),
-        ..state
-    }
-}
-
-fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, StoreError> {
-    let bytes = match fs::read(path) {
-        Ok(bytes) => bytes,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(source) => return Err(io_error("read", path)(source)),
-    };
-    serde_json::from_slice(&bytes)
-        .map(Some)
-        .map_err(|source| StoreError::Damaged {
-            path: path.to_owned(),
-            source,
-        })
-}
-
-fn write_json(
-    path: &Path,
-    value: &impl Serialize,
-    durability: Durability,
-) -> Result<(), StoreError> {
-    let mut bytes = serde_json::to_vec_pretty(value).map_err(|source| StoreError::Damaged {
-        path: path.to_owned(),
-        source,
-    })?;
-    bytes.push(b'\n');
-    // The process id keeps two writers from sharing a staging file.
-    let staged = path.with_extension(format!("json.{}", std::process::id()));
-    write_file(&staged, &bytes, durability)?;
-    fs::rename(&staged, path).map_err(io_error("replace", path))?;
-    if durability == Durability::Synced
-        && let Some(parent) = path.parent()
-    {
-        File::open(parent)
-            .and_then(|dir| dir.sync_all())
-            .map_err(io_error("sync", parent))?;
-    }
-    Ok(())
-}
-
-fn write_file(path: &Path, bytes: &[u8], durability: Durability) -> Result<(), StoreError> {
-    let write = || {
-        let mut file = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(path)?;
-        file.write_all(bytes)?;
-        if durability == Durability::Synced {
-            file.sync_all()
-        } else {
-            Ok(())
-        }
-    };
-    write().map_err(io_error("write", path))
-}
-
-fn remove_if_there(path: &Path) -> Result<(), StoreError> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            Err(io_error("remove", path)(error))
-        }
-        _ => Ok(()),
-    }
-}
-
-fn io_error<'a>(op: &'static str, path: &'a Path) -> impl Fn(io::Error) -> StoreError + 'a {
-    move |source| StoreError::Io {
-        op,
-        path: path.to_owned(),
-        source,
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use crate::container::{Config, HostConfig};
     use api::id::Digest;
+
+    use super::*;
+    use crate::container::{Config, HostConfig, Status};
 
     fn record(byte: u8, name: &str) -> Record {
         Record {
@@ -557,22 +287,6 @@ mod tests {
         container.remove().unwrap();
         assert!(!container.path().exists());
         assert!(matches!(container.lock(), Err(StoreError::NotFound { .. })));
-    }
-
-    #[test]
-    fn a_running_state_without_its_shim_reads_as_killed() {
-        let running = State {
-            status: Status::Running,
-            shim: Some(ProcessId {
-                pid: 1,
-                start_time: 2,
-            }),
-            ..State::default()
-        };
-        assert_eq!(believed(running.clone(), |_| true), running);
-        let lost = believed(running, |_| false);
-        assert_eq!((lost.status, lost.exit_code), (Status::Exited, 137));
-        assert!(!lost.error.is_empty());
     }
 
     #[test]
