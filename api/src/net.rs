@@ -175,6 +175,9 @@ pub struct PortBinding {
     pub container_port: u16,
     /// First port of the host; 0 in a request lets the daemon choose.
     pub host_port: u16,
+    /// In a request: let the daemon choose from `host_port` to this one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host_port_last: Option<u16>,
     /// How many consecutive ports, at least 1.
     #[serde(default = "one")]
     pub count: u16,

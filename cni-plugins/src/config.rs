@@ -101,6 +101,8 @@ pub(crate) struct RuntimeConfig {
 pub(crate) struct PortMapping {
     /// 0 lets the daemon choose.
     pub(crate) host_port: u16,
+    /// Our own: let the daemon choose from `host_port` to this one.
+    pub(crate) host_port_last: Option<u16>,
     pub(crate) container_port: u16,
     #[serde(default = "tcp")]
     pub(crate) protocol: String,

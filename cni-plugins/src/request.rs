@@ -210,6 +210,7 @@ fn binding(mapping: &PortMapping) -> Result<PortBinding, PluginError> {
         protocol,
         container_port: mapping.container_port,
         host_port: mapping.host_port,
+        host_port_last: mapping.host_port_last,
         count: 1,
         host_ip,
     })
@@ -220,6 +221,7 @@ fn binding(mapping: &PortMapping) -> Result<PortBinding, PluginError> {
 fn continues(last: &PortBinding, next: &PortBinding) -> bool {
     let follows = |first: u16, port: u16| first.checked_add(last.count) == Some(port);
     last.host_port != 0
+        && (last.host_port_last, next.host_port_last) == (None, None)
         && (last.protocol, last.host_ip) == (next.protocol, next.host_ip)
         && follows(last.host_port, next.host_port)
         && follows(last.container_port, next.container_port)

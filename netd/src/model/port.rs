@@ -29,8 +29,13 @@ pub enum PortError {
         protocol: Protocol,
         holder: String,
     },
-    #[error("no run of {count} free {protocol} ports is left between {} and {}", CHOSEN.start(), CHOSEN.end())]
-    Exhausted { count: u16, protocol: Protocol },
+    #[error("no run of {count} free {protocol} ports is left between {first} and {last}")]
+    Exhausted {
+        count: u16,
+        protocol: Protocol,
+        first: u16,
+        last: u16,
+    },
 }
 
 /// A socket that a process of the host has bound.
@@ -69,6 +74,13 @@ pub(crate) fn check(binding: &PortBinding) -> Result<(), PortError> {
         invalid("the container port is 0")
     } else if last(binding.container_port).is_none() || last(binding.host_port).is_none() {
         invalid("it runs past port 65535")
+    } else if binding
+        .host_port_last
+        .is_some_and(|last| last < binding.host_port)
+    {
+        invalid("the range of host ports ends before it starts")
+    } else if binding.host_port_last.is_some() && binding.host_port == 0 {
+        invalid("the range of host ports starts at 0")
     } else {
         Ok(())
     }
@@ -206,7 +218,8 @@ pub(crate) fn resolve(
 ) -> Result<Vec<PortBinding>, PortError> {
     let mut result: Vec<PortBinding> = Vec::with_capacity(requested.len());
     // Given ports first, so that no chosen one takes them.
-    let (given, open): (Vec<_>, Vec<_>) = requested.iter().partition(|b| b.host_port != 0);
+    let is_given = |b: &&PortBinding| b.host_port != 0 && b.host_port_last.is_none();
+    let (given, open): (Vec<_>, Vec<_>) = requested.iter().partition(is_given);
     for binding in given.into_iter().copied() {
         let range = Range::of(&binding);
         if let Some(other) = result.iter().find(|other| range.meets(other)) {
@@ -223,6 +236,7 @@ pub(crate) fn resolve(
     for binding in open {
         let mut chosen = *binding;
         chosen.host_port = choose(&chosen, &result, table, bound)?;
+        chosen.host_port_last = None;
         result.push(chosen);
     }
     Ok(result)
@@ -234,14 +248,17 @@ fn choose(
     table: &PortTable,
     bound: &[BoundSocket],
 ) -> Result<u16, PortError> {
-    let last = *CHOSEN.end() - (binding.count - 1).min(*CHOSEN.end() - *CHOSEN.start());
-    (*CHOSEN.start()..=last)
+    let (first, last) = match binding.host_port_last {
+        Some(last) => (binding.host_port, last),
+        None => CHOSEN.into_inner(),
+    };
+    (first..=last)
         .find(|first| {
             let range = Range {
                 first: *first,
                 ..Range::of(binding)
             };
-            range.last() <= u32::from(*CHOSEN.end())
+            range.last() <= u32::from(last)
                 && !own.iter().any(|other| range.meets(other))
                 && range.published(table).is_none()
                 && !bound.iter().any(|socket| range.includes(socket))
@@ -249,6 +266,8 @@ fn choose(
         .ok_or(PortError::Exhausted {
             count: binding.count,
             protocol: binding.protocol,
+            first,
+            last,
         })
 }
 
@@ -348,10 +367,15 @@ mod tests {
             None => (None, text),
         };
         let (host, count) = rest.split_once('+').unwrap_or((rest, "1"));
+        let (host, last) = match host.split_once('-') {
+            Some((first, last)) => (first, Some(last.parse().unwrap())),
+            None => (host, None),
+        };
         PortBinding {
             protocol: Protocol::Tcp,
             container_port: 80,
             host_port: host.parse().unwrap(),
+            host_port_last: last,
             count: count.parse().unwrap(),
             host_ip: ip,
         }
@@ -423,6 +447,20 @@ mod tests {
     }
 
     #[test]
+    fn a_port_is_chosen_from_the_range_that_was_asked_for() {
+        let busy = [bound("127.0.0.1:8001", true)];
+        let choose = |wanted: &str| {
+            let result = resolve(&[binding(wanted)], &table("8000"), &busy, &Names);
+            result.map(|chosen| (chosen[0].host_port, chosen[0].host_port_last))
+        };
+        assert_eq!(choose("8000-8009"), Ok((8002, None)));
+        assert_eq!(
+            choose("8000-8001").unwrap_err().to_string(),
+            "no run of 1 free tcp ports is left between 8000 and 8001"
+        );
+    }
+
+    #[test]
     fn a_removed_holder_frees_its_ports() {
         let mut table = table("8000+3");
         table.remove(&EndpointKey::new("c1", "eth0"), &[binding("8000+3")]);
@@ -462,6 +500,7 @@ mod tests {
             assert!(message.contains(part), "{message}");
         };
         check(|b| b.count = 0, "it has no ports");
+        check(|b| b.host_port_last = Some(7999), "ends before it starts");
         check(|b| b.container_port = 0, "the container port is 0");
         check(|b| (b.host_port, b.count) = (65535, 2), "past port 65535");
         check(

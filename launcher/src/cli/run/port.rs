@@ -81,7 +81,7 @@ impl Publish {
             self.host.as_ref().map_or(0, RangeInclusive::len),
             self.container.len(),
         );
-        if self.host.is_some() && host != container {
+        if self.host.is_some() && host != container && container != 1 {
             return Err(PortError::Lengths {
                 spec: spec.to_owned(),
                 host,
@@ -89,12 +89,20 @@ impl Publish {
             });
         }
         let address = self.address.map(|address| address.to_string());
+        // Several for one port: the daemon chooses one of them. Empty: any.
+        let choice = match &self.host {
+            Some(range) if container == 1 && host > 1 => {
+                Some(format!("{}-{}", range.start(), range.end()))
+            }
+            Some(_) => None,
+            None => Some(String::new()),
+        };
         let mut host = self.host.into_iter().flatten();
         for port in self.container {
+            let given = host.next().map(|port| port.to_string());
             let binding = HostPort {
                 host_ip: address.clone().unwrap_or_default(),
-                // Empty lets the daemon choose.
-                host_port: host.next().map(|port| port.to_string()).unwrap_or_default(),
+                host_port: choice.clone().or(given).unwrap_or_default(),
             };
             let bindings = bindings.entry(key(port, self.protocol)).or_default();
             if !bindings.contains(&binding) {
@@ -256,6 +264,8 @@ mod tests {
             ("[::1]::80", "::1:>80/tcp"),
             ("::1:8080:80", "::1:8080>80/tcp"),
             ("8000-8001:80-81", ":8000>80/tcp :8001>81/tcp"),
+            ("8000-9000:80", ":8000-9000>80/tcp"),
+            ("127.0.0.1:8000-8009:80", "127.0.0.1:8000-8009>80/tcp"),
             ("80-81/sctp", ":>80/sctp :>81/sctp"),
             (
                 "target=80,published=8080,protocol=udp,mode=host",
@@ -277,7 +287,7 @@ mod tests {
             ("70000:80", "\"70000\""),
             ("+80", "\"+80\""),
             ("90-80", "ends before"),
-            ("8000-8001:80", "2 host ports for 1 container port"),
+            ("8000-8001:80-82", "2 host ports for 3 container ports"),
             ("80/icmp", "\"icmp\""),
             ("1.2.3:80:80", "invalid IP address \"1.2.3\""),
             ("300.0.0.1:80", "invalid IP address"),
