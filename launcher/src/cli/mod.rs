@@ -13,13 +13,13 @@ pub mod network;
 mod output;
 pub mod run;
 pub mod system;
+mod usage;
 pub mod volume;
 
 use std::ffi::OsString;
 use std::io;
 
-use clap::error::ErrorKind;
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use container::{attach, exec, list, logs, remove, rename, start, stop};
 use context::Context;
@@ -28,9 +28,6 @@ use image::{import, load, tag};
 use inspect::{InspectAnyFlags, InspectFlags, Kind};
 use run::flags::{CreateFlags, RunFlags};
 use system::FormatFlags;
-
-/// Exit code of a command line that cannot be understood, as Docker's.
-const EXIT_USAGE: i32 = 125;
 
 /// Containers, networks and volumes on this host
 #[derive(Debug, Parser)]
@@ -183,11 +180,21 @@ impl Command {
     }
 }
 
+impl Cli {
+    /// # Errors
+    /// What clap says; [`usage::report`] words it.
+    fn read(arguments: &[OsString]) -> Result<Self, clap::Error> {
+        let matches = usage::lenient(Self::command()).try_get_matches_from(arguments)?;
+        Self::from_arg_matches(&matches)
+    }
+}
+
 /// Runs a command line and returns its exit code.
 pub fn main(arguments: impl IntoIterator<Item = OsString>) -> i32 {
-    let cli = match Cli::try_parse_from(arguments) {
+    let arguments: Vec<OsString> = arguments.into_iter().collect();
+    let cli = match Cli::read(&arguments) {
         Ok(cli) => cli,
-        Err(error) => return usage(&error),
+        Err(error) => return usage::report(Cli::command(), &arguments, &error),
     };
     let outcome =
         Context::new(cli.host.as_deref()).and_then(|context| dispatch(&context, &cli.command));
@@ -203,21 +210,6 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> i32 {
                 1
             }
         }
-    }
-}
-
-/// Help goes to standard output and is no error.
-fn usage(error: &clap::Error) -> i32 {
-    // Nobody is left to be told if this fails.
-    drop(error.print());
-    match error.kind() {
-        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => 0,
-        ErrorKind::MissingRequiredArgument
-        | ErrorKind::MissingSubcommand
-        | ErrorKind::TooFewValues
-        | ErrorKind::InvalidSubcommand
-        | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => 1,
-        _ => EXIT_USAGE,
     }
 }
 

@@ -1,15 +1,15 @@
-use clap::CommandFactory;
-
 use super::*;
 
 #[test]
 fn the_grammar_is_consistent() {
     Cli::command().debug_assert();
+    usage::lenient(Cli::command()).debug_assert();
 }
 
 fn parsed(line: &str) -> Command {
     let words = line.split_whitespace();
-    Cli::try_parse_from(words).map(|cli| cli.command).unwrap()
+    let words: Vec<OsString> = words.map(OsString::from).collect();
+    Cli::read(&words).map(|cli| cli.command).unwrap()
 }
 
 #[test]
@@ -55,16 +55,111 @@ fn every_word_after_the_container_is_the_command() {
     assert!(!flags.tty);
 }
 
+/// What a command line that cannot be understood says, and its exit code.
+fn refusal(line: &str) -> (String, i32) {
+    let words: Vec<OsString> = line.split_whitespace().map(OsString::from).collect();
+    let error = Cli::read(&words).unwrap_err();
+    let path = usage::path(&Cli::command(), &words);
+    let code = usage::report(Cli::command(), &words, &error);
+    (usage::line(&path, &error), code)
+}
+
 #[test]
-fn bad_command_lines_have_dockers_exit_codes() {
-    let code = |line: &str| {
-        let error = Cli::try_parse_from(line.split_whitespace()).unwrap_err();
-        usage(&error)
+fn bad_command_lines_are_one_line_with_dockers_exit_codes() {
+    for (line, code, expected) in [
+        (
+            "hawser run --bogus img",
+            125,
+            "unknown flag --bogus for \"run\": see 'hawser run --help'",
+        ),
+        (
+            "hawser network create --subnt 10.0.0.0/8 n",
+            125,
+            "unknown flag --subnt for \"network create\", did you mean --subnet? \
+             see 'hawser network create --help'",
+        ),
+        (
+            "hawser run --network",
+            125,
+            "flag --network needs a value for \"run\": see 'hawser run --help'",
+        ),
+        (
+            "hawser run --rm=maybe img",
+            125,
+            "invalid value \"maybe\" for --rm for \"run\": expected true or false: \
+             see 'hawser run --help'",
+        ),
+        (
+            "hawser inspect --type x a",
+            125,
+            "invalid value \"x\" for --type for \"inspect\": expected container, image, network, \
+             volume: see 'hawser inspect --help'",
+        ),
+        (
+            "hawser volume prune -a --anonymous",
+            125,
+            "--all does not go with --anonymous for \"volume prune\": \
+             see 'hawser volume prune --help'",
+        ),
+        (
+            "hawser run",
+            1,
+            "missing IMAGE for \"run\": see 'hawser run --help'",
+        ),
+        (
+            "hawser network create",
+            1,
+            "missing NAME for \"network create\": see 'hawser network create --help'",
+        ),
+        (
+            "hawser network connect",
+            1,
+            "missing NETWORK and CONTAINER for \"network connect\": \
+             see 'hawser network connect --help'",
+        ),
+        (
+            "hawser ps extra",
+            1,
+            "unexpected argument \"extra\" for \"ps\": see 'hawser ps --help'",
+        ),
+        (
+            "hawser netwrk ls",
+            1,
+            "unknown command \"netwrk\", did you mean network? see 'hawser --help'",
+        ),
+        (
+            "hawser network inspct",
+            1,
+            "unknown command \"inspct\" for \"network\", did you mean inspect? \
+             see 'hawser network --help'",
+        ),
+    ] {
+        assert_eq!(refusal(line), (expected.to_owned(), code), "{line}");
+    }
+}
+
+#[test]
+fn switches_take_a_value_and_the_last_one_counts() {
+    let Command::Run(flags) =
+        parsed("hawser run --rm -dit=false --rm=false --name a --name b img --rm")
+    else {
+        panic!("no run");
     };
-    assert_eq!(code("hawser run --bogus img"), 125);
-    assert_eq!(code("hawser ps --bogus"), 125);
-    assert_eq!(code("hawser run"), 1);
-    assert_eq!(code("hawser rm"), 1);
-    assert_eq!(code("hawser bogus"), 1);
-    assert_eq!(code("hawser run --help"), 0);
+    assert!(flags.detach && flags.create.interactive);
+    assert!(!flags.create.rm && !flags.create.tty);
+    assert_eq!(flags.create.name.as_deref(), Some("b"));
+    assert_eq!(flags.create.command(), ["--rm"]);
+}
+
+#[test]
+fn help_is_found_by_either_way() {
+    for line in [
+        "hawser help network create",
+        "hawser network create --help",
+        "hawser network help create",
+    ] {
+        let words: Vec<OsString> = line.split_whitespace().map(OsString::from).collect();
+        assert_eq!(usage::path(&Cli::command(), &words), ["network", "create"]);
+        assert_eq!(refusal(line).1, 0, "{line}");
+    }
 }
