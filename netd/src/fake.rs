@@ -152,6 +152,10 @@ impl State {
         let Some(gone) = self.observed.links.remove(name) else {
             return false;
         };
+        // The program goes with the link, what it was told stays.
+        if let Some(edge) = self.observed.data_plane.edges.get_mut(name) {
+            *edge = None;
+        }
         for link in self.observed.links.values_mut() {
             if link.master == Some(gone.index) {
                 link.master = None;
@@ -220,6 +224,14 @@ impl State {
                 self.inside.insert(key, (pair.host.clone(), inside));
                 true
             }
+            Step::GuardEndpoint { link, edge } => {
+                if !self.observed.links.contains_key(link) {
+                    return Err(not_found());
+                }
+                let edges = &mut self.observed.data_plane.edges;
+                edges.insert(link.clone(), Some(*edge)) != Some(Some(*edge))
+            }
+            Step::ReleaseEndpoint { link } => self.observed.data_plane.edges.remove(link).is_some(),
             Step::ConfigureSandbox(link) => self.configure(link).ok_or_else(not_found)?,
             Step::SetSandbox { cookie, to, .. } => {
                 let sandboxes = &mut self.observed.data_plane.sandboxes;

@@ -27,6 +27,7 @@ impl Netd {
         if let Some(data_plane) = &self.data_plane {
             published(out, data_plane);
             drops(out, data_plane);
+            refusals(out, data_plane);
         }
         self.dns.metrics(out);
     }
@@ -83,6 +84,21 @@ fn drops(out: &mut String, data_plane: &DataPlane) {
             }
         }
         Err(error) => tracing::warn!(%error, "no counters of dropped packets"),
+    }
+}
+
+fn refusals(out: &mut String, data_plane: &DataPlane) {
+    match data_plane.refusals() {
+        Ok(refusals) => {
+            let name = "hawser_endpoint_refused_packets_total";
+            let help = "Packets that endpoints may not send: not theirs, or of a kind that only \
+                        the network's own host sends.";
+            header(out, name, help, "counter");
+            for (reason, count) in refusals {
+                line(out, &format!("{name}{{reason=\"{reason}\"}}"), count);
+            }
+        }
+        Err(error) => tracing::warn!(%error, "no counters of refused packets"),
     }
 }
 

@@ -9,8 +9,10 @@ use ipnet::IpNet;
 use netlink_packet_route::address::{AddressAttribute, AddressMessage, AddressScope};
 use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
 use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteHeader, RouteMessage};
+use netlink_packet_route::tc::{TcHandle, TcMessage};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
+use crate::bpf::FILTER_PRIORITY;
 use crate::model::observed::{Address, InsideLink, Link, Observed};
 use crate::netlink::Rtnl;
 
@@ -91,6 +93,26 @@ pub(crate) fn link_name(message: &LinkMessage) -> Option<IfName> {
         LinkAttribute::IfName(name) => IfName::parse(name).ok(),
         _ => None,
     })
+}
+
+/// Whether the link has our filter on what comes in.
+pub(crate) fn has_filter(rtnl: &mut Rtnl, index: u32) -> io::Result<bool> {
+    let mut request = TcMessage::default();
+    request.header.index = i32::try_from(index).map_err(io::Error::other)?;
+    request.header.parent = TcHandle {
+        minor: TcHandle::MIN_INGRESS,
+        ..TcHandle::CLSACT
+    };
+    let priority = u32::from(FILTER_PRIORITY);
+    request.header.info = priority << 16;
+    let answers = rtnl.dump(RouteNetlinkMessage::GetTrafficFilter(request))?;
+    // A filter with a handle is one; others are the heads of their lists.
+    Ok(answers.iter().any(|answer| match answer {
+        RouteNetlinkMessage::NewTrafficFilter(filter) => {
+            filter.header.info >> 16 == priority && filter.header.handle != TcHandle::UNSPEC
+        }
+        _ => false,
+    }))
 }
 
 fn link(message: &LinkMessage) -> Option<(IfName, Link)> {

@@ -368,8 +368,15 @@ fn what_others_change_is_repaired() {
     let good = world.kernel.snapshot();
     let bridge =
         IfName::parse(&format!("br-{}", netd.network("shop").unwrap().id.short())).unwrap();
-    let damages: [Box<dyn Fn()>; 4] = [
+    let damages: [Box<dyn Fn()>; 5] = [
         Box::new(|| world.kernel.edit(|observed| observed.filter = None)),
+        // Somebody removed the filter of a link.
+        Box::new(|| {
+            world.kernel.edit(|observed| {
+                let edge = observed.data_plane.edges.values_mut().next().unwrap();
+                assert!(edge.take().is_some());
+            });
+        }),
         Box::new(|| {
             world
                 .kernel
@@ -388,6 +395,9 @@ fn what_others_change_is_repaired() {
                 observed.data_plane.published.clear();
                 observed.data_plane.sandboxes.clear();
                 observed.data_plane.uplinks.clear();
+                let edges = &mut observed.data_plane.edges;
+                let (_, edge) = edges.pop_first().unwrap();
+                edges.insert(IfName::parse("veth00000000").unwrap(), edge);
                 let stray = Frontend {
                     address: FrontendAddress::Any4,
                     protocol: api::net::Protocol::Udp,

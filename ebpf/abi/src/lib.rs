@@ -11,8 +11,10 @@
 #![no_std]
 
 pub mod address;
+pub mod endpoint;
 pub mod flow;
 pub mod frontend;
+pub mod guard;
 pub mod map;
 pub mod packet;
 pub mod socket;

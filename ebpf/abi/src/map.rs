@@ -10,6 +10,7 @@
 //! ```
 
 use crate::address::{Address, Be16};
+use crate::endpoint::{ENDPOINTS, REFUSALS};
 
 pub const PREFILTER: &str = "prefilter";
 pub const FRONTENDS: &str = "frontends";
@@ -27,7 +28,7 @@ pub const DROPS: &str = "drops";
 pub const JUMP_TC: &str = "jump_tc";
 
 /// Every map but the tail-call tables.
-pub const DATA: [&str; 12] = [
+pub const DATA: [&str; 14] = [
     PREFILTER,
     FRONTENDS,
     SERVICES,
@@ -40,6 +41,8 @@ pub const DATA: [&str; 12] = [
     PEERS,
     COUNTERS,
     DROPS,
+    ENDPOINTS,
+    REFUSALS,
 ];
 
 /// The socket hooks. Each has a stub `<hook>_entry`, a program `<hook>` and a tail-call table
@@ -67,14 +70,17 @@ pub enum TcSlot {
     IngressIcmp = 2,
     /// ICMP errors on their way out about packets to a backend.
     EgressIcmp = 3,
+    /// Packets from an endpoint.
+    Endpoint = 4,
 }
 
 /// The program of each slot, by its name in the object.
-pub const TC_PROGRAMS: [(TcSlot, &str); 4] = [
+pub const TC_PROGRAMS: [(TcSlot, &str); 5] = [
     (TcSlot::Ingress, "uplink_ingress"),
     (TcSlot::Egress, "uplink_egress"),
     (TcSlot::IngressIcmp, "icmp_ingress"),
     (TcSlot::EgressIcmp, "icmp_egress"),
+    (TcSlot::Endpoint, "endpoint_ingress"),
 ];
 
 pub const MAX_FRONTENDS: u32 = 65_536;

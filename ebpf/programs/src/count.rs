@@ -1,6 +1,7 @@
 //! Counters. A run owns its CPU's slot, but for a softirq that interrupts a socket hook: rare, and
 //! it loses one increment.
 
+use abi::endpoint::Refusal;
 use abi::map::{Counters, Reason};
 
 use crate::map;
@@ -10,6 +11,15 @@ use crate::map;
 pub(crate) fn reason(reason: Reason) {
     if let Some(slot) = map::drop_counter(reason as u32) {
         // SAFETY: the kernel returned a valid per-CPU slot, which only this CPU writes.
+        unsafe { *slot += 1 };
+    }
+}
+
+/// Counts a packet that an endpoint should not have sent.
+#[inline(always)]
+pub(crate) fn refusal(refusal: Refusal) {
+    if let Some(slot) = map::refusal_counter(refusal as u32) {
+        // SAFETY: as in `reason`.
         unsafe { *slot += 1 };
     }
 }

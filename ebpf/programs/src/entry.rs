@@ -26,6 +26,13 @@ pub(crate) fn egress_entry(ctx: TcContext) -> i32 {
     TC_ACT_UNSPEC
 }
 
+#[classifier]
+pub(crate) fn endpoint_entry(ctx: TcContext) -> i32 {
+    // SAFETY: as in `ingress_entry`.
+    unsafe { JUMP_TC.tail_call(&ctx, TcSlot::Endpoint as u32) };
+    TC_ACT_UNSPEC
+}
+
 /// A socket hook's stub and its table of one slot.
 macro_rules! socket_hook {
     ($hook:ident, $entry:ident, $table:ident, $name:literal) => {

@@ -6,6 +6,7 @@
 //!
 //! **Invariants.** Fail open: a packet or socket call that is not understood goes on untouched, as
 //! if the program were not there; only a packet of a published port that can go nowhere is dropped.
+//! What endpoints send is the exception: [`endpoint_ingress`] lets through what it can check.
 //! Runs on 5.10: no `bpf_loop`, no atomics with a result, no helper newer than that but in programs
 //! the loader may leave out.
 #![no_std]
@@ -14,6 +15,7 @@
 mod bind;
 mod connect;
 mod count;
+mod endpoint_ingress;
 mod entry;
 mod icmp;
 mod lookup;

@@ -1,5 +1,6 @@
 //! The maps; `abi::map` describes them.
 
+use abi::endpoint::{EndpointValue, MAX_ENDPOINTS, REFUSAL_NAMES};
 use abi::frontend::{Bit, PREFILTER_WORDS};
 use abi::map::{
     Backend, Counters, Flow, FlowKey, FragmentKey, FragmentPorts, FrontendKey, FrontendValue,
@@ -46,6 +47,10 @@ static COUNTERS: PerCpuHashMap<u32, Counters> =
     PerCpuHashMap::with_max_entries(MAX_SERVICES, SPARSE);
 #[map(name = "drops")]
 static DROPS: PerCpuArray<u64> = PerCpuArray::with_max_entries(REASONS.len() as u32, 0);
+#[map(name = "endpoints")]
+static ENDPOINTS: HashMap<u32, EndpointValue> = HashMap::with_max_entries(MAX_ENDPOINTS, SPARSE);
+#[map(name = "refusals")]
+static REFUSALS: PerCpuArray<u64> = PerCpuArray::with_max_entries(REFUSAL_NAMES.len() as u32, 0);
 #[map(name = "jump_tc")]
 pub(crate) static JUMP_TC: ProgramArray = ProgramArray::with_max_entries(8, 0);
 
@@ -93,6 +98,17 @@ pub(crate) fn counters(service: u32) -> Option<*mut Counters> {
 #[inline(always)]
 pub(crate) fn drop_counter(reason: u32) -> Option<*mut u64> {
     DROPS.get_ptr_mut(reason)
+}
+
+#[inline(always)]
+pub(crate) fn endpoint(ifindex: u32) -> Option<&'static EndpointValue> {
+    // SAFETY: as in `sandbox`.
+    unsafe { ENDPOINTS.get(ifindex) }
+}
+
+#[inline(always)]
+pub(crate) fn refusal_counter(refusal: u32) -> Option<*mut u64> {
+    REFUSALS.get_ptr_mut(refusal)
 }
 
 /// TCP and the rest have a table each.

@@ -212,6 +212,6 @@ pub(crate) fn quoted_ports(ctx: &TcContext, header: &Header) -> Result<FragmentP
 }
 
 #[inline(always)]
-fn load<T>(ctx: &TcContext, offset: u32) -> Result<T, Unknown> {
+pub(crate) fn load<T>(ctx: &TcContext, offset: u32) -> Result<T, Unknown> {
     ctx.load(offset as usize).map_err(|_short| Unknown)
 }

@@ -1,5 +1,6 @@
 //! The real kernel of the daemon's own network namespace.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -9,7 +10,7 @@ use api::net::Protocol;
 use sys::netns::{self, NetNs, NsId};
 
 use super::{link, sandbox, setting};
-use crate::bpf::{self, BpfError, DataPlane};
+use crate::bpf::{self, BpfError, DataPlane, Edge};
 use crate::kernel::{Kernel, KernelError};
 use crate::model::endpoint::Sandbox;
 use crate::model::observed::{self, Inside, Observed};
@@ -56,7 +57,20 @@ impl Host {
             published: self.data_plane.published()?,
             sandboxes: self.data_plane.sandboxes()?,
             uplinks: self.data_plane.uplinks()?,
+            edges: self.edges()?,
         })
+    }
+
+    fn edges(&self) -> Result<BTreeMap<IfName, Option<Edge>>, BpfError> {
+        let mut rtnl = self.rtnl();
+        let edges = self.data_plane.endpoints()?.into_iter();
+        Ok(edges
+            .map(|(link, (index, edge))| {
+                // One that cannot be looked at is taken for missing, and attached again.
+                let attached = observe::has_filter(&mut rtnl, index).unwrap_or(false);
+                (link, attached.then_some(edge))
+            })
+            .collect())
     }
 
     fn netlink(&self, step: &Step) -> io::Result<Change> {
@@ -94,6 +108,8 @@ impl Host {
                 Some(sandbox) => data_plane.set_sandbox(*cookie, *sandbox)?,
                 None => data_plane.remove_sandbox(*cookie)?,
             },
+            Step::GuardEndpoint { link, edge } => data_plane.attach_endpoint(link, edge)?,
+            Step::ReleaseEndpoint { link } => data_plane.release_endpoint(link)?,
             Step::SetLocalAddresses(addresses) => data_plane.set_local_addresses(addresses)?,
             Step::AttachUplink { index, name } => data_plane.attach_uplink(*index, name)?,
             Step::DetachUplink { index } => data_plane.detach_uplink(*index)?,
@@ -154,7 +170,9 @@ impl Kernel for Host {
             Step::ReleasePorts(ports) => {
                 setting::edit_reserved(|reserved| reserved.retain(|port| !ports.contains(port)))
             }
-            Step::SetSandbox { .. }
+            Step::GuardEndpoint { .. }
+            | Step::ReleaseEndpoint { .. }
+            | Step::SetSandbox { .. }
             | Step::Publish { .. }
             | Step::Unpublish { .. }
             | Step::SetLocalAddresses(_)

@@ -10,12 +10,17 @@
 //! <pin_dir>/uplink_<ifindex>_<side>   links of the tc stubs (below 6.6: the stub, as a marker)
 //! ```
 //!
+//! The program at each endpoint's link is a clsact filter: the kernel keeps and drops it with the
+//! link, without a pin.
+//!
 //! **Invariants.** [`DataPlane::open`] never detaches: it adopts what is pinned, replaces the
 //! programs in the tail-call tables slot by slot, and attaches what is missing. Each write leaves a
 //! state that the next `open` repairs. What is published is read from the maps, never remembered.
 
 mod address;
+mod clsact;
 mod counters;
+mod endpoint;
 mod error;
 mod frontend;
 mod hook;
@@ -35,7 +40,10 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use api::id::IfName;
 
+pub(crate) use clsact::PRIORITY as FILTER_PRIORITY;
 pub use counters::FrontendCounters;
+pub use endpoint::Edge;
+pub(crate) use endpoint::network_number;
 pub use error::BpfError;
 pub use frontend::{Frontend, FrontendAddress};
 pub use replay::{Replay, Side, Verdict};
@@ -68,11 +76,14 @@ pub struct DataPlane {
 }
 
 struct Parts {
+    /// Its programs are attached now and then.
+    object: aya::Ebpf,
     services: service::Services,
     addresses: address::Addresses,
     sandboxes: sandbox::Sandboxes,
     drops: counters::Drops,
     uplinks: uplink::Uplinks,
+    edges: endpoint::Edges,
 }
 
 impl fmt::Debug for DataPlane {
@@ -100,18 +111,21 @@ impl DataPlane {
             Some(cgroup) => hook::install(&mut object, &pins, cgroup)?,
             None => "socket hooks: none, this host has no cgroup2 hierarchy".to_owned(),
         };
-        let uplinks = uplink::Uplinks::open(object, pins)?;
+        let edges = endpoint::Edges::open(&mut object)?;
+        let uplinks = uplink::Uplinks::open(&mut object, pins)?;
         let paths = vec![
             format!("uplinks: {}", uplinks.describe()),
             hooks,
             "published ports: compat, packets cross the host's FORWARD chain".to_owned(),
         ];
         let parts = Parts {
+            object,
             services,
             addresses,
             sandboxes,
             drops,
             uplinks,
+            edges,
         };
         Ok(Self {
             parts: Mutex::new(parts),
@@ -192,7 +206,10 @@ impl DataPlane {
     /// # Errors
     /// [`BpfError`]; one side may be attached, which the next call completes.
     pub fn attach_uplink(&self, ifindex: u32, ifname: &IfName) -> Result<Change, BpfError> {
-        self.lock().uplinks.attach(ifindex, ifname)
+        let Parts {
+            object, uplinks, ..
+        } = &mut *self.lock();
+        uplinks.attach(object, ifindex, ifname)
     }
 
     /// Undoes [`Self::attach_uplink`], also when the interface is gone.
@@ -209,6 +226,40 @@ impl DataPlane {
     /// [`BpfError`].
     pub fn uplinks(&self) -> Result<BTreeSet<u32>, BpfError> {
         self.lock().uplinks.all()
+    }
+
+    /// Judges what an endpoint sends, at the host's end of its link in the caller's network
+    /// namespace.
+    ///
+    /// # Errors
+    /// [`BpfError`]; calling again goes on from where it stopped.
+    pub fn attach_endpoint(&self, link: &IfName, edge: &Edge) -> Result<Change, BpfError> {
+        let Parts { object, edges, .. } = &mut *self.lock();
+        edges.attach(object, link, edge)
+    }
+
+    /// Forgets the endpoint, also when its link is gone. Until the link is, it sends nothing more.
+    ///
+    /// # Errors
+    /// [`BpfError::Map`].
+    pub fn release_endpoint(&self, link: &IfName) -> Result<Change, BpfError> {
+        self.lock().edges.release(link)
+    }
+
+    /// What is known of endpoints, by link and its index, read from the kernel.
+    ///
+    /// # Errors
+    /// [`BpfError::Map`].
+    pub fn endpoints(&self) -> Result<BTreeMap<IfName, (u32, Edge)>, BpfError> {
+        self.lock().edges.all()
+    }
+
+    /// Packets that endpoints should not have sent, by reason.
+    ///
+    /// # Errors
+    /// [`BpfError::Map`].
+    pub fn refusals(&self) -> Result<Vec<(&'static str, u64)>, BpfError> {
+        self.lock().edges.refusals()
     }
 
     /// The traffic of each frontend since it was published.
@@ -238,7 +289,15 @@ impl DataPlane {
     /// # Errors
     /// [`BpfError::Replay`]: the frame is shorter than an Ethernet header, or too long.
     pub fn replay(&self, side: Side, frame: &[u8]) -> Result<Replay, BpfError> {
-        self.lock().uplinks.replay(side, frame)
+        uplink::replay(&mut self.lock().object, side, frame)
+    }
+
+    /// Like [`Self::replay`], for a frame from the endpoint that loopback is taken for.
+    ///
+    /// # Errors
+    /// [`BpfError::Replay`], as there.
+    pub fn replay_endpoint(&self, frame: &[u8]) -> Result<Replay, BpfError> {
+        endpoint::replay(&mut self.lock().object, frame)
     }
 
     /// Each method leaves the maps in a state the next one can start from, so that the lock of a

@@ -5,29 +5,21 @@
 
 use std::collections::BTreeSet;
 use std::io;
-use std::mem::ManuallyDrop;
 
 use api::id::IfName;
 use aya::Ebpf;
-use aya::programs::links::{FdLink, Link as _, LinkOrder};
-use aya::programs::tc::{
-    NlOptions, SchedClassifierLink, TcAttachOptions, TcError, TcHandle, qdisc_add_clsact,
-};
+use aya::programs::links::{FdLink, LinkOrder};
+use aya::programs::tc::{TcAttachOptions, TcError};
 use aya::programs::{ProgramError, SchedClassifier, TcAttachType};
-use aya::sys::NetlinkError;
 use aya::util::KernelVersion;
-use rustix::io::Errno;
-use rustix::net::{AddressFamily, SocketType};
 
 use super::Change;
+use super::clsact::{self, interface_name};
 use super::error::BpfError;
 use super::object;
 use super::pin::Directory;
 use super::replay::{self, Replay, Side};
 
-/// Ahead of filters that ask for no priority (49152 and down from there).
-const CLSACT_PRIORITY: u16 = 0x4a57;
-const CLSACT_HANDLE: TcHandle = TcHandle::new(0, 1);
 const SIDES: [Side; 2] = [Side::Ingress, Side::Egress];
 
 impl Side {
@@ -71,19 +63,18 @@ impl Mode {
 }
 
 pub(super) struct Uplinks {
-    object: Ebpf,
     pins: Directory,
     mode: Mode,
 }
 
 impl Uplinks {
-    pub(super) fn open(mut object: Ebpf, pins: Directory) -> Result<Self, BpfError> {
+    /// Loads the stubs of `object`, which the other methods then expect again.
+    pub(super) fn open(object: &mut Ebpf, pins: Directory) -> Result<Self, BpfError> {
         for side in SIDES {
-            let stub: &mut SchedClassifier = object::program(&mut object, side.stub())?;
+            let stub: &mut SchedClassifier = object::program(object, side.stub())?;
             stub.load().map_err(BpfError::load(side.stub()))?;
         }
         let uplinks = Self {
-            object,
             pins,
             mode: Mode::detect(),
         };
@@ -98,7 +89,12 @@ impl Uplinks {
         }
     }
 
-    pub(super) fn attach(&mut self, ifindex: u32, ifname: &IfName) -> Result<Change, BpfError> {
+    pub(super) fn attach(
+        &mut self,
+        object: &mut Ebpf,
+        ifindex: u32,
+        ifname: &IfName,
+    ) -> Result<Change, BpfError> {
         if interface_name(ifindex)?.as_deref() != Some(ifname.as_str()) {
             return Err(BpfError::InterfaceChanged {
                 ifname: ifname.clone(),
@@ -107,7 +103,7 @@ impl Uplinks {
         }
         let mut change = Change::Unchanged;
         for side in SIDES {
-            if self.attach_side(ifindex, ifname, side)? {
+            if self.attach_side(object, ifindex, ifname, side)? {
                 change = Change::Created;
             }
         }
@@ -115,7 +111,13 @@ impl Uplinks {
     }
 
     /// Returns whether something had to be done.
-    fn attach_side(&mut self, ifindex: u32, ifname: &IfName, side: Side) -> Result<bool, BpfError> {
+    fn attach_side(
+        &mut self,
+        object: &mut Ebpf,
+        ifindex: u32,
+        ifname: &IfName,
+        side: Side,
+    ) -> Result<bool, BpfError> {
         let pin = side.pin(ifindex);
         if let Some(link) = self.pins.link(&pin)? {
             if self.mode == Mode::Clsact || is_attached(&FdLink::from(link), ifname, side)? {
@@ -124,7 +126,7 @@ impl Uplinks {
             // Of an interface that had this index before.
             self.pins.unpin(&pin)?;
         }
-        let stub: &mut SchedClassifier = object::program(&mut self.object, side.stub())?;
+        let stub: &mut SchedClassifier = object::program(object, side.stub())?;
         match self.mode {
             Mode::Tcx => {
                 let link = attach_tcx(stub, ifname, side)
@@ -132,7 +134,7 @@ impl Uplinks {
                 self.pins.pin_link(&pin, link)?;
             }
             Mode::Clsact => {
-                attach_clsact(stub, ifname, side)
+                clsact::attach(stub, ifname.as_str(), side.attach_type())
                     .map_err(BpfError::attach(side.stub(), ifname.as_str()))?;
                 stub.pin(self.pins.path(&pin))
                     .map_err(BpfError::attach(side.stub(), ifname.as_str()))?;
@@ -164,14 +166,10 @@ impl Uplinks {
         }
         Ok(())
     }
+}
 
-    pub(super) fn replay(&mut self, side: Side, frame: &[u8]) -> Result<Replay, BpfError> {
-        let stub: &mut SchedClassifier = object::program(&mut self.object, side.stub())?;
-        replay::run(stub, frame).map_err(|source| BpfError::Replay {
-            length: frame.len(),
-            source: Box::new(source),
-        })
-    }
+pub(super) fn replay(object: &mut Ebpf, side: Side, frame: &[u8]) -> Result<Replay, BpfError> {
+    replay::run(object, side.stub(), frame)
 }
 
 /// Detaches every uplink of an instance.
@@ -189,7 +187,8 @@ fn remove(pins: &Directory, mode: Mode, ifindex: u32) -> Result<Change, BpfError
         if mode == Mode::Clsact
             && let Some(ifname) = interface_name(ifindex)?
         {
-            detach_clsact(&ifname, side).map_err(BpfError::attach(side.stub(), &ifname))?;
+            clsact::detach(&ifname, side.attach_type())
+                .map_err(BpfError::attach(side.stub(), &ifname))?;
         }
         // A TCX link without a pin and a descriptor is detached.
         if pins.unpin(&side.pin(ifindex))? {
@@ -236,67 +235,6 @@ fn attach_tcx(
         .map_err(TcError::IoError)?)
 }
 
-fn attach_clsact(
-    stub: &mut SchedClassifier,
-    ifname: &IfName,
-    side: Side,
-) -> Result<(), ProgramError> {
-    match qdisc_add_clsact(ifname.as_str()) {
-        Err(TcError::NetlinkError(error)) if is_errno(&error, Errno::EXIST) => {}
-        result => result?,
-    }
-    // One that a daemon left before it could set its mark.
-    detach_clsact(ifname.as_str(), side)?;
-    let options = TcAttachOptions::Netlink(NlOptions {
-        priority: CLSACT_PRIORITY,
-        handle: CLSACT_HANDLE,
-        classid: None,
-    });
-    let id = stub.attach_with_options(ifname.as_str(), side.attach_type(), options)?;
-    // Dropping the link would remove the filter, which is to outlive the daemon.
-    let _filter = ManuallyDrop::new(stub.take_link(id)?);
-    Ok(())
-}
-
-/// Removes our filter, if it is there.
-fn detach_clsact(ifname: &str, side: Side) -> Result<(), ProgramError> {
-    let link = SchedClassifierLink::attached(
-        ifname,
-        side.attach_type(),
-        CLSACT_PRIORITY,
-        CLSACT_HANDLE,
-        None,
-    )
-    .map_err(TcError::IoError)?;
-    match link.detach() {
-        // The kernel says EINVAL where there is no clsact, ENOENT where it lacks the filter.
-        Err(ProgramError::NetlinkError(error))
-            if is_errno(&error, Errno::NOENT) || is_errno(&error, Errno::INVAL) =>
-        {
-            Ok(())
-        }
-        result => result,
-    }
-}
-
-fn is_errno(error: &NetlinkError, errno: Errno) -> bool {
-    error.raw_os_error() == Some(errno.raw_os_error())
-}
-
-/// The interface's name in the caller's network namespace; `None` if there is none.
-fn interface_name(ifindex: u32) -> Result<Option<String>, BpfError> {
-    let failed = |error: Errno| {
-        BpfError::attach("tc programs", &format!("interface {ifindex}"))(io::Error::from(error))
-    };
-    let socket =
-        rustix::net::socket(AddressFamily::UNIX, SocketType::DGRAM, None).map_err(failed)?;
-    match rustix::net::netdevice::index_to_name(&socket, ifindex) {
-        Ok(name) => Ok(Some(name)),
-        Err(Errno::NODEV | Errno::NXIO) => Ok(None),
-        Err(error) => Err(failed(error)),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::path::{Path, PathBuf};
@@ -317,13 +255,13 @@ mod tests {
         }
     }
 
-    fn open(path: &Path, mode: Mode) -> Uplinks {
+    fn open(path: &Path, mode: Mode) -> (Ebpf, Uplinks) {
         let pins = Directory::create(path).unwrap();
         let mut object = object::load(&pins).unwrap();
         object::install_tc(&mut object).unwrap();
-        let mut uplinks = Uplinks::open(object, pins).unwrap();
+        let mut uplinks = Uplinks::open(&mut object, pins).unwrap();
         uplinks.mode = mode;
-        uplinks
+        (object, uplinks)
     }
 
     fn run(program: &str, arguments: &str) -> String {
@@ -348,26 +286,24 @@ mod tests {
         let ns = NetNs::create().expect("root is needed to create a network namespace");
         ns.run(|| {
             run("ip", "link add u0 type veth peer name u1");
-            let ifindex = rustix::net::netdevice::name_to_index(
-                rustix::net::socket(AddressFamily::UNIX, SocketType::DGRAM, None).unwrap(),
-                "u0",
-            )
-            .unwrap();
+            let ifindex = clsact::interface_index("u0").unwrap();
             let ifname = IfName::parse("u0").unwrap();
 
-            let mut uplinks = open(&pins.0, Mode::Clsact);
-            assert_eq!(uplinks.attach(ifindex, &ifname).unwrap(), Change::Created);
-            assert_eq!(uplinks.attach(ifindex, &ifname).unwrap(), Change::Unchanged);
+            let (mut object, mut uplinks) = open(&pins.0, Mode::Clsact);
+            let mut attach = |uplinks: &mut Uplinks| uplinks.attach(&mut object, ifindex, &ifname);
+            assert_eq!(attach(&mut uplinks).unwrap(), Change::Created);
+            assert_eq!(attach(&mut uplinks).unwrap(), Change::Unchanged);
             assert_eq!(filters(), 2);
             drop(uplinks);
             assert_eq!(filters(), 2, "without a daemon");
 
-            let mut uplinks = open(&pins.0, Mode::Clsact);
+            let (mut object, mut uplinks) = open(&pins.0, Mode::Clsact);
+            let mut attach = |uplinks: &mut Uplinks| uplinks.attach(&mut object, ifindex, &ifname);
             assert_eq!(uplinks.all().unwrap(), BTreeSet::from([ifindex]));
             // As left by a daemon that died between the filter and its mark.
             uplinks.pins.unpin(&Side::Egress.pin(ifindex)).unwrap();
             assert_eq!(uplinks.all().unwrap(), BTreeSet::new());
-            assert_eq!(uplinks.attach(ifindex, &ifname).unwrap(), Change::Created);
+            assert_eq!(attach(&mut uplinks).unwrap(), Change::Created);
             assert_eq!(filters(), 2);
 
             assert_eq!(uplinks.detach(ifindex).unwrap(), Change::Changed);

@@ -1,7 +1,7 @@
 //! Everything that should be: the networks and endpoints on record.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use api::id::{Id, IfName};
@@ -12,7 +12,7 @@ use super::filter::Filter;
 use super::ipam::{Taken, TakenBy};
 use super::network::{Network, NetworkError};
 use super::observed::Observed;
-use crate::bpf::{Frontend, Sandbox};
+use crate::bpf::{self, Edge, Frontend, Sandbox};
 
 /// A snapshot: cheap to clone, never changed in place once published.
 #[derive(Debug, Clone, Default)]
@@ -136,6 +136,38 @@ impl Desired {
             host: false,
             dns: endpoints.into_iter().find_map(|e| self.resolver(e)),
         })
+    }
+
+    /// What the program at the endpoint's link is to know; nothing where there is no link.
+    pub(crate) fn edge(&self, endpoint: &Endpoint) -> Option<(IfName, Edge)> {
+        let attachment = &endpoint.attachment;
+        let network = self.networks.get(&attachment.network_id)?;
+        let bridge = network.bridge()?;
+        let mut edge = Edge {
+            mac: attachment.mac?,
+            v4: None,
+            v6: None,
+            checked: bridge.spoof_check,
+            network: bpf::network_number(&network.id),
+            resolver: match self.resolver(endpoint) {
+                Some(SocketAddr::V4(resolver)) if network.has_names() => Some(resolver),
+                _ => None,
+            },
+        };
+        for address in endpoint.addresses() {
+            match address {
+                IpAddr::V4(address) => edge.v4 = edge.v4.or(Some(address)),
+                IpAddr::V6(address) => edge.v6 = edge.v6.or(Some(address)),
+            }
+        }
+        Some((attachment.host_ifname.clone()?, edge))
+    }
+
+    pub(crate) fn edges(&self) -> BTreeMap<IfName, Edge> {
+        let endpoints = self.endpoints.values();
+        endpoints
+            .filter_map(|endpoint| self.edge(endpoint))
+            .collect()
     }
 
     fn resolver_rank(&self, endpoint: &Endpoint) -> (bool, u64) {

@@ -16,6 +16,9 @@ const HOST_BINDING: &str = "com.docker.network.bridge.host_binding_ipv4";
 /// `docker network create -o mtu=…` is common enough for Docker's clients to expect it.
 const SHORT_MTU: &str = "mtu";
 
+/// Whether containers may send in their own name only.
+const SPOOF_CHECK: &str = "hawser.spoof-check";
+
 /// IPv4 asks for 68 (RFC 791, section 3.2), the kernel's `ETH_MAX_MTU` is 65535.
 const MTU_RANGE: std::ops::RangeInclusive<u32> = 68..=65535;
 
@@ -39,6 +42,14 @@ pub(crate) struct Bridge {
     pub(crate) masquerade: bool,
     /// Containers reach each other.
     pub(crate) icc: bool,
+    /// What containers send must carry their own addresses.
+    #[serde(default = "on")]
+    pub(crate) spoof_check: bool,
+}
+
+/// Of records from before the option existed.
+fn on() -> bool {
+    true
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -97,6 +108,7 @@ impl Bridge {
             mtu,
             masquerade: true,
             icc: true,
+            spoof_check: true,
         };
         for (key, value) in options {
             bridge.set(key, value)?;
@@ -119,6 +131,7 @@ impl Bridge {
             BRIDGE_NAME => self.link = IfName::parse(value).map_err(DriverError::BridgeName)?,
             MASQUERADE => self.masquerade = flag()?,
             ICC => self.icc = flag()?,
+            SPOOF_CHECK => self.spoof_check = flag()?,
             MTU | SHORT_MTU => {
                 self.mtu = value
                     .parse()
@@ -134,7 +147,7 @@ impl Bridge {
             _ => {
                 return Err(DriverError::Option {
                     key: key.to_owned(),
-                    known: [BRIDGE_NAME, MASQUERADE, ICC, MTU].join(", "),
+                    known: [BRIDGE_NAME, MASQUERADE, ICC, MTU, SPOOF_CHECK].join(", "),
                 });
             }
         }
@@ -172,7 +185,12 @@ mod tests {
     fn dockers_options_are_understood() {
         let bridge = parse(
             "bridge",
-            &[(BRIDGE_NAME, "lan0"), (ICC, "false"), (MTU, "1400")],
+            &[
+                (BRIDGE_NAME, "lan0"),
+                (ICC, "false"),
+                (MTU, "1400"),
+                (SPOOF_CHECK, "false"),
+            ],
         )
         .unwrap();
         let expected = Bridge {
@@ -180,6 +198,7 @@ mod tests {
             mtu: 1400,
             masquerade: true,
             icc: false,
+            spoof_check: false,
         };
         assert_eq!(bridge, expected);
         let again = parse("bridge", &[]).unwrap();

@@ -8,7 +8,7 @@ use ipnet::IpNet;
 
 use super::filter::Filter;
 use super::reserved::ReservedPorts;
-use crate::bpf::{Frontend, Sandbox};
+use crate::bpf::{Edge, Frontend, Sandbox};
 
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Observed {
@@ -48,6 +48,8 @@ pub(crate) struct DataPlane {
     pub(crate) published: BTreeMap<Frontend, SocketAddr>,
     pub(crate) sandboxes: BTreeMap<u64, Sandbox>,
     pub(crate) uplinks: BTreeSet<u32>,
+    /// By the host's end of the link; nothing where the program is not attached.
+    pub(crate) edges: BTreeMap<IfName, Option<Edge>>,
 }
 
 /// A sandbox seen from inside.

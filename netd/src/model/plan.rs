@@ -12,7 +12,7 @@ use super::filter::Filter;
 use super::network::Network;
 use super::observed::{Link, Observed};
 use super::step::{Pair, SandboxLink, Step};
-use crate::bpf::{Frontend, Sandbox};
+use crate::bpf::{Edge, Frontend, Sandbox};
 
 /// Makes `network`, which `before` lacks.
 pub(crate) fn create_network(before: &Desired, network: &Network) -> Vec<Step> {
@@ -59,7 +59,7 @@ pub(crate) fn attach(
     endpoint: &Endpoint,
     bridge: &Bridge,
 ) -> Vec<Step> {
-    let mut steps = connect(endpoint, bridge);
+    let mut steps = connect(after, endpoint, bridge);
     steps.extend(sandbox_change(before, after, endpoint));
     let ports = own_ports(before, endpoint);
     if !ports.is_empty() {
@@ -81,13 +81,10 @@ pub(crate) fn detach(before: &Desired, after: &Desired, endpoint: &Endpoint) -> 
         steps.push(Step::ReleasePorts(ports));
     }
     steps.extend(sandbox_change(before, after, endpoint));
-    steps.extend(
-        endpoint
-            .attachment
-            .host_ifname
-            .clone()
-            .map(|link| Step::DeleteLink { link }),
-    );
+    if let Some(link) = endpoint.attachment.host_ifname.clone() {
+        steps.push(Step::ReleaseEndpoint { link: link.clone() });
+        steps.push(Step::DeleteLink { link });
+    }
     steps
 }
 
@@ -126,6 +123,7 @@ pub(crate) fn repair(desired: &Desired, observed: &Observed) -> Vec<Step> {
     for endpoint in desired.endpoints.values() {
         steps.extend(repair_endpoint(desired, endpoint, observed));
     }
+    steps.extend(repair_edges(&desired.edges(), observed));
     steps.extend(repair_sandboxes(&desired.sandboxes(), observed));
     let ports = desired.endpoints.values().flat_map(|e| e.host_ports());
     let missing: BTreeSet<u16> = ports
@@ -191,7 +189,7 @@ fn add_addresses(network: &Network, bridge: &Bridge) -> impl Iterator<Item = Ste
     })
 }
 
-fn connect(endpoint: &Endpoint, bridge: &Bridge) -> Vec<Step> {
+fn connect(desired: &Desired, endpoint: &Endpoint, bridge: &Bridge) -> Vec<Step> {
     let attachment = &endpoint.attachment;
     let Some(host) = attachment.host_ifname.clone() else {
         return Vec::new();
@@ -205,7 +203,15 @@ fn connect(endpoint: &Endpoint, bridge: &Bridge) -> Vec<Step> {
         mac: attachment.mac,
         mtu: attachment.mtu,
     };
-    vec![Step::CreatePair(pair), configure(endpoint)]
+    // Guarded before the sandbox's end is up.
+    let guard = desired
+        .edge(endpoint)
+        .map(|(link, edge)| Step::GuardEndpoint { link, edge });
+    [Step::CreatePair(pair)]
+        .into_iter()
+        .chain(guard)
+        .chain([configure(endpoint)])
+        .collect()
 }
 
 /// The host ports that only `endpoint` publishes: others may have the same on other addresses.
@@ -262,7 +268,7 @@ fn repair_endpoint(desired: &Desired, endpoint: &Endpoint, observed: &Observed) 
         return Vec::new();
     };
     let Some(link) = observed.links.get(host) else {
-        return connect(endpoint, bridge);
+        return connect(desired, endpoint, bridge);
     };
     let on = link.master.and_then(|index| observed.name_of(index));
     if link.up && on == Some(&bridge.link) {
@@ -273,6 +279,24 @@ fn repair_endpoint(desired: &Desired, endpoint: &Endpoint, observed: &Observed) 
         bridge: bridge.link.clone(),
         isolated: !bridge.icc,
     }]
+}
+
+fn repair_edges(desired: &BTreeMap<IfName, Edge>, observed: &Observed) -> Vec<Step> {
+    let edges = &observed.data_plane.edges;
+    let stale = edges
+        .keys()
+        .filter(|link| !desired.contains_key(link))
+        .map(|link| Step::ReleaseEndpoint { link: link.clone() });
+    let missing = desired
+        .iter()
+        // A link that is gone is guarded when it is made anew.
+        .filter(|(link, _)| observed.links.contains_key(link))
+        .filter(|(link, edge)| edges.get(link) != Some(&Some(**edge)))
+        .map(|(link, edge)| Step::GuardEndpoint {
+            link: link.clone(),
+            edge: *edge,
+        });
+    stale.chain(missing).collect()
 }
 
 fn repair_sandboxes(desired: &BTreeMap<u64, Sandbox>, observed: &Observed) -> Vec<Step> {

@@ -12,7 +12,7 @@ use ipnet::IpNet;
 
 use super::endpoint;
 use super::filter::Filter;
-use crate::bpf::{Frontend, Sandbox};
+use crate::bpf::{Edge, Frontend, Sandbox};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Step {
@@ -44,6 +44,15 @@ pub(crate) enum Step {
     },
     CreatePair(Pair),
     ConfigureSandbox(SandboxLink),
+    /// Judges what the endpoint sends through the host's end of its link.
+    GuardEndpoint {
+        link: IfName,
+        edge: Edge,
+    },
+    /// Forgets the endpoint; it sends nothing more until its link is deleted.
+    ReleaseEndpoint {
+        link: IfName,
+    },
     SetSandbox {
         cookie: u64,
         from: Option<Sandbox>,
@@ -119,7 +128,9 @@ impl Step {
             Self::Publish { frontend, backend } => Some(Self::Unpublish { frontend, backend }),
             Self::Unpublish { frontend, backend } => Some(Self::Publish { frontend, backend }),
             Self::AttachUplink { index, .. } => Some(Self::DetachUplink { index }),
+            Self::GuardEndpoint { link, .. } => Some(Self::ReleaseEndpoint { link }),
             Self::DeleteLink { .. }
+            | Self::ReleaseEndpoint { .. }
             | Self::SetMaster { .. }
             | Self::AddAddress { .. }
             | Self::EnableForwarding { .. }
@@ -149,6 +160,8 @@ impl fmt::Display for Step {
             Self::ConfigureSandbox(link) => {
                 write!(f, "configure {} in {}", link.ifname, link.sandbox.path)
             }
+            Self::GuardEndpoint { link, .. } => write!(f, "guard {link}"),
+            Self::ReleaseEndpoint { link } => write!(f, "release {link}"),
             Self::SetSandbox { cookie, .. } => write!(f, "register namespace cookie {cookie}"),
             Self::Publish { frontend, backend } => {
                 write!(f, "publish {frontend} to {backend}")

@@ -122,7 +122,13 @@ fn udp_datagram(from: SocketAddr, to: SocketAddr, no_checksum: bool) -> Vec<u8> 
     datagram
 }
 
-fn frame(from: IpAddr, to: IpAddr, protocol: u8, payload: &[u8], shape: Shape<'_>) -> Vec<u8> {
+pub(crate) fn frame(
+    from: IpAddr,
+    to: IpAddr,
+    protocol: u8,
+    payload: &[u8],
+    shape: Shape<'_>,
+) -> Vec<u8> {
     let mut frame = vec![2, 0, 0, 0, 0, 2, 2, 0, 0, 0, 0, 1];
     match (from, to) {
         (IpAddr::V4(from), IpAddr::V4(to)) => {

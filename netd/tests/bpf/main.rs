@@ -5,7 +5,9 @@
     reason = "a test fails by panicking, and so do its helpers"
 )]
 
+mod endpoint;
 mod frame;
+mod guard;
 mod instance;
 mod live;
 mod programs;
