@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! hawser run ──spawns──▶ hawser-shim run ──┬─▶ daemon: root file system, volumes
-//!     ▲   report pipe, shim.sock  │        ├─▶ hawser-shim oci create|start|delete (libcontainer)
+//!     ▲   report pipe, shim.sock  │        ├─▶ a copy of itself: create|start|delete (libcontainer)
 //!     └───────────────────────────┘        └─▶ CNI plugins
 //! ```
 //!
@@ -64,18 +64,6 @@ const EXEC: Grammar = Grammar {
     ],
     switches: &["--tty", "--interactive", "--detach", "--privileged"],
 };
-const OCI: Grammar = Grammar {
-    options: &[
-        "--root",
-        "--log",
-        "--log-format",
-        "--bundle",
-        "--pid-file",
-        "--console-socket",
-    ],
-    switches: &["--force"],
-};
-
 /// The program; returns its exit code.
 pub fn main(arguments: impl IntoIterator<Item = OsString>) -> i32 {
     dispatch(arguments).unwrap_or_else(|error| {
@@ -97,9 +85,8 @@ fn dispatch(arguments: impl IntoIterator<Item = OsString>) -> Result<i32, UsageE
             let arguments = Arguments::parse(arguments, EXEC)?;
             Ok(exec::main(&places(&arguments)?, &arguments))
         }
-        Some("oci") => Ok(oci::main(&Arguments::parse(arguments, OCI)?)),
         _ => Err(UsageError::Words {
-            expected: "run, exec, clean or oci as the first argument",
+            expected: "run, exec or clean as the first argument",
         }),
     }
 }

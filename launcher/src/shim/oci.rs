@@ -1,12 +1,13 @@
 //! The OCI runtime that the shim drives: libcontainer behind runc's command line.
 //!
-//! It is a process of its own, `hawser-shim oci …`, for three reasons. libcontainer clones raw
-//! copies of its caller and changes the caller's `oom_score_adj`, dumpable flag and working
-//! directory (`ContainerBuilderImpl::run_container`, `NotifyListener::new`); the shim that stays
-//! for the container's whole life must keep none of it, nor the memory; and any other runtime that
+//! It runs in a copy of the shim ([`sys::copy`]) for three reasons. libcontainer clones raw copies
+//! of its caller and changes the caller's `oom_score_adj`, dumpable flag and working directory
+//! (`ContainerBuilderImpl::run_container`, `NotifyListener::new`); the shim that stays for the
+//! container's whole life must keep none of it, nor the memory; and any other runtime that
 //! understands `create`, `start` and `delete` fits in the same place.
 
 use std::error::Error;
+use std::ffi::OsString;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -18,9 +19,21 @@ use libcontainer::oci_spec::runtime::{LinuxNamespaceType, Spec};
 use libcontainer::syscall::syscall::SyscallType;
 use serde_json::json;
 
-use super::arguments::{Arguments, UsageError};
+use super::arguments::{Arguments, Grammar, UsageError};
 use super::executor::Workload;
 use super::loopback;
+
+const GRAMMAR: Grammar = Grammar {
+    options: &[
+        "--root",
+        "--log",
+        "--log-format",
+        "--bundle",
+        "--pid-file",
+        "--console-socket",
+    ],
+    switches: &["--force"],
+};
 
 #[derive(Debug, thiserror::Error)]
 enum OciError {
@@ -62,24 +75,29 @@ fn container(op: &'static str) -> impl Fn(LibcontainerError) -> OciError {
     move |source| OciError::Container { op, source }
 }
 
-/// `hawser-shim oci --root DIR --log FILE create|start|delete … ID`.
-pub(crate) fn main(arguments: &Arguments) -> i32 {
-    let log = arguments.path("--log").ok();
+/// `--root DIR --log FILE create|start|delete … ID`; returns the exit code.
+pub(crate) fn main(arguments: Vec<OsString>) -> i32 {
+    let arguments = match Arguments::parse(arguments, GRAMMAR) {
+        Ok(arguments) => arguments,
+        Err(error) => return explain(None, &error.into()),
+    };
     // The shim blocks signals that its container must get.
     let outcome = sys::signal::unblock_all()
         .map_err(OciError::SignalMask)
-        .and_then(|()| run(arguments));
+        .and_then(|()| run(&arguments));
     match outcome {
         Ok(()) => 0,
-        Err(error) => {
-            let line = json!({ "level": "error", "msg": error.to_string() }).to_string();
-            let logged = log.is_some_and(|log| fs::write(log, format!("{line}\n")).is_ok());
-            if !logged {
-                eprintln!("{error}");
-            }
-            1
-        }
+        Err(error) => explain(arguments.path("--log").ok(), &error),
     }
+}
+
+fn explain(log: Option<PathBuf>, error: &OciError) -> i32 {
+    let line = json!({ "level": "error", "msg": error.to_string() }).to_string();
+    let logged = log.is_some_and(|log| fs::write(log, format!("{line}\n")).is_ok());
+    if !logged {
+        eprintln!("{error}");
+    }
+    1
 }
 
 fn run(arguments: &Arguments) -> Result<(), OciError> {

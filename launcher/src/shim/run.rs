@@ -4,7 +4,6 @@ use std::io::{self, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Instant;
 
-use rustix::fs::{Mode, OFlags};
 use rustix::process::{Pid, PidfdFlags, chdir, getpid, pidfd_open, set_child_subreaper, setsid};
 use rustix::stdio::{dup2_stderr, dup2_stdout};
 
@@ -16,6 +15,7 @@ use super::hold::{Hold, linger, now};
 use super::json_log::JsonLog;
 use super::launch::{EXIT_DAEMON, Places, Report};
 use super::restart::{Life, Restarts};
+use super::runtime::null;
 use super::setup::{Created, Reached, Setup, SetupError};
 use crate::container::{State, Status};
 use crate::store::{Lock, durability_of, process_id};
@@ -232,7 +232,7 @@ fn begin(setup: &Setup, pid: u32, hold: &mut Hold<'_>, restart_count: u32) -> Re
 
 /// Lets go of the caller's pipes, so that whoever reads them sees their end.
 fn let_go() -> io::Result<()> {
-    let null = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?;
+    let null = null()?;
     dup2_stdout(&null)?;
     Ok(dup2_stderr(&null)?)
 }

@@ -1,12 +1,17 @@
 //! Drives an OCI runtime by its command line: `create`, `start`, `delete --force`.
 
+use std::ffi::OsString;
 use std::fs;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitStatus, Stdio};
+use std::process::ExitStatus;
 
+use rustix::fs::{Mode, OFlags};
 use serde::Deserialize;
+
+use super::oci;
+use super::streams::remove_stale;
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum RuntimeError {
@@ -24,27 +29,25 @@ pub(crate) enum RuntimeError {
 /// What a container's process is given as its standard streams.
 #[derive(Debug)]
 pub(crate) struct Stdio3 {
-    pub(crate) stdin: Stdio,
-    pub(crate) stdout: Stdio,
-    pub(crate) stderr: Stdio,
+    pub(crate) stdin: OwnedFd,
+    pub(crate) stdout: OwnedFd,
+    pub(crate) stderr: OwnedFd,
 }
 
 impl Stdio3 {
-    pub(crate) fn null() -> Self {
-        Self {
-            stdin: Stdio::null(),
-            stdout: Stdio::null(),
-            stderr: Stdio::null(),
-        }
+    pub(crate) fn null() -> io::Result<Self> {
+        Ok(Self {
+            stdin: null()?,
+            stdout: null()?,
+            stderr: null()?,
+        })
     }
+}
 
-    pub(crate) fn pipes(stdin: Option<OwnedFd>, stdout: OwnedFd, stderr: OwnedFd) -> Self {
-        Self {
-            stdin: stdin.map_or_else(Stdio::null, Stdio::from),
-            stdout: stdout.into(),
-            stderr: stderr.into(),
-        }
-    }
+/// `/dev/null`, to read nothing from and to write what nobody wants.
+pub(crate) fn null() -> io::Result<OwnedFd> {
+    let flags = OFlags::RDWR | OFlags::CLOEXEC;
+    Ok(rustix::fs::open("/dev/null", flags, Mode::empty())?)
 }
 
 /// One container of the runtime.
@@ -62,24 +65,20 @@ impl Runtime {
     pub(crate) fn create(
         &self,
         bundle: &Path,
-        stdio: Stdio3,
+        stdio: &Stdio3,
         console_socket: Option<&Path>,
     ) -> Result<u32, RuntimeError> {
         let pid_file = self.scratch.join("init.pid");
-        let mut command = self.command("create");
-        command
-            .arg("--bundle")
-            .arg(bundle)
-            .arg("--pid-file")
-            .arg(&pid_file);
+        let mut flags: Vec<OsString> = vec![
+            "--bundle".into(),
+            bundle.into(),
+            "--pid-file".into(),
+            pid_file.clone().into(),
+        ];
         if let Some(socket) = console_socket {
-            command.arg("--console-socket").arg(socket);
+            flags.extend(["--console-socket".into(), socket.into()]);
         }
-        command
-            .stdin(stdio.stdin)
-            .stdout(stdio.stdout)
-            .stderr(stdio.stderr);
-        self.finish("create", command)?;
+        self.call("create", flags, stdio)?;
         let unreadable = |source| RuntimeError::PidFile {
             path: pid_file.clone(),
             source,
@@ -91,7 +90,7 @@ impl Runtime {
     }
 
     pub(crate) fn start(&self) -> Result<(), RuntimeError> {
-        self.finish("start", self.quiet("start"))
+        self.call_quietly("start", Vec::new())
     }
 
     /// Kills what is left of the container and removes its cgroups. Nothing there is success.
@@ -99,52 +98,46 @@ impl Runtime {
         if !self.root.join(&self.id).exists() {
             return Ok(());
         }
-        let mut command = self.quiet("delete");
-        command.arg("--force");
-        self.finish("delete", command)
+        self.call_quietly("delete", vec!["--force".into()])
     }
 
-    fn quiet(&self, verb: &str) -> Command {
-        let mut command = self.command(verb);
-        command
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null());
-        command
+    fn call_quietly(&self, verb: &'static str, flags: Vec<OsString>) -> Result<(), RuntimeError> {
+        let stdio = Stdio3::null().map_err(|source| RuntimeError::Run { verb, source })?;
+        self.call(verb, flags, &stdio)
     }
 
-    /// This very program, also when a newer one has replaced its file meanwhile.
-    fn command(&self, verb: &str) -> Command {
-        let mut command = Command::new("/proc/self/exe");
-        command.arg("oci").arg("--root").arg(&self.root);
-        command
-            .arg("--log")
-            .arg(self.log())
-            .args(["--log-format", "json"]);
-        command.arg(verb).arg(&self.id);
-        command
-    }
-
-    fn log(&self) -> PathBuf {
-        self.scratch.join("runtime.log")
-    }
-
-    fn finish(&self, verb: &'static str, mut command: Command) -> Result<(), RuntimeError> {
+    fn call(
+        &self,
+        verb: &'static str,
+        flags: Vec<OsString>,
+        stdio: &Stdio3,
+    ) -> Result<(), RuntimeError> {
+        let failed = |source| RuntimeError::Run { verb, source };
         // A line of an earlier failure must not explain this one.
-        if let Err(source) = fs::remove_file(self.log())
-            && source.kind() != io::ErrorKind::NotFound
-        {
-            return Err(RuntimeError::Run { verb, source });
-        }
-        let status = command
-            .status()
-            .map_err(|source| RuntimeError::Run { verb, source })?;
+        remove_stale(&self.log()).map_err(failed)?;
+        let mut arguments: Vec<OsString> = vec![
+            "--root".into(),
+            self.root.clone().into(),
+            "--log".into(),
+            self.log().into(),
+            "--log-format".into(),
+            "json".into(),
+            verb.into(),
+        ];
+        arguments.extend(flags);
+        arguments.push(self.id.clone().into());
+        let streams = [&stdio.stdin, &stdio.stdout, &stdio.stderr].map(OwnedFd::as_fd);
+        let status = sys::copy::run(streams, oci::main, arguments).map_err(failed)?;
         if status.success() {
             return Ok(());
         }
         Err(RuntimeError::Refused {
             message: self.last_words(verb, status),
         })
+    }
+
+    fn log(&self) -> PathBuf {
+        self.scratch.join("runtime.log")
     }
 
     fn last_words(&self, verb: &str, status: ExitStatus) -> String {

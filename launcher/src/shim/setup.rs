@@ -424,9 +424,8 @@ impl Setup {
             let socket = self.scratch.join("console.sock");
             let console =
                 ConsoleSocket::bind(socket.clone()).map_err(failed("listen at", &socket))?;
-            let pid = self
-                .runtime
-                .create(&bundle, Stdio3::null(), Some(console.path()))?;
+            let none = Stdio3::null().map_err(failed("open", Path::new("/dev/null")))?;
+            let pid = self.runtime.create(&bundle, &none, Some(console.path()))?;
             let streams = console
                 .receive()
                 .and_then(Streams::terminal)
@@ -435,7 +434,7 @@ impl Setup {
         }
         let (streams, theirs) = Streams::pipes(self.record.config.open_stdin, user)
             .map_err(failed("make pipes for", self.dir.path()))?;
-        let pid = self.runtime.create(&bundle, theirs, None)?;
+        let pid = self.runtime.create(&bundle, &theirs, None)?;
         Ok(Created { pid, streams })
     }
 }

@@ -14,7 +14,7 @@ use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg}
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::termios::{Winsize, tcsetwinsize};
 
-use super::runtime::Stdio3;
+use super::runtime::{Stdio3, null};
 use super::spec::user::User;
 
 /// The shim's ends. Reads and writes never block.
@@ -47,7 +47,12 @@ impl Streams {
             stderr: Some(stderr),
             is_terminal: false,
         };
-        Ok((ours, Stdio3::pipes(their_stdin, their_stdout, their_stderr)))
+        let theirs = Stdio3 {
+            stdin: their_stdin.map_or_else(null, Ok)?,
+            stdout: their_stdout,
+            stderr: their_stderr,
+        };
+        Ok((ours, theirs))
     }
 
     /// A terminal, by its controlling side.

@@ -1,0 +1,108 @@
+//! A function run in a throw-away copy of this process.
+//!
+//! For libraries that change the process they run in (working directory, dumpable flag, clones of
+//! themselves) when a program of its own would cost more to start than it works: a copy shares the
+//! memory until it writes, an exec maps and relocates everything anew.
+
+use std::ffi::OsString;
+use std::fs;
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+use std::os::unix::process::ExitStatusExt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::process::ExitStatus;
+
+/// Exit code of a copy that panicked, as of a Rust program that does.
+const EXIT_PANIC: i32 = 101;
+
+/// Runs `main` with `arguments` in a copy of this process and waits for it. The copy has `streams`
+/// as its descriptors 0 to 2 and no others, like a program that was executed; its exit status is
+/// what `main` returns, modulo 256.
+///
+/// `main` gets no more than words because whatever else it might be given could own a descriptor,
+/// and in the copy these are closed.
+///
+/// # Errors
+/// `EDEADLK` when this process has other threads: their locks would stay locked in the copy. Else as
+/// fork(2) and waitpid(2).
+pub fn run(
+    streams: [BorrowedFd<'_>; 3],
+    main: fn(Vec<OsString>) -> i32,
+    arguments: Vec<OsString>,
+) -> io::Result<ExitStatus> {
+    if fs::read_dir("/proc/self/task")?.count() != 1 {
+        return Err(io::Error::from_raw_os_error(libc::EDEADLK));
+    }
+    // SAFETY: there is one thread, so the copy is whole: no lock is held by a thread that it lacks.
+    match unsafe { libc::fork() } {
+        -1 => Err(io::Error::last_os_error()),
+        0 => {
+            let code = be_copy(streams.map(|stream| stream.as_raw_fd()), main, arguments);
+            // SAFETY: _exit(2) has no obligations. Nothing of the original is flushed or dropped.
+            unsafe { libc::_exit(code) }
+        }
+        pid => wait(pid),
+    }
+}
+
+fn be_copy(streams: [RawFd; 3], main: fn(Vec<OsString>) -> i32, arguments: Vec<OsString>) -> i32 {
+    let work = AssertUnwindSafe(|| match take_streams(streams) {
+        Ok(()) => main(arguments),
+        Err(error) => error.raw_os_error().unwrap_or(EXIT_PANIC),
+    });
+    // The message of the panic is on standard error.
+    catch_unwind(work).unwrap_or(EXIT_PANIC)
+}
+
+/// Makes `streams` the descriptors 0 to 2 and closes all others.
+fn take_streams(streams: [RawFd; 3]) -> io::Result<()> {
+    let mut held = [0; 3];
+    for (held, stream) in held.iter_mut().zip(streams) {
+        // Above 2 first: a stream may itself be one of the numbers that others are to get.
+        // SAFETY: the descriptor was borrowed when the copy was made, so it is open here, too.
+        *held = check(unsafe { libc::fcntl(stream, libc::F_DUPFD_CLOEXEC, 3) })?;
+    }
+    for (number, held) in (0..).zip(held) {
+        // SAFETY: `held` is open; what `number` was is the copy's own to replace.
+        check(unsafe { libc::dup2(held, number) })?;
+    }
+    // SAFETY: close_range(2) (Linux 5.9). No value of the copy that owns a descriptor is used or
+    // dropped from here on: `main` was given words, and the copy ends by _exit(2).
+    check(unsafe { libc::close_range(3, libc::c_uint::MAX, 0) })?;
+    Ok(())
+}
+
+fn wait(pid: libc::pid_t) -> io::Result<ExitStatus> {
+    let mut status = 0;
+    loop {
+        // SAFETY: `status` is writable, and `pid` is a child that only this function waits for.
+        match check(unsafe { libc::waitpid(pid, &raw mut status, 0) }) {
+            Ok(_pid) => return Ok(ExitStatus::from_raw(status)),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+fn check(outcome: libc::c_int) -> io::Result<libc::c_int> {
+    if outcome < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(outcome)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsFd;
+
+    use super::*;
+
+    /// What it does in a program of one thread is tested where it is used, by the shim's tests.
+    #[test]
+    fn a_process_with_threads_is_not_copied() {
+        let null = fs::File::open("/dev/null").unwrap();
+        let error = run([null.as_fd(); 3], |_arguments| 0, Vec::new()).unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(libc::EDEADLK));
+    }
+}
