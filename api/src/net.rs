@@ -227,6 +227,51 @@ pub struct AttachRequest {
     /// Servers, search domains and options asked for; the daemon fills in what is empty.
     #[serde(default)]
     pub dns: Dns,
+    #[serde(default)]
+    pub link: LinkBy,
+    /// Chosen by somebody else's address management; when empty, the daemon chooses.
+    #[serde(default)]
+    pub addresses: Vec<EndpointAddress>,
+    /// Exactly these routes; when absent, a default route of each family with a gateway.
+    #[serde(default)]
+    pub routes: Option<Vec<Route>>,
+    #[serde(default)]
+    pub bandwidth: Option<Bandwidth>,
+    /// Whose attachment it is: what tells the attachments of one runtime from those of others on
+    /// the same network.
+    #[serde(default)]
+    pub owner: Option<String>,
+    /// An endpoint that exists already is a conflict, also if it is the one asked for.
+    #[serde(default)]
+    pub exclusive: bool,
+}
+
+/// Who makes the interface of an endpoint.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LinkBy {
+    #[default]
+    Hawser,
+    /// Somebody else: the endpoint is its addresses, names and published ports.
+    Others,
+}
+
+impl LinkBy {
+    pub fn is_hawser(&self) -> bool {
+        *self == Self::Hawser
+    }
+}
+
+/// Limits of an interface in bits and bits per second; what is zero is not limited.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Bandwidth {
+    /// To the sandbox.
+    pub ingress_rate: u64,
+    pub ingress_burst: u64,
+    /// From the sandbox.
+    pub egress_rate: u64,
+    pub egress_burst: u64,
 }
 
 /// One endpoint: what connects a sandbox to a network.
@@ -249,6 +294,12 @@ pub struct Attachment {
     /// As published: no zero host ports.
     pub ports: Vec<PortBinding>,
     pub dns: Dns,
+    #[serde(default, skip_serializing_if = "LinkBy::is_hawser")]
+    pub link: LinkBy,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bandwidth: Option<Bandwidth>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub owner: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -258,8 +309,22 @@ pub struct EndpointAddress {
     pub gateway: Option<IpAddr>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Route {
     pub dst: IpNet,
+    /// Absent for destinations on the link itself.
     pub gateway: Option<IpAddr>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mtu: Option<u32>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub advmss: Option<u32>,
+    /// Lower goes first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub priority: Option<u32>,
+    /// The main table when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub table: Option<u32>,
+    /// `enum rt_scope_t` of include/uapi/linux/rtnetlink.h; the kernel's usual one when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scope: Option<u8>,
 }

@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use api::net::{AttachRequest, Dns, Ipam, IpamConfig, NetworkCreate, PortBinding, Protocol};
+use api::net::{
+    AttachRequest, Dns, Ipam, IpamConfig, LinkBy, NetworkCreate, PortBinding, Protocol,
+};
 
 use crate::command::Sandbox;
 use crate::config::{Aliases, Config, PortMapping};
@@ -33,6 +35,12 @@ pub(crate) fn attach(config: &Config, sandbox: &Sandbox) -> Result<AttachRequest
         mac,
         ports: ports(&runtime.port_mappings)?,
         dns: dns(config),
+        link: LinkBy::Hawser,
+        addresses: Vec::new(),
+        routes: None,
+        bandwidth: None,
+        owner: None,
+        exclusive: false,
     })
 }
 

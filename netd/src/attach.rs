@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
 
-use api::net::{AttachRequest, Attachment, Dns, PortBinding};
+use api::net::{AttachRequest, Attachment, Dns, LinkBy, PortBinding};
 
 use crate::apply;
 use crate::dns::NamedEndpoint;
@@ -33,7 +33,17 @@ impl Netd {
         let mut writer = self.writer();
         let network = Arc::clone(self.view().network(&request.network)?);
         self.finish_removal(&mut writer, &request)?;
+        if request.exclusive {
+            self.refuse_second(&request)?;
+        }
         let sandbox = match self.sandbox(&request)? {
+            // Somebody else's interface may be there or still come.
+            Found::Free(sandbox) | Found::Occupied(sandbox) if request.link == LinkBy::Others => {
+                match self.registered(&request, &network, &sandbox) {
+                    Some(attachment) => return Ok(attachment),
+                    None => sandbox,
+                }
+            }
             Found::Free(sandbox) => sandbox,
             Found::Occupied(sandbox) => match self.existing(&request, &network, &sandbox)? {
                 Some(attachment) => return Ok(attachment),
@@ -81,6 +91,14 @@ impl Netd {
         })
     }
 
+    fn refuse_second(&self, request: &AttachRequest) -> Result<(), EndpointError> {
+        let key = EndpointKey::new(&request.container_id, request.ifname.as_str());
+        match self.view().endpoints.get(&key) {
+            Some(endpoint) if self.kernel.is_alive(&endpoint.sandbox) => Err(conflict(endpoint)),
+            _ => Ok(()),
+        }
+    }
+
     /// The endpoint asked for, if it exists already.
     fn existing(
         &self,
@@ -97,6 +115,20 @@ impl Netd {
             }
             Some(e) => Err(conflict(e)),
         }
+    }
+
+    /// The endpoint asked for, if it is on record: its interface is not looked for.
+    fn registered(
+        &self,
+        request: &AttachRequest,
+        network: &Network,
+        sandbox: &Sandbox,
+    ) -> Option<Attachment> {
+        let key = EndpointKey::new(&request.container_id, request.ifname.as_str());
+        let view = self.view();
+        let endpoint = view.endpoints.get(&key)?;
+        (endpoint.is_on(&network.id) && endpoint.sandbox.is_same(sandbox))
+            .then(|| endpoint.attachment.clone())
     }
 
     /// Refuses what clashes with an endpoint that lives, and clears away one whose sandbox is
@@ -119,7 +151,9 @@ impl Netd {
                 continue;
             }
             let alive = self.kernel.is_alive(&endpoint.sandbox);
-            let lost = endpoint.sandbox.is_same(sandbox) && same_interface;
+            let lost = endpoint.sandbox.is_same(sandbox)
+                && same_interface
+                && attachment.link == LinkBy::Hawser;
             if alive && !lost {
                 return Err(if same_interface {
                     conflict(endpoint).into()
@@ -145,10 +179,17 @@ impl Netd {
         before: &Desired,
         writer: &Writer,
     ) -> Result<Endpoint, NetError> {
-        let bridge = network.bridge().ok_or_else(|| EndpointError::NoEndpoints {
-            network: network.name.to_string(),
-            driver: network.driver.name(),
-        })?;
+        let mtu = match (network.bridge(), request.link) {
+            (Some(bridge), _) => bridge.mtu,
+            (None, LinkBy::Others) if !network.subnets.is_empty() => 0,
+            (None, _) => {
+                return Err(EndpointError::NoEndpoints {
+                    network: network.name.to_string(),
+                    driver: network.driver.name(),
+                }
+                .into());
+            }
+        };
         let neighbours: Vec<&Endpoint> = before.endpoints_of(&network.id).map(|e| &**e).collect();
         let has_default_route = before
             .endpoints_in(&sandbox)
@@ -163,7 +204,7 @@ impl Netd {
             last: &|subnet| writer.cursors.get(&(network.id.clone(), subnet)).copied(),
             sandbox,
         };
-        Ok(Endpoint::create(request, network, bridge, new)?)
+        Ok(Endpoint::create(request, network, mtu, new)?)
     }
 
     fn ports(
@@ -209,9 +250,6 @@ impl Netd {
         network: &Network,
         mut endpoint: Endpoint,
     ) -> Result<(), NetError> {
-        let Some(bridge) = network.bridge() else {
-            return Ok(());
-        };
         let key = endpoint.key();
         let cursors = cursors(network, &endpoint);
         self.store.put_endpoint(&endpoint, &cursors)?;
@@ -219,7 +257,7 @@ impl Netd {
         after
             .endpoints
             .insert(key.clone(), Arc::new(endpoint.clone()));
-        let steps = plan::attach(before, &after, &endpoint, bridge);
+        let steps = plan::attach(before, &after, &endpoint, network.bridge());
         writer.cursors.extend(cursors);
         writer.ports.insert(&key, &endpoint.attachment.ports);
         match apply::run(&*self.kernel, &steps) {

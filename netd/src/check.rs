@@ -3,12 +3,13 @@
 use std::path::Path;
 
 use api::id::{IfName, MacAddr};
-use api::net::Attachment;
+use api::net::{Attachment, LinkBy};
 
 use crate::error::NetError;
 use crate::kernel::KernelError;
 use crate::model::endpoint::{Endpoint, EndpointError, EndpointKey};
 use crate::model::observed::Inside;
+use crate::model::plan;
 use crate::netd::Netd;
 
 impl Netd {
@@ -45,7 +46,11 @@ impl Netd {
             _ => None,
         };
         let missing = published.map(|(frontend, _)| format!("port {frontend} is not published"));
-        match difference(endpoint, inside.as_ref()).or(missing) {
+        let unlimited = self.unlimited(endpoint)?;
+        match difference(endpoint, inside.as_ref())
+            .or(missing)
+            .or(unlimited)
+        {
             None => Ok(endpoint.attachment.clone()),
             Some(what) => Err(NetError::Check {
                 container: container.to_owned(),
@@ -53,6 +58,15 @@ impl Netd {
                 what,
             }),
         }
+    }
+
+    /// Whether a rate limit is missing, in words.
+    fn unlimited(&self, endpoint: &Endpoint) -> Result<Option<String>, NetError> {
+        if endpoint.attachment.bandwidth.is_none() {
+            return Ok(None);
+        }
+        let missing = plan::repair_limits(endpoint, &self.kernel.observe()?);
+        Ok((!missing.is_empty()).then(|| "a rate limit is missing".to_owned()))
     }
 }
 
@@ -64,6 +78,9 @@ fn difference(endpoint: &Endpoint, inside: Option<&Inside>) -> Option<String> {
     let sandbox = &endpoint.sandbox;
     if (inside.device, inside.inode) != (sandbox.device, sandbox.inode) {
         return Some(format!("{} is another namespace now", sandbox.path));
+    }
+    if endpoint.attachment.link == LinkBy::Others {
+        return None;
     }
     let Some(link) = &inside.link else {
         return Some("the interface is gone".to_owned());

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use api::id::IfName;
-use api::net::AttachRequest;
+use api::net::{AttachRequest, LinkBy};
 
 use crate::apply;
 use crate::error::NetError;
@@ -81,6 +81,7 @@ impl Netd {
     fn hand_over_default_route(&self, after: &mut Desired, gone: &Endpoint) {
         let heir = after
             .endpoints_in(&gone.sandbox)
+            .filter(|e| e.attachment.link == LinkBy::Hawser)
             .filter(|e| e.attachment.addresses.iter().any(|a| a.gateway.is_some()))
             .min_by_key(|endpoint| endpoint.order);
         let Some(heir) = heir else { return };

@@ -99,6 +99,9 @@ fn endpoint_code(error: &EndpointError) -> ErrorCode {
         | EndpointError::Name { .. }
         | EndpointError::HostNamespace { .. }
         | EndpointError::NoEndpoints { .. }
+        | EndpointError::Bandwidth { .. }
+        | EndpointError::Owner { .. }
+        | EndpointError::Addresses { .. }
         | EndpointError::NoIpv6 { .. } => ErrorCode::InvalidInput,
     }
 }

@@ -47,7 +47,7 @@ pub(crate) enum End {
 /// and IPv6 forwarding, which stays on: somebody else may rely on it by then.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Snapshot {
-    links: BTreeMap<IfName, (bool, Option<IfName>, BTreeSet<String>)>,
+    links: BTreeMap<IfName, (bool, Option<IfName>, BTreeSet<String>, bool)>,
     inside: BTreeMap<(u64, IfName), (bool, BTreeSet<IpAddr>)>,
     rest: String,
 }
@@ -106,7 +106,7 @@ impl FakeKernel {
                         .master
                         .and_then(|index| observed.name_of(index).cloned());
                     let addresses = link.addresses.iter().map(|a| a.net.to_string()).collect();
-                    (name.clone(), (link.up, master, addresses))
+                    (name.clone(), (link.up, master, addresses, link.limited))
                 })
                 .collect(),
             inside: state
@@ -140,6 +140,7 @@ impl State {
             loopback,
             master: None,
             addresses: addresses.iter().map(|text| address(text)).collect(),
+            limited: false,
         };
         self.observed
             .links
@@ -233,6 +234,24 @@ impl State {
             }
             Step::ReleaseEndpoint { link } => self.observed.data_plane.edges.remove(link).is_some(),
             Step::ConfigureSandbox(link) => self.configure(link).ok_or_else(not_found)?,
+            Step::SetRate { link, .. } => {
+                let link = self.observed.links.get_mut(link).ok_or_else(not_found)?;
+                !std::mem::replace(&mut link.limited, true)
+            }
+            Step::CreateBuffer { link, .. } => {
+                let exists = self.observed.links.contains_key(link);
+                if !exists {
+                    self.add_link(link.as_str(), false, &[]);
+                }
+                !exists
+            }
+            Step::Redirect { from, to } => {
+                let links = &self.observed.links;
+                if !links.contains_key(from) || !links.contains_key(to) {
+                    return Err(not_found());
+                }
+                true
+            }
             Step::SetSandbox { cookie, to, .. } => {
                 let sandboxes = &mut self.observed.data_plane.sandboxes;
                 let before = match to {

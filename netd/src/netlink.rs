@@ -9,7 +9,8 @@ use std::os::fd::AsFd;
 use std::time::Duration;
 
 use netlink_packet_core::{
-    NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload,
+    NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REPLACE, NLM_F_REQUEST, NetlinkMessage,
+    NetlinkPayload,
 };
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_sys::protocols::NETLINK_ROUTE;
@@ -28,6 +29,8 @@ pub(crate) enum Mode {
     Create,
     /// It must exist.
     Change,
+    /// It may exist, and becomes as described.
+    Replace,
 }
 
 impl Mode {
@@ -35,6 +38,7 @@ impl Mode {
         match self {
             Self::Create => NLM_F_CREATE | NLM_F_EXCL,
             Self::Change => 0,
+            Self::Replace => NLM_F_CREATE | NLM_F_REPLACE,
         }
     }
 }

@@ -9,7 +9,8 @@ use api::net::{NetworkCreate, NetworkCreated};
 use crate::apply;
 use crate::error::NetError;
 use crate::model::desired::Desired;
-use crate::model::driver::{BRIDGE_NAME, Driver};
+use crate::model::driver::{BRIDGE_NAME, Driver, POOL};
+use crate::model::ipam::TakenBy;
 use crate::model::network::{self, Network, NetworkError, NewNetwork, Stage};
 use crate::model::observed::Observed;
 use crate::model::plan;
@@ -155,6 +156,11 @@ impl Netd {
     ) -> Result<Network, NetError> {
         let id = random_id();
         let mtu = self.config.mtu.or(observed.underlay_mtu);
+        let mut taken = before.taken(observed, &self.config.default_bridge);
+        if request.driver == POOL {
+            // Whoever makes its interfaces may have made routes to them already.
+            taken.retain(|taken| matches!(taken.by, TakenBy::Network(_)));
+        }
         let network = Network::create(
             request,
             NewNetwork {
@@ -163,7 +169,7 @@ impl Netd {
                 random: random(),
                 mtu: mtu.unwrap_or(DEFAULT_MTU),
                 pools: &self.config.address_pools,
-                taken: &before.taken(observed, &self.config.default_bridge),
+                taken: &taken,
                 id,
             },
         )?;

@@ -123,10 +123,12 @@ fn link(message: &LinkMessage) -> Option<(IfName, Link)> {
         loopback: message.header.flags.contains(LinkFlags::Loopback),
         master: None,
         addresses: Vec::new(),
+        limited: false,
     };
     for attribute in &message.attributes {
         match attribute {
             LinkAttribute::Mtu(mtu) => link.mtu = *mtu,
+            LinkAttribute::Qdisc(kind) => link.limited = kind == "tbf",
             LinkAttribute::Controller(index) => link.master = Some(*index),
             _ => {}
         }

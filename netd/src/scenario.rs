@@ -344,6 +344,54 @@ fn a_crash_while_attaching_is_undone() {
 }
 
 #[test]
+fn a_crash_while_limiting_rates_is_undone() {
+    crash_everywhere(
+        |netd| {
+            netd.create_network(network(r#"{"Name":"shop"}"#)).unwrap();
+        },
+        |netd| {
+            let mut limited = request("shop", "web", 10);
+            limited.bandwidth = serde_json::from_str(
+                r#"{"ingress_rate":8000,"ingress_burst":8000,"egress_rate":8000}"#,
+            )
+            .unwrap();
+            netd.attach(limited).map(drop)
+        },
+    );
+}
+
+#[test]
+fn a_pool_gives_each_holder_an_address_until_its_sandbox_dies() {
+    let world = World::new();
+    let netd = world.start().unwrap();
+    let pool = r#"{"Name":"pods","Driver":"pool","IPAM":{"Config":[{"Subnet":"10.9.0.0/29"}]}}"#;
+    netd.create_network(network(pool)).unwrap();
+    let lease = |container: &str, inode| {
+        let mut request = request("pods", container, inode);
+        request.link = api::net::LinkBy::Others;
+        request.ports.clear();
+        netd.attach(request)
+    };
+    let first = lease("c1", 10).unwrap();
+    assert_eq!(first.addresses[0].address.to_string(), "10.9.0.2/29");
+    assert_eq!((&first.host_ifname, first.mac), (&None, None));
+    assert!(first.routes.is_empty());
+    assert_eq!(lease("c1", 10).unwrap(), first, "asked again");
+    for (name, inode) in [("c2", 11), ("c3", 12), ("c4", 13), ("c5", 14)] {
+        lease(name, inode).unwrap();
+    }
+    assert_eq!(refusal(lease("c6", 15)).0, ErrorCode::Exhausted);
+    assert!(netd.remove_network("pods").is_err(), "it is in use");
+    world.kernel.remove_namespace("/run/netns/n10");
+    netd.reconcile().unwrap();
+    let freed = lease("c6", 15).unwrap();
+    assert_eq!(freed.addresses, first.addresses);
+    let (code, message) = refusal(netd.attach(request("pods", "web", 16)));
+    assert_eq!(code, ErrorCode::InvalidInput);
+    assert!(message.contains("driver pool"), "{message}");
+}
+
+#[test]
 fn a_crash_while_detaching_is_completed() {
     crash_everywhere(
         |netd| {

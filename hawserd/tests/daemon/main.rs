@@ -256,6 +256,12 @@ fn attach(host: &Host, network: &str) -> (Attachment, std::path::PathBuf) {
         mac: None,
         ports: Vec::new(),
         dns: api::net::Dns::default(),
+        link: api::net::LinkBy::Hawser,
+        addresses: Vec::new(),
+        routes: None,
+        bandwidth: None,
+        owner: None,
+        exclusive: false,
     };
     (
         host.client().post(path::ENDPOINTS, &request).unwrap(),

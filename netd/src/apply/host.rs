@@ -9,7 +9,7 @@ use api::id::IfName;
 use api::net::Protocol;
 use sys::netns::{self, NetNs, NsId};
 
-use super::{link, sandbox, setting};
+use super::{limit, link, sandbox, setting};
 use crate::bpf::{self, BpfError, DataPlane, Edge};
 use crate::kernel::{Kernel, KernelError};
 use crate::model::endpoint::Sandbox;
@@ -95,6 +95,9 @@ impl Host {
                 link::create_pair(&mut self.rtnl(), pair, &namespace)
             }
             Step::ConfigureSandbox(link) => sandbox::configure(&open(&link.sandbox)?, link),
+            Step::SetRate { link, rate } => limit::set_rate(&mut self.rtnl(), link, *rate),
+            Step::CreateBuffer { link, mtu } => limit::create_buffer(&mut self.rtnl(), link, *mtu),
+            Step::Redirect { from, to } => limit::redirect(&mut self.rtnl(), from, to),
             _ => Ok(Change::Unchanged),
         }
     }
@@ -151,12 +154,13 @@ impl Kernel for Host {
             | Step::SetMaster { .. }
             | Step::AddAddress { .. }
             | Step::CreatePair(_)
-            | Step::ConfigureSandbox(_) => {
-                self.netlink(step).map_err(|source| KernelError::Netlink {
-                    action: step.to_string(),
-                    source,
-                })
-            }
+            | Step::ConfigureSandbox(_)
+            | Step::SetRate { .. }
+            | Step::CreateBuffer { .. }
+            | Step::Redirect { .. } => self.netlink(step).map_err(|source| KernelError::Netlink {
+                action: step.to_string(),
+                source,
+            }),
             Step::SetFilter { to, .. } => {
                 nft::write(to)
                     .map(|()| Change::Done)

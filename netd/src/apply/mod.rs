@@ -1,6 +1,7 @@
 //! The one executor: it runs plans, and undoes those that fail.
 
 mod host;
+mod limit;
 mod link;
 mod sandbox;
 mod setting;

@@ -1,13 +1,14 @@
 //! The container's side: an interface inside a sandbox.
 
 use std::io;
-use std::net::IpAddr;
 
 use api::id::IfName;
+use api::net::Route;
 use ipnet::IpNet;
 use netlink_packet_route::link::LinkMessage;
 use netlink_packet_route::route::{
-    RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
+    RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteMetric, RouteProtocol,
+    RouteScope, RouteType,
 };
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use rustix::io::Errno;
@@ -19,7 +20,7 @@ use crate::model::step::{Change, SandboxLink};
 use crate::netlink::{Mode, Rtnl};
 use crate::observe;
 
-/// Addresses, loopback and interface up, default routes: one datagram sent from inside.
+/// Addresses, loopback and interface up, routes: one datagram sent from inside.
 pub(super) fn configure(namespace: &NetNs, link: &SandboxLink) -> io::Result<Change> {
     namespace.run(|| {
         settle(link)?;
@@ -38,13 +39,13 @@ pub(super) fn configure(namespace: &NetNs, link: &SandboxLink) -> io::Result<Cha
             batch.push((new_address(index, *address), Mode::Create));
         }
         batch.push((up(index), Mode::Change));
-        for gateway in &link.gateways {
-            batch.push((default_route(index, *gateway), Mode::Create));
+        for wanted in &link.routes {
+            batch.push((route(index, wanted), Mode::Create));
         }
         let mut change = Change::Unchanged;
         for result in rtnl.batch(batch)? {
-            // What exists is as wanted already: addresses and routes carry no other settings, and
-            // a default route that somebody else made takes precedence.
+            // What exists is as wanted already: addresses carry no other settings, and a route that
+            // somebody else made takes precedence.
             if created(result)? == Change::Done {
                 change = Change::Done;
             }
@@ -87,22 +88,46 @@ fn up(index: u32) -> RouteNetlinkMessage {
     RouteNetlinkMessage::SetLink(message)
 }
 
-fn default_route(index: u32, gateway: IpAddr) -> RouteNetlinkMessage {
+fn route(index: u32, route: &Route) -> RouteNetlinkMessage {
     let mut message = RouteMessage::default();
+    let scope = match (route.scope, route.gateway) {
+        (Some(scope), _) => RouteScope::from(scope),
+        (None, Some(_)) => RouteScope::Universe,
+        (None, None) => RouteScope::Link,
+    };
     message.header = RouteHeader {
-        address_family: match gateway {
-            IpAddr::V4(_) => AddressFamily::Inet,
-            IpAddr::V6(_) => AddressFamily::Inet6,
+        address_family: match route.dst {
+            IpNet::V4(_) => AddressFamily::Inet,
+            IpNet::V6(_) => AddressFamily::Inet6,
         },
+        destination_prefix_length: route.dst.prefix_len(),
         table: RouteHeader::RT_TABLE_MAIN,
         protocol: RouteProtocol::Boot,
-        scope: RouteScope::Universe,
+        // IPv6 has no scopes.
+        scope: match route.dst {
+            IpNet::V4(_) => scope,
+            IpNet::V6(_) => RouteScope::Universe,
+        },
         kind: RouteType::Unicast,
         ..RouteHeader::default()
     };
-    message.attributes.extend([
-        RouteAttribute::Gateway(RouteAddress::from(gateway)),
-        RouteAttribute::Oif(index),
-    ]);
+    let metrics = [
+        route.mtu.map(RouteMetric::Mtu),
+        route.advmss.map(RouteMetric::Advmss),
+    ];
+    let metrics: Vec<RouteMetric> = metrics.into_iter().flatten().collect();
+    let attributes = [
+        (route.dst.prefix_len() > 0)
+            .then(|| RouteAttribute::Destination(RouteAddress::from(route.dst.network()))),
+        route
+            .gateway
+            .map(|gateway| RouteAttribute::Gateway(RouteAddress::from(gateway))),
+        route.priority.map(RouteAttribute::Priority),
+        // Numbers above 255 do not fit the header; the attribute has them all.
+        route.table.map(RouteAttribute::Table),
+        (!metrics.is_empty()).then_some(RouteAttribute::Metrics(metrics)),
+        Some(RouteAttribute::Oif(index)),
+    ];
+    message.attributes.extend(attributes.into_iter().flatten());
     RouteNetlinkMessage::NewRoute(message)
 }

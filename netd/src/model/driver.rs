@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use api::id::{IfName, InvalidId};
 use serde::{Deserialize, Serialize};
 
+/// The driver of networks that are nothing but addresses.
+pub(crate) const POOL: &str = "pool";
 pub(crate) const BRIDGE_NAME: &str = "com.docker.network.bridge.name";
 const MASQUERADE: &str = "com.docker.network.bridge.enable_ip_masquerade";
 const ICC: &str = "com.docker.network.bridge.enable_icc";
@@ -31,6 +33,8 @@ pub(crate) enum Driver {
     Host,
     /// No interface but loopback. There is nothing to attach.
     Null,
+    /// Addresses only: others make the interfaces, and ask for addresses.
+    Pool,
 }
 
 /// One kernel bridge.
@@ -54,10 +58,12 @@ fn on() -> bool {
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum DriverError {
-    #[error("unknown network driver {0:?}: expected bridge")]
+    #[error("unknown network driver {0:?}: expected bridge or {POOL}")]
     Unknown(String),
     #[error("network driver {0} is not supported yet: use bridge")]
     NotYet(String),
+    #[error("unknown option {0:?} of the {POOL} driver: it has none")]
+    PoolOption(String),
     #[error("only one {0} network is allowed")]
     Single(String),
     #[error("unknown option {key:?} of the bridge driver: known are {known}")]
@@ -78,14 +84,23 @@ impl Driver {
             Self::Bridge(_) => "bridge",
             Self::Host => "host",
             Self::Null => "null",
+            Self::Pool => POOL,
         }
     }
 
     pub(crate) fn bridge(&self) -> Option<&Bridge> {
         match self {
             Self::Bridge(bridge) => Some(bridge),
-            Self::Host | Self::Null => None,
+            Self::Host | Self::Null | Self::Pool => None,
         }
+    }
+}
+
+/// A pool's options: none.
+pub(crate) fn parse_pool(options: &BTreeMap<String, String>) -> Result<Driver, DriverError> {
+    match options.keys().next() {
+        None => Ok(Driver::Pool),
+        Some(key) => Err(DriverError::PoolOption(key.clone())),
     }
 }
 

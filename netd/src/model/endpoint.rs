@@ -5,11 +5,10 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use api::id::{Id, IfName, MacAddr};
-use api::net::{AttachRequest, Attachment, Dns, EndpointAddress, PortBinding, Route};
+use api::net::{AttachRequest, Attachment, Dns, EndpointAddress, LinkBy, PortBinding, Route};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use super::driver::Bridge;
 use super::ipam::{self, IpamError};
 use super::network::{Network, Stage};
 use super::port::{self, PortError};
@@ -114,6 +113,12 @@ pub enum EndpointError {
         container: String,
         network: String,
     },
+    #[error("network {network} limits no rates: its interfaces are not made here")]
+    Bandwidth { network: String },
+    #[error("invalid owner {owner:?}: 1 to 253 printable characters")]
+    Owner { owner: String },
+    #[error("{given} addresses for container {container}: one of each family at most")]
+    Addresses { container: String, given: usize },
     #[error(transparent)]
     Ipam(#[from] IpamError),
     #[error(transparent)]
@@ -153,6 +158,16 @@ pub(crate) fn check(request: &AttachRequest) -> Result<(), EndpointError> {
     for binding in &request.ports {
         port::check(binding)?;
     }
+    if let Some(owner) = request.owner.as_ref().filter(|owner| !is_owner(owner)) {
+        return Err(EndpointError::Owner {
+            owner: owner.chars().take(64).collect(),
+        });
+    }
+    if request.bandwidth.is_some() && request.link == LinkBy::Others {
+        return Err(EndpointError::Bandwidth {
+            network: request.network.clone(),
+        });
+    }
     Ok(())
 }
 
@@ -161,16 +176,19 @@ impl Endpoint {
     pub(crate) fn create(
         request: &AttachRequest,
         network: &Network,
-        bridge: &Bridge,
+        mtu: u32,
         new: NewEndpoint<'_>,
     ) -> Result<Self, EndpointError> {
         let addresses = addresses(request, network, &new)?;
+        let is_ours = request.link == LinkBy::Hawser;
         let mac = match request.mac {
-            Some(mac) => check_mac(mac, network, new.neighbours)?,
-            None => derived_mac(&addresses),
+            Some(mac) => Some(check_mac(mac, network, new.neighbours)?),
+            None => is_ours.then(|| derived_mac(&addresses)),
         };
-        let host_ifname = IfName::parse(&format!("veth{}", &new.id.as_str()[..8]))
-            .expect("12 bytes without separators");
+        let host_ifname = is_ours.then(|| {
+            IfName::parse(&format!("veth{}", &new.id.as_str()[..8]))
+                .expect("12 bytes without separators")
+        });
         let attachment = Attachment {
             network: network.name.clone(),
             network_id: network.id.clone(),
@@ -178,19 +196,18 @@ impl Endpoint {
             container_id: request.container_id.clone(),
             ifname: request.ifname.clone(),
             netns: request.netns.clone(),
-            host_ifname: Some(host_ifname),
-            mac: Some(mac),
-            mtu: bridge.mtu,
-            routes: if new.has_default_route {
-                Vec::new()
-            } else {
-                default_routes(&addresses)
-            },
+            host_ifname,
+            mac,
+            mtu,
+            routes: routes(request, &addresses, new.has_default_route),
             addresses,
             name: request.name.clone(),
             aliases: request.aliases.clone(),
             ports: new.ports,
             dns: new.dns,
+            link: request.link,
+            bandwidth: request.bandwidth,
+            owner: request.owner.clone(),
         };
         Ok(Self {
             stage: Stage::Pending,
@@ -242,17 +259,46 @@ impl Endpoint {
         ports.flat_map(|binding| (0..binding.count).map(|offset| binding.host_port + offset))
     }
 
+    /// The device that limits what the sandbox sends, when that is limited.
+    pub(crate) fn buffer(&self) -> Option<IfName> {
+        let limits = self.attachment.bandwidth?;
+        let id = self.attachment.endpoint_id.as_str();
+        (limits.egress_rate > 0)
+            .then(|| IfName::parse(&format!("rate{}", &id[..8])).expect("12 plain bytes"))
+    }
+
     pub(crate) fn has_default_route(&self) -> bool {
-        self.attachment
-            .routes
-            .iter()
-            .any(|route| route.dst.prefix_len() == 0)
+        self.attachment.routes.iter().any(is_default)
     }
 
     /// Lets this endpoint carry the sandbox's default route from now on.
     pub(crate) fn take_default_route(&mut self) {
-        self.attachment.routes = default_routes(&self.attachment.addresses);
+        let routes = &mut self.attachment.routes;
+        routes.retain(|route| !is_default(route));
+        routes.extend(default_routes(&self.attachment.addresses));
     }
+}
+
+/// A sandbox has one default route: the second one is left out.
+fn routes(
+    request: &AttachRequest,
+    addresses: &[EndpointAddress],
+    has_default_route: bool,
+) -> Vec<Route> {
+    let mut routes = match (&request.routes, request.link) {
+        (Some(routes), _) => routes.clone(),
+        (None, LinkBy::Hawser) => default_routes(addresses),
+        (None, LinkBy::Others) => Vec::new(),
+    };
+    if has_default_route {
+        routes.retain(|route| !is_default(route));
+    }
+    routes
+}
+
+/// Of the main table and of no priority of its own: two of those clash.
+fn is_default(route: &Route) -> bool {
+    route.dst.prefix_len() == 0 && route.priority.is_none() && route.table.is_none()
 }
 
 fn default_routes(addresses: &[EndpointAddress]) -> Vec<Route> {
@@ -269,6 +315,7 @@ fn default_routes(addresses: &[EndpointAddress]) -> Vec<Route> {
             routes.push(Route {
                 dst,
                 gateway: Some(gateway),
+                ..Route::default()
             });
         }
     }
@@ -281,6 +328,9 @@ fn addresses(
     network: &Network,
     new: &NewEndpoint<'_>,
 ) -> Result<Vec<EndpointAddress>, EndpointError> {
+    if !request.addresses.is_empty() {
+        return given_addresses(request, network, new);
+    }
     let v4 = address(network, false, request.ipv4.map(IpAddr::from), new)?;
     let v6 = address(network, true, request.ipv6.map(IpAddr::from), new)?;
     if let (Some(address), None) = (request.ipv6, &v6) {
@@ -290,6 +340,39 @@ fn addresses(
         });
     }
     Ok(v4.into_iter().chain(v6).collect())
+}
+
+/// Somebody else's address management chose them. On an interface of ours they must be ones that
+/// the network's bridge reaches.
+fn given_addresses(
+    request: &AttachRequest,
+    network: &Network,
+    new: &NewEndpoint<'_>,
+) -> Result<Vec<EndpointAddress>, EndpointError> {
+    let count = |v6: bool| {
+        let all = request.addresses.iter();
+        all.filter(|a| a.address.addr().is_ipv6() == v6).count()
+    };
+    if count(false) > 1 || count(true) > 1 {
+        return Err(EndpointError::Addresses {
+            container: request.container_id.clone(),
+            given: request.addresses.len(),
+        });
+    }
+    for given in &request.addresses {
+        let address = given.address.addr();
+        let subnet = network.subnets.iter().find(|s| s.subnet.contains(&address));
+        let reserved = match (subnet, request.link) {
+            (Some(subnet), _) => subnet.reserved(address),
+            (None, LinkBy::Others) => None,
+            (None, LinkBy::Hawser) => {
+                let error = outside_all(address, network.name.as_str(), &network.subnets);
+                return Err(error.into());
+            }
+        };
+        check_free(address, reserved, network, new.neighbours)?;
+    }
+    Ok(request.addresses.clone())
 }
 
 fn address(
@@ -399,6 +482,10 @@ fn is_container_id(id: &str) -> bool {
         && id
             .bytes()
             .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-'))
+}
+
+fn is_owner(owner: &str) -> bool {
+    (1..=253).contains(&owner.len()) && owner.chars().all(|c| !c.is_control())
 }
 
 fn is_host_name(name: &str) -> bool {

@@ -8,6 +8,7 @@ pub(crate) mod driver;
 pub(crate) mod endpoint;
 pub(crate) mod filter;
 pub(crate) mod ipam;
+pub(crate) mod limit;
 pub(crate) mod network;
 pub(crate) mod observed;
 pub(crate) mod plan;

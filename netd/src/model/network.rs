@@ -8,7 +8,7 @@ use api::net::{ConfigFrom, Ipam, NetworkContainer, NetworkCreate};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use super::driver::{Bridge, Driver, DriverError};
+use super::driver::{self, Bridge, Driver, DriverError};
 use super::filter::Filter;
 use super::ipam::{self, IpamError, Pool, Taken, TakenBy};
 use super::subnet::{Subnet, SubnetError};
@@ -96,7 +96,10 @@ impl Network {
         new: NewNetwork<'_>,
     ) -> Result<Self, NetworkError> {
         let name = NetworkName::parse(&request.name)?;
-        let bridge = Bridge::parse(&request.driver, &request.options, new.link, new.mtu)?;
+        let driver = match request.driver.as_str() {
+            driver::POOL => driver::parse_pool(&request.options)?,
+            name => Driver::Bridge(Bridge::parse(name, &request.options, new.link, new.mtu)?),
+        };
         check_ipam(&request.ipam)?;
         let subnets = subnets(&request, new.random, new.pools, new.taken)?;
         Ok(Self {
@@ -104,7 +107,7 @@ impl Network {
             name,
             stage: Stage::Pending,
             created: new.created,
-            driver: Driver::Bridge(bridge),
+            driver,
             ipv6: subnets.iter().any(|s| s.subnet.addr().is_ipv6()),
             internal: request.internal,
             attachable: request.attachable,
@@ -164,8 +167,9 @@ impl Network {
         self.subnets.iter().map(Subnet::gateway_net)
     }
 
-    /// The gateway of the first subnet of IPv4, or of IPv6 where there is none.
+    /// The gateway of the first subnet of IPv4, or of IPv6 where there is none, if it is this host.
     pub(crate) fn first_gateway(&self) -> Option<IpAddr> {
+        self.bridge()?;
         let mut gateways: Vec<IpAddr> = self.subnets.iter().map(|s| s.gateway).collect();
         gateways.sort_by_key(IpAddr::is_ipv6);
         gateways.first().copied()

@@ -34,6 +34,8 @@ pub(crate) struct Link {
     pub(crate) loopback: bool,
     pub(crate) master: Option<u32>,
     pub(crate) addresses: Vec<Address>,
+    /// Its root queue is a token bucket.
+    pub(crate) limited: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

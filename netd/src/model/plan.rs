@@ -9,6 +9,7 @@ use super::desired::Desired;
 use super::driver::Bridge;
 use super::endpoint::Endpoint;
 use super::filter::Filter;
+use super::limit::Rate;
 use super::network::Network;
 use super::observed::{Link, Observed};
 use super::step::{Pair, SandboxLink, Step};
@@ -57,9 +58,9 @@ pub(crate) fn attach(
     before: &Desired,
     after: &Desired,
     endpoint: &Endpoint,
-    bridge: &Bridge,
+    bridge: Option<&Bridge>,
 ) -> Vec<Step> {
-    let mut steps = connect(after, endpoint, bridge);
+    let mut steps = bridge.map_or_else(Vec::new, |bridge| connect(after, endpoint, bridge));
     steps.extend(sandbox_change(before, after, endpoint));
     let ports = own_ports(before, endpoint);
     if !ports.is_empty() {
@@ -85,6 +86,7 @@ pub(crate) fn detach(before: &Desired, after: &Desired, endpoint: &Endpoint) -> 
         steps.push(Step::ReleaseEndpoint { link: link.clone() });
         steps.push(Step::DeleteLink { link });
     }
+    steps.extend(endpoint.buffer().map(|link| Step::DeleteLink { link }));
     steps
 }
 
@@ -95,7 +97,7 @@ pub(crate) fn configure(endpoint: &Endpoint) -> Step {
         sandbox: endpoint.sandbox.clone(),
         ifname: attachment.ifname.clone(),
         addresses: attachment.addresses.iter().map(|a| a.address).collect(),
-        gateways: attachment.routes.iter().filter_map(|r| r.gateway).collect(),
+        routes: attachment.routes.clone(),
     })
 }
 
@@ -211,7 +213,59 @@ fn connect(desired: &Desired, endpoint: &Endpoint, bridge: &Bridge) -> Vec<Step>
         .into_iter()
         .chain(guard)
         .chain([configure(endpoint)])
+        .chain(limit_ingress(endpoint))
+        .chain(limit_egress(endpoint))
         .collect()
+}
+
+fn limit_ingress(endpoint: &Endpoint) -> Option<Step> {
+    let attachment = &endpoint.attachment;
+    let rate = Rate::ingress(&attachment.bandwidth?, attachment.mtu)?;
+    let link = attachment.host_ifname.clone()?;
+    Some(Step::SetRate { link, rate })
+}
+
+/// The buffer, and nothing through it before it has its limit.
+fn limit_egress(endpoint: &Endpoint) -> Vec<Step> {
+    let attachment = &endpoint.attachment;
+    let limits = attachment.bandwidth.unwrap_or_default();
+    let (Some(buffer), Some(host), Some(rate)) = (
+        endpoint.buffer(),
+        attachment.host_ifname.clone(),
+        Rate::egress(&limits, attachment.mtu),
+    ) else {
+        return Vec::new();
+    };
+    vec![
+        Step::CreateBuffer {
+            link: buffer.clone(),
+            mtu: attachment.mtu,
+        },
+        Step::SetRate {
+            link: buffer.clone(),
+            rate,
+        },
+        Step::Redirect {
+            from: host,
+            to: buffer,
+        },
+    ]
+}
+
+/// The limits of an endpoint that are not there.
+pub(crate) fn repair_limits(endpoint: &Endpoint, observed: &Observed) -> Vec<Step> {
+    let limited = |link: Option<&IfName>| {
+        link.and_then(|link| observed.links.get(link))
+            .is_some_and(|link| link.limited)
+    };
+    let mut steps = Vec::new();
+    if !limited(endpoint.attachment.host_ifname.as_ref()) {
+        steps.extend(limit_ingress(endpoint));
+    }
+    if !limited(endpoint.buffer().as_ref()) {
+        steps.extend(limit_egress(endpoint));
+    }
+    steps
 }
 
 /// The host ports that only `endpoint` publishes: others may have the same on other addresses.
@@ -271,14 +325,15 @@ fn repair_endpoint(desired: &Desired, endpoint: &Endpoint, observed: &Observed) 
         return connect(desired, endpoint, bridge);
     };
     let on = link.master.and_then(|index| observed.name_of(index));
-    if link.up && on == Some(&bridge.link) {
-        return Vec::new();
+    let mut steps = repair_limits(endpoint, observed);
+    if !link.up || on != Some(&bridge.link) {
+        steps.push(Step::SetMaster {
+            link: host.clone(),
+            bridge: bridge.link.clone(),
+            isolated: !bridge.icc,
+        });
     }
-    vec![Step::SetMaster {
-        link: host.clone(),
-        bridge: bridge.link.clone(),
-        isolated: !bridge.icc,
-    }]
+    steps
 }
 
 fn repair_edges(desired: &BTreeMap<IfName, Edge>, observed: &Observed) -> Vec<Step> {

@@ -8,10 +8,12 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
 use api::id::{IfName, MacAddr};
+use api::net::Route;
 use ipnet::IpNet;
 
 use super::endpoint;
 use super::filter::Filter;
+use super::limit::Rate;
 use crate::bpf::{Edge, Frontend, Sandbox};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,6 +54,21 @@ pub(crate) enum Step {
     /// Forgets the endpoint; it sends nothing more until its link is deleted.
     ReleaseEndpoint {
         link: IfName,
+    },
+    /// Lets no more than `rate` leave by `link`.
+    SetRate {
+        link: IfName,
+        rate: Rate,
+    },
+    /// A device that packets wait in.
+    CreateBuffer {
+        link: IfName,
+        mtu: u32,
+    },
+    /// Sends what arrives at `from` through the buffer `to`.
+    Redirect {
+        from: IfName,
+        to: IfName,
     },
     SetSandbox {
         cookie: u64,
@@ -97,8 +114,7 @@ pub(crate) struct SandboxLink {
     pub(crate) sandbox: endpoint::Sandbox,
     pub(crate) ifname: IfName,
     pub(crate) addresses: Vec<IpNet>,
-    /// Gateways of default routes.
-    pub(crate) gateways: Vec<IpAddr>,
+    pub(crate) routes: Vec<Route>,
 }
 
 /// What applying a step did.
@@ -114,6 +130,7 @@ impl Step {
         match self.clone() {
             Self::CreateBridge { link, .. } => Some(Self::DeleteLink { link }),
             Self::CreatePair(pair) => Some(Self::DeleteLink { link: pair.host }),
+            Self::CreateBuffer { link, .. } => Some(Self::DeleteLink { link }),
             Self::SetFilter { from, to } => Some(Self::SetFilter {
                 to: from?,
                 from: Some(to),
@@ -135,6 +152,8 @@ impl Step {
             | Self::AddAddress { .. }
             | Self::EnableForwarding { .. }
             | Self::ConfigureSandbox(_)
+            | Self::SetRate { .. }
+            | Self::Redirect { .. }
             | Self::SetLocalAddresses(_)
             | Self::DetachUplink { .. } => None,
         }
@@ -162,6 +181,9 @@ impl fmt::Display for Step {
             }
             Self::GuardEndpoint { link, .. } => write!(f, "guard {link}"),
             Self::ReleaseEndpoint { link } => write!(f, "release {link}"),
+            Self::SetRate { link, .. } => write!(f, "limit the rate of {link}"),
+            Self::CreateBuffer { link, .. } => write!(f, "create rate limiting device {link}"),
+            Self::Redirect { from, to } => write!(f, "redirect {from} through {to}"),
             Self::SetSandbox { cookie, .. } => write!(f, "register namespace cookie {cookie}"),
             Self::Publish { frontend, backend } => {
                 write!(f, "publish {frontend} to {backend}")

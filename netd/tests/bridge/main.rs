@@ -5,6 +5,7 @@
 )]
 
 mod dns_query;
+mod shared;
 mod tests;
 mod traffic;
 mod world;

@@ -174,6 +174,12 @@ impl Sandbox {
             mac: None,
             ports: Vec::new(),
             dns: api::net::Dns::default(),
+            link: api::net::LinkBy::Hawser,
+            addresses: Vec::new(),
+            routes: None,
+            bandwidth: None,
+            owner: None,
+            exclusive: false,
         }
     }
 
