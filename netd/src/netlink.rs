@@ -189,37 +189,55 @@ impl Rtnl {
     }
 }
 
-/// A socket that hears of changes of links and addresses in the calling thread's namespace.
-pub(crate) fn subscribe() -> io::Result<Socket> {
-    let mut socket = Socket::new(NETLINK_ROUTE)?;
+/// A socket that hears what the kernel tells `groups` of a netlink protocol, in the calling
+/// thread's namespace.
+pub(crate) fn listen(protocol: isize, groups: &[u32]) -> io::Result<Socket> {
+    let mut socket = Socket::new(protocol)?;
     socket.bind_auto()?;
-    for group in [group::LINK, group::IPV4_IFADDR, group::IPV6_IFADDR] {
-        socket.add_membership(group)?;
+    for group in groups {
+        socket.add_membership(*group)?;
     }
     socket.set_non_blocking(true)?;
     Ok(socket)
 }
 
-/// `enum rtnetlink_groups` of include/uapi/linux/rtnetlink.h.
-mod group {
-    pub(super) const LINK: u32 = 1;
-    pub(super) const IPV4_IFADDR: u32 = 5;
-    pub(super) const IPV6_IFADDR: u32 = 9;
+/// `struct nlmsghdr`.
+pub(crate) const HEADER: usize = 16;
+
+/// One message of a datagram, not yet understood.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Frame<'a> {
+    pub(crate) kind: u16,
+    /// With the header.
+    pub(crate) message: &'a [u8],
+    /// Without it.
+    pub(crate) payload: &'a [u8],
 }
 
-/// The messages of one datagram. Of a message that cannot be parsed only the error is left.
-pub(crate) fn messages(
-    mut datagram: &[u8],
-) -> impl Iterator<Item = io::Result<NetlinkMessage<RouteNetlinkMessage>>> {
+/// The messages of one datagram.
+pub(crate) fn frames(mut datagram: &[u8]) -> impl Iterator<Item = Frame<'_>> {
     std::iter::from_fn(move || {
         let length = u32::from_ne_bytes(datagram.get(..4)?.try_into().ok()?) as usize;
-        let message = datagram.get(..length).filter(|m| m.len() >= 16)?;
+        let message = datagram.get(..length)?;
+        let payload = message.get(HEADER..)?;
         // Messages are padded to four bytes (NLMSG_ALIGN).
         datagram = datagram
             .get(length.next_multiple_of(4)..)
             .unwrap_or_default();
-        Some(NetlinkMessage::deserialize(message).map_err(io::Error::other))
+        Some(Frame {
+            kind: u16::from_ne_bytes(message.get(4..6)?.try_into().ok()?),
+            message,
+            payload,
+        })
     })
+}
+
+/// The messages of one datagram of rtnetlink. Of one that cannot be parsed only the error is left.
+pub(crate) fn messages(
+    datagram: &[u8],
+) -> impl Iterator<Item = io::Result<NetlinkMessage<RouteNetlinkMessage>>> {
+    frames(datagram)
+        .map(|frame| NetlinkMessage::deserialize(frame.message).map_err(io::Error::other))
 }
 
 fn set_timeout(socket: &Socket, timeout: Duration) -> io::Result<()> {

@@ -11,6 +11,7 @@ use netlink_packet_core::NetlinkPayload;
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::LinkFlags;
 use netlink_sys::Socket;
+use netlink_sys::protocols::NETLINK_ROUTE;
 use tokio::io::unix::AsyncFd;
 use tokio::time::MissedTickBehavior;
 
@@ -35,7 +36,7 @@ struct Due {
 impl Netd {
     /// Keeps the kernel as it should be until `shutdown`. What is attached stays so afterwards.
     pub async fn run(self: Arc<Self>, shutdown: impl Future<Output = ()>) {
-        let socket = match netlink::subscribe().and_then(register) {
+        let socket = match subscribe().and_then(register) {
             Ok(socket) => Some(socket),
             Err(error) => {
                 tracing::warn!(%error, "no notifications of links and addresses, only polling");
@@ -79,6 +80,19 @@ fn lost(view: &Desired, gone: &BTreeSet<IfName>) -> bool {
             .values()
             .filter_map(|endpoint| endpoint.attachment.host_ifname.as_ref())
             .any(|host| gone.contains(host))
+}
+
+/// `enum rtnetlink_groups` of include/uapi/linux/rtnetlink.h.
+mod group {
+    pub(super) const LINK: u32 = 1;
+    pub(super) const IPV4_IFADDR: u32 = 5;
+    pub(super) const IPV6_IFADDR: u32 = 9;
+}
+
+/// A socket that hears of changes of links and addresses in the calling thread's namespace.
+fn subscribe() -> io::Result<Socket> {
+    let groups = [group::LINK, group::IPV4_IFADDR, group::IPV6_IFADDR];
+    netlink::listen(NETLINK_ROUTE, &groups)
 }
 
 #[expect(

@@ -21,6 +21,15 @@ pub mod socket;
 
 pub use address::{Address, Be16};
 
+/// The bit of a packet's mark by which the programs vouch for it: it belongs to a published port.
+/// The packet filter of the host may match it, and ours does. Other bits are left alone, and no
+/// packet of a container has it from the start: a mark does not survive the way between network
+/// namespaces (`skb_scrub_packet`).
+///
+/// Of the bits that well-known programs claim for themselves only one container network plugin,
+/// which cannot run beside this one, has this one.
+pub const MARK_PUBLISHED: u32 = 0x1000;
+
 /// The version in the pin directory's name.
 pub const SCHEMA: u32 = 1;
 

@@ -72,15 +72,18 @@ pub enum TcSlot {
     EgressIcmp = 3,
     /// Packets from an endpoint.
     Endpoint = 4,
+    /// Packets from an endpoint that may go on.
+    Vouch = 7,
 }
 
 /// The program of each slot, by its name in the object.
-pub const TC_PROGRAMS: [(TcSlot, &str); 5] = [
+pub const TC_PROGRAMS: [(TcSlot, &str); 6] = [
     (TcSlot::Ingress, "uplink_ingress"),
     (TcSlot::Egress, "uplink_egress"),
     (TcSlot::IngressIcmp, "icmp_ingress"),
     (TcSlot::EgressIcmp, "icmp_egress"),
     (TcSlot::Endpoint, "endpoint_ingress"),
+    (TcSlot::Vouch, "endpoint_vouch"),
 ];
 
 pub const MAX_FRONTENDS: u32 = 65_536;

@@ -8,6 +8,7 @@ use abi::endpoint::{EndpointValue, Mac, Refusal};
 use abi::guard::{
     self, Arp, Icmp6, MAX_OPTIONS, PROTOCOL_ARP, PROTOCOL_QINQ, PROTOCOL_VLAN, Source, UdpPorts,
 };
+use abi::map::TcSlot;
 use abi::packet::{ETHERNET_LEN, Fragment, IPV6_LEN, PROTOCOL_IPV4, PROTOCOL_IPV6};
 use abi::{Address, protocol};
 use aya_ebpf::bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC};
@@ -20,7 +21,11 @@ use crate::{count, map};
 #[classifier]
 pub(crate) fn endpoint_ingress(ctx: TcContext) -> i32 {
     match try_endpoint_ingress(&ctx) {
-        Ok(()) => TC_ACT_UNSPEC,
+        Ok(()) => {
+            // SAFETY: the table holds tc programs only; if the slot is empty the packet goes on.
+            unsafe { map::JUMP_TC.tail_call(&ctx, TcSlot::Vouch as u32) };
+            TC_ACT_UNSPEC
+        }
         Err(refusal) => {
             count::refusal(refusal);
             TC_ACT_SHOT

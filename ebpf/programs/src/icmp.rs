@@ -66,6 +66,7 @@ fn try_icmp_ingress(ctx: &TcContext) -> Result<(), Stop> {
     }
     let flow = error.flow(Direction::Forward)?;
     error.translate_quoted(ctx, Side::Source, &flow)?;
+    rewrite::vouch(ctx);
     error.translate_outer(ctx, Side::Destination, flow.address)
 }
 

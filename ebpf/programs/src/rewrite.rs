@@ -5,9 +5,11 @@
 //! stored is wrong for partial ones, which shows only where one device offloads and another does
 //! not.
 
+use core::ptr::addr_of;
+
 use abi::map::FragmentPorts;
 use abi::packet::{Fragment, checksum_offset};
-use abi::{Address, Be16, protocol};
+use abi::{Address, Be16, MARK_PUBLISHED, protocol};
 use aya_ebpf::bindings::{BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR, BPF_F_RECOMPUTE_CSUM};
 use aya_ebpf::helpers::bpf_csum_diff;
 use aya_ebpf::programs::TcContext;
@@ -42,6 +44,14 @@ pub(crate) struct Translation {
     pub side: Side,
     pub address: Address,
     pub ports: FragmentPorts,
+}
+
+/// Marks the packet as one of a published port, for the host's packet filter.
+#[inline(always)]
+pub(crate) fn vouch(ctx: &TcContext) {
+    // SAFETY: `skb` is the program's context; the field is an aligned u32 that tc programs may read.
+    let mark = unsafe { addr_of!((*ctx.skb.skb).mark).read_volatile() };
+    ctx.set_mark(mark | MARK_PUBLISHED);
 }
 
 /// Translates a packet whose ports are `old` now.

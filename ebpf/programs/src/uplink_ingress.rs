@@ -15,7 +15,7 @@ use aya_ebpf::programs::TcContext;
 
 use crate::lookup::{self, Found, Target};
 use crate::packet::{Header, Ports};
-use crate::rewrite::{Failed, Side, Translation, translate};
+use crate::rewrite::{Failed, Side, Translation, translate, vouch};
 use crate::{count, map};
 
 #[classifier]
@@ -195,5 +195,6 @@ fn follow(
             destination_port: flow.port,
         },
     };
+    vouch(ctx);
     translate(ctx, header, ports, &new).map_err(|Failed| Reason::Rewrite)
 }

@@ -118,14 +118,12 @@ impl Uplinks {
         ifname: &IfName,
         side: Side,
     ) -> Result<bool, BpfError> {
-        let pin = side.pin(ifindex);
-        if let Some(link) = self.pins.link(&pin)? {
-            if self.mode == Mode::Clsact || is_attached(&FdLink::from(link), ifname, side)? {
-                return Ok(false);
-            }
-            // Of an interface that had this index before.
-            self.pins.unpin(&pin)?;
+        if self.is_attached(ifindex, ifname.as_str(), side)? {
+            return Ok(false);
         }
+        // Of an interface that had this index before, or of a program that somebody detached.
+        let pin = side.pin(ifindex);
+        self.pins.unpin(&pin)?;
         let stub: &mut SchedClassifier = object::program(object, side.stub())?;
         match self.mode {
             Mode::Tcx => {
@@ -143,17 +141,48 @@ impl Uplinks {
         Ok(true)
     }
 
+    fn is_attached(&self, ifindex: u32, ifname: &str, side: Side) -> Result<bool, BpfError> {
+        let pin = side.pin(ifindex);
+        match self.mode {
+            Mode::Tcx => match self.pins.link(&pin)? {
+                Some(link) => is_tcx_attached(&FdLink::from(link), ifname, side),
+                None => Ok(false),
+            },
+            Mode::Clsact => {
+                let has_filter = clsact::has_filter(ifindex, side.attach_type())
+                    .map_err(BpfError::attach(side.stub(), ifname))?;
+                Ok(has_filter && self.pins.path(&pin).exists())
+            }
+        }
+    }
+
     pub(super) fn detach(&mut self, ifindex: u32) -> Result<Change, BpfError> {
         remove(&self.pins, self.mode, ifindex)
     }
 
+    /// The interfaces that have both stubs, seen in the kernel: a pin may outlive its program.
     pub(super) fn all(&self) -> Result<BTreeSet<u32>, BpfError> {
         self.forget_vanished()?;
         let names: BTreeSet<String> = self.pins.names()?.into_iter().collect();
-        Ok(pinned(&names)
-            .into_iter()
-            .filter(|ifindex| SIDES.iter().all(|side| names.contains(&side.pin(*ifindex))))
-            .collect())
+        let mut result = BTreeSet::new();
+        for ifindex in pinned(&names) {
+            if self.is_whole(ifindex)? {
+                result.insert(ifindex);
+            }
+        }
+        Ok(result)
+    }
+
+    fn is_whole(&self, ifindex: u32) -> Result<bool, BpfError> {
+        let Some(ifname) = interface_name(ifindex)? else {
+            return Ok(false);
+        };
+        for side in SIDES {
+            if !self.is_attached(ifindex, &ifname, side)? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     /// Removes the pins of interfaces that are gone.
@@ -213,11 +242,10 @@ fn pinned(names: &BTreeSet<String>) -> BTreeSet<u32> {
 }
 
 /// Whether the link is attached to that very interface: a link outlives its interface, detached.
-fn is_attached(link: &FdLink, ifname: &IfName, side: Side) -> Result<bool, BpfError> {
-    let target = ifname.as_str();
-    let info = link.info().map_err(BpfError::attach(side.stub(), target))?;
-    let (_revision, programs) = SchedClassifier::query_tcx(target, side.attach_type())
-        .map_err(BpfError::attach(side.stub(), target))?;
+fn is_tcx_attached(link: &FdLink, ifname: &str, side: Side) -> Result<bool, BpfError> {
+    let info = link.info().map_err(BpfError::attach(side.stub(), ifname))?;
+    let (_revision, programs) = SchedClassifier::query_tcx(ifname, side.attach_type())
+        .map_err(BpfError::attach(side.stub(), ifname))?;
     Ok(programs
         .iter()
         .any(|program| program.id() == info.program_id()))
@@ -304,6 +332,13 @@ mod tests {
             uplinks.pins.unpin(&Side::Egress.pin(ifindex)).unwrap();
             assert_eq!(uplinks.all().unwrap(), BTreeSet::new());
             assert_eq!(attach(&mut uplinks).unwrap(), Change::Created);
+            assert_eq!(filters(), 2);
+
+            // As deleted by somebody: the mark alone says nothing.
+            run("tc", "filter delete dev u0 ingress");
+            assert_eq!(uplinks.all().unwrap(), BTreeSet::new());
+            assert_eq!(attach(&mut uplinks).unwrap(), Change::Created);
+            assert_eq!(uplinks.all().unwrap(), BTreeSet::from([ifindex]));
             assert_eq!(filters(), 2);
 
             assert_eq!(uplinks.detach(ifindex).unwrap(), Change::Changed);

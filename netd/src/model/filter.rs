@@ -8,7 +8,8 @@ use ipnet::IpNet;
 /// Contents of the one nftables table.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Filter {
-    /// Bridges of all networks. Nothing is routed between two of them.
+    /// Bridges of all networks. Nothing is routed between two of them but what belongs to a
+    /// published port.
     pub(crate) bridges: BTreeSet<IfName>,
     /// Bridges on which containers may reach each other. Only routed packets come by here; the
     /// bridge itself keeps its ports apart where this is off.
@@ -17,4 +18,6 @@ pub(crate) struct Filter {
     pub(crate) internal: BTreeSet<IfName>,
     /// Source addresses to hide where packets leave for links that are no bridge of ours.
     pub(crate) masquerade: BTreeSet<IpNet>,
+    /// Subnets that others than containers and the host reach by published ports only.
+    pub(crate) guarded: BTreeSet<IpNet>,
 }

@@ -186,6 +186,7 @@ impl Network {
     pub(crate) fn add_to(&self, filter: &mut Filter) {
         let Some(bridge) = self.bridge() else { return };
         filter.bridges.insert(bridge.link.clone());
+        filter.guarded.extend(self.subnets.iter().map(|s| s.subnet));
         if bridge.icc {
             filter.same.insert(bridge.link.clone());
         }

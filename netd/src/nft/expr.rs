@@ -1,26 +1,26 @@
 //! The few expressions our rules are made of.
 
+use super::uapi;
 use super::wire::Attrs;
 
-// `enum nft_registers`: four 16-byte registers after the verdict's.
-const VERDICT: u32 = 0;
-const FIRST: u32 = 1;
-const SECOND: u32 = 2;
-
-/// `enum nft_meta_keys`.
+/// Which of a packet's interfaces.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Meta {
-    OutputIndex = 5,
-    InputName = 6,
-    OutputName = 7,
-    Family = 15,
+pub(super) enum Link {
+    Input,
+    Output,
 }
 
-/// `enum nf_inet_hooks`' protocols as `meta nfproto` reports them.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Family {
-    V4 = 2,
-    V6 = 10,
+    V4,
+    V6,
+}
+
+/// Which address of a packet.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Side {
+    Source,
+    Destination,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -43,65 +43,111 @@ impl Rule {
     }
 
     fn expression(self, name: &str, data: &Attrs) -> Self {
-        const NFTA_LIST_ELEM: u16 = 1;
-        let expression = Attrs::new().text(1, name).nest(2, data);
-        Self(self.0.nest(NFTA_LIST_ELEM, &expression))
+        let expression = Attrs::new()
+            .text(uapi::NFTA_EXPR_NAME, name)
+            .nest(uapi::NFTA_EXPR_DATA, data);
+        Self(self.0.nest(uapi::NFTA_LIST_ELEM, &expression))
     }
 
-    fn meta(self, key: Meta, register: u32) -> Self {
-        let data = Attrs::new().number(1, register).number(2, key as u32);
+    fn meta(self, key: u32, register: u32) -> Self {
+        let data = Attrs::new()
+            .number(uapi::NFTA_META_DREG, register)
+            .number(uapi::NFTA_META_KEY, key);
         self.expression("meta", &data)
     }
 
     fn lookup(self, set: &str) -> Self {
-        let data = Attrs::new().text(1, set).number(2, FIRST);
+        let data = Attrs::new()
+            .text(uapi::NFTA_LOOKUP_SET, set)
+            .number(uapi::NFTA_LOOKUP_SREG, uapi::NFT_REG_1);
         self.expression("lookup", &data)
     }
 
+    fn compare(self, operation: u32, value: &[u8]) -> Self {
+        let value = Attrs::new().bytes(uapi::NFTA_DATA_VALUE, value);
+        let data = Attrs::new()
+            .number(uapi::NFTA_CMP_SREG, uapi::NFT_REG_1)
+            .number(uapi::NFTA_CMP_OP, operation)
+            .nest(uapi::NFTA_CMP_DATA, &value);
+        self.expression("cmp", &data)
+    }
+
+    /// Any of `bits` is set in the first register.
+    fn any_of(self, bits: u32) -> Self {
+        let value = |value: u32| Attrs::new().bytes(uapi::NFTA_DATA_VALUE, &value.to_ne_bytes());
+        let data = Attrs::new()
+            .number(uapi::NFTA_BITWISE_SREG, uapi::NFT_REG_1)
+            .number(uapi::NFTA_BITWISE_DREG, uapi::NFT_REG_1)
+            .number(uapi::NFTA_BITWISE_LEN, 4)
+            .nest(uapi::NFTA_BITWISE_MASK, &value(bits))
+            .nest(uapi::NFTA_BITWISE_XOR, &value(0));
+        self.expression("bitwise", &data)
+            .compare(uapi::NFT_CMP_NEQ, &0_u32.to_ne_bytes())
+    }
+
     /// The interface's name is in `set`.
-    pub(super) fn name_in(self, key: Meta, set: &str) -> Self {
-        self.meta(key, FIRST).lookup(set)
+    pub(super) fn name_in(self, link: Link, set: &str) -> Self {
+        let key = match link {
+            Link::Input => uapi::NFT_META_IIFNAME,
+            Link::Output => uapi::NFT_META_OIFNAME,
+        };
+        self.meta(key, uapi::NFT_REG_1).lookup(set)
     }
 
     /// The pair of input and output interface is in `set`.
     pub(super) fn pair_in(self, set: &str) -> Self {
-        self.meta(Meta::InputName, FIRST)
-            .meta(Meta::OutputName, SECOND)
+        self.meta(uapi::NFT_META_IIFNAME, uapi::NFT_REG_1)
+            .meta(uapi::NFT_META_OIFNAME, uapi::NFT_REG_2)
             .lookup(set)
-    }
-
-    pub(super) fn of_family(self, family: Family) -> Self {
-        self.meta(Meta::Family, FIRST).equals(&[family as u8])
     }
 
     /// Leaves by the loopback interface, which has index 1 in every namespace.
     pub(super) fn leaves_by_loopback(self) -> Self {
-        self.meta(Meta::OutputIndex, FIRST)
-            .equals(&1u32.to_ne_bytes())
+        self.meta(uapi::NFT_META_OIF, uapi::NFT_REG_1)
+            .compare(uapi::NFT_CMP_EQ, &1_u32.to_ne_bytes())
     }
 
-    /// The source address is in `set`; only after [`Self::of_family`].
-    pub(super) fn source_in(self, family: Family, set: &str) -> Self {
-        const NFT_PAYLOAD_NETWORK_HEADER: u32 = 1;
-        let (offset, length) = match family {
-            Family::V4 => (12, 4),
-            Family::V6 => (8, 16),
+    /// The packet's mark has a bit of `mark`.
+    pub(super) fn marked(self, mark: u32) -> Self {
+        self.meta(uapi::NFT_META_MARK, uapi::NFT_REG_1).any_of(mark)
+    }
+
+    /// Belongs to a connection that went both ways, or is an error about one.
+    pub(super) fn of_known_connection(self) -> Self {
+        let data = Attrs::new()
+            .number(uapi::NFTA_CT_DREG, uapi::NFT_REG_1)
+            .number(uapi::NFTA_CT_KEY, uapi::NFT_CT_STATE);
+        self.expression("ct", &data)
+            .any_of(uapi::CT_ESTABLISHED | uapi::CT_RELATED)
+    }
+
+    /// For an address of this host.
+    pub(super) fn for_this_host(self) -> Self {
+        let data = Attrs::new()
+            .number(uapi::NFTA_FIB_DREG, uapi::NFT_REG_1)
+            .number(uapi::NFTA_FIB_RESULT, uapi::NFT_FIB_RESULT_ADDRTYPE)
+            .number(uapi::NFTA_FIB_FLAGS, uapi::NFTA_FIB_F_DADDR);
+        self.expression("fib", &data)
+            .compare(uapi::NFT_CMP_EQ, &uapi::RTN_LOCAL.to_ne_bytes())
+    }
+
+    /// Is of `family`, and that address of it is in `set`.
+    pub(super) fn address_in(self, family: Family, side: Side, set: &str) -> Self {
+        let (protocol, offset, length) = match (family, side) {
+            (Family::V4, Side::Source) => (uapi::NFPROTO_IPV4, 12, 4),
+            (Family::V4, Side::Destination) => (uapi::NFPROTO_IPV4, 16, 4),
+            (Family::V6, Side::Source) => (uapi::NFPROTO_IPV6, 8, 16),
+            (Family::V6, Side::Destination) => (uapi::NFPROTO_IPV6, 24, 16),
         };
         let data = Attrs::new()
-            .number(1, FIRST)
-            .number(2, NFT_PAYLOAD_NETWORK_HEADER)
-            .number(3, offset)
-            .number(4, length);
-        self.expression("payload", &data).lookup(set)
-    }
-
-    fn equals(self, value: &[u8]) -> Self {
-        const NFT_CMP_EQ: u32 = 0;
-        let data = Attrs::new()
-            .number(1, FIRST)
-            .number(2, NFT_CMP_EQ)
-            .nest(3, &Attrs::new().bytes(1, value));
-        self.expression("cmp", &data)
+            .number(uapi::NFTA_PAYLOAD_DREG, uapi::NFT_REG_1)
+            .number(uapi::NFTA_PAYLOAD_BASE, uapi::NFT_PAYLOAD_NETWORK_HEADER)
+            .number(uapi::NFTA_PAYLOAD_OFFSET, offset)
+            .number(uapi::NFTA_PAYLOAD_LEN, length);
+        self.meta(uapi::NFT_META_NFPROTO, uapi::NFT_REG_1)
+            .compare(uapi::NFT_CMP_EQ, &[protocol])
+            .expression("payload", &data)
+            .lookup(set)
     }
 
     pub(super) fn count(self) -> Self {
@@ -113,14 +159,15 @@ impl Rule {
     }
 
     pub(super) fn verdict(self, verdict: Verdict) -> Self {
-        const NFTA_DATA_VERDICT: u16 = 2;
-        // NF_DROP and NF_ACCEPT of include/uapi/linux/netfilter.h.
         let code = match verdict {
-            Verdict::Drop => 0,
-            Verdict::Accept => 1,
+            Verdict::Drop => uapi::NF_DROP,
+            Verdict::Accept => uapi::NF_ACCEPT,
         };
-        let value = Attrs::new().nest(NFTA_DATA_VERDICT, &Attrs::new().number(1, code));
-        let data = Attrs::new().number(1, VERDICT).nest(2, &value);
+        let code = Attrs::new().number(uapi::NFTA_VERDICT_CODE, code);
+        let verdict = Attrs::new().nest(uapi::NFTA_DATA_VERDICT, &code);
+        let data = Attrs::new()
+            .number(uapi::NFTA_IMMEDIATE_DREG, uapi::NFT_REG_VERDICT)
+            .nest(uapi::NFTA_IMMEDIATE_DATA, &verdict);
         self.expression("immediate", &data)
     }
 }

@@ -10,36 +10,33 @@ use netlink_sys::protocols::NETLINK_NETFILTER;
 use netlink_sys::{Socket, SocketAddr};
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
 
-const NFNL_SUBSYS_NFTABLES: u16 = 10;
-const NFNL_MSG_BATCH_BEGIN: u16 = 0x10;
-const NFNL_MSG_BATCH_END: u16 = 0x11;
-const NLM_F_REQUEST: u16 = 1;
-const NLM_F_ACK: u16 = 4;
-const NLM_F_DUMP: u16 = 0x300;
-pub(super) const NLM_F_CREATE: u16 = 0x400;
-const NLMSG_ERROR: u16 = 2;
-const NLMSG_DONE: u16 = 3;
-const NLA_F_NESTED: u16 = 0x8000;
-const NFPROTO_UNSPEC: u8 = 0;
-const NFPROTO_INET: u8 = 1;
-const HEADER: usize = 16;
-const NFGENMSG: usize = 4;
+use super::uapi;
+use crate::netlink;
 
 /// Messages of nf_tables (`enum nf_tables_msg_types`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
     NewTable = 0,
+    GetTable = 1,
     DelTable = 2,
     NewChain = 3,
+    GetChain = 4,
     NewRule = 6,
     GetRule = 7,
     NewSet = 9,
     NewSetElem = 12,
     GetSetElem = 13,
+    DelSetElem = 14,
+}
+
+impl Kind {
+    pub(super) fn wire(self) -> u16 {
+        uapi::NFNL_SUBSYS_NFTABLES << 8 | self as u16
+    }
 }
 
 /// One attribute list under construction.
-#[derive(Debug, Default, Clone)]
+#[derive(Debug, Default, Clone, Hash)]
 pub(super) struct Attrs(Vec<u8>);
 
 impl Attrs {
@@ -67,7 +64,7 @@ impl Attrs {
     }
 
     pub(super) fn nest(self, kind: u16, inner: &Self) -> Self {
-        self.bytes(kind | NLA_F_NESTED, &inner.0)
+        self.bytes(kind | uapi::NLA_F_NESTED, &inner.0)
     }
 }
 
@@ -83,61 +80,60 @@ impl Batch {
     }
 
     fn encode(&self) -> Vec<u8> {
-        let mut datagram = Vec::new();
-        let control = |datagram: &mut Vec<u8>, kind, sequence| {
-            let resource = NFNL_SUBSYS_NFTABLES;
-            put(
-                datagram,
-                kind,
-                NLM_F_REQUEST,
-                sequence,
-                NFPROTO_UNSPEC,
-                resource,
-                &[],
-            );
+        let control = |kind| Message {
+            kind,
+            flags: uapi::NLM_F_REQUEST,
+            sequence: 0,
+            family: uapi::NFPROTO_UNSPEC,
+            resource: uapi::NFNL_SUBSYS_NFTABLES,
+            payload: &[],
         };
-        control(&mut datagram, NFNL_MSG_BATCH_BEGIN, 0);
-        for (at, (kind, flags, attrs)) in self.messages.iter().enumerate() {
-            let sequence = u32::try_from(at + 1).expect("fewer messages");
-            let flags = NLM_F_REQUEST | NLM_F_ACK | flags;
-            put(
-                &mut datagram,
-                wire(*kind),
-                flags,
-                sequence,
-                NFPROTO_INET,
-                0,
-                &attrs.0,
-            );
+        let mut datagram = Vec::new();
+        control(uapi::NFNL_MSG_BATCH_BEGIN).append(&mut datagram);
+        for (sequence, (kind, flags, attrs)) in (1..).zip(&self.messages) {
+            let flags = uapi::NLM_F_REQUEST | uapi::NLM_F_ACK | flags;
+            Message::of_table(*kind, flags, sequence, attrs).append(&mut datagram);
         }
-        control(&mut datagram, NFNL_MSG_BATCH_END, 0);
+        control(uapi::NFNL_MSG_BATCH_END).append(&mut datagram);
         datagram
     }
 }
 
-fn wire(kind: Kind) -> u16 {
-    NFNL_SUBSYS_NFTABLES << 8 | kind as u16
-}
-
-fn put(
-    datagram: &mut Vec<u8>,
+/// One message on its way to the kernel.
+struct Message<'a> {
     kind: u16,
     flags: u16,
     sequence: u32,
     family: u8,
     resource: u16,
-    payload: &[u8],
-) {
-    let length = u32::try_from(HEADER + NFGENMSG + payload.len()).expect("a message below 4 GiB");
-    datagram.extend(length.to_ne_bytes());
-    datagram.extend(kind.to_ne_bytes());
-    datagram.extend(flags.to_ne_bytes());
-    datagram.extend(sequence.to_ne_bytes());
-    datagram.extend(0u32.to_ne_bytes());
-    datagram.extend([family, 0]);
-    datagram.extend(resource.to_be_bytes());
-    datagram.extend(payload);
-    datagram.resize(datagram.len().next_multiple_of(4), 0);
+    payload: &'a [u8],
+}
+
+impl<'a> Message<'a> {
+    fn of_table(kind: Kind, flags: u16, sequence: u32, attrs: &'a Attrs) -> Self {
+        Self {
+            kind: kind.wire(),
+            flags,
+            sequence,
+            family: uapi::NFPROTO_INET,
+            resource: 0,
+            payload: &attrs.0,
+        }
+    }
+
+    fn append(&self, datagram: &mut Vec<u8>) {
+        let length = netlink::HEADER + uapi::NFGENMSG + self.payload.len();
+        let length = u32::try_from(length).expect("a message below 4 GiB");
+        datagram.extend(length.to_ne_bytes());
+        datagram.extend(self.kind.to_ne_bytes());
+        datagram.extend(self.flags.to_ne_bytes());
+        datagram.extend(self.sequence.to_ne_bytes());
+        datagram.extend(0u32.to_ne_bytes());
+        datagram.extend([self.family, 0]);
+        datagram.extend(self.resource.to_be_bytes());
+        datagram.extend(self.payload);
+        datagram.resize(datagram.len().next_multiple_of(4), 0);
+    }
 }
 
 #[derive(Debug)]
@@ -158,6 +154,9 @@ impl Connection {
     }
 
     pub(super) fn commit(&self, batch: &Batch) -> io::Result<()> {
+        if batch.messages.is_empty() {
+            return Ok(());
+        }
         let datagram = batch.encode();
         // The send buffer must take the whole transaction (`nfnetlink_rcv_batch` wants it in one
         // datagram); FORCE needs CAP_NET_ADMIN, which writing tables needs anyway.
@@ -169,10 +168,10 @@ impl Connection {
         let mut missing = batch.messages.len();
         while missing > 0 {
             let (answer, _) = self.socket.recv_from_full()?;
-            for message in Messages(&answer) {
-                if message.kind == NLMSG_ERROR {
+            for frame in netlink::frames(&answer) {
+                if frame.kind == uapi::NLMSG_ERROR {
                     // A transaction that is refused as a whole has one error and no other answer.
-                    check(message.payload)?;
+                    check(frame.payload)?;
                     missing = missing.saturating_sub(1);
                 }
             }
@@ -180,35 +179,39 @@ impl Connection {
         Ok(())
     }
 
+    /// Asks for one object; shows its attributes.
+    pub(super) fn ask(&self, kind: Kind, attrs: &Attrs, show: impl FnMut(&[u8])) -> io::Result<()> {
+        self.query(kind, uapi::NLM_F_ACK, attrs, show)
+    }
+
     /// Dumps objects; shows the attributes of each.
     pub(super) fn dump(
         &self,
         kind: Kind,
         attrs: &Attrs,
+        show: impl FnMut(&[u8]),
+    ) -> io::Result<()> {
+        self.query(kind, uapi::NLM_F_DUMP, attrs, show)
+    }
+
+    fn query(
+        &self,
+        kind: Kind,
+        flags: u16,
+        attrs: &Attrs,
         mut show: impl FnMut(&[u8]),
     ) -> io::Result<()> {
         let mut datagram = Vec::new();
-        let flags = NLM_F_REQUEST | NLM_F_DUMP;
-        put(
-            &mut datagram,
-            wire(kind),
-            flags,
-            1,
-            NFPROTO_INET,
-            0,
-            &attrs.0,
-        );
+        let flags = uapi::NLM_F_REQUEST | flags;
+        Message::of_table(kind, flags, 1, attrs).append(&mut datagram);
         self.socket.send(&datagram, 0)?;
         loop {
             let (answer, _) = self.socket.recv_from_full()?;
-            for message in Messages(&answer) {
-                match message.kind {
-                    NLMSG_DONE => {
-                        // The dump's own error code, 0 for none.
-                        return check(message.payload);
-                    }
-                    NLMSG_ERROR => return check(message.payload),
-                    _ => show(message.payload.get(NFGENMSG..).unwrap_or_default()),
+            for frame in netlink::frames(&answer) {
+                match frame.kind {
+                    // An error of 0 is the end of an answer, and of a dump alike.
+                    uapi::NLMSG_DONE | uapi::NLMSG_ERROR => return check(frame.payload),
+                    _ => show(attributes_of(frame.payload)),
                 }
             }
         }
@@ -226,26 +229,9 @@ fn check(payload: &[u8]) -> io::Result<()> {
     }
 }
 
-struct Message<'a> {
-    kind: u16,
-    payload: &'a [u8],
-}
-
-struct Messages<'a>(&'a [u8]);
-
-impl<'a> Iterator for Messages<'a> {
-    type Item = Message<'a>;
-
-    fn next(&mut self) -> Option<Message<'a>> {
-        let length = u32::from_ne_bytes(self.0.get(..4)?.try_into().ok()?) as usize;
-        let message = self.0.get(..length)?;
-        let kind = u16::from_ne_bytes(message.get(4..6)?.try_into().ok()?);
-        self.0 = self.0.get(length.next_multiple_of(4)..).unwrap_or_default();
-        Some(Message {
-            kind,
-            payload: message.get(HEADER..)?,
-        })
-    }
+/// What follows the family header of a message of nfnetlink.
+pub(super) fn attributes_of(payload: &[u8]) -> &[u8] {
+    payload.get(uapi::NFGENMSG..).unwrap_or_default()
 }
 
 /// The attributes of a list: kind without flags, and value.
@@ -255,7 +241,7 @@ pub(super) fn attributes(mut list: &[u8]) -> impl Iterator<Item = (u16, &[u8])> 
         let kind = u16::from_ne_bytes(list.get(2..4)?.try_into().ok()?);
         let value = list.get(4..length)?;
         list = list.get(length.next_multiple_of(4)..).unwrap_or_default();
-        Some((kind & !NLA_F_NESTED, value))
+        Some((kind & !uapi::NLA_F_NESTED, value))
     })
 }
 
@@ -263,4 +249,12 @@ pub(super) fn attribute(list: &[u8], wanted: u16) -> Option<&[u8]> {
     attributes(list)
         .find(|(kind, _)| *kind == wanted)
         .map(|(_, value)| value)
+}
+
+pub(super) fn number(value: &[u8]) -> Option<u32> {
+    Some(u32::from_be_bytes(value.try_into().ok()?))
+}
+
+pub(super) fn text(value: &[u8]) -> Option<&str> {
+    std::str::from_utf8(value.strip_suffix(&[0])?).ok()
 }

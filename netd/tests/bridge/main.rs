@@ -6,6 +6,7 @@
 
 mod dns_query;
 mod shared;
+mod isolation;
 mod tests;
 mod traffic;
 mod world;
