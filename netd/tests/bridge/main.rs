@@ -5,8 +5,8 @@
 )]
 
 mod dns_query;
-mod shared;
 mod isolation;
+mod shared;
 mod tests;
 mod traffic;
 mod world;
