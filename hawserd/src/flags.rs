@@ -1,5 +1,6 @@
 //! The command line. What is given here goes before the configuration file.
 
+use std::error::Error;
 use std::path::PathBuf;
 
 use clap::{Parser, ValueEnum};
@@ -48,4 +49,37 @@ pub(crate) enum LogFormat {
     #[default]
     Text,
     Json,
+}
+
+/// Prints the help that was asked for, or says in one line what is wrong with the command line.
+pub(crate) fn explain(error: &clap::Error) -> Result<(), Box<dyn Error>> {
+    if error.use_stderr() {
+        let text = error.to_string();
+        let wrong = text.lines().next().unwrap_or_default();
+        let wrong = wrong.strip_prefix("error: ").unwrap_or(wrong);
+        return Err(format!("{wrong}: see 'hawserd --help'").into());
+    }
+    Ok(error.print()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wrong_command_line_is_one_line() {
+        let check = |flags: &[&str], expected: &str| {
+            let flags = ["hawserd"].iter().chain(flags);
+            let error = Flags::try_parse_from(flags).unwrap_err();
+            assert_eq!(explain(&error).unwrap_err().to_string(), expected);
+        };
+        check(
+            &["--frob"],
+            "unexpected argument '--frob' found: see 'hawserd --help'",
+        );
+        check(
+            &["--check-config", "--uninstall"],
+            "the argument '--check-config' cannot be used with '--uninstall': see 'hawserd --help'",
+        );
+    }
 }

@@ -36,7 +36,11 @@ use flags::Flags;
 use start::Claim;
 
 fn main() -> ExitCode {
-    match act(&Flags::parse()) {
+    let outcome = match Flags::try_parse() {
+        Ok(flags) => act(&flags),
+        Err(error) => flags::explain(&error),
+    };
+    match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("hawserd: {error}");
