@@ -1,6 +1,5 @@
 //! Attaching sandboxes to networks.
 
-use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -36,7 +35,13 @@ impl Netd {
         if request.exclusive {
             self.refuse_second(&request)?;
         }
-        let sandbox = match self.sandbox(&request)? {
+        let mut found = self.sandbox(&request)?;
+        if let Found::Occupied(sandbox) = &found
+            && self.departures.wait_for(sandbox, &request.ifname)
+        {
+            found = self.sandbox(&request)?;
+        }
+        let sandbox = match found {
             // Somebody else's interface may be there or still come.
             Found::Free(sandbox) | Found::Occupied(sandbox) if request.link == LinkBy::Others => {
                 match self.registered(&request, &network, &sandbox) {
@@ -51,8 +56,8 @@ impl Netd {
             },
         };
         self.make_way(&mut writer, &request, &network, &sandbox)?;
+        let endpoint = self.new_endpoint(&mut writer, &request, &network, &sandbox)?;
         let before = self.view();
-        let endpoint = self.new_endpoint(&request, &network, sandbox, &before, &writer)?;
         let attachment = endpoint.attachment.clone();
         self.connect(&mut writer, &before, &network, endpoint)?;
         tracing::info!(
@@ -141,11 +146,8 @@ impl Netd {
         sandbox: &Sandbox,
     ) -> Result<(), NetError> {
         let view = self.view();
-        for endpoint in view.endpoints.values() {
+        for endpoint in view.endpoints.of_container(&request.container_id) {
             let attachment = &endpoint.attachment;
-            if attachment.container_id != request.container_id {
-                continue;
-            }
             let same_interface = attachment.ifname == request.ifname;
             if !same_interface && !endpoint.is_on(&network.id) {
                 continue;
@@ -171,13 +173,29 @@ impl Netd {
         Ok(())
     }
 
+    /// What is in the way may belong to sandboxes that are gone: clears those away and tries again.
     fn new_endpoint(
         &self,
+        writer: &mut Writer,
         request: &AttachRequest,
         network: &Network,
-        sandbox: Sandbox,
-        before: &Desired,
+        sandbox: &Sandbox,
+    ) -> Result<Endpoint, NetError> {
+        let first = self.try_new_endpoint(writer, request, network, sandbox);
+        match first {
+            Err(NetError::Endpoint(error)) if error.is_taken() && self.collect_dead(writer) => {
+                self.try_new_endpoint(writer, request, network, sandbox)
+            }
+            _ => first,
+        }
+    }
+
+    fn try_new_endpoint(
+        &self,
         writer: &Writer,
+        request: &AttachRequest,
+        network: &Network,
+        sandbox: &Sandbox,
     ) -> Result<Endpoint, NetError> {
         let mtu = match (network.bridge(), request.link) {
             (Some(bridge), _) => bridge.mtu,
@@ -190,19 +208,20 @@ impl Netd {
                 .into());
             }
         };
-        let neighbours: Vec<&Endpoint> = before.endpoints_of(&network.id).map(|e| &**e).collect();
+        let before = self.view();
         let has_default_route = before
-            .endpoints_in(&sandbox)
+            .endpoints
+            .in_sandbox(sandbox)
             .any(|endpoint| endpoint.has_default_route());
         let new = NewEndpoint {
             id: random_id(),
-            order: before.next_order(),
-            ports: self.ports(&request.ports, before, writer)?,
+            order: before.endpoints.next_order(),
+            ports: self.ports(&request.ports, &before, writer)?,
             dns: self.resolver_settings(&request.dns, network),
-            neighbours: &neighbours,
+            others: &before.endpoints,
             has_default_route,
-            last: &|subnet| writer.cursors.get(&(network.id.clone(), subnet)).copied(),
-            sandbox,
+            walks: &writer.walks,
+            sandbox: sandbox.clone(),
         };
         Ok(Endpoint::create(request, network, mtu, new)?)
     }
@@ -251,14 +270,17 @@ impl Netd {
         mut endpoint: Endpoint,
     ) -> Result<(), NetError> {
         let key = endpoint.key();
-        let cursors = cursors(network, &endpoint);
+        let cursors: Cursors = network
+            .subnets_of(&endpoint)
+            .map(|(subnet, address)| ((network.id.clone(), subnet), address))
+            .collect();
         self.store.put_endpoint(&endpoint, &cursors)?;
         let mut after = before.clone();
-        after
-            .endpoints
-            .insert(key.clone(), Arc::new(endpoint.clone()));
-        let steps = plan::attach(before, &after, &endpoint, network.bridge());
-        writer.cursors.extend(cursors);
+        after.endpoints.insert(Arc::new(endpoint.clone()));
+        let steps = plan::attach(before, &after, &endpoint, network.bridge(), &writer.ports);
+        for ((id, subnet), address) in cursors {
+            writer.walks.given(&id, subnet, address);
+        }
         writer.ports.insert(&key, &endpoint.attachment.ports);
         match apply::run(&*self.kernel, &steps) {
             Ok(()) => {
@@ -272,8 +294,8 @@ impl Netd {
                 })
             }
             Err(failure) if failure.undone => {
-                writer.ports.remove(&key, &endpoint.attachment.ports);
-                self.store.delete_endpoint(&key)?;
+                writer.free(before, &endpoint);
+                self.store.delete_endpoint(&key, &[])?;
                 Err(failure.cause.into())
             }
             Err(failure) => {
@@ -285,7 +307,7 @@ impl Netd {
     }
 
     fn publish_endpoint(&self, desired: &mut Desired, endpoint: Endpoint) {
-        desired.endpoints.insert(endpoint.key(), Arc::new(endpoint));
+        desired.endpoints.insert(Arc::new(endpoint));
         self.publish_view(desired.clone());
     }
 
@@ -328,18 +350,6 @@ fn conflict(existing: &Endpoint) -> EndpointError {
         ifname: existing.attachment.ifname.clone(),
         network: existing.attachment.network.to_string(),
     }
-}
-
-/// The endpoint's addresses, as the last ones given out in their subnets.
-fn cursors(network: &Network, endpoint: &Endpoint) -> Cursors {
-    let subnet_of = |address: IpAddr| {
-        let subnets = network.subnets.iter();
-        subnets.map(|s| s.subnet).find(|s| s.contains(&address))
-    };
-    endpoint
-        .addresses()
-        .filter_map(|address| Some(((network.id.clone(), subnet_of(address)?), address)))
-        .collect()
 }
 
 struct Holders<'a> {

@@ -6,6 +6,7 @@ use api::id::IfName;
 use api::net::{AttachRequest, LinkBy};
 
 use crate::apply;
+use crate::departure::Departure;
 use crate::error::NetError;
 use crate::model::desired::Desired;
 use crate::model::endpoint::{Endpoint, EndpointKey};
@@ -47,6 +48,10 @@ impl Netd {
     }
 
     /// Record, names, kernel, record. What the kernel refuses stays on record as being removed.
+    ///
+    /// Address, names and ports are free when this returns, and nothing comes through the interface
+    /// any more. The interface itself goes in the background, unless its sandbox lives on with
+    /// another one: then somebody may look.
     pub(crate) fn disconnect(
         &self,
         writer: &mut Writer,
@@ -60,15 +65,29 @@ impl Netd {
         let before = self.view();
         let mut after = Desired::clone(&before);
         after.endpoints.remove(&key);
-        let steps = plan::detach(&before, &after, endpoint);
+        // Before the link goes down, so that nobody takes that for something to repair.
+        self.publish_view(after.clone());
+        let steps = plan::detach(&before, &after, endpoint, &writer.ports);
         let (_changed, failures) = apply::run_all(&*self.kernel, &steps);
         if let Some(error) = failures.into_iter().next() {
-            after.endpoints.insert(key, Arc::new(removing));
+            after.endpoints.insert(Arc::new(removing));
             self.publish_view(after);
             return Err(error.into());
         }
-        self.store.delete_endpoint(&key)?;
-        writer.ports.remove(&key, &endpoint.attachment.ports);
+        let departures = Departure::of(endpoint);
+        self.store.delete_endpoint(&key, &departures)?;
+        self.departures.add(departures);
+        if after
+            .endpoints
+            .in_sandbox(&endpoint.sandbox)
+            .next()
+            .is_some()
+        {
+            let attachment = &endpoint.attachment;
+            self.departures
+                .wait_for(&endpoint.sandbox, &attachment.ifname);
+        }
+        writer.free(&after, endpoint);
         if endpoint.has_default_route() {
             self.hand_over_default_route(&mut after, endpoint);
         }
@@ -80,7 +99,8 @@ impl Netd {
     /// without one, as Docker would: it is logged, the detach is done all the same.
     fn hand_over_default_route(&self, after: &mut Desired, gone: &Endpoint) {
         let heir = after
-            .endpoints_in(&gone.sandbox)
+            .endpoints
+            .in_sandbox(&gone.sandbox)
             .filter(|e| e.attachment.link == LinkBy::Hawser)
             .filter(|e| e.attachment.addresses.iter().any(|a| a.gateway.is_some()))
             .min_by_key(|endpoint| endpoint.order);
@@ -95,7 +115,7 @@ impl Netd {
             .and_then(|()| Ok(self.store.put_endpoint(&heir, &Cursors::new())?));
         match done {
             Ok(()) => {
-                after.endpoints.insert(heir.key(), Arc::new(heir));
+                after.endpoints.insert(Arc::new(heir));
             }
             Err(error) => tracing::warn!(endpoint = %heir.key(), %error, "no default route"),
         }

@@ -1,5 +1,7 @@
 //! What a request can fail with, and which code of the wire it becomes.
 
+use std::io;
+
 use api::id::IfName;
 use api::{ApiError, ErrorCode};
 
@@ -49,6 +51,8 @@ pub enum OpenError {
     Store(#[from] StoreError),
     #[error(transparent)]
     Dns(#[from] DnsError),
+    #[error("start a thread: {0}")]
+    Thread(#[source] io::Error),
     #[error("default network bridge: {0}; set default-bridge-subnet in the configuration")]
     DefaultNetwork(#[source] Box<NetError>),
 }

@@ -176,6 +176,13 @@ impl State {
                 !exists
             }
             Step::DeleteLink { link } => self.delete_link(link),
+            Step::CutLink { link } => match self.observed.links.get_mut(link) {
+                Some(link) => std::mem::replace(&mut link.up, false),
+                None => false,
+            },
+            Step::DeleteLinks(links) => links
+                .iter()
+                .fold(false, |changed, link| self.delete_link(link) || changed),
             Step::SetMaster { link, bridge, .. } => {
                 let index = self.observed.links.get(bridge).ok_or_else(not_found)?.index;
                 let port = self.observed.links.get_mut(link).ok_or_else(not_found)?;

@@ -15,7 +15,10 @@ mod apply;
 mod attach;
 pub mod bpf;
 mod check;
+#[cfg(test)]
+mod churn;
 mod config;
+mod departure;
 mod detach;
 pub mod dns;
 mod error;

@@ -24,6 +24,12 @@ impl Netd {
             "Endpoints on record.",
             view.endpoints.len(),
         );
+        gauge(
+            out,
+            "hawser_departing_interfaces",
+            "Interfaces of detached endpoints that are not deleted yet.",
+            self.departures.len(),
+        );
         if let Some(data_plane) = &self.data_plane {
             published(out, data_plane);
             drops(out, data_plane);

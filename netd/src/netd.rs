@@ -13,13 +13,16 @@ use tokio::runtime::Handle;
 use crate::apply::Host;
 use crate::bpf::{self, DataPlane};
 use crate::config::NetConfig;
+use crate::departure::Departures;
 use crate::dns::{self, DnsError, DnsServer};
 use crate::error::{NetError, OpenError};
 use crate::kernel::Kernel;
 use crate::model::desired::Desired;
+use crate::model::endpoint::Endpoint;
+use crate::model::ipam::Walks;
 use crate::model::port::PortTable;
 use crate::resolver;
-use crate::store::{Cursors, Store};
+use crate::store::Store;
 
 /// What the daemon gives the subsystem.
 #[derive(Debug)]
@@ -42,10 +45,11 @@ pub struct Options {
 /// All operations may be called from several threads: changes take turns, readers see the last
 /// committed state and never wait for the kernel.
 pub struct Netd {
-    pub(crate) kernel: Box<dyn Kernel>,
+    pub(crate) kernel: Arc<dyn Kernel>,
     pub(crate) data_plane: Option<Arc<DataPlane>>,
     pub(crate) dns: DnsServer,
-    pub(crate) store: Store,
+    pub(crate) store: Arc<Store>,
+    pub(crate) departures: Departures,
     pub(crate) config: NetConfig,
     /// Whether sandboxes reach the resolver by 127.0.0.11.
     pub(crate) hooks: bool,
@@ -57,7 +61,20 @@ pub struct Netd {
 #[derive(Debug, Default)]
 pub(crate) struct Writer {
     pub(crate) ports: PortTable,
-    pub(crate) cursors: Cursors,
+    pub(crate) walks: Walks,
+}
+
+impl Writer {
+    /// Frees the ports and addresses of an endpoint that is gone.
+    pub(crate) fn free(&mut self, desired: &Desired, endpoint: &Endpoint) {
+        self.ports
+            .remove(&endpoint.key(), &endpoint.attachment.ports);
+        if let Some(network) = desired.networks.get(&endpoint.attachment.network_id) {
+            for (subnet, address) in network.subnets_of(endpoint) {
+                self.walks.freed(&network.id, subnet, address);
+            }
+        }
+    }
 }
 
 impl fmt::Debug for Netd {
@@ -83,11 +100,15 @@ impl Netd {
         })?);
         let host = Host::open(Arc::clone(&data_plane))?;
         let cookie = host.cookie();
+        let kernel: Arc<dyn Kernel> = Arc::new(host);
+        let store = Arc::new(Store::open(options.database, &options.run_dir)?);
+        let departures = Departures::start(Arc::clone(&kernel), Arc::clone(&store));
         let netd = Self {
-            kernel: Box::new(host),
+            departures: departures.map_err(OpenError::Thread)?,
+            kernel,
+            store,
             data_plane: Some(data_plane),
             dns: dns_server(&options.config, runtime)?,
-            store: Store::open(options.database, &options.run_dir)?,
             config: options.config,
             hooks: options.cgroup.is_some() && cookie.is_some(),
             view: ArcSwap::default(),
@@ -100,12 +121,13 @@ impl Netd {
     /// On another kernel, for tests.
     #[cfg(test)]
     pub(crate) fn on(
-        kernel: Box<dyn Kernel>,
-        store: Store,
+        kernel: Arc<dyn Kernel>,
+        store: Arc<Store>,
         runtime: Handle,
     ) -> Result<Self, OpenError> {
         let config = NetConfig::default();
         let netd = Self {
+            departures: Departures::inline(Arc::clone(&kernel), Arc::clone(&store)),
             kernel,
             data_plane: None,
             dns: dns_server(&config, runtime)?,
@@ -143,12 +165,12 @@ impl Netd {
 
     /// The endpoints of one container, or all.
     pub fn endpoints(&self, container: Option<&str>) -> Vec<Attachment> {
-        self.view()
-            .endpoints
-            .values()
-            .filter(|e| container.is_none_or(|id| e.attachment.container_id == id))
-            .map(|endpoint| endpoint.attachment.clone())
-            .collect()
+        let view = self.view();
+        let attachments = |endpoint: &Arc<Endpoint>| endpoint.attachment.clone();
+        match container {
+            Some(id) => view.endpoints.of_container(id).map(attachments).collect(),
+            None => view.endpoints.values().map(attachments).collect(),
+        }
     }
 
     /// The chosen data path and why, one line each.

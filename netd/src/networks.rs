@@ -14,7 +14,7 @@ use crate::model::ipam::TakenBy;
 use crate::model::network::{self, Network, NetworkError, NewNetwork, Stage};
 use crate::model::observed::Observed;
 use crate::model::plan;
-use crate::netd::Netd;
+use crate::netd::{Netd, Writer};
 
 /// When neither the network nor the configuration nor a default route says.
 const DEFAULT_MTU: u32 = 1500;
@@ -54,7 +54,7 @@ impl Netd {
     /// [`NetError`]: unknown, pre-defined, or in use by the containers it names. When the kernel
     /// refuses, the removal is on record and every reconcile goes on with it.
     pub fn remove_network(&self, key: &str) -> Result<(), NetError> {
-        let _writer = self.writer();
+        let mut writer = self.writer();
         let before = self.view();
         let network = before.network(key)?;
         if network.is_predefined() {
@@ -71,7 +71,7 @@ impl Netd {
             }
             .into());
         }
-        self.drop_network(&before, network)?;
+        self.drop_network(&mut writer, &before, network)?;
         tracing::info!(name = %network.name, id = network.id.short(), "network removed");
         Ok(())
     }
@@ -82,7 +82,7 @@ impl Netd {
     /// # Errors
     /// [`NetError`] of the first network that stays; those before it are removed.
     pub fn prune_networks(&self) -> Result<Vec<String>, NetError> {
-        let _writer = self.writer();
+        let mut writer = self.writer();
         let unused: Vec<Arc<Network>> = {
             let view = self.view();
             let networks = view.networks.values();
@@ -92,7 +92,7 @@ impl Netd {
                 .collect()
         };
         for network in &unused {
-            self.drop_network(&self.view(), network)?;
+            self.drop_network(&mut writer, &self.view(), network)?;
         }
         Ok(unused.iter().map(|n| n.name.to_string()).collect())
     }
@@ -218,7 +218,12 @@ impl Netd {
     }
 
     /// Removes a network that has no endpoints.
-    pub(crate) fn drop_network(&self, before: &Desired, network: &Network) -> Result<(), NetError> {
+    pub(crate) fn drop_network(
+        &self,
+        writer: &mut Writer,
+        before: &Desired,
+        network: &Network,
+    ) -> Result<(), NetError> {
         let mut removing = network.clone();
         removing.stage = Stage::Removing;
         self.store.put_network(&removing)?;
@@ -235,6 +240,8 @@ impl Netd {
             return Err(error.into());
         }
         self.dns.unlisten(&network.id);
+        self.store.delete_cursors(&network.id)?;
+        writer.walks.forget(&network.id);
         self.store.delete_network(&network.id)?;
         self.publish_view(after);
         Ok(())

@@ -76,11 +76,14 @@ impl Netd {
         let mut writer = self.writer();
         let networks = self.store.networks()?;
         let endpoints = self.store.endpoints()?;
-        writer.cursors = self.store.cursors()?;
+        for ((network, subnet), address) in self.store.cursors()? {
+            writer.walks.given(&network, subnet, address);
+        }
+        self.departures.add(self.store.departures()?);
         writer.ports = PortTable::of(&endpoints);
         self.publish_view(Desired {
             networks: by(networks, |network| network.id.clone()),
-            endpoints: by(endpoints, Endpoint::key),
+            endpoints: endpoints.into_iter().collect(),
             resolvers: [].into(),
             host_cookie,
         });
@@ -106,7 +109,7 @@ impl Netd {
         }
         for network in view.networks.values() {
             if network.stage == Stage::Pending {
-                self.undo_network(network);
+                self.undo_network(writer, network);
             }
         }
     }
@@ -117,8 +120,8 @@ impl Netd {
         }
     }
 
-    fn undo_network(&self, network: &Network) {
-        if let Err(error) = self.drop_network(&self.view(), network) {
+    fn undo_network(&self, writer: &mut Writer, network: &Network) {
+        if let Err(error) = self.drop_network(writer, &self.view(), network) {
             tracing::warn!(network = %network.name, %error, "not removed yet");
         }
     }
@@ -144,6 +147,19 @@ impl Netd {
 
     /// Removes endpoints whose namespace is gone, and goes on with removals that failed.
     fn collect(&self, writer: &mut Writer, report: &mut Report) {
+        self.departures.retry();
+        self.collect_endpoints(writer, report);
+        let view = self.view();
+        for network in view.networks.values() {
+            if network.stage == Stage::Removing
+                && let Err(error) = self.drop_network(writer, &self.view(), network)
+            {
+                report.failures.push(error.to_string());
+            }
+        }
+    }
+
+    fn collect_endpoints(&self, writer: &mut Writer, report: &mut Report) {
         let view = self.view();
         for endpoint in view.endpoints.values() {
             let removing = endpoint.stage == Stage::Removing;
@@ -155,13 +171,16 @@ impl Netd {
                 Err(error) => report.failures.push(error.to_string()),
             }
         }
-        for network in view.networks.values() {
-            if network.stage == Stage::Removing
-                && let Err(error) = self.drop_network(&self.view(), network)
-            {
-                report.failures.push(error.to_string());
-            }
+    }
+
+    /// Frees what endpoints hold whose sandbox is gone; whether there were any.
+    pub(crate) fn collect_dead(&self, writer: &mut Writer) -> bool {
+        let mut report = Report::default();
+        self.collect_endpoints(writer, &mut report);
+        if !report.collected.is_empty() {
+            tracing::info!(collected = ?report.collected, "cleared away at need");
         }
+        !report.collected.is_empty()
     }
 }
 

@@ -19,14 +19,23 @@ use crate::store::Store;
 use crate::{NetError, OpenError, Report};
 
 /// A host: its kernel and directories outlive the daemon.
-struct World {
-    kernel: FakeKernel,
+pub(crate) struct World {
+    pub(crate) kernel: FakeKernel,
     runtime: Runtime,
     directory: TempDir,
 }
 
 impl World {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
+        Self::with(tempfile::tempdir().unwrap())
+    }
+
+    /// Its records are on a tmpfs, as on a real host: many changes take no time there.
+    pub(crate) fn in_memory() -> Self {
+        Self::with(tempfile::tempdir_in("/dev/shm").unwrap())
+    }
+
+    fn with(directory: TempDir) -> Self {
         // The resolvers bind real sockets: in a namespace of this test's own.
         let namespace = sys::netns::NetNs::create().expect("root is needed for a namespace");
         namespace.enter().unwrap();
@@ -41,27 +50,27 @@ impl World {
                 .enable_all()
                 .build()
                 .unwrap(),
-            directory: tempfile::tempdir().unwrap(),
+            directory,
         }
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.directory.path().join(name)
     }
 
-    fn start(&self) -> Result<Netd, OpenError> {
+    pub(crate) fn start(&self) -> Result<Netd, OpenError> {
         let durable = Arc::new(Database::create(self.path("meta.redb")).unwrap());
-        let store = Store::open(durable, self.directory.path())?;
-        let kernel = Box::new(self.kernel.clone());
+        let store = Arc::new(Store::open(durable, self.directory.path())?);
+        let kernel = Arc::new(self.kernel.clone());
         Netd::on(kernel, store, self.runtime.handle().clone())
     }
 }
 
-fn network(json: &str) -> NetworkCreate {
+pub(crate) fn network(json: &str) -> NetworkCreate {
     serde_json::from_str(json).unwrap()
 }
 
-fn request(network: &str, container: &str, inode: u64) -> AttachRequest {
+pub(crate) fn request(network: &str, container: &str, inode: u64) -> AttachRequest {
     let json = format!(
         r#"{{"network":"{network}","container_id":"{container}","ifname":"eth0",
             "netns":"/run/netns/n{inode}","name":"{container}",
@@ -71,7 +80,7 @@ fn request(network: &str, container: &str, inode: u64) -> AttachRequest {
     serde_json::from_str(&json).unwrap()
 }
 
-fn eth0() -> IfName {
+pub(crate) fn eth0() -> IfName {
     IfName::parse("eth0").unwrap()
 }
 

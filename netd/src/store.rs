@@ -4,6 +4,7 @@
 //! <state-dir>/meta.redb        net_networks   network id              → Network
 //! <run-dir>/endpoints.redb     net_endpoints  container/interface     → Endpoint
 //!                              net_cursors    network id and subnet   → address given out last
+//!                              net_departures host's interface        → Departure
 //! ```
 //! Values are JSON objects with a `schema`. Each call is one durable transaction.
 
@@ -12,12 +13,13 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use api::id::Id;
+use api::id::{Id, IfName};
 use ipnet::IpNet;
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition, TableError};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use crate::departure::Departure;
 use crate::model::endpoint::{Endpoint, EndpointKey};
 use crate::model::network::Network;
 
@@ -25,6 +27,7 @@ const SCHEMA: u32 = 1;
 const NETWORKS: Table = Table("net_networks");
 const ENDPOINTS: Table = Table("net_endpoints");
 const CURSORS: Table = Table("net_cursors");
+const DEPARTURES: Table = Table("net_departures");
 const ENDPOINTS_FILE: &str = "endpoints.redb";
 
 /// A table of texts, by its name.
@@ -133,8 +136,42 @@ impl Store {
         write(&self.boot, "write", [row].into_iter().chain(cursors))
     }
 
-    pub(crate) fn delete_endpoint(&self, key: &EndpointKey) -> Result<(), StoreError> {
-        write(&self.boot, "delete", [(ENDPOINTS, key.to_string(), None)])
+    /// Deletes an endpoint, of which `departures` are still in the kernel.
+    pub(crate) fn delete_endpoint(
+        &self,
+        key: &EndpointKey,
+        departures: &[Departure],
+    ) -> Result<(), StoreError> {
+        let rows = departures
+            .iter()
+            .map(|d| (DEPARTURES, d.link.to_string(), Some(encode(d))));
+        write(
+            &self.boot,
+            "delete",
+            rows.chain([(ENDPOINTS, key.to_string(), None)]),
+        )
+    }
+
+    pub(crate) fn departures(&self) -> Result<Vec<Departure>, StoreError> {
+        Ok(read_all(&self.boot, DEPARTURES)?.into_values().collect())
+    }
+
+    pub(crate) fn delete_departures(&self, links: &[IfName]) -> Result<(), StoreError> {
+        let rows = links.iter().map(|l| (DEPARTURES, l.to_string(), None));
+        write(&self.boot, "delete", rows)
+    }
+
+    /// Forgets how far the walks through a network's subnets have come.
+    pub(crate) fn delete_cursors(&self, network: &Id) -> Result<(), StoreError> {
+        let cursors = self.cursors()?.into_keys();
+        let rows: Vec<_> = cursors
+            .filter(|(id, _subnet)| id == network)
+            .map(|(id, subnet)| (CURSORS, format!("{id} {subnet}"), None))
+            .collect();
+        if rows.is_empty() {
+            return Ok(());
+        }
+        write(&self.boot, "delete", rows)
     }
 }
 

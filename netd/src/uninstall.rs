@@ -7,6 +7,7 @@ use api::id::IfName;
 
 use crate::apply::delete_link;
 use crate::bpf::{self, DataPlane};
+use crate::departure::Departure;
 use crate::error::OpenError;
 use crate::kernel::KernelError;
 use crate::model::step::Change;
@@ -35,10 +36,14 @@ impl Netd {
             Ok(())
         };
         for endpoint in store.endpoints()? {
-            if let Some(link) = &endpoint.attachment.host_ifname {
-                remove(link)?;
+            for departure in Departure::of(&endpoint) {
+                remove(&departure.link)?;
             }
-            store.delete_endpoint(&endpoint.key())?;
+            store.delete_endpoint(&endpoint.key(), &[])?;
+        }
+        for departure in store.departures()? {
+            remove(&departure.link)?;
+            store.delete_departures(&[departure.link])?;
         }
         for network in store.networks()? {
             if let Some(bridge) = network.bridge() {

@@ -21,6 +21,8 @@ use crate::{nft, observe, sockdiag};
 
 pub(crate) struct Host {
     rtnl: Mutex<Rtnl>,
+    /// Deletions wait long for the kernel: nobody else is to wait for them.
+    deletions: Mutex<Rtnl>,
     data_plane: Arc<DataPlane>,
     namespace: NsId,
     cookie: Option<u64>,
@@ -37,6 +39,7 @@ impl Host {
         Ok(Self {
             cookie: cookie(&rtnl).map_err(failed)?,
             rtnl: Mutex::new(rtnl),
+            deletions: Mutex::new(Rtnl::open().map_err(failed)?),
             data_plane,
             namespace: NetNs::current().map_err(failed)?.id(),
         })
@@ -82,6 +85,12 @@ impl Host {
                 ipv6,
             } => link::create_bridge(&mut self.rtnl(), link, *mac, *mtu, *ipv6),
             Step::DeleteLink { link } => link::delete(&mut self.rtnl(), link),
+            Step::CutLink { link } => link::cut(&mut self.rtnl(), link),
+            Step::DeleteLinks(links) => {
+                let deletions = self.deletions.lock();
+                let mut rtnl = deletions.unwrap_or_else(PoisonError::into_inner);
+                link::delete_all(&mut rtnl, links)
+            }
             Step::SetMaster {
                 link,
                 bridge,
@@ -151,6 +160,8 @@ impl Kernel for Host {
         match step {
             Step::CreateBridge { .. }
             | Step::DeleteLink { .. }
+            | Step::CutLink { .. }
+            | Step::DeleteLinks(_)
             | Step::SetMaster { .. }
             | Step::AddAddress { .. }
             | Step::CreatePair(_)

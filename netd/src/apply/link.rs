@@ -56,6 +56,56 @@ pub(crate) fn delete(rtnl: &mut Rtnl, name: &IfName) -> io::Result<Change> {
     }
 }
 
+/// Nothing comes through the link any more.
+pub(super) fn cut(rtnl: &mut Rtnl, name: &IfName) -> io::Result<Change> {
+    let mut message = named(name);
+    message.header.change_mask = LinkFlags::Up;
+    match rtnl.ask(RouteNetlinkMessage::SetLink(message), Mode::Change) {
+        Ok(()) => Ok(Change::Done),
+        Err(error) if error.raw_os_error() == Some(observe::NO_DEVICE) => Ok(Change::Unchanged),
+        Err(error) => Err(error),
+    }
+}
+
+/// Deletes all of them for about the price of one: the kernel waits once for a group of links. The
+/// group's number is drawn at random for each call, so that it is nobody else's.
+pub(super) fn delete_all(rtnl: &mut Rtnl, names: &[IfName]) -> io::Result<Change> {
+    if let [name] = names {
+        return delete(rtnl, name);
+    }
+    let mut number = [0; 4];
+    getrandom::fill(&mut number).map_err(io::Error::other)?;
+    // Zero is the default group, and everybody's.
+    let group = u32::from_ne_bytes(number).max(1);
+    for names in names.chunks(MAX_BATCH) {
+        let join = |name| {
+            let mut message = named(name);
+            message.attributes.push(LinkAttribute::Group(group));
+            (RouteNetlinkMessage::SetLink(message), Mode::Change)
+        };
+        for result in rtnl.batch(names.iter().map(join).collect())? {
+            match result {
+                Err(error) if error.raw_os_error() != Some(observe::NO_DEVICE) => {
+                    return Err(error);
+                }
+                _joined_or_gone => {}
+            }
+        }
+    }
+    let mut message = LinkMessage::default();
+    message.attributes.push(LinkAttribute::Group(group));
+    match rtnl.ask(RouteNetlinkMessage::DelLink(message), Mode::Change) {
+        Ok(()) => Ok(Change::Done),
+        // All were gone already.
+        Err(error) if error.raw_os_error() == Some(observe::NO_DEVICE) => Ok(Change::Unchanged),
+        Err(error) => Err(error),
+    }
+}
+
+/// Requests in one datagram; each is answered in one of its own, and the answers wait in the
+/// socket's buffer.
+const MAX_BATCH: usize = 64;
+
 pub(super) fn add_address(rtnl: &mut Rtnl, name: &IfName, address: IpNet) -> io::Result<Change> {
     let link = observe::link_by_name(rtnl, name)?.ok_or(Errno::NODEV)?;
     created(rtnl.ask(new_address(link.header.index, address), Mode::Create))
@@ -148,6 +198,8 @@ pub(super) fn new_address(index: u32, address: IpNet) -> RouteNetlinkMessage {
         AddressAttribute::Address(address.addr()),
     ]);
     match address {
+        // The two addresses of a /31 are both hosts (RFC 3021).
+        IpNet::V4(v4) if v4.prefix_len() >= 31 => {}
         IpNet::V4(v4) => message
             .attributes
             .push(AddressAttribute::Broadcast(v4.broadcast())),

@@ -7,7 +7,8 @@ use std::sync::Arc;
 use api::id::{Id, IfName};
 use api::net::NetworkContainer;
 
-use super::endpoint::{self, Endpoint, EndpointKey};
+use super::endpoint::{self, Endpoint};
+use super::endpoints::Endpoints;
 use super::filter::Filter;
 use super::ipam::{Taken, TakenBy};
 use super::network::{Network, NetworkError};
@@ -18,7 +19,7 @@ use crate::bpf::{self, Edge, Frontend, Sandbox};
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Desired {
     pub(crate) networks: BTreeMap<Id, Arc<Network>>,
-    pub(crate) endpoints: BTreeMap<EndpointKey, Arc<Endpoint>>,
+    pub(crate) endpoints: Endpoints,
     /// Where each network's resolver listens.
     pub(crate) resolvers: BTreeMap<Id, SocketAddr>,
     /// The daemon's own namespace.
@@ -48,15 +49,6 @@ impl Desired {
 
     pub(crate) fn endpoints_of(&self, network: &Id) -> impl Iterator<Item = &Arc<Endpoint>> {
         self.endpoints.values().filter(move |e| e.is_on(network))
-    }
-
-    pub(crate) fn endpoints_in<'a>(
-        &'a self,
-        sandbox: &'a endpoint::Sandbox,
-    ) -> impl Iterator<Item = &'a Arc<Endpoint>> {
-        self.endpoints
-            .values()
-            .filter(move |e| e.sandbox.is_same(sandbox))
     }
 
     /// Ranges that a new network must keep clear of.
@@ -129,7 +121,7 @@ impl Desired {
     /// sandbox asks the resolver of the first network it joined that has names, or else that of
     /// the default network, which only forwards.
     pub(crate) fn sandbox(&self, sandbox: &endpoint::Sandbox) -> Option<Sandbox> {
-        let mut endpoints: Vec<&Arc<Endpoint>> = self.endpoints_in(sandbox).collect();
+        let mut endpoints: Vec<&Arc<Endpoint>> = self.endpoints.in_sandbox(sandbox).collect();
         endpoints.sort_by_key(|endpoint| self.resolver_rank(endpoint));
         endpoints.first()?;
         Some(Sandbox {
@@ -205,10 +197,5 @@ impl Desired {
                 (attachment.container_id.clone(), container)
             })
             .collect()
-    }
-
-    pub(crate) fn next_order(&self) -> u64 {
-        let last = self.endpoints.values().map(|endpoint| endpoint.order).max();
-        last.map_or(0, |last| last + 1)
     }
 }

@@ -1,6 +1,5 @@
 //! Endpoints: checking a request, and the record that is kept.
 
-use std::collections::BTreeSet;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -9,7 +8,8 @@ use api::net::{AttachRequest, Attachment, Dns, EndpointAddress, LinkBy, PortBind
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use super::ipam::{self, IpamError};
+use super::endpoints::Endpoints;
+use super::ipam::{IpamError, Walks};
 use super::network::{Network, Stage};
 use super::port::{self, PortError};
 use super::subnet::outside_all;
@@ -49,7 +49,12 @@ pub(crate) struct Sandbox {
 
 impl Sandbox {
     pub(crate) fn is_same(&self, other: &Self) -> bool {
-        (self.device, self.inode) == (other.device, other.inode)
+        self.place() == other.place()
+    }
+
+    /// Which namespace it is: device and inode.
+    pub(crate) fn place(&self) -> (u64, u64) {
+        (self.device, self.inode)
     }
 }
 
@@ -125,6 +130,18 @@ pub enum EndpointError {
     Port(#[from] PortError),
 }
 
+impl EndpointError {
+    /// Whether another endpoint has what was asked for: it may be one whose sandbox is gone.
+    pub(crate) fn is_taken(&self) -> bool {
+        matches!(
+            self,
+            Self::MacInUse { .. }
+                | Self::Ipam(IpamError::InUse { .. } | IpamError::Exhausted { .. })
+                | Self::Port(PortError::Published { .. } | PortError::Exhausted { .. })
+        )
+    }
+}
+
 /// What only the caller knows about a new endpoint.
 pub(crate) struct NewEndpoint<'a> {
     pub(crate) id: Id,
@@ -133,12 +150,12 @@ pub(crate) struct NewEndpoint<'a> {
     /// The host ports are resolved.
     pub(crate) ports: Vec<PortBinding>,
     pub(crate) dns: Dns,
-    /// The other endpoints of the network.
-    pub(crate) neighbours: &'a [&'a Endpoint],
+    /// All that exist, of other networks as well.
+    pub(crate) others: &'a Endpoints,
     /// Whether another endpoint of the sandbox carries the default route already.
     pub(crate) has_default_route: bool,
-    /// The address given out last in each subnet.
-    pub(crate) last: &'a dyn Fn(IpNet) -> Option<IpAddr>,
+    /// How far the walk through each subnet has come.
+    pub(crate) walks: &'a Walks,
 }
 
 /// Checks what can be without looking at anything else.
@@ -182,7 +199,7 @@ impl Endpoint {
         let addresses = addresses(request, network, &new)?;
         let is_ours = request.link == LinkBy::Hawser;
         let mac = match request.mac {
-            Some(mac) => Some(check_mac(mac, network, new.neighbours)?),
+            Some(mac) => Some(check_mac(mac, network, new.others)?),
             None => is_ours.then(|| derived_mac(&addresses)),
         };
         let host_ifname = is_ours.then(|| {
@@ -370,7 +387,7 @@ fn given_addresses(
                 return Err(error.into());
             }
         };
-        check_free(address, reserved, network, new.neighbours)?;
+        check_free(address, reserved, network, new.others)?;
     }
     Ok(request.addresses.clone())
 }
@@ -395,17 +412,16 @@ fn address(
                 .iter()
                 .find(|subnet| subnet.subnet.contains(&wanted))
                 .ok_or_else(|| outside_all(wanted, network.name.as_str(), &network.subnets))?;
-            check_free(wanted, subnet.reserved(wanted), network, new.neighbours)?;
+            check_free(wanted, subnet.reserved(wanted), network, new.others)?;
             (subnet, wanted)
         }
         None => {
-            let used: BTreeSet<IpAddr> =
-                new.neighbours.iter().flat_map(|e| e.addresses()).collect();
+            let is_used = |address: IpAddr| new.others.holder(&network.id, address).is_some();
             subnets
                 .iter()
                 .find_map(|subnet| {
-                    let last = (new.last)(subnet.subnet);
-                    Some((subnet, ipam::next_address(subnet, &used, last)?))
+                    let address = new.walks.next(&network.id, subnet, is_used)?;
+                    Some((subnet, address))
                 })
                 .ok_or_else(|| IpamError::Exhausted {
                     network: network.name.to_string(),
@@ -423,24 +439,21 @@ fn check_free(
     address: IpAddr,
     reserved: Option<&'static str>,
     network: &Network,
-    neighbours: &[&Endpoint],
+    others: &Endpoints,
 ) -> Result<(), IpamError> {
-    let network = network.name.to_string();
+    let name = network.name.to_string();
     if let Some(why) = reserved {
         return Err(IpamError::Reserved {
             address,
-            network,
+            network: name,
             why,
         });
     }
-    match neighbours
-        .iter()
-        .find(|e| e.addresses().any(|a| a == address))
-    {
+    match others.holder(&network.id, address) {
         None => Ok(()),
         Some(holder) => Err(IpamError::InUse {
             address,
-            network,
+            network: name,
             container: holder.display_name().to_owned(),
         }),
     }
@@ -449,9 +462,10 @@ fn check_free(
 fn check_mac(
     mac: MacAddr,
     network: &Network,
-    neighbours: &[&Endpoint],
+    others: &Endpoints,
 ) -> Result<MacAddr, EndpointError> {
-    match neighbours.iter().find(|e| e.attachment.mac == Some(mac)) {
+    let mut neighbours = others.values().filter(|e| e.is_on(&network.id));
+    match neighbours.find(|e| e.attachment.mac == Some(mac)) {
         None => Ok(mac),
         Some(holder) => Err(EndpointError::MacInUse {
             mac,

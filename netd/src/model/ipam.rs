@@ -1,14 +1,25 @@
 //! Choosing subnets for networks and addresses for endpoints.
 //!
-//! Nothing is stored: what is taken is derived from the networks and endpoints that exist, so that
-//! no bitmap can drift from them. Addresses are handed out in ascending order and start again at
-//! the bottom, so that a freed one rests as long as possible: peers' neighbour caches and stale
-//! connections get time to forget it.
+//! Nothing is stored but how far the walk through a subnet has come: what is taken is derived from
+//! the networks and endpoints that exist, so that no bitmap can drift from them.
+//!
+//! The rules of [`Walks::next`]:
+//!
+//! 1. The network and broadcast addresses, the gateway and the auxiliary addresses are never given
+//!    out, nor is anything outside the range, if the subnet has one.
+//! 2. Next is the first address after the one given out last that is nobody's; after the top comes
+//!    the bottom.
+//! 3. A freed address rests: it is passed over while another one is free, so that peers' neighbour
+//!    caches and stale connections get time to forget it. When only resting ones are left, the one
+//!    that was freed first is next.
+//!
+//! An address that is asked for by name is refused only while it is reserved or somebody's.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use api::id::Id;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use serde::Deserialize;
 
@@ -36,11 +47,29 @@ impl Pool {
             .collect()
     }
 
-    fn subnets(self) -> Box<dyn Iterator<Item = IpNet>> {
-        match (self.base, self.base.subnets(self.size)) {
-            (_, Ok(subnets)) => Box::new(subnets),
-            // A size shorter than the base's prefix: the base is all there is.
-            (base, Err(_too_short)) => Box::new(std::iter::once(base.trunc())),
+    /// The first subnet of the pool that is clear of everything taken, or what the last one clashes
+    /// with. However large the pool, there are at most as many tries as there are taken ranges.
+    fn first_clear(self, taken: &[Taken]) -> Result<IpNet, &Taken> {
+        let longest = self.base.max_prefix_len();
+        let size = self.size.clamp(self.base.prefix_len(), longest);
+        let (first, last) = bounds(self.base);
+        let step = 1_u128.checked_shl(u32::from(longest - size));
+        let mut start = first;
+        loop {
+            let candidate = IpNet::new(from_number(start, self.base.addr()), size)
+                .expect("no longer than the longest prefix");
+            let Some(clash) = clash(candidate, taken) else {
+                return Ok(candidate);
+            };
+            let passed = bounds(clash.range).1.max(bounds(candidate).1);
+            let next = passed
+                .checked_add(1)
+                .zip(step)
+                .and_then(|(next, step)| next.checked_next_multiple_of(step));
+            match next {
+                Some(next) if next <= last => start = next,
+                _end => return Err(clash),
+            }
         }
     }
 }
@@ -96,7 +125,10 @@ pub enum IpamError {
         network: String,
         container: String,
     },
-    #[error("network {network} has no free address left in {range}")]
+    #[error(
+        "network {network} has no free address left in {range}: remove containers, or use a network \
+         with a larger --subnet"
+    )]
     Exhausted { network: String, range: IpNet },
 }
 
@@ -104,14 +136,13 @@ pub enum IpamError {
 pub(crate) fn choose_subnet(pools: &[Pool], v6: bool, taken: &[Taken]) -> Result<IpNet, IpamError> {
     let family = if v6 { "IPv6" } else { "IPv4" };
     let mut last_clash = None;
-    let candidates = pools
-        .iter()
-        .filter(|pool| matches!(pool.base, IpNet::V6(_)) == v6)
-        .flat_map(|pool| pool.subnets());
-    for candidate in candidates {
-        match clash(candidate, taken) {
-            None => return Ok(candidate),
-            Some(taken) => last_clash = Some(taken.clone()),
+    for pool in pools {
+        if matches!(pool.base, IpNet::V6(_)) != v6 {
+            continue;
+        }
+        match pool.first_clear(taken) {
+            Ok(subnet) => return Ok(subnet),
+            Err(clash) => last_clash = Some(clash.clone()),
         }
     }
     Err(match last_clash {
@@ -146,23 +177,76 @@ fn clash(subnet: IpNet, taken: &[Taken]) -> Option<&Taken> {
         .find(|taken| taken.range.contains(&subnet) || subnet.contains(&taken.range))
 }
 
-/// The next address of `subnet` after `last` that is nobody's; `None` when all are used.
-pub(crate) fn next_address(
-    subnet: &Subnet,
-    used: &BTreeSet<IpAddr>,
+/// Freed addresses that are remembered for each subnet. In a range with more than these, the walk
+/// itself keeps away from what was freed long ago.
+const MAX_RESTING: usize = 256;
+
+/// How far the walk through each subnet of each network has come, and what rests there.
+#[derive(Debug, Default)]
+pub(crate) struct Walks(BTreeMap<(Id, IpNet), Walk>);
+
+#[derive(Debug, Default)]
+struct Walk {
     last: Option<IpAddr>,
-) -> Option<IpAddr> {
-    let (low, high) = bounds(subnet.allocatable());
-    let start = match last.map(to_number) {
-        Some(last) if (low..high).contains(&last) => last + 1,
-        _ => low,
-    };
-    // However large the range, one more candidate than there are used addresses must include a
-    // free one, if there is any.
-    (start..=high)
-        .chain(low..start)
-        .map(|number| from_number(number, subnet.range.addr()))
-        .find(|address| subnet.reserved(*address).is_none() && !used.contains(address))
+    /// In the order in which they were freed.
+    resting: VecDeque<IpAddr>,
+}
+
+impl Walks {
+    /// The address to give out next; `None` when all are used.
+    pub(crate) fn next(
+        &self,
+        network: &Id,
+        subnet: &Subnet,
+        is_used: impl Fn(IpAddr) -> bool,
+    ) -> Option<IpAddr> {
+        let start = Walk::default();
+        let walk = self.0.get(&(network.clone(), subnet.subnet));
+        walk.unwrap_or(&start).next(subnet, is_used)
+    }
+
+    /// Notes that `address` was given out, chosen or asked for.
+    pub(crate) fn given(&mut self, network: &Id, subnet: IpNet, address: IpAddr) {
+        let walk = self.0.entry((network.clone(), subnet)).or_default();
+        walk.last = Some(address);
+        walk.resting.retain(|resting| *resting != address);
+    }
+
+    /// Lets `address` rest.
+    pub(crate) fn freed(&mut self, network: &Id, subnet: IpNet, address: IpAddr) {
+        let walk = self.0.entry((network.clone(), subnet)).or_default();
+        walk.resting.push_back(address);
+        if walk.resting.len() > MAX_RESTING {
+            walk.resting.pop_front();
+        }
+    }
+
+    /// Forgets a network that is gone.
+    pub(crate) fn forget(&mut self, network: &Id) {
+        self.0.retain(|(id, _subnet), _walk| id != network);
+    }
+}
+
+impl Walk {
+    fn next(&self, subnet: &Subnet, is_used: impl Fn(IpAddr) -> bool) -> Option<IpAddr> {
+        let range = subnet.allocatable();
+        let (low, high) = bounds(range);
+        let start = match self.last.map(to_number) {
+            Some(last) if (low..high).contains(&last) => last + 1,
+            _ => low,
+        };
+        let is_free = |address: &IpAddr| subnet.reserved(*address).is_none() && !is_used(*address);
+        // However large the range, one more candidate than there are used and resting addresses
+        // must include a free one, if there is any.
+        (start..=high)
+            .chain(low..start)
+            .map(|number| from_number(number, range.addr()))
+            .find(|address| !self.resting.contains(address) && is_free(address))
+            .or_else(|| {
+                let mut resting = self.resting.iter().copied();
+                resting.find(|address| range.contains(address) && is_free(address))
+            })
+    }
 }
 
 fn bounds(range: IpNet) -> (u128, u128) {
@@ -187,113 +271,4 @@ fn from_number(number: u128, like: IpAddr) -> IpAddr {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    fn taken(range: &str, by: TakenBy) -> Taken {
-        Taken {
-            range: range.parse().unwrap(),
-            by,
-        }
-    }
-
-    #[test]
-    fn the_first_clear_pool_is_chosen() {
-        let pools = Pool::defaults();
-        let network = |range| taken(range, TakenBy::Network("n1".into()));
-        let check = |taken: &[Taken], expected: &str| {
-            let chosen = choose_subnet(&pools, false, taken).unwrap();
-            assert_eq!(chosen.to_string(), expected);
-        };
-        check(&[], "172.17.0.0/16");
-        check(&[network("172.17.0.0/16")], "172.18.0.0/16");
-        // A host route that is wider or narrower than the candidate counts alike.
-        check(&[network("172.16.0.0/14")], "172.20.0.0/16");
-        check(&[network("172.17.255.0/24")], "172.18.0.0/16");
-        check(&[network("172.16.0.0/12")], "192.168.0.0/20");
-        check(
-            &[network("172.16.0.0/12"), network("192.168.1.0/24")],
-            "192.168.16.0/20",
-        );
-    }
-
-    #[test]
-    fn exhausted_pools_name_the_last_clash() {
-        let everything = [
-            taken("172.16.0.0/12", TakenBy::Network("n1".into())),
-            taken("192.168.0.0/16", TakenBy::Route("tun0".into())),
-        ];
-        let error = choose_subnet(&Pool::defaults(), false, &everything).unwrap_err();
-        assert!(
-            error
-                .to_string()
-                .contains("overlaps the host's route 192.168.0.0/16 dev tun0"),
-            "{error}"
-        );
-        let error = choose_subnet(&Pool::defaults(), true, &[]).unwrap_err();
-        assert_eq!(error, IpamError::NoPool { family: "IPv6" });
-    }
-
-    #[test]
-    fn an_overlap_names_both_sides() {
-        let network = [taken("10.1.0.0/16", TakenBy::Network("shop".into()))];
-        let error = check_clear("10.1.2.0/24".parse().unwrap(), &network).unwrap_err();
-        assert_eq!(
-            error.to_string(),
-            "subnet 10.1.2.0/24 overlaps network shop (10.1.0.0/16): choose another --subnet"
-        );
-    }
-
-    #[test]
-    fn addresses_ascend_and_wrap_past_the_reserved_ones() {
-        let subnet = Subnet::of("10.0.0.0/29".parse().unwrap()).unwrap();
-        let mut last = None;
-        let mut given = Vec::new();
-        for _ in 0..7 {
-            last = next_address(&subnet, &BTreeSet::new(), last);
-            given.push(last.unwrap().to_string());
-        }
-        // .0 is the network, .1 the gateway, .7 the broadcast address.
-        let expected = ["2", "3", "4", "5", "6", "2", "3"].map(|end| format!("10.0.0.{end}"));
-        assert_eq!(given, expected);
-    }
-
-    #[test]
-    fn an_ip_range_limits_what_is_given_out() {
-        let mut subnet = Subnet::of("10.0.0.0/24".parse().unwrap()).unwrap();
-        subnet.range = "10.0.0.128/30".parse().unwrap();
-        let mut used = BTreeSet::new();
-        while let Some(address) = next_address(&subnet, &used, None) {
-            used.insert(address);
-        }
-        assert_eq!(used.len(), 4, "{used:?}");
-    }
-
-    proptest! {
-        #[test]
-        fn every_address_is_given_once_and_none_is_reserved(
-            prefix in 24u8..=30,
-            v6: bool,
-            last in any::<u8>(),
-        ) {
-            let subnet = if v6 {
-                format!("fd00::/{}", prefix + 96)
-            } else {
-                format!("10.0.0.0/{prefix}")
-            };
-            let subnet = Subnet::of(subnet.parse().unwrap()).unwrap();
-            let mut used = BTreeSet::new();
-            let mut last: Option<IpAddr> = Some(Ipv4Addr::new(10, 0, 0, last).into());
-            while let Some(address) = next_address(&subnet, &used, last) {
-                prop_assert!(subnet.subnet.contains(&address));
-                prop_assert_eq!(subnet.reserved(address), None);
-                prop_assert!(used.insert(address), "given twice");
-                last = Some(address);
-            }
-            // IPv4 also keeps the broadcast address.
-            let kept = if v6 { 2 } else { 3 };
-            prop_assert_eq!(used.len(), (1usize << (32 - prefix)) - kept);
-        }
-    }
-}
+mod tests;

@@ -6,6 +6,7 @@
 pub(crate) mod desired;
 pub(crate) mod driver;
 pub(crate) mod endpoint;
+pub(crate) mod endpoints;
 pub(crate) mod filter;
 pub(crate) mod ipam;
 pub(crate) mod limit;

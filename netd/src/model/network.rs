@@ -9,6 +9,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use super::driver::{self, Bridge, Driver, DriverError};
+use super::endpoint::Endpoint;
 use super::filter::Filter;
 use super::ipam::{self, IpamError, Pool, Taken, TakenBy};
 use super::subnet::{Subnet, SubnetError};
@@ -146,6 +147,14 @@ impl Network {
     /// Names resolve on every network but the default one, as in Docker.
     pub(crate) fn has_names(&self) -> bool {
         self.driver.bridge().is_some() && self.name.as_str() != DEFAULT
+    }
+
+    /// Each address of an endpoint on this network, with the subnet it is from.
+    pub(crate) fn subnets_of(&self, endpoint: &Endpoint) -> impl Iterator<Item = (IpNet, IpAddr)> {
+        endpoint.addresses().filter_map(|address| {
+            let mut subnets = self.subnets.iter().map(|s| s.subnet);
+            Some((subnets.find(|s| s.contains(&address))?, address))
+        })
     }
 
     pub(crate) fn bridge(&self) -> Option<&Bridge> {

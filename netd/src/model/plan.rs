@@ -12,6 +12,7 @@ use super::filter::Filter;
 use super::limit::Rate;
 use super::network::Network;
 use super::observed::{Link, Observed};
+use super::port::PortTable;
 use super::step::{Pair, SandboxLink, Step};
 use crate::bpf::{Edge, Frontend, Sandbox};
 
@@ -53,16 +54,18 @@ pub(crate) fn remove_network(after: &Desired, network: &Network) -> Vec<Step> {
     ]
 }
 
-/// Connects `endpoint`, which `after` has and `before` lacks.
+/// Connects `endpoint`, which `after` has and `before` lacks. `ports` are those of all endpoints, with
+/// or without it.
 pub(crate) fn attach(
     before: &Desired,
     after: &Desired,
     endpoint: &Endpoint,
     bridge: Option<&Bridge>,
+    ports: &PortTable,
 ) -> Vec<Step> {
     let mut steps = bridge.map_or_else(Vec::new, |bridge| connect(after, endpoint, bridge));
     steps.extend(sandbox_change(before, after, endpoint));
-    let ports = own_ports(before, endpoint);
+    let ports = own_ports(ports, endpoint);
     if !ports.is_empty() {
         steps.push(Step::ReservePorts(ports));
     }
@@ -71,22 +74,28 @@ pub(crate) fn attach(
     steps
 }
 
-/// Disconnects `endpoint`, which `before` has and `after` lacks.
-pub(crate) fn detach(before: &Desired, after: &Desired, endpoint: &Endpoint) -> Vec<Step> {
+/// Disconnects `endpoint`, which `before` has and `after` lacks. Its interface is cut off, and may be
+/// deleted at leisure.
+pub(crate) fn detach(
+    before: &Desired,
+    after: &Desired,
+    endpoint: &Endpoint,
+    ports: &PortTable,
+) -> Vec<Step> {
     let mut steps: Vec<Step> = endpoint
         .frontends()
         .map(|(frontend, backend)| Step::Unpublish { frontend, backend })
         .collect();
-    let ports = own_ports(after, endpoint);
+    let ports = own_ports(ports, endpoint);
     if !ports.is_empty() {
         steps.push(Step::ReleasePorts(ports));
     }
     steps.extend(sandbox_change(before, after, endpoint));
     if let Some(link) = endpoint.attachment.host_ifname.clone() {
         steps.push(Step::ReleaseEndpoint { link: link.clone() });
-        steps.push(Step::DeleteLink { link });
+        steps.push(Step::CutLink { link });
     }
-    steps.extend(endpoint.buffer().map(|link| Step::DeleteLink { link }));
+    steps.extend(endpoint.buffer().map(|link| Step::CutLink { link }));
     steps
 }
 
@@ -269,16 +278,11 @@ pub(crate) fn repair_limits(endpoint: &Endpoint, observed: &Observed) -> Vec<Ste
 }
 
 /// The host ports that only `endpoint` publishes: others may have the same on other addresses.
-fn own_ports(others: &Desired, endpoint: &Endpoint) -> BTreeSet<u16> {
-    let mut ports: BTreeSet<u16> = endpoint.host_ports().collect();
-    if !ports.is_empty() {
-        for other in others.endpoints.values() {
-            for port in other.host_ports() {
-                ports.remove(&port);
-            }
-        }
-    }
-    ports
+fn own_ports(ports: &PortTable, endpoint: &Endpoint) -> BTreeSet<u16> {
+    let key = endpoint.key();
+    let own = endpoint.host_ports();
+    own.filter(|port| !ports.is_held_by_another(&key, *port))
+        .collect()
 }
 
 fn publish(endpoint: &Endpoint) -> impl Iterator<Item = Step> {

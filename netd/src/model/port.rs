@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
 
 use api::net::{PortBinding, Protocol};
 
@@ -147,7 +148,7 @@ fn bound_overlaps(binding: Option<IpAddr>, bound: IpAddr) -> bool {
 }
 
 /// One claim to a port: on which host address, all when absent, and whose.
-type Holder = (Option<IpAddr>, EndpointKey);
+type Holder = (Option<IpAddr>, Arc<EndpointKey>);
 
 /// Who holds which published port; derived from the endpoints.
 #[derive(Debug, Default)]
@@ -165,11 +166,12 @@ impl PortTable {
     }
 
     pub(crate) fn insert(&mut self, holder: &EndpointKey, ports: &[PortBinding]) {
+        let holder = Arc::new(holder.clone());
         for (binding, port) in each_port(ports) {
             self.held
                 .entry((binding.protocol, port))
                 .or_default()
-                .push((binding.host_ip, holder.clone()));
+                .push((binding.host_ip, Arc::clone(&holder)));
         }
     }
 
@@ -177,7 +179,7 @@ impl PortTable {
         for (binding, port) in each_port(ports) {
             let key = (binding.protocol, port);
             if let Some(holders) = self.held.get_mut(&key) {
-                holders.retain(|(_, other)| other != holder);
+                holders.retain(|(_, other)| **other != *holder);
                 if holders.is_empty() {
                     self.held.remove(&key);
                 }
@@ -190,7 +192,16 @@ impl PortTable {
         holders
             .iter()
             .find(|(held, _)| overlap(*held, ip))
-            .map(|(_, holder)| holder)
+            .map(|(_, holder)| &**holder)
+    }
+
+    /// Whether an endpoint other than `holder` has the port, of any protocol on any address.
+    pub(crate) fn is_held_by_another(&self, holder: &EndpointKey, port: u16) -> bool {
+        [Protocol::Tcp, Protocol::Udp, Protocol::Sctp]
+            .into_iter()
+            .filter_map(|protocol| self.held.get(&(protocol, port)))
+            .flatten()
+            .any(|(_, other)| **other != *holder)
     }
 }
 

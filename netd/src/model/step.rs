@@ -28,6 +28,12 @@ pub(crate) enum Step {
     DeleteLink {
         link: IfName,
     },
+    /// Takes a link down: nothing comes through it any more.
+    CutLink {
+        link: IfName,
+    },
+    /// Deletes links of sandboxes, all at once.
+    DeleteLinks(Vec<IfName>),
     SetMaster {
         link: IfName,
         bridge: IfName,
@@ -148,6 +154,8 @@ impl Step {
             Self::GuardEndpoint { link, .. } => Some(Self::ReleaseEndpoint { link }),
             Self::DeleteLink { .. }
             | Self::ReleaseEndpoint { .. }
+            | Self::CutLink { .. }
+            | Self::DeleteLinks(_)
             | Self::SetMaster { .. }
             | Self::AddAddress { .. }
             | Self::EnableForwarding { .. }
@@ -165,6 +173,11 @@ impl fmt::Display for Step {
         match self {
             Self::CreateBridge { link, .. } => write!(f, "create bridge {link}"),
             Self::DeleteLink { link } => write!(f, "delete interface {link}"),
+            Self::CutLink { link } => write!(f, "take interface {link} down"),
+            Self::DeleteLinks(links) => {
+                let names: Vec<&str> = links.iter().map(IfName::as_str).collect();
+                write!(f, "delete interfaces {}", names.join(", "))
+            }
             Self::SetMaster { link, bridge, .. } => write!(f, "put {link} on bridge {bridge}"),
             Self::AddAddress { link, address } => write!(f, "add address {address} to {link}"),
             Self::EnableForwarding { ipv6 } => {

@@ -50,11 +50,13 @@ impl Subnet {
     /// `subnet` with everything else by default: the first address is the gateway.
     pub(crate) fn of(subnet: IpNet) -> Result<Self, SubnetError> {
         check(subnet)?;
-        let first = subnet
-            .hosts()
+        let first = if is_pair(subnet) {
+            subnet.network()
+        } else {
             // The first IPv6 address is the subnet-router anycast address (RFC 4291, 2.6.1).
-            .find(|host| *host != subnet.network())
-            .ok_or(SubnetError::TooSmall { subnet })?;
+            let mut hosts = subnet.hosts().filter(|host| *host != subnet.network());
+            hosts.next().ok_or(SubnetError::TooSmall { subnet })?
+        };
         Ok(Self {
             subnet,
             range: subnet,
@@ -120,6 +122,9 @@ impl Subnet {
     }
 
     fn boundary(&self, address: IpAddr) -> Option<&'static str> {
+        if is_pair(self.subnet) {
+            return None;
+        }
         if address == self.subnet.network() {
             return Some("the network address");
         }
@@ -156,6 +161,11 @@ pub(crate) fn outside_all(address: IpAddr, network: &str, subnets: &[Subnet]) ->
     }
 }
 
+/// Two addresses, both of them hosts (RFC 3021, RFC 6164): room for a gateway and one container.
+fn is_pair(subnet: IpNet) -> bool {
+    subnet.max_prefix_len() - subnet.prefix_len() == 1
+}
+
 fn check(subnet: IpNet) -> Result<(), SubnetError> {
     if subnet != subnet.trunc() {
         return Err(SubnetError::HostBits {
@@ -163,8 +173,7 @@ fn check(subnet: IpNet) -> Result<(), SubnetError> {
             meant: subnet.trunc(),
         });
     }
-    let room = subnet.max_prefix_len() - subnet.prefix_len();
-    if room < 2 {
+    if subnet.prefix_len() == subnet.max_prefix_len() {
         return Err(SubnetError::TooSmall { subnet });
     }
     let special = |why| Err(SubnetError::Special { subnet, why });
@@ -204,6 +213,9 @@ mod tests {
         assert_eq!(subnet.gateway_net().to_string(), "172.20.0.1/16");
         let subnet = Subnet::of("fd00:1::/64".parse().unwrap()).unwrap();
         assert_eq!(subnet.gateway_net().to_string(), "fd00:1::1/64");
+        let pair = Subnet::of("10.0.0.4/31".parse().unwrap()).unwrap();
+        assert_eq!(pair.gateway_net().to_string(), "10.0.0.4/31");
+        assert_eq!(pair.reserved("10.0.0.5".parse().unwrap()), None);
     }
 
     #[test]
@@ -218,9 +230,9 @@ mod tests {
             "invalid subnet 10.0.0.1/24: the address has host bits, did you mean 10.0.0.0/24?",
         );
         check(
-            "10.0.0.0/31",
+            "10.0.0.0/32",
             "{}",
-            "subnet 10.0.0.0/31 is too small: it needs room for a gateway and a container",
+            "subnet 10.0.0.0/32 is too small: it needs room for a gateway and a container",
         );
         check(
             "224.0.0.0/8",
