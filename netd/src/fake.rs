@@ -180,9 +180,10 @@ impl State {
                 Some(link) => std::mem::replace(&mut link.up, false),
                 None => false,
             },
-            Step::DeleteLinks(links) => links
-                .iter()
-                .fold(false, |changed, link| self.delete_link(link) || changed),
+            Step::DeleteLinks(links) => {
+                let gone = links.iter().filter(|link| self.delete_link(link));
+                gone.count() > 0
+            }
             Step::SetMaster { link, bridge, .. } => {
                 let index = self.observed.links.get(bridge).ok_or_else(not_found)?.index;
                 let port = self.observed.links.get_mut(link).ok_or_else(not_found)?;
