@@ -50,8 +50,8 @@ fn a_departure_that_is_refused_holds_nobody_up() {
     netd.create_network(network(r#"{"Name":"shop"}"#)).unwrap();
     let before = world.kernel.snapshot();
     let first = netd.attach(plain("shop", 10)).unwrap();
-    // The record of the namespace, then the link goes down; the deletion is refused.
-    world.kernel.end_after(Some((2, End::Refuses)));
+    // Resolver, guard and link are taken away; the deletion of the link is refused.
+    world.kernel.end_after(Some((3, End::Refuses)));
     netd.detach("c10", &eth0()).unwrap();
     world.kernel.end_after(None);
     assert_eq!(netd.departures.len(), 1);
