@@ -227,6 +227,9 @@ pub struct AttachRequest {
     /// Servers, search domains and options asked for; the daemon fills in what is empty.
     #[serde(default)]
     pub dns: Dns,
+    /// Names of its own for containers of the network.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub links: Vec<Link>,
     #[serde(default)]
     pub link: LinkBy,
     /// Chosen by somebody else's address management; when empty, the daemon chooses.
@@ -272,6 +275,22 @@ pub struct Bandwidth {
     /// From the sandbox.
     pub egress_rate: u64,
     pub egress_burst: u64,
+}
+
+/// A name that one container alone knows another one of the same network by.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Link {
+    /// The other's id, which a rename does not change, or its name. It need not be there yet, and
+    /// may come back with another address.
+    pub container: String,
+    pub alias: String,
+}
+
+/// Give a container another name on all its networks: body of `POST /endpoints/rename`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EndpointRename {
+    pub container_id: String,
+    pub name: String,
 }
 
 /// One endpoint: what connects a sandbox to a network.

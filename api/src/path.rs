@@ -36,6 +36,9 @@ pub const NETWORKS_PRUNE: &str = "/v1/networks/prune";
 /// `GET ?container=ID` list of [`crate::net::Attachment`].
 /// `GET|DELETE /v1/endpoints/{container}/{ifname}`; the `GET` checks the kernel's state.
 pub const ENDPOINTS: &str = "/v1/endpoints";
+/// `POST` [`crate::net::EndpointRename`] → list of [`crate::net::Attachment`], empty for a container
+/// without endpoints.
+pub const ENDPOINTS_RENAME: &str = "/v1/endpoints/rename";
 
 /// `GET` list of [`crate::storage::Volume`]. `GET|DELETE /v1/volumes/{name}`.
 pub const VOLUMES: &str = "/v1/volumes";

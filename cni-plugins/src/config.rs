@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
+use api::net::Link;
 use ipnet::IpNet;
 use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value};
@@ -92,6 +93,8 @@ pub(crate) struct RuntimeConfig {
     pub(crate) mac: Option<String>,
     pub(crate) dns: RuntimeDns,
     pub(crate) aliases: Aliases,
+    /// Names of the container's own for others of the network.
+    pub(crate) links: Vec<Link>,
     #[serde(flatten)]
     unknown: Map<String, Value>,
 }

@@ -41,6 +41,7 @@ pub(crate) fn attach(config: &Config, sandbox: &Sandbox) -> Result<AttachRequest
         bandwidth: None,
         owner: None,
         exclusive: false,
+        links: runtime.links.clone(),
     })
 }
 

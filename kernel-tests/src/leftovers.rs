@@ -48,7 +48,11 @@ fn interfaces(host: &Host) -> Result<Vec<String>> {
 fn is_our_interface(name: &str) -> bool {
     let is_hex = |text: &str| !text.is_empty() && text.chars().all(|c| c.is_ascii_hexdigit());
     let with_hex = |prefix: &str| name.strip_prefix(prefix).is_some_and(is_hex);
-    name.starts_with("hawser") || with_hex("br-") || with_hex("veth") || with_hex("out") || with_hex("rate")
+    name.starts_with("hawser")
+        || with_hex("br-")
+        || with_hex("veth")
+        || with_hex("out")
+        || with_hex("rate")
 }
 
 fn mounts(host: &Host) -> Result<Vec<String>> {

@@ -249,15 +249,11 @@ impl Netd {
 
     fn resolver_settings(&self, asked: &Dns, network: &Network) -> Dns {
         let text = std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
-        let host = resolver::parse(&text);
-        let Some(gateway) = network.first_gateway() else {
-            return asked.clone();
-        };
-        let path = self.resolver_path(gateway);
+        let host = resolver::configured(&self.config.dns, resolver::parse(&text));
         if network.has_names() {
-            resolver::with_names(asked, &host, path)
+            resolver::with_names(asked, &host)
         } else {
-            resolver::without_names(asked, &host, path)
+            resolver::without_names(asked, &host)
         }
     }
 
@@ -277,6 +273,7 @@ impl Netd {
         self.store.put_endpoint(&endpoint, &cursors)?;
         let mut after = before.clone();
         after.endpoints.insert(Arc::new(endpoint.clone()));
+        self.serve_inside(&mut after, &endpoint.sandbox);
         let steps = plan::attach(before, &after, &endpoint, network.bridge(), &writer.ports);
         for ((id, subnet), address) in cursors {
             writer.walks.given(&id, subnet, address);
@@ -294,6 +291,7 @@ impl Netd {
                 })
             }
             Err(failure) if failure.undone => {
+                self.release_inside(&mut after, &endpoint);
                 writer.free(before, &endpoint);
                 self.store.delete_endpoint(&key, &[])?;
                 Err(failure.cause.into())
@@ -311,20 +309,27 @@ impl Netd {
         self.publish_view(desired.clone());
     }
 
+    /// An endpoint of the default network has no names, but asks.
     pub(crate) fn publish_names(&self, network: &Network, endpoint: &Endpoint) {
-        if !network.has_names() {
-            return;
-        }
         let attachment = &endpoint.attachment;
-        let short_id: String = attachment.container_id.chars().take(12).collect();
-        let names = attachment.name.iter().chain(&attachment.aliases).cloned();
+        let names = if network.has_names() {
+            let short_id: String = attachment.container_id.chars().take(12).collect();
+            let names = attachment.name.iter().chain(&attachment.aliases).cloned();
+            names.chain([short_id]).collect()
+        } else {
+            Vec::new()
+        };
         self.dns.upsert(NamedEndpoint {
             endpoint: attachment.endpoint_id.clone(),
             network: network.id.clone(),
             network_name: network.name.clone(),
             container_id: attachment.container_id.clone(),
-            names: names.chain([short_id]).collect(),
+            sandbox: endpoint.sandbox.id(),
+            order: endpoint.order,
+            names,
             addresses: endpoint.addresses().collect(),
+            ports: attachment.ports.clone(),
+            links: endpoint.links.clone(),
             upstreams: endpoint.upstreams.clone(),
             internal: network.internal,
         });

@@ -65,6 +65,7 @@ impl Netd {
         let before = self.view();
         let mut after = Desired::clone(&before);
         after.endpoints.remove(&key);
+        self.release_inside(&mut after, endpoint);
         // Before the link goes down, so that nobody takes that for something to repair.
         self.publish_view(after.clone());
         let steps = plan::detach(&before, &after, endpoint, &writer.ports);

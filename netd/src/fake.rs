@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use api::id::IfName;
 use api::net::Protocol;
 
+use crate::dns;
 use crate::kernel::{Kernel, KernelError};
 use crate::model::endpoint::Sandbox;
 use crate::model::observed::{Address, Inside, InsideLink, Link, Observed};
@@ -366,6 +367,15 @@ impl Kernel for FakeKernel {
 
     fn is_alive(&self, sandbox: &Sandbox) -> bool {
         self.state().namespaces.get(&sandbox.path) == Some(&sandbox.inode)
+    }
+
+    /// On an address of the sandbox's own, because all share the test's namespace.
+    fn resolver_sockets(&self, sandbox: &Sandbox, port: u16) -> Result<dns::Sockets, KernelError> {
+        let address = IpAddr::from([127, 0, sandbox.inode as u8, 11]);
+        dns::bind(address, port).map_err(|source| KernelError::Namespace {
+            path: sandbox.path.clone(),
+            source,
+        })
     }
 
     fn bound_sockets(&self, protocol: Protocol) -> Result<Vec<BoundSocket>, KernelError> {

@@ -7,6 +7,7 @@ use api::id::IfName;
 use api::net::Protocol;
 
 use crate::bpf::BpfError;
+use crate::dns;
 use crate::model::endpoint::Sandbox;
 use crate::model::observed::{Inside, Observed};
 use crate::model::port::BoundSocket;
@@ -25,6 +26,10 @@ pub(crate) trait Kernel: Send + Sync {
 
     /// Whether the namespace that was at the sandbox's path is still there.
     fn is_alive(&self, sandbox: &Sandbox) -> bool;
+
+    /// Sockets inside the sandbox for its resolver, on 127.0.0.11: at `port` or, when that is taken,
+    /// at another one.
+    fn resolver_sockets(&self, sandbox: &Sandbox, port: u16) -> Result<dns::Sockets, KernelError>;
 
     /// Sockets of the host, so that no port is published that a process serves.
     fn bound_sockets(&self, protocol: Protocol) -> Result<Vec<BoundSocket>, KernelError>;

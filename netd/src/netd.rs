@@ -21,7 +21,6 @@ use crate::model::desired::Desired;
 use crate::model::endpoint::Endpoint;
 use crate::model::ipam::Walks;
 use crate::model::port::PortTable;
-use crate::resolver;
 use crate::store::Store;
 
 /// What the daemon gives the subsystem.
@@ -51,7 +50,7 @@ pub struct Netd {
     pub(crate) store: Arc<Store>,
     pub(crate) departures: Departures,
     pub(crate) config: NetConfig,
-    /// Whether sandboxes reach the resolver by 127.0.0.11.
+    /// Whether socket hooks lead 127.0.0.11:53 to where the resolver listens.
     pub(crate) hooks: bool,
     view: ArcSwap<Desired>,
     writer: Mutex<Writer>,
@@ -179,7 +178,8 @@ impl Netd {
         lines.push(if self.hooks {
             "container DNS: 127.0.0.11 by socket hooks".to_owned()
         } else {
-            "container DNS: the gateway's address, there are no socket hooks".to_owned()
+            "container DNS: 127.0.0.11:53 inside each container, there are no socket hooks"
+                .to_owned()
         });
         lines.push("masquerade and isolation: nftables table inet hawser".to_owned());
         lines
@@ -206,24 +206,15 @@ impl Netd {
         network: &Id,
         gateway: IpAddr,
     ) -> Result<(), NetError> {
-        // Without hooks clients can be told an address, but no port.
-        let port = if self.hooks { HIGH_PORT } else { 53 };
-        let address = self.dns.listen(network, gateway, port)?;
+        let address = self.dns.listen(network, gateway, HIGH_PORT)?;
         desired.resolvers.insert(network.clone(), address);
         Ok(())
     }
-
-    pub(crate) fn resolver_path(&self, gateway: IpAddr) -> resolver::Path {
-        if self.hooks {
-            resolver::Path::Hooks
-        } else {
-            resolver::Path::Gateway(gateway)
-        }
-    }
 }
 
-/// Where the resolvers listen: not on 53, which belongs to the host's own servers.
-const HIGH_PORT: u16 = 10053;
+/// Where the resolvers listen: not on 53, which belongs to servers of the host's or the container's
+/// own. Always the same, so that connected sockets outlive the daemon.
+pub(crate) const HIGH_PORT: u16 = 10053;
 
 fn dns_server(config: &NetConfig, runtime: Handle) -> Result<DnsServer, DnsError> {
     let config = dns::Config {

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use rpds::RedBlackTreeMapSync;
+
 use crate::apply;
 use crate::error::{NetError, OpenError};
 use crate::model::desired::Desired;
@@ -85,6 +87,7 @@ impl Netd {
             networks: by(networks, |network| network.id.clone()),
             endpoints: endpoints.into_iter().collect(),
             resolvers: [].into(),
+            inside: RedBlackTreeMapSync::default(),
             host_cookie,
         });
         self.undo_interrupted(&mut writer);
@@ -126,7 +129,7 @@ impl Netd {
         }
     }
 
-    /// Listens for every network and publishes every name on record.
+    /// Listens for every network and in every sandbox, and publishes every name on record.
     fn serve_names(&self) {
         let mut desired = Desired::clone(&self.view());
         for network in self.view().networks.values() {
@@ -135,6 +138,11 @@ impl Netd {
             };
             if let Err(error) = self.listen(&mut desired, &network.id, gateway) {
                 tracing::warn!(network = %network.name, %error, "names do not resolve");
+            }
+        }
+        for endpoint in self.view().endpoints.values() {
+            if self.kernel.is_alive(&endpoint.sandbox) {
+                self.serve_inside(&mut desired, &endpoint.sandbox);
             }
         }
         for endpoint in desired.endpoints.values() {

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use api::id::IfName;
-use api::net::{AttachRequest, Attachment, NetworkCreate};
+use api::net::{AttachRequest, Attachment, EndpointRename, NetworkCreate};
 use api::{ApiError, ErrorCode};
 use redb::Database;
 use tempfile::TempDir;
@@ -246,6 +246,48 @@ fn a_network_in_use_stays_and_an_unused_one_leaves_nothing() {
     netd.detach("web", &eth0()).unwrap();
     assert_eq!(netd.prune_networks().unwrap(), ["shop"]);
     netd.reconcile().unwrap();
+    assert_eq!(world.kernel.snapshot(), before);
+}
+
+#[test]
+fn a_rename_moves_the_name_on_every_network_and_is_kept() {
+    let world = World::new();
+    let netd = world.start().unwrap();
+    for name in ["n1", "n2"] {
+        netd.create_network(network(&format!(r#"{{"Name":"{name}"}}"#)))
+            .unwrap();
+    }
+    netd.attach(request("n1", "web", 10)).unwrap();
+    let mut second = request("n2", "web", 10);
+    second.ifname = IfName::parse("eth1").unwrap();
+    second.ports.clear();
+    netd.attach(second).unwrap();
+    netd.attach(request("n1", "db", 11)).unwrap();
+    let before = world.kernel.snapshot();
+    let rename = |container: &str, name: &str| {
+        netd.rename(&EndpointRename {
+            container_id: container.to_owned(),
+            name: name.to_owned(),
+        })
+    };
+    let bad = ApiError::from(rename("web", "a b").unwrap_err());
+    assert_eq!(bad.code, ErrorCode::InvalidInput, "{}", bad.message);
+    rename("web", "shop").unwrap();
+    rename("web", "shop").unwrap();
+    rename("nobody", "shop").expect("a container without endpoints is fine");
+    let names = |netd: &Netd| -> Vec<Option<String>> {
+        let endpoints = netd.endpoints(None);
+        endpoints
+            .into_iter()
+            .map(|endpoint| endpoint.name)
+            .collect()
+    };
+    let expected = ["db", "shop", "shop"].map(|name| Some(name.to_owned()));
+    assert_eq!(names(&netd), expected);
+    assert_eq!(netd.network("n1").unwrap().containers["web"].name, "shop");
+    drop(netd);
+    let netd = world.start().unwrap();
+    assert_eq!(names(&netd), expected);
     assert_eq!(world.kernel.snapshot(), before);
 }
 

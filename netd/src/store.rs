@@ -173,6 +173,15 @@ impl Store {
         }
         write(&self.boot, "delete", rows)
     }
+
+    /// Writes all of them, or none.
+    pub(crate) fn put_endpoints(&self, endpoints: &[Endpoint]) -> Result<(), StoreError> {
+        let row = |endpoint: &Endpoint| {
+            let key = endpoint.key().to_string();
+            (ENDPOINTS, key, Some(encode(endpoint)))
+        };
+        write(&self.boot, "write", endpoints.iter().map(row))
+    }
 }
 
 /// Records serialise: their maps have text keys, and nothing in them fails to.

@@ -21,6 +21,9 @@ use crate::{netlink, observe};
 
 /// Catches what sends no notification: a deleted nftables table, a changed setting.
 const RECONCILE_EVERY: Duration = Duration::from_secs(30);
+/// How long a namespace that everybody else has left outlives them: the resolver's sockets inside
+/// keep it, and its interfaces, in being.
+const RELEASE_EVERY: Duration = Duration::from_secs(1);
 
 /// What a batch of notifications asks for.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
@@ -29,6 +32,8 @@ struct Due {
     host: bool,
     /// One of our links is gone or down, or notifications were lost.
     repair: bool,
+    /// It is time to see whether sandboxes are gone.
+    look: bool,
     /// Links that went away; ours only if the records still have them.
     gone: BTreeSet<IfName>,
 }
@@ -46,10 +51,13 @@ impl Netd {
         let mut shutdown = pin!(shutdown);
         let mut ticks = tokio::time::interval(RECONCILE_EVERY);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut looks = tokio::time::interval(RELEASE_EVERY);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let due = tokio::select! {
                 () = &mut shutdown => return,
                 _ = ticks.tick() => Due { repair: true, ..Due::default() },
+                _ = looks.tick() => Due { look: true, ..Due::default() },
                 due = notifications(socket.as_ref()) => due,
             };
             let netd = Arc::clone(&self);
@@ -61,7 +69,8 @@ impl Netd {
     }
 
     fn follow(&self, due: &Due) {
-        if due.repair || lost(&self.view(), &due.gone) {
+        let dead = || due.look && self.holds_dead_sandbox();
+        if due.repair || lost(&self.view(), &due.gone) || dead() {
             // The lock waits for a detach that is just deleting the link: look again after it.
             if let Err(error) = self.reconcile() {
                 tracing::warn!(%error, "reconcile");

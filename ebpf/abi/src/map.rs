@@ -215,7 +215,8 @@ pub struct SandboxValue {
     /// Where 127.0.0.11:53 leads; port zero if nowhere.
     pub dns_address: Address,
     pub dns_port: Be16,
-    pub pad: u16,
+    /// Where on 127.0.0.11 it leads sockets that are bound to loopback; zero if nowhere.
+    pub dns_inside_port: Be16,
     /// [`SANDBOX_HOST`] or zero.
     pub flags: u32,
 }

@@ -4,7 +4,7 @@ use crate::address::{Address, Be16};
 use crate::map::{SANDBOX_HOST, SandboxValue};
 
 /// Containers are told to ask 127.0.0.11.
-const DNS_ADDRESS: Address = Address::v4(0x7f00_000b_u32.to_be());
+pub const DNS_ADDRESS: Address = Address::v4(0x7f00_000b_u32.to_be());
 const DNS_PORT: Be16 = Be16::new(53);
 
 /// Where to look for the true destination of a connect or sendmsg.
@@ -14,6 +14,8 @@ pub enum Route {
     Untouched,
     /// To the sandbox's name server.
     Dns,
+    /// To the name server's socket inside the sandbox.
+    DnsInside,
     /// A frontend may answer; `wildcard` says when one for every address of the host does.
     Frontend { wildcard: Wildcard },
 }
@@ -32,13 +34,18 @@ pub enum Wildcard {
 /// to the published port, so that a container reaches it like anybody else.
 #[inline(always)]
 pub fn route(sandbox: &SandboxValue, destination: Address, port: Be16, bound: Address) -> Route {
-    // Bound to loopback, the socket cannot send to where the translation would lead: the kernel
-    // answers EINVAL, or the packet leaves with a loopback source.
-    if bound.is_loopback() {
-        return Route::Untouched;
-    }
     let host = sandbox.flags & SANDBOX_HOST != 0;
-    if !host && destination == DNS_ADDRESS && port == DNS_PORT {
+    let asks = !host && destination == DNS_ADDRESS && port == DNS_PORT;
+    // Bound to loopback, the socket can send to loopback only: elsewhere the kernel answers EINVAL,
+    // or the packet leaves with a loopback source.
+    if bound.is_loopback() {
+        return if asks && sandbox.dns_inside_port != Be16::ZERO {
+            Route::DnsInside
+        } else {
+            Route::Untouched
+        };
+    }
+    if asks {
         return if sandbox.dns_port == Be16::ZERO {
             Route::Untouched
         } else {
@@ -80,7 +87,7 @@ mod tests {
         SandboxValue {
             dns_address: OTHER,
             dns_port: Be16::new(dns),
-            pad: 0,
+            dns_inside_port: Be16::new(dns),
             flags,
         }
     }
@@ -151,6 +158,22 @@ mod tests {
             (
                 "bound to loopback",
                 container,
+                OTHER,
+                HTTP,
+                LOCAL,
+                Route::Untouched,
+            ),
+            (
+                "bound to loopback to dns",
+                container,
+                DNS_ADDRESS,
+                DNS_PORT,
+                LOCAL,
+                Route::DnsInside,
+            ),
+            (
+                "bound to loopback, no dns there",
+                mute,
                 DNS_ADDRESS,
                 DNS_PORT,
                 LOCAL,

@@ -41,6 +41,7 @@ pub(crate) fn redirect(
     let (address, new_port, service) = match route(sandbox, destination, port, bound) {
         Route::Untouched => return None,
         Route::Dns => (sandbox.dns_address, sandbox.dns_port, NO_SERVICE),
+        Route::DnsInside => (destination, sandbox.dns_inside_port, NO_SERVICE),
         Route::Frontend { wildcard } => {
             let target = found(lookup::find(destination, port, protocol, wildcard))?;
             (target.backend.address, target.backend.port, target.service)

@@ -2,7 +2,7 @@
 
 use api::daemon::Pruned;
 use api::id::IfName;
-use api::net::{AttachRequest, Attachment, Network, NetworkCreate, NetworkCreated};
+use api::net::{AttachRequest, Attachment, EndpointRename, Network, NetworkCreate, NetworkCreated};
 use api::path;
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -25,6 +25,7 @@ pub(crate) fn routes() -> Router<Daemon> {
             get(inspect).delete(remove),
         )
         .route(path::ENDPOINTS, get(endpoints).post(attach))
+        .route(path::ENDPOINTS_RENAME, post(rename))
         .route(
             &format!("{}/{{container}}/{{ifname}}", path::ENDPOINTS),
             get(check).delete(detach),
@@ -92,6 +93,16 @@ async fn attach(
 ) -> Reply<Attachment> {
     daemon
         .run(|daemon| daemon.netd.attach(request))
+        .await
+        .map(Json)
+}
+
+async fn rename(
+    State(daemon): State<Daemon>,
+    Content(request): Content<EndpointRename>,
+) -> Reply<Vec<Attachment>> {
+    daemon
+        .run(move |daemon| daemon.netd.rename(&request))
         .await
         .map(Json)
 }

@@ -262,6 +262,7 @@ fn attach(host: &Host, network: &str) -> (Attachment, std::path::PathBuf) {
         bandwidth: None,
         owner: None,
         exclusive: false,
+        links: Vec::new(),
     };
     (
         host.client().post(path::ENDPOINTS, &request).unwrap(),

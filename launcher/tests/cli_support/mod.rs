@@ -306,7 +306,9 @@ fn route(
     let segments: Vec<&str> = path.trim_start_matches("/v1/").split('/').collect();
     match (method, segments.as_slice()) {
         ("GET", ["info"]) => (200, info(base)),
-        ("GET", ["endpoints"] | ["networks"]) => (200, json!([])),
+        ("GET", ["endpoints"] | ["networks"]) | ("POST", ["endpoints", "rename"]) => {
+            (200, json!([]))
+        }
         ("GET", ["images"]) => (200, world.images.values().cloned().collect()),
         ("GET", ["images", rest @ ..]) => find_image(world, &rest.join("/")),
         ("POST", ["images"]) => {

@@ -17,7 +17,7 @@ use crate::model::observed::{self, Inside, Observed};
 use crate::model::port::BoundSocket;
 use crate::model::step::{Change, Step};
 use crate::netlink::Rtnl;
-use crate::{nft, observe, sockdiag};
+use crate::{dns, nft, observe, sockdiag};
 
 pub(crate) struct Host {
     rtnl: Mutex<Rtnl>,
@@ -234,6 +234,15 @@ impl Kernel for Host {
         netns::identify(Path::new(&sandbox.path)).map_or(true, |id| {
             id.is_some_and(|id| (id.device, id.inode) == (sandbox.device, sandbox.inode))
         })
+    }
+
+    fn resolver_sockets(&self, sandbox: &Sandbox, port: u16) -> Result<dns::Sockets, KernelError> {
+        open(sandbox)
+            .and_then(|namespace| sandbox::resolver_sockets(&namespace, port))
+            .map_err(|source| KernelError::Namespace {
+                path: sandbox.path.clone(),
+                source,
+            })
     }
 
     fn bound_sockets(&self, protocol: Protocol) -> Result<Vec<BoundSocket>, KernelError> {

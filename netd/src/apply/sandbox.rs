@@ -18,7 +18,8 @@ use sys::sysctl;
 use super::link::{created, new_address, set_up};
 use crate::model::step::{Change, SandboxLink};
 use crate::netlink::{Mode, Rtnl};
-use crate::observe;
+use crate::resolver::EMBEDDED;
+use crate::{dns, observe};
 
 /// Addresses, loopback and interface up, routes: one datagram sent from inside.
 pub(super) fn configure(namespace: &NetNs, link: &SandboxLink) -> io::Result<Change> {
@@ -29,11 +30,7 @@ pub(super) fn configure(namespace: &NetNs, link: &SandboxLink) -> io::Result<Cha
             .ok_or(Errno::NODEV)?
             .header
             .index;
-        let loopback =
-            observe::link_by_name(&mut rtnl, &IfName::parse("lo").map_err(io::Error::other)?)?
-                .ok_or(Errno::NODEV)?
-                .header
-                .index;
+        let loopback = loopback(&mut rtnl)?;
         let mut batch = vec![(up(loopback), Mode::Change)];
         for address in &link.addresses {
             batch.push((new_address(index, *address), Mode::Create));
@@ -52,6 +49,27 @@ pub(super) fn configure(namespace: &NetNs, link: &SandboxLink) -> io::Result<Cha
         }
         Ok(change)
     })?
+}
+
+/// The sockets of the sandbox's resolver, at `port` of its loopback or another.
+pub(super) fn resolver_sockets(namespace: &NetNs, port: u16) -> io::Result<dns::Sockets> {
+    namespace.run(|| {
+        // In a namespace that never had an address every address counts as a broadcast address
+        // (`__inet_dev_addr_type` without a local table), and a socket bound to one of those
+        // answers from another address.
+        let mut rtnl = Rtnl::open()?;
+        let up = up(loopback(&mut rtnl)?);
+        rtnl.batch(vec![(up, Mode::Change)])?
+            .into_iter()
+            .collect::<io::Result<()>>()?;
+        dns::bind(EMBEDDED.into(), port)
+    })?
+}
+
+fn loopback(rtnl: &mut Rtnl) -> io::Result<u32> {
+    let name = IfName::parse("lo").map_err(io::Error::other)?;
+    let link = observe::link_by_name(rtnl, &name)?.ok_or(Errno::NODEV)?;
+    Ok(link.header.index)
 }
 
 /// Settings that must be right before the interface comes up.

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use abi::map::{SANDBOX_HOST, SANDBOXES, SandboxValue};
+use abi::socket::DNS_ADDRESS;
 use abi::{Address, Be16};
 use aya::Ebpf;
 use aya::maps::{HashMap, MapData};
@@ -14,15 +15,23 @@ use super::frontend::{address, ip};
 use super::object;
 
 /// What the hooks do for a network namespace.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub struct Sandbox {
     /// The host's own: its loopback reaches published ports, and its processes cannot bind them.
     pub host: bool,
     /// Where 127.0.0.11:53 leads.
     pub dns: Option<SocketAddr>,
+    /// Where it leads sockets that are bound to loopback: on 127.0.0.11, inside.
+    pub dns_inside: Option<SocketAddr>,
 }
 
 impl Sandbox {
+    pub(crate) const HOST: Self = Self {
+        host: true,
+        dns: None,
+        dns_inside: None,
+    };
+
     fn value(self) -> SandboxValue {
         let (dns_address, dns_port) = match self.dns {
             Some(dns) => (address(dns.ip()), Be16::new(dns.port())),
@@ -31,16 +40,20 @@ impl Sandbox {
         SandboxValue {
             dns_address,
             dns_port,
-            pad: 0,
+            dns_inside_port: self
+                .dns_inside
+                .map_or(Be16::ZERO, |inside| Be16::new(inside.port())),
             flags: if self.host { SANDBOX_HOST } else { 0 },
         }
     }
 
     fn from_value(value: &SandboxValue) -> Self {
+        let dns = SocketAddr::new(ip(value.dns_address), value.dns_port.get());
+        let inside = SocketAddr::new(ip(DNS_ADDRESS), value.dns_inside_port.get());
         Self {
             host: value.flags & SANDBOX_HOST != 0,
-            dns: (value.dns_port != Be16::ZERO)
-                .then(|| SocketAddr::new(ip(value.dns_address), value.dns_port.get())),
+            dns: Some(dns).filter(|dns| dns.port() != 0),
+            dns_inside: Some(inside).filter(|inside| inside.port() != 0),
         }
     }
 }
@@ -89,17 +102,16 @@ mod tests {
     #[test]
     fn values_round_trip() {
         for sandbox in [
-            Sandbox {
-                host: true,
-                dns: None,
-            },
+            Sandbox::HOST,
             Sandbox {
                 host: false,
                 dns: Some("172.18.0.1:10053".parse().unwrap()),
+                dns_inside: Some("127.0.0.11:10054".parse().unwrap()),
             },
             Sandbox {
                 host: false,
                 dns: Some("[fd00::1]:53".parse().unwrap()),
+                dns_inside: None,
             },
         ] {
             assert_eq!(Sandbox::from_value(&sandbox.value()), sandbox);

@@ -5,21 +5,24 @@
 //!
 //! A name that exists is never denied: a type it has no records of gets NODATA (NOERROR and no
 //! answers), because resolvers such as musl's take NXDOMAIN for one family as the end of the name.
+//!
+//! `_PORT._PROTOCOL.name` (RFC 2782, with the port's number for want of a service's name) says where
+//! the containers called `name` that publish this port of theirs serve it.
 
 use std::convert::Infallible;
-use std::net::SocketAddr;
-use std::sync::Arc;
 
+use api::net::Protocol;
 use domain::base::iana::{Class, OptRcode, Rcode, Rtype};
 use domain::base::message_builder::{AnswerBuilder, PushError, StaticCompressor};
 use domain::base::name::ParsedName;
 use domain::base::opt::OptRecord;
 use domain::base::{Message, MessageBuilder, Question};
-use domain::rdata::{A, Aaaa, Ptr};
+use domain::rdata::{A, Aaaa, Ptr, Srv};
 
+use super::dial::Servers;
 use super::name::{self, Key};
 use super::wire;
-use super::zone::{Addresses, Outside, View};
+use super::zone::{Addresses, Endpoint, Outside, View};
 
 /// The UDP payload nobody has to fragment (DNS flag day 2020).
 const MAX_UDP: u16 = 1232;
@@ -41,7 +44,7 @@ pub(super) enum Verdict {
     Reply,
     /// Ask these servers, or the host's.
     Forward {
-        servers: Option<Arc<[SocketAddr]>>,
+        servers: Option<Servers>,
         single_label: bool,
     },
     /// Say nothing: it is no query, and an answer could start a loop.
@@ -112,13 +115,17 @@ struct Request<'q> {
 
 enum Decision<'z> {
     Say(Content<'z>),
-    Forward(Option<Arc<[SocketAddr]>>),
+    Forward(Option<Servers>),
 }
 
 enum Content<'z> {
     Addresses(&'z Addresses),
     Pointer(&'z domain::base::Name<Vec<u8>>),
+    /// Those of the owners that publish the port.
+    Service(&'z Addresses, Protocol, u16),
     NoData,
+    /// A name of ours that does not exist.
+    Denial,
     Failure(OptRcode),
 }
 
@@ -175,11 +182,31 @@ impl<'q> Request<'q> {
         if exists {
             return Some(Content::NoData);
         }
+        if let Some(content) = self.service(view) {
+            return Some(content);
+        }
         let pointer = view.pointer(name::reverse_address(&self.name)?)?;
         match self.question.qtype() {
             Rtype::PTR | Rtype::ANY => Some(Content::Pointer(pointer)),
             _ => Some(Content::NoData),
         }
+    }
+
+    /// `None` when the name is no service of a name of ours.
+    fn service<'z>(&self, view: &View<'z>) -> Option<Content<'z>> {
+        let (protocol, port, host) = name::service(&self.name)?;
+        let mut found = None;
+        for addresses in view.addresses(host) {
+            let serves = |owner: &Endpoint| owner.service(protocol, port).is_some();
+            if addresses.owners().any(serves) {
+                return Some(match self.question.qtype() {
+                    Rtype::SRV | Rtype::ANY => Content::Service(addresses, protocol, port),
+                    _ => Content::NoData,
+                });
+            }
+            found = Some(Content::Denial);
+        }
+        found
     }
 
     fn wants(&self, addresses: &Addresses) -> bool {
@@ -202,6 +229,7 @@ impl<'q> Request<'q> {
     fn compose(&self, content: &Content<'_>, out: &mut Vec<u8>) {
         let rcode = match content {
             Content::Failure(rcode) => *rcode,
+            Content::Denial => OptRcode::NXDOMAIN,
             _ => OptRcode::NOERROR,
         };
         if self.try_compose(content, rcode, out).is_err() {
@@ -261,7 +289,13 @@ impl<'q> Request<'q> {
                 Ok(())
             }
             Content::Pointer(target) => answers.push((name, Class::IN, ttl, Ptr::new(target))),
-            Content::NoData | Content::Failure(_) => Ok(()),
+            Content::Service(owners, protocol, port) => {
+                for target in owners.owners().filter_map(|e| e.service(*protocol, *port)) {
+                    answers.push((name, Class::IN, ttl, Srv::new(0, 1, *port, target)))?;
+                }
+                Ok(())
+            }
+            Content::NoData | Content::Denial | Content::Failure(_) => Ok(()),
         }
     }
 }

@@ -8,7 +8,6 @@
 //! budget it becomes the old one, and the old one is dropped. A hit moves an entry to the young.
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -16,6 +15,7 @@ use domain::base::Message;
 use domain::base::iana::{Rcode, Rtype};
 
 use super::answer::Transport;
+use super::dial::{Origin, Servers};
 use super::wire;
 
 const MAX_TTL: u32 = 3600;
@@ -30,7 +30,7 @@ const OVERHEAD: usize = 200;
 /// What makes two queries the same.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct Key {
-    pub(super) servers: Arc<[SocketAddr]>,
+    pub(super) servers: Servers,
     pub(super) transport: Transport,
     /// See [`wire::normalized`].
     pub(super) query: Arc<[u8]>,
@@ -98,6 +98,14 @@ impl Cache {
                 stored: now,
             };
             self.put(key, entry);
+        }
+    }
+
+    /// Drops what was asked from there.
+    pub(super) fn forget(&mut self, origin: Origin) {
+        // `young_bytes` stays too high until the generation ends, which is the safe side.
+        for generation in [&mut self.young, &mut self.old] {
+            generation.retain(|key, _entry| key.servers.origin != origin);
         }
     }
 

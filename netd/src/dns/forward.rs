@@ -8,7 +8,7 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use domain::base::iana::Rcode;
 use tokio::task::JoinSet;
@@ -17,18 +17,21 @@ use tokio::time::{sleep, timeout};
 use super::answer::{self, Transport};
 use super::cache::{Cache, Key, Lookup};
 use super::counters::Counters;
+use super::dial::{Namespaces, Origin, Servers};
 use super::upstream::Upstream;
 use super::{Limits, wire};
 
 /// Times each server is asked for one query.
 const ROUNDS: usize = 2;
+/// How long a server that nobody asks is remembered, with its sockets.
+const FORGET_AFTER: Duration = Duration::from_secs(60);
 
 /// A query that left the pure part with [`answer::Verdict::Forward`].
 #[derive(Debug, Clone)]
 pub(super) struct Request {
     pub(super) query: Arc<[u8]>,
     pub(super) transport: Transport,
-    pub(super) servers: Arc<[SocketAddr]>,
+    pub(super) servers: Servers,
     pub(super) single_label: bool,
 }
 
@@ -65,23 +68,58 @@ enum Outcome {
 pub(super) struct Forwarder {
     limits: Limits,
     cache: Mutex<Cache>,
-    upstreams: Mutex<HashMap<SocketAddr, Arc<Upstream>>>,
+    upstreams: Mutex<Upstreams>,
+    namespaces: Arc<Namespaces>,
     counters: Arc<Counters>,
 }
 
+/// The servers asked lately.
+#[derive(Debug)]
+struct Upstreams {
+    servers: HashMap<(Origin, SocketAddr), Arc<Upstream>>,
+    pruned: Instant,
+}
+
 impl Forwarder {
-    pub(super) fn new(limits: Limits, counters: Arc<Counters>) -> Self {
+    pub(super) fn new(
+        limits: Limits,
+        counters: Arc<Counters>,
+        namespaces: Arc<Namespaces>,
+    ) -> Self {
         let cache = Mutex::new(Cache::new(limits.cache_bytes));
+        let upstreams = Upstreams {
+            servers: HashMap::new(),
+            pruned: Instant::now(),
+        };
         Self {
             limits,
             cache,
-            upstreams: Mutex::default(),
+            upstreams: Mutex::new(upstreams),
+            namespaces,
             counters,
         }
     }
 
     fn cache(&self) -> MutexGuard<'_, Cache> {
         self.cache.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn upstreams(&self) -> MutexGuard<'_, Upstreams> {
+        self.upstreams
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How many servers are remembered.
+    pub(super) fn servers(&self) -> usize {
+        self.upstreams().servers.len()
+    }
+
+    /// Closes what is open there and drops what was learned from there.
+    pub(super) fn forget(&self, origin: Origin) {
+        let servers = &mut self.upstreams().servers;
+        servers.retain(|(from, _), _| *from != origin);
+        self.cache().forget(origin);
     }
 
     /// Looks into the cache. Does not wait.
@@ -91,7 +129,7 @@ impl Forwarder {
             None => request.query.to_vec(),
         };
         let key = Key {
-            servers: Arc::clone(&request.servers),
+            servers: request.servers.clone(),
             transport: request.transport,
             query: normalized.into(),
         };
@@ -121,7 +159,7 @@ impl Forwarder {
             key,
             stale,
         } = miss;
-        if request.servers.is_empty() && stale.is_none() {
+        if request.servers.addresses.is_empty() && stale.is_none() {
             let rcode = if request.single_label {
                 Rcode::NXDOMAIN
             } else {
@@ -198,18 +236,28 @@ impl Forwarder {
     }
 
     /// The servers in their order, those that were slow lately after the others.
-    fn order(&self, servers: &[SocketAddr]) -> Vec<Arc<Upstream>> {
-        let mut upstreams = self
-            .upstreams
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+    fn order(&self, servers: &Servers) -> Vec<Arc<Upstream>> {
+        let Some(place) = self.namespaces.place(servers.origin) else {
+            return Vec::new();
+        };
+        let mut upstreams = self.upstreams();
         let mut order: Vec<_> = servers
+            .addresses
             .iter()
             .map(|&address| {
-                let new = || Arc::new(Upstream::new(address));
-                Arc::clone(upstreams.entry(address).or_insert_with(new))
+                let new = || Arc::new(Upstream::new(place.clone(), address));
+                let key = (servers.origin, address);
+                Arc::clone(upstreams.servers.entry(key).or_insert_with(new))
             })
             .collect();
+        if upstreams.pruned.elapsed() > FORGET_AFTER {
+            upstreams.pruned = Instant::now();
+            // Those in use are held by somebody else, too.
+            let wanted = |upstream: &Arc<Upstream>| {
+                Arc::strong_count(upstream) > 1 || upstream.idle_for() < FORGET_AFTER
+            };
+            upstreams.servers.retain(|_, upstream| wanted(upstream));
+        }
         order.sort_by_key(|upstream| upstream.is_slow());
         order
     }

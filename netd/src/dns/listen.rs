@@ -1,4 +1,4 @@
-//! The sockets of one network's resolver: UDP and TCP on one address and one port.
+//! The sockets of one network's or one sandbox's resolver: UDP and TCP on one address and one port.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
@@ -10,18 +10,32 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, ipproto, sockopt};
 /// somebody's TCP listener makes another try necessary.
 const TRIES: usize = 16;
 const BACKLOG: i32 = 128;
+/// Room for the queries that arrive together while the reader is busy, as when hundreds of
+/// containers start: the default holds about 250.
+const RECEIVE_BUFFER: usize = 1 << 20;
 
+/// Both on one port of one address.
 #[derive(Debug)]
-pub(super) struct Sockets {
+pub struct Sockets {
     pub(super) udp: UdpSocket,
     pub(super) tcp: TcpListener,
     pub(super) local: SocketAddr,
 }
 
+impl Sockets {
+    /// Where they are bound.
+    pub fn local(&self) -> SocketAddr {
+        self.local
+    }
+}
+
 /// Binds both sockets to `preferred` or, when that port is taken, to one the kernel chooses.
 ///
 /// The address need not be up yet.
-pub(super) fn bind(address: IpAddr, preferred: u16) -> io::Result<Sockets> {
+///
+/// # Errors
+/// That of the last port tried.
+pub fn bind(address: IpAddr, preferred: u16) -> io::Result<Sockets> {
     let fallback = std::iter::repeat_n(0, TRIES);
     let ports = (preferred != 0)
         .then_some(preferred)
@@ -39,6 +53,10 @@ pub(super) fn bind(address: IpAddr, preferred: u16) -> io::Result<Sockets> {
 
 fn bind_both(address: IpAddr, port: u16) -> rustix::io::Result<Sockets> {
     let udp: UdpSocket = socket(address, SocketType::DGRAM)?.into();
+    // Above what others may have (`rmem_max`) only with CAP_NET_ADMIN; what there is will do.
+    if sockopt::set_socket_recv_buffer_size_force(&udp, RECEIVE_BUFFER).is_err() {
+        sockopt::set_socket_recv_buffer_size(&udp, RECEIVE_BUFFER)?;
+    }
     rustix::net::bind(&udp, &SocketAddr::new(address, port))?;
     let local = SocketAddr::try_from(rustix::net::getsockname(&udp)?)?;
     let tcp: TcpListener = socket(address, SocketType::STREAM)?.into();

@@ -1,7 +1,9 @@
 //! The embedded DNS server: containers find each other by name, everything else is forwarded.
 //!
-//! Sandboxes ask 127.0.0.11; the data plane rewrites that to the socket which [`DnsServer::listen`]
-//! opened on their network's gateway address. The source address tells who asks.
+//! Sandboxes ask 127.0.0.11. The data plane rewrites that to the socket which [`DnsServer::listen`]
+//! opened on their network's gateway address; there the source address tells who asks. Where it
+//! cannot, the query comes to the socket inside the sandbox that [`DnsServer::listen_inside`] was
+//! given.
 //!
 //! * `zone` holds what is called what and who may know; `answer` turns a query into a reply.
 //!   Both are pure.
@@ -18,6 +20,7 @@ mod answer;
 mod cache;
 mod counters;
 mod cow;
+mod dial;
 mod forward;
 mod listen;
 mod name;
@@ -30,20 +33,26 @@ mod upstream;
 mod wire;
 mod zone;
 
+use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use api::id::{Id, NetworkName};
+use api::net::{Link, PortBinding};
+use sys::netns::NsId;
 use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 
-use listen::Sockets;
+use dial::Origin;
 use reader::{Reader, Registration};
 use serve::Service;
-use zone::{Directory, Endpoint, Registry};
+use zone::{Directory, Endpoint, Registry, Seat};
+
+pub use admission::Rate;
+pub use listen::{Sockets, bind};
 
 /// How long clients may keep an answer about a container, in seconds. Containers move: long enough
 /// for a burst of lookups, short enough that failover to another owner of an alias is not noticed.
@@ -77,6 +86,8 @@ pub struct Limits {
     /// Forwarded queries one client may wait for; more fail at once.
     pub in_flight_per_client: usize,
     pub in_flight: usize,
+    /// How fast one client's queries may be forwarded; more fail at once.
+    pub rate_per_client: Rate,
     pub connections_per_client: usize,
     pub connections: usize,
     /// When the next upstream server is asked too.
@@ -97,6 +108,10 @@ impl Default for Limits {
         Self {
             in_flight_per_client: 256,
             in_flight: 1024,
+            rate_per_client: Rate {
+                per_second: 1000.0,
+                burst: 2000.0,
+            },
             connections_per_client: 32,
             connections: 512,
             hedge_after: Duration::from_millis(400),
@@ -136,21 +151,30 @@ pub struct NamedEndpoint {
     pub network: Id,
     pub network_name: NetworkName,
     pub container_id: String,
+    /// Who asks: all endpoints of a sandbox together.
+    pub sandbox: NsId,
+    /// Ascends in the order in which a sandbox joins networks.
+    pub order: u64,
     /// The first is the primary one, which a reverse lookup gives. Each resolves plain and followed
-    /// by the network's name; so do the first 12 characters of the container's id. An endpoint
-    /// without names, such as one on the default network, only asks.
+    /// by the network's name. An endpoint without names, such as one on the default network, only
+    /// asks.
     pub names: Vec<String>,
     pub addresses: Vec<IpAddr>,
-    /// Servers to forward this container's queries to; the host's when empty.
+    /// Published ports, which have service records.
+    pub ports: Vec<PortBinding>,
+    /// Names that this endpoint's sandbox alone sees.
+    pub links: Vec<Link>,
+    /// Servers to forward this container's queries to, asked from inside its sandbox; the host's
+    /// when empty.
     pub upstreams: Vec<IpAddr>,
     /// The network has no way out. Queries of a container that has no other network stay inside.
     pub internal: bool,
 }
 
-/// What serves one address of one network. It ends with it.
+/// What serves one address of one network, or one sandbox. It ends with it.
 #[derive(Debug)]
 struct Listener {
-    network: Id,
+    seat: Seat,
     asked: IpAddr,
     local: SocketAddr,
     _udp: Registration,
@@ -168,6 +192,7 @@ struct Inner {
     service: Arc<Service>,
     registry: Mutex<Registry>,
     listeners: Mutex<Vec<Listener>>,
+    inside: Mutex<HashMap<NsId, Listener>>,
     reader: Reader,
     runtime: Handle,
 }
@@ -189,6 +214,7 @@ impl DnsServer {
             service: Arc::new(Service::new(config)),
             registry: Mutex::default(),
             listeners: Mutex::default(),
+            inside: Mutex::default(),
             reader: Reader::start().map_err(|source| DnsError::StartReader { source })?,
             runtime,
         };
@@ -210,26 +236,21 @@ impl DnsServer {
         address: IpAddr,
         preferred_port: u16,
     ) -> Result<SocketAddr, DnsError> {
+        let seat = Seat::Network(network.clone());
         let mut listeners = self.listeners();
         let existing = listeners
             .iter()
-            .find(|l| l.network == *network && l.asked == address);
+            .find(|l| l.seat == seat && l.asked == address);
         if let Some(existing) = existing {
             return Ok(existing.local);
         }
-        let sockets = listen::bind(address, preferred_port).map_err(|source| DnsError::Bind {
+        let sockets = bind(address, preferred_port).map_err(|source| DnsError::Bind {
             address,
             port: preferred_port,
             source,
         })?;
         let local = sockets.local;
-        let listener =
-            self.serve(network, address, sockets)
-                .map_err(|source| DnsError::Register {
-                    address: local,
-                    source,
-                })?;
-        listeners.push(listener);
+        listeners.push(self.serve(seat, address, sockets)?);
         self.publish_own(&listeners);
         Ok(local)
     }
@@ -237,8 +258,39 @@ impl DnsServer {
     /// Stops serving a network; one that is not served changes nothing.
     pub fn unlisten(&self, network: &Id) {
         let mut listeners = self.listeners();
-        listeners.retain(|listener| listener.network != *network);
+        listeners.retain(|l| !matches!(&l.seat, Seat::Network(id) if id == network));
         self.publish_own(&listeners);
+    }
+
+    /// Serves the sandbox whose namespace is at `path`, at the sockets that were opened inside.
+    /// They keep the namespace alive until [`Self::unlisten_inside`].
+    ///
+    /// # Errors
+    /// [`DnsError::Register`].
+    pub fn listen_inside(
+        &self,
+        sandbox: NsId,
+        path: &Path,
+        sockets: Sockets,
+    ) -> Result<(), DnsError> {
+        let listener = self.serve(Seat::Sandbox(sandbox), sockets.local.ip(), sockets)?;
+        self.inner.service.namespaces.add(sandbox, path.to_owned());
+        // A predecessor's sockets are of no use any more.
+        self.inside().insert(sandbox, listener);
+        Ok(())
+    }
+
+    /// Stops serving a sandbox and lets go of its namespace; one that is not served changes nothing.
+    pub fn unlisten_inside(&self, sandbox: NsId) {
+        self.inside().remove(&sandbox);
+        let service = &self.inner.service;
+        service.namespaces.remove(sandbox);
+        service.forwarder.forget(Origin::Sandbox(sandbox));
+    }
+
+    /// The sandboxes served inside.
+    pub fn sandboxes(&self) -> Vec<NsId> {
+        self.inside().keys().copied().collect()
     }
 
     /// Adds or replaces an endpoint. Its names resolve when this returns.
@@ -263,16 +315,26 @@ impl DnsServer {
         let names = self.inner.service.directory.load().names();
         let endpoints = self.registry().endpoints();
         let listeners = self.listeners().len();
+        let sandboxes = self.inside().len();
+        let servers = self.inner.service.forwarder.servers();
         for (name, help, value) in [
             ("names", "names that resolve", names),
             ("endpoints", "endpoints known", endpoints),
             ("listeners", "addresses served", listeners),
+            ("sandboxes", "sandboxes served inside", sandboxes),
+            ("upstreams", "servers asked lately", servers),
         ] {
             counters::write_metric(out, name, "gauge", help, value as u64);
         }
     }
 
-    fn serve(&self, network: &Id, asked: IpAddr, sockets: Sockets) -> io::Result<Listener> {
+    fn serve(&self, seat: Seat, asked: IpAddr, sockets: Sockets) -> Result<Listener, DnsError> {
+        let address = sockets.local;
+        self.register(seat, asked, sockets)
+            .map_err(|source| DnsError::Register { address, source })
+    }
+
+    fn register(&self, seat: Seat, asked: IpAddr, sockets: Sockets) -> io::Result<Listener> {
         let Inner {
             reader,
             runtime,
@@ -287,13 +349,13 @@ impl DnsServer {
         };
         let udp = reader.serve(udp::Socket {
             socket: udp,
-            network: network.clone(),
+            seat: seat.clone(),
             service: Arc::clone(service),
             runtime: runtime.clone(),
         })?;
-        let tcp = runtime.spawn(tcp::serve(tcp, network.clone(), Arc::clone(service)));
+        let tcp = runtime.spawn(tcp::serve(tcp, seat.clone(), Arc::clone(service)));
         Ok(Listener {
-            network: network.clone(),
+            seat,
             asked,
             local,
             _udp: udp,
@@ -317,6 +379,13 @@ impl DnsServer {
     fn registry(&self) -> MutexGuard<'_, Registry> {
         self.inner
             .registry
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn inside(&self) -> MutexGuard<'_, HashMap<NsId, Listener>> {
+        self.inner
+            .inside
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
     }

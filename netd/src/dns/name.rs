@@ -5,6 +5,8 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use api::net::Protocol;
+
 /// RFC 1035 §2.3.4.
 const MAX_LABEL: usize = 63;
 const MAX_NAME: usize = 255;
@@ -102,6 +104,23 @@ pub(super) fn reverse_address(name: &Key) -> Option<IpAddr> {
     }
 }
 
+/// The protocol, the port and the key of the host of `_PORT._PROTOCOL.host`.
+pub(super) fn service(name: &Key) -> Option<(Protocol, u16, &[u8])> {
+    let mut labels = name.labels();
+    let port = labels.next()?.strip_prefix(b"_")?;
+    let protocol = labels.next()?.strip_prefix(b"_")?;
+    // Each label has its length before it, and the underscore.
+    let host = name.as_bytes().get(port.len() + protocol.len() + 4..)?;
+    let port = std::str::from_utf8(port).ok()?;
+    let canonical = port.bytes().all(|b| b.is_ascii_digit()) && !port.starts_with('0');
+    let protocol = std::str::from_utf8(protocol).ok()?.parse().ok()?;
+    Some((
+        protocol,
+        port.parse().ok().filter(|_number| canonical)?,
+        host,
+    ))
+}
+
 fn decimal_octet(label: &[u8]) -> Option<u8> {
     let canonical = label.iter().all(u8::is_ascii_digit) && (label.len() == 1 || label[0] != b'0');
     if !canonical {
@@ -154,6 +173,33 @@ mod tests {
             &["a".repeat(60).as_str(); 5].join("."),
         ] {
             assert!(encode(bad).is_none(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn service_names_give_port_protocol_and_host() {
+        let check = |name: &str, expected: Option<(Protocol, u16, &[u8])>| {
+            assert_eq!(service(&key(name)), expected, "{name}");
+        };
+        check("_80._tcp.web", Some((Protocol::Tcp, 80, b"\x03web\0")));
+        check(
+            "_53._UDP.ns.shop",
+            Some((Protocol::Udp, 53, b"\x02ns\x04shop\0")),
+        );
+        // The host is the root, which nobody is called.
+        check("_80._tcp", Some((Protocol::Tcp, 80, b"\0")));
+        for none in [
+            "web",
+            "80._tcp.web",
+            "_80.tcp.web",
+            "_080._tcp.web",
+            "_+80._tcp.web",
+            "_65536._tcp.web",
+            "_http._tcp.web",
+            "_80._icmp.web",
+            "_._tcp.web",
+        ] {
+            check(none, None);
         }
     }
 

@@ -3,16 +3,16 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use api::id::Id;
 use arc_swap::ArcSwap;
 use domain::base::iana::Rcode;
 
-use super::admission::{Admission, Permit};
+use super::admission::{Admission, Client, Permit};
 use super::answer::{self, Style, Transport, Verdict};
 use super::counters::Counters;
+use super::dial::{Namespaces, Origin, Servers};
 use super::forward::{Cached, Forwarder, Miss, Request};
 use super::resolv::HostServers;
-use super::zone::{Directory, View};
+use super::zone::{Directory, Seat, View};
 use super::{Config, Limits};
 
 /// Everything that answering needs, shared by all sockets.
@@ -24,8 +24,10 @@ pub(super) struct Service {
     pub(super) counters: Arc<Counters>,
     pub(super) limits: Limits,
     pub(super) connections: Arc<Admission>,
+    /// Of sandboxes whose own servers are asked from inside.
+    pub(super) namespaces: Arc<Namespaces>,
+    pub(super) forwarder: Forwarder,
     in_flight: Arc<Admission>,
-    forwarder: Forwarder,
     configured: Arc<[SocketAddr]>,
     host: HostServers,
     ttl: u32,
@@ -34,11 +36,21 @@ pub(super) struct Service {
 /// Who asks where, and how.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Asker<'a> {
-    pub(super) network: &'a Id,
+    pub(super) seat: &'a Seat,
     pub(super) source: IpAddr,
     pub(super) transport: Transport,
     /// A number that differs from query to query.
     pub(super) turn: usize,
+}
+
+impl Asker<'_> {
+    /// Whom limits hold for.
+    pub(super) fn client(&self) -> Client {
+        match self.seat {
+            Seat::Network(_) => Client::Address(self.source),
+            Seat::Sandbox(sandbox) => Client::Sandbox(*sandbox),
+        }
+    }
 }
 
 /// The immediate part of serving a message.
@@ -54,12 +66,22 @@ impl Service {
     pub(super) fn new(config: Config) -> Self {
         let counters = Arc::new(Counters::default());
         let limits = config.limits;
+        let namespaces = Arc::<Namespaces>::default();
         Self {
             directory: ArcSwap::default(),
             own: ArcSwap::default(),
-            connections: Admission::new(limits.connections_per_client, limits.connections),
-            in_flight: Admission::new(limits.in_flight_per_client, limits.in_flight),
-            forwarder: Forwarder::new(limits.clone(), Arc::clone(&counters)),
+            connections: Admission::new(limits.connections_per_client, limits.connections, None),
+            in_flight: Admission::new(
+                limits.in_flight_per_client,
+                limits.in_flight,
+                Some(limits.rate_per_client),
+            ),
+            forwarder: Forwarder::new(
+                limits.clone(),
+                Arc::clone(&counters),
+                Arc::clone(&namespaces),
+            ),
+            namespaces,
             configured: config.upstreams.into(),
             host: HostServers::new(config.resolv_conf),
             ttl: config.ttl,
@@ -76,7 +98,7 @@ impl Service {
             turn: asker.turn,
         };
         let directory = self.directory.load();
-        let view = View::new(&directory, asker.network, asker.source);
+        let view = View::new(&directory, asker.seat, asker.source);
         match answer::answer(query, &view, style, out) {
             Verdict::Reply => {
                 self.counters.local.increment();
@@ -98,12 +120,12 @@ impl Service {
                     servers,
                     single_label,
                 };
-                self.forward(request, asker.source, out)
+                self.forward(request, asker.client(), out)
             }
         }
     }
 
-    fn forward(&self, request: Request, source: IpAddr, out: &mut Vec<u8>) -> Step {
+    fn forward(&self, request: Request, client: Client, out: &mut Vec<u8>) -> Step {
         let miss = match self.forwarder.look_up(request) {
             Cached::Reply(reply) => {
                 *out = reply;
@@ -111,7 +133,7 @@ impl Service {
             }
             Cached::Miss(miss) => miss,
         };
-        match self.in_flight.admit(source) {
+        match self.in_flight.admit(client) {
             Some(permit) => Step::Ask(permit, miss),
             None => {
                 // At once, so that the client can do something better than wait.
@@ -131,21 +153,22 @@ impl Service {
     }
 
     /// The endpoint's servers, else the configured, else the host's; never ourselves.
-    fn servers(&self, endpoint: Option<Arc<[SocketAddr]>>) -> Arc<[SocketAddr]> {
-        let chosen = match endpoint {
-            Some(servers) => servers,
-            None if self.configured.is_empty() => self.host.current(),
-            None => Arc::clone(&self.configured),
-        };
+    fn servers(&self, endpoint: Option<Servers>) -> Servers {
+        let mut chosen = endpoint.unwrap_or_else(|| Servers {
+            origin: Origin::Host,
+            addresses: match self.configured.is_empty() {
+                true => self.host.current(),
+                false => Arc::clone(&self.configured),
+            },
+        });
         let own = self.own.load();
-        if chosen.iter().any(|server| own.contains(server)) {
-            chosen
+        if chosen.addresses.iter().any(|server| own.contains(server)) {
+            let others = chosen
+                .addresses
                 .iter()
-                .filter(|server| !own.contains(server))
-                .copied()
-                .collect()
-        } else {
-            chosen
+                .filter(|server| !own.contains(server));
+            chosen.addresses = others.copied().collect();
         }
+        chosen
     }
 }

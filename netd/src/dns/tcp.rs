@@ -8,7 +8,6 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use api::id::Id;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
@@ -16,20 +15,27 @@ use tokio::time::{sleep, timeout};
 
 use super::answer::Transport;
 use super::serve::{Asker, Service, Step};
+use super::zone::Seat;
 
 /// After an accept that failed, most likely for want of file descriptors.
 const ERROR_PAUSE: Duration = Duration::from_millis(100);
 
 /// Serves until dropped. The connections are dropped with it.
-pub(super) async fn serve(listener: TcpListener, network: Id, service: Arc<Service>) {
-    let network = Arc::new(network);
+pub(super) async fn serve(listener: TcpListener, seat: Seat, service: Arc<Service>) {
+    let seat = Arc::new(seat);
     let mut connections = JoinSet::new();
     loop {
         match listener.accept().await {
             Ok((stream, client)) => {
                 let connection =
-                    serve_connection(stream, client, Arc::clone(&network), Arc::clone(&service));
-                match service.connections.admit(client.ip()) {
+                    serve_connection(stream, client, Arc::clone(&seat), Arc::clone(&service));
+                let asker = Asker {
+                    seat: &seat,
+                    source: client.ip(),
+                    transport: Transport::Tcp,
+                    turn: 0,
+                };
+                match service.connections.admit(asker.client()) {
                     Some(permit) => {
                         connections.spawn(async move {
                             connection.await;
@@ -40,7 +46,7 @@ pub(super) async fn serve(listener: TcpListener, network: Id, service: Arc<Servi
                 }
             }
             Err(error) => {
-                tracing::debug!(%network, %error, "accepting DNS connections");
+                tracing::debug!(?seat, %error, "accepting DNS connections");
                 sleep(ERROR_PAUSE).await;
             }
         }
@@ -51,14 +57,14 @@ pub(super) async fn serve(listener: TcpListener, network: Id, service: Arc<Servi
 async fn serve_connection(
     stream: TcpStream,
     client: SocketAddr,
-    network: Arc<Id>,
+    seat: Arc<Seat>,
     service: Arc<Service>,
 ) {
     let limit = service.limits.tcp_total;
     let mut connection = Connection {
         stream,
         client,
-        network,
+        seat,
         service,
         query: Vec::new(),
         reply: Vec::new(),
@@ -80,7 +86,7 @@ async fn serve_connection(
 struct Connection {
     stream: TcpStream,
     client: SocketAddr,
-    network: Arc<Id>,
+    seat: Arc<Seat>,
     service: Arc<Service>,
     query: Vec<u8>,
     reply: Vec<u8>,
@@ -93,7 +99,7 @@ impl Connection {
         timeout(idle, self.read_query()).await??;
         self.service.counters.tcp_queries.increment();
         let asker = Asker {
-            network: &self.network,
+            seat: &self.seat,
             source: self.client.ip(),
             transport: Transport::Tcp,
             turn,

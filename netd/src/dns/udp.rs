@@ -8,23 +8,23 @@ use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 
-use api::id::Id;
 use tokio::runtime::Handle;
 
 use super::answer::Transport;
 use super::serve::{Asker, Service, Step};
+use super::zone::Seat;
 
 /// Queries are small; a longer datagram arrives cut off and is malformed then.
 const MAX_QUERY: usize = 4096;
 /// Datagrams answered before other networks get their turn.
 const BATCH: usize = 64;
 
-/// The socket of one network's resolver.
+/// One socket of the resolver.
 #[derive(Debug)]
 pub(super) struct Socket {
     /// Does not block.
     pub(super) socket: UdpSocket,
-    pub(super) network: Id,
+    pub(super) seat: Seat,
     pub(super) service: Arc<Service>,
     /// Where queries wait for the outside.
     pub(super) runtime: Handle,
@@ -62,7 +62,7 @@ impl Socket {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
                 Err(error) => {
                     // Reading has cleared the error, so this does not spin.
-                    tracing::debug!(network = %self.network, %error, "reading DNS queries");
+                    tracing::debug!(seat = ?self.seat, %error, "reading DNS queries");
                     return;
                 }
             }
@@ -74,7 +74,7 @@ impl Socket {
         self.service.counters.udp_queries.increment();
         *turn = turn.wrapping_add(1);
         let asker = Asker {
-            network: &self.network,
+            seat: &self.seat,
             source: client.ip(),
             transport: Transport::Udp,
             turn: *turn,

@@ -6,15 +6,16 @@
 //! a secret worth guessing together with the id (RFC 5452).
 
 use std::io;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::{TcpStream, UdpSocket};
+use tokio::net::UdpSocket;
 
 use super::counters::Counter;
+use super::dial::Place;
 use super::wire;
 
 const MAX_IDLE: usize = 16;
@@ -39,22 +40,34 @@ impl Pooled {
 
 #[derive(Debug)]
 pub(super) struct Upstream {
+    place: Place,
     address: SocketAddr,
     idle: Mutex<Vec<Pooled>>,
     born: Instant,
     /// Milliseconds after `born` until which the server counts as slow.
     slow_until: AtomicU64,
+    /// Milliseconds after `born` when a query went there.
+    asked: AtomicU64,
 }
 
 impl Upstream {
-    pub(super) fn new(address: SocketAddr) -> Self {
-        let slow_until = AtomicU64::new(0);
+    pub(super) fn new(place: Place, address: SocketAddr) -> Self {
         Self {
+            place,
             address,
             idle: Mutex::default(),
             born: Instant::now(),
-            slow_until,
+            slow_until: AtomicU64::new(0),
+            asked: AtomicU64::new(0),
         }
+    }
+
+    /// How long nobody has asked it anything.
+    pub(super) fn idle_for(&self) -> Duration {
+        Duration::from_millis(
+            self.millis()
+                .saturating_sub(self.asked.load(Ordering::Relaxed)),
+        )
     }
 
     fn idle(&self) -> MutexGuard<'_, Vec<Pooled>> {
@@ -80,6 +93,7 @@ impl Upstream {
 
     /// Asks over UDP and waits for the reply, however long: the caller sets the deadline.
     pub(super) async fn ask_udp(&self, query: &[u8], mismatched: &Counter) -> io::Result<Vec<u8>> {
+        self.asked.store(self.millis(), Ordering::Relaxed);
         let mut pooled = self.take_socket().await?;
         pooled.socket.send(query).await?;
         // The client may have announced any size; pages that are not written cost nothing.
@@ -107,13 +121,7 @@ impl Upstream {
                 }
             }
         }
-        let any = match self.address {
-            SocketAddr::V4(_) => SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)),
-            SocketAddr::V6(_) => SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0)),
-        };
-        // Port 0 lets the kernel draw a random one.
-        let socket = UdpSocket::bind(any).await?;
-        socket.connect(self.address).await?;
+        let socket = self.place.udp(self.address).await?;
         Ok(Pooled {
             socket,
             opened: Instant::now(),
@@ -132,7 +140,7 @@ impl Upstream {
     pub(super) async fn ask_tcp(&self, query: &[u8]) -> io::Result<Vec<u8>> {
         let too_long = |_over| io::Error::from(io::ErrorKind::InvalidInput);
         let length = u16::try_from(query.len()).map_err(too_long)?;
-        let mut stream = TcpStream::connect(self.address).await?;
+        let mut stream = self.place.tcp(self.address).await?;
         let mut framed = length.to_be_bytes().to_vec();
         framed.extend_from_slice(query);
         stream.write_all(&framed).await?;

@@ -6,6 +6,8 @@ use std::sync::Arc;
 
 use api::id::{Id, IfName};
 use api::net::NetworkContainer;
+use rpds::RedBlackTreeMapSync;
+use sys::netns::NsId;
 
 use super::endpoint::{self, Endpoint};
 use super::endpoints::Endpoints;
@@ -22,6 +24,8 @@ pub(crate) struct Desired {
     pub(crate) endpoints: Endpoints,
     /// Where each network's resolver listens.
     pub(crate) resolvers: BTreeMap<Id, SocketAddr>,
+    /// Where the resolver listens inside each sandbox.
+    pub(crate) inside: RedBlackTreeMapSync<NsId, SocketAddr>,
     /// The daemon's own namespace.
     pub(crate) host_cookie: Option<u64>,
 }
@@ -104,29 +108,33 @@ impl Desired {
             let Some(cookie) = endpoint.sandbox.cookie else {
                 continue;
             };
-            let sandbox = sandboxes.entry(cookie).or_insert(Sandbox {
-                host: false,
-                dns: None,
-            });
+            let sandbox = sandboxes.entry(cookie).or_insert(Sandbox::default());
             sandbox.dns = sandbox.dns.or_else(|| self.resolver(endpoint));
+            sandbox.dns_inside = self.inside_of(&endpoint.sandbox);
+        }
+        for sandbox in sandboxes.values_mut() {
+            sandbox.dns = sandbox.dns.or(sandbox.dns_inside);
         }
         if let Some(cookie) = self.host_cookie {
-            let dns = None;
-            sandboxes.insert(cookie, Sandbox { host: true, dns });
+            sandboxes.insert(cookie, Sandbox::HOST);
         }
         sandboxes
     }
 
     /// What the socket hooks are to know of one namespace; nothing when it has no endpoint. A
     /// sandbox asks the resolver of the first network it joined that has names, or else that of
-    /// the default network, which only forwards.
+    /// the default network, which only forwards. Where no network has a gateway, as with macvlan,
+    /// it is the one inside, which knows all the networks of the sandbox.
     pub(crate) fn sandbox(&self, sandbox: &endpoint::Sandbox) -> Option<Sandbox> {
         let mut endpoints: Vec<&Arc<Endpoint>> = self.endpoints.in_sandbox(sandbox).collect();
         endpoints.sort_by_key(|endpoint| self.resolver_rank(endpoint));
         endpoints.first()?;
+        let inside = self.inside_of(sandbox);
+        let dns = endpoints.into_iter().find_map(|e| self.resolver(e));
         Some(Sandbox {
             host: false,
-            dns: endpoints.into_iter().find_map(|e| self.resolver(e)),
+            dns: dns.or(inside),
+            dns_inside: inside,
         })
     }
 
@@ -160,6 +168,10 @@ impl Desired {
         endpoints
             .filter_map(|endpoint| self.edge(endpoint))
             .collect()
+    }
+
+    fn inside_of(&self, sandbox: &endpoint::Sandbox) -> Option<SocketAddr> {
+        self.inside.get(&sandbox.id()).copied()
     }
 
     fn resolver_rank(&self, endpoint: &Endpoint) -> (bool, u64) {

@@ -4,9 +4,10 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use api::id::{Id, IfName, MacAddr};
-use api::net::{AttachRequest, Attachment, Dns, EndpointAddress, LinkBy, PortBinding, Route};
+use api::net::{AttachRequest, Attachment, Dns, EndpointAddress, Link, LinkBy, PortBinding, Route};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
+use sys::netns::NsId;
 
 use super::endpoints::Endpoints;
 use super::ipam::{IpamError, Walks};
@@ -48,13 +49,15 @@ pub(crate) struct Sandbox {
 }
 
 impl Sandbox {
-    pub(crate) fn is_same(&self, other: &Self) -> bool {
-        self.place() == other.place()
+    pub(crate) fn id(&self) -> NsId {
+        NsId {
+            device: self.device,
+            inode: self.inode,
+        }
     }
 
-    /// Which namespace it is: device and inode.
-    pub(crate) fn place(&self) -> (u64, u64) {
-        (self.device, self.inode)
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        self.id() == other.id()
     }
 }
 
@@ -67,6 +70,9 @@ pub(crate) struct Endpoint {
     pub(crate) sandbox: Sandbox,
     /// Resolvers asked for; the embedded server forwards to them.
     pub(crate) upstreams: Vec<IpAddr>,
+    /// Names that this sandbox alone sees.
+    #[serde(default)]
+    pub(crate) links: Vec<Link>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -165,12 +171,9 @@ pub(crate) fn check(request: &AttachRequest) -> Result<(), EndpointError> {
             id: request.container_id.chars().take(64).collect(),
         });
     }
-    for name in request.name.iter().chain(&request.aliases) {
-        if !is_host_name(name) {
-            return Err(EndpointError::Name {
-                name: name.chars().take(64).collect(),
-            });
-        }
+    let links = request.links.iter().map(|link| &link.alias);
+    for name in request.name.iter().chain(&request.aliases).chain(links) {
+        check_name(name)?;
     }
     for binding in &request.ports {
         port::check(binding)?;
@@ -186,6 +189,16 @@ pub(crate) fn check(request: &AttachRequest) -> Result<(), EndpointError> {
         });
     }
     Ok(())
+}
+
+/// Checks a name that is to resolve.
+pub(crate) fn check_name(name: &str) -> Result<(), EndpointError> {
+    if is_host_name(name) {
+        return Ok(());
+    }
+    Err(EndpointError::Name {
+        name: name.chars().take(64).collect(),
+    })
 }
 
 impl Endpoint {
@@ -232,6 +245,7 @@ impl Endpoint {
             attachment,
             sandbox: new.sandbox,
             upstreams: request.dns.nameservers.clone(),
+            links: request.links.clone(),
         })
     }
 

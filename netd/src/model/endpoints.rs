@@ -9,11 +9,9 @@ use std::sync::Arc;
 
 use api::id::Id;
 use rpds::RedBlackTreeMapSync;
+use sys::netns::NsId;
 
 use super::endpoint::{Endpoint, EndpointKey, Sandbox};
-
-/// Device and inode of a namespace.
-type Place = (u64, u64);
 
 /// A snapshot: cheap to clone.
 ///
@@ -22,7 +20,7 @@ type Place = (u64, u64);
 pub(crate) struct Endpoints {
     by_key: RedBlackTreeMapSync<EndpointKey, Arc<Endpoint>>,
     by_address: RedBlackTreeMapSync<(Id, IpAddr), Arc<Endpoint>>,
-    by_place: RedBlackTreeMapSync<(Place, u64), Arc<Endpoint>>,
+    by_place: RedBlackTreeMapSync<(NsId, u64), Arc<Endpoint>>,
     next_order: u64,
 }
 
@@ -41,7 +39,7 @@ impl Endpoints {
             self.by_address
                 .insert_mut((network, address), Arc::clone(&endpoint));
         }
-        let place = (endpoint.sandbox.place(), endpoint.order);
+        let place = (endpoint.sandbox.id(), endpoint.order);
         self.by_place.insert_mut(place, Arc::clone(&endpoint));
         self.by_key.insert_mut(key, endpoint);
     }
@@ -55,7 +53,7 @@ impl Endpoints {
             let network = endpoint.attachment.network_id.clone();
             self.by_address.remove_mut(&(network, address));
         }
-        let place = (endpoint.sandbox.place(), endpoint.order);
+        let place = (endpoint.sandbox.id(), endpoint.order);
         self.by_place.remove_mut(&place);
         self.by_key.remove_mut(key);
     }
@@ -81,7 +79,7 @@ impl Endpoints {
 
     /// In the order in which the sandbox joined their networks.
     pub(crate) fn in_sandbox(&self, sandbox: &Sandbox) -> impl Iterator<Item = &Arc<Endpoint>> {
-        let place = sandbox.place();
+        let place = sandbox.id();
         self.by_place
             .range((place, 0)..=(place, u64::MAX))
             .map(|(_place, endpoint)| endpoint)

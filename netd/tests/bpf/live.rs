@@ -147,11 +147,12 @@ fn hooked(name: &str, net: &Topology, dns: &str) -> Instance {
     local(&plane);
     let host = Sandbox {
         host: true,
-        dns: None,
+        ..Sandbox::default()
     };
     let container = Sandbox {
         host: false,
         dns: Some(dns.parse().unwrap()),
+        dns_inside: Some("127.0.0.11:10053".parse().unwrap()),
     };
     assert_eq!(
         plane.set_sandbox(cookie(&net.host), host).unwrap(),
@@ -244,6 +245,8 @@ fn a_container_asks_127_0_0_11_and_hears_from_it() {
     let _plane = hooked("dns", &net, "172.18.0.1:10053");
     echo_udp(&net.host, "172.18.0.1:10053");
     echo_tcp(&net.host, "172.18.0.1:10053");
+    echo_udp(&net.container, "127.0.0.11:10053");
+    echo_tcp(&net.container, "127.0.0.11:10053");
     let mut buffer = [0; 16];
     let dns: SocketAddr = "127.0.0.11:53".parse().unwrap();
 
@@ -272,11 +275,14 @@ fn a_container_asks_127_0_0_11_and_hears_from_it() {
     let (_, from) = direct.recv_from(&mut buffer).unwrap();
     assert_eq!(from, "172.18.0.1:10053".parse().unwrap());
 
-    // Led away, a socket bound to loopback could not send at all.
+    // Led to the gateway, a socket bound to loopback could not send at all.
     let bound = udp(&net.container, "127.0.0.1:0");
-    bound
-        .send_to(b"query", dns)
-        .expect("the call is left alone");
+    bound.send_to(b"query", dns).unwrap();
+    assert_eq!(bound.recv_from(&mut buffer).unwrap(), (5, dns));
+    bound.connect(dns).unwrap();
+    assert_eq!(bound.peer_addr().unwrap(), dns);
+    bound.send(b"query").unwrap();
+    assert_eq!(bound.recv_from(&mut buffer).unwrap(), (5, dns));
 }
 
 #[test]

@@ -11,12 +11,17 @@ use crate::world::PATIENCE;
 
 /// The IPv4 addresses of `name`, or the error's code. To be run inside a sandbox.
 pub(crate) fn lookup(name: &str) -> Result<Vec<Ipv4Addr>, Rcode> {
+    lookup_from(Ipv4Addr::UNSPECIFIED, name)
+}
+
+/// The same by a socket that is bound to an address.
+pub(crate) fn lookup_from(source: Ipv4Addr, name: &str) -> Result<Vec<Ipv4Addr>, Rcode> {
     let name: Name<Vec<u8>> = format!("{name}.").parse().unwrap();
     let mut question = MessageBuilder::new_vec().question();
     question.header_mut().set_id(7);
     question.header_mut().set_rd(true);
     question.push((&name, Rtype::A)).unwrap();
-    let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
+    let socket = UdpSocket::bind((source, 0)).unwrap();
     socket.set_read_timeout(Some(PATIENCE)).unwrap();
     socket.connect("127.0.0.11:53").unwrap();
     socket.send(&question.finish()).unwrap();

@@ -6,6 +6,7 @@
 
 mod dns_query;
 mod isolation;
+mod names;
 mod shared;
 mod tests;
 mod traffic;

@@ -28,6 +28,8 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
 pub(crate) struct World {
     pub(crate) outside: NetNs,
+    /// Where the socket hooks are; without them the resolver is inside each sandbox alone.
+    cgroup: Option<PathBuf>,
     /// Stopped by [`World::kill`].
     netd: Option<Arc<Netd>>,
     runtime: Option<Runtime>,
@@ -39,12 +41,21 @@ impl World {
     /// Moves the test's thread into the host's namespace, so that it and the daemon's threads live
     /// there.
     pub(crate) fn new(name: &str) -> Self {
+        Self::with(name, Some(cgroup()))
+    }
+
+    pub(crate) fn without_hooks(name: &str) -> Self {
+        Self::with(name, None)
+    }
+
+    fn with(name: &str, cgroup: Option<PathBuf>) -> Self {
         let create = || NetNs::create().expect("root is needed to create a network namespace");
         let (host, outside) = (create(), create());
         host.enter().unwrap();
         let instance = format!("test-{}-{name}", std::process::id());
         let mut world = Self {
             outside,
+            cgroup,
             netd: None,
             runtime: None,
             directory: tempfile::tempdir().unwrap(),
@@ -118,7 +129,7 @@ impl World {
             database: Arc::new(database),
             run_dir: self.directory.path().to_owned(),
             pin_dir: self.pin_dir.clone(),
-            cgroup: Some(cgroup()),
+            cgroup: self.cgroup.clone(),
             instance: "test".to_owned(),
             config: NetConfig::default(),
         }
@@ -180,6 +191,7 @@ impl Sandbox {
             bandwidth: None,
             owner: None,
             exclusive: false,
+            links: Vec::new(),
         }
     }
 

@@ -2,7 +2,8 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use domain::base::iana::{Rcode, Rtype};
-use netd::dns::{Config, DnsServer, Limits};
+use netd::dns::{Config, DnsServer, Limits, Rate};
+use tokio::runtime::Runtime;
 
 use crate::topology::{
     Topology, eventually, query, rcode_reply, receive, receive_framed, render, runtime, send_framed,
@@ -293,36 +294,6 @@ fn one_client_cannot_use_up_the_forwarder() {
 }
 
 #[test]
-fn a_container_may_have_servers_of_its_own() {
-    // Its servers are asked on port 53, so this one needs the port on an address of the test's own.
-    let runtime = runtime();
-    let upstream = Upstream::start(&runtime, |query, _| vec![address(query, 1, 60)]);
-    let topology = topology(73, &[&upstream], Limits::default());
-    let own = runtime
-        .block_on(tokio::net::UdpSocket::bind("127.53.73.53:53"))
-        .unwrap();
-    runtime.spawn(async move {
-        let mut query = [0; 512];
-        while let Ok((len, from)) = own.recv_from(&mut query).await {
-            own.send_to(&address(&query[..len], 53, 60), from)
-                .await
-                .unwrap();
-        }
-    });
-    let mut endpoint = topology.endpoint('4', &["special"]);
-    endpoint.upstreams = vec!["127.53.73.53".parse().unwrap()];
-    topology.server.upsert(endpoint);
-    assert_eq!(
-        topology.ask_from(4, "example.com", Rtype::A),
-        "NOERROR 192.0.2.53"
-    );
-    assert_eq!(
-        topology.ask_from(3, "example.com", Rtype::A),
-        "NOERROR 192.0.2.1"
-    );
-}
-
-#[test]
 fn internal_networks_ask_nobody() {
     let runtime = runtime();
     let upstream = Upstream::start(&runtime, |query, _| vec![address(query, 1, 60)]);
@@ -333,6 +304,19 @@ fn internal_networks_ask_nobody() {
     assert_eq!(topology.ask_from(4, "example.com", Rtype::A), "NXDOMAIN");
     assert_eq!(topology.ask_from(4, "web", Rtype::A), "NOERROR 127.53.74.2");
     assert_eq!(upstream.queries(), 0);
+}
+
+/// A server on the port that a resolver's configuration cannot change.
+fn serve_on_53(runtime: &Runtime, at: &str, last: u8) {
+    let server = runtime.block_on(tokio::net::UdpSocket::bind((at, 53)));
+    let server = server.unwrap();
+    runtime.spawn(async move {
+        let mut query = [0; 512];
+        while let Ok((len, from)) = server.recv_from(&mut query).await {
+            let reply = address(&query[..len], last, 0);
+            server.send_to(&reply, from).await.unwrap();
+        }
+    });
 }
 
 #[test]
@@ -352,17 +336,7 @@ fn resolv_conf_is_followed() {
     assert_eq!(topology.ask("single", Rtype::A), "NXDOMAIN", "no servers");
     let runtime = runtime();
     for (address_of_server, last) in [("127.53.75.53", 1), ("127.53.75.54", 2)] {
-        let server = tokio::net::UdpSocket::bind((address_of_server, 53));
-        let server = runtime.block_on(server).unwrap();
-        runtime.spawn(async move {
-            let mut query = [0; 512];
-            while let Ok((len, from)) = server.recv_from(&mut query).await {
-                server
-                    .send_to(&address(&query[..len], last, 0), from)
-                    .await
-                    .unwrap();
-            }
-        });
+        serve_on_53(&runtime, address_of_server, last);
         let staged = directory.path().join("staged");
         std::fs::write(&staged, format!("nameserver {address_of_server}\n")).unwrap();
         std::fs::rename(&staged, &path).unwrap();
@@ -370,6 +344,61 @@ fn resolv_conf_is_followed() {
             topology.ask("example.com", Rtype::A) == format!("NOERROR 192.0.2.{last}")
         });
     }
+}
+
+#[test]
+fn a_link_to_resolv_conf_is_followed_where_it_leads() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("resolv.conf");
+    let runtime = runtime();
+    let servers = [("127.53.78.53", 1), ("127.53.78.54", 2)];
+    for (address_of_server, last) in servers {
+        serve_on_53(&runtime, address_of_server, last);
+        let file = directory.path().join(last.to_string());
+        std::fs::write(file, format!("nameserver {address_of_server}\n")).unwrap();
+    }
+    let link = |to: u8| {
+        let staged = directory.path().join("staged");
+        std::os::unix::fs::symlink(directory.path().join(to.to_string()), &staged).unwrap();
+        std::fs::rename(&staged, &path).unwrap();
+    };
+    link(1);
+    let config = Config {
+        resolv_conf: path.clone(),
+        ..Config::default()
+    };
+    let topology = Topology::new(78, config);
+    assert_eq!(topology.ask("example.com", Rtype::A), "NOERROR 192.0.2.1");
+    link(2);
+    eventually("the link's new target counts", || {
+        topology.ask("example.com", Rtype::A) == "NOERROR 192.0.2.2"
+    });
+    // The file behind the link changes in place.
+    std::fs::write(directory.path().join("2"), "nameserver 127.53.78.53\n").unwrap();
+    eventually("the target's new content counts", || {
+        topology.ask("example.com", Rtype::A) == "NOERROR 192.0.2.1"
+    });
+}
+
+#[test]
+fn a_client_that_asks_too_fast_fails_at_once_and_others_do_not() {
+    let runtime = runtime();
+    let upstream = Upstream::start(&runtime, |query, _| vec![address(query, 1, 0)]);
+    let limits = Limits {
+        rate_per_client: Rate {
+            per_second: 0.001,
+            burst: 3.0,
+        },
+        ..Limits::default()
+    };
+    let topology = topology(79, &[&upstream], limits);
+    let answers = |client| [0; 4].map(|_| topology.ask_from(client, "example.com", Rtype::A));
+    let [good, bad] = ["NOERROR 192.0.2.1", "SERVFAIL"].map(str::to_owned);
+    let expected = [good.clone(), good.clone(), good, bad];
+    assert_eq!(answers(3), expected);
+    assert_eq!(answers(2), expected, "another client");
+    assert_eq!(topology.metric("shed_total"), 2);
+    assert_eq!(topology.ask("web", Rtype::A), "NOERROR 127.53.79.2");
 }
 
 #[test]

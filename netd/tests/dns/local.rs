@@ -6,7 +6,7 @@ use crate::topology::{Topology, eventually, id};
 #[test]
 fn containers_find_each_other_by_every_name() {
     let topology = Topology::new(1, Config::default());
-    for name in ["web", "WWW", "web.shop", "222222222222"] {
+    for name in ["web", "WWW", "web.shop", "www"] {
         assert_eq!(topology.ask(name, Rtype::A), "NOERROR 127.53.1.2", "{name}");
         assert_eq!(
             topology.ask_tcp(name, Rtype::A),

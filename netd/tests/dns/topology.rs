@@ -1,7 +1,9 @@
-//! A server with one network `shop` on 127.53.TEST.1, and clients beside it.
+//! A server with one network `shop` on 127.53.TEST.1, and clients beside it, in a network namespace
+//! of the test's own.
 
 use std::io::{Read as _, Write as _};
 use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use api::id::{Id, NetworkName};
@@ -9,6 +11,7 @@ use domain::base::iana::{Rcode, Rtype};
 use domain::base::{Message, MessageBuilder, Name};
 use domain::rdata::AllRecordData;
 use netd::dns::{Config, DnsServer, NamedEndpoint};
+use sys::netns::{NetNs, NsId};
 use tokio::runtime::Runtime;
 
 /// Far above what any reply takes, so that a lost one fails the test and a busy host does not.
@@ -25,7 +28,35 @@ pub(crate) fn id(digit: char) -> Id {
     Id::parse(&digit.to_string().repeat(64)).unwrap()
 }
 
+/// The sandbox of the container with this number; nothing is there.
+pub(crate) fn sandbox(number: u64) -> NsId {
+    NsId {
+        device: 0,
+        inode: number,
+    }
+}
+
+thread_local! {
+    static NAMESPACE: NetNs = isolate();
+}
+
+/// Moves the test's thread, and so all threads it starts, into a namespace with a loopback.
+fn isolate() -> NetNs {
+    let namespace = NetNs::create().expect("root is needed for a namespace");
+    namespace.enter().unwrap();
+    raise_loopback();
+    namespace
+}
+
+pub(crate) fn raise_loopback() {
+    let up = Command::new("ip")
+        .args(["link", "set", "lo", "up"])
+        .status();
+    assert!(up.unwrap().success());
+}
+
 pub(crate) fn runtime() -> Runtime {
+    NAMESPACE.with(|_namespace| ());
     tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
@@ -76,8 +107,12 @@ impl Topology {
             network: id('a'),
             network_name: NetworkName::parse("shop").unwrap(),
             container_id: id(digit).to_string(),
+            sandbox: sandbox(digit.to_digit(16).unwrap().into()),
+            order: 0,
             names: names.iter().map(ToString::to_string).collect(),
             addresses: vec![self.address(digit.to_digit(16).unwrap() as u8)],
+            ports: Vec::new(),
+            links: Vec::new(),
             upstreams: Vec::new(),
             internal: false,
         }

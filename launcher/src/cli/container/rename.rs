@@ -1,11 +1,14 @@
 //! `hawser rename`.
 
 use api::id::ContainerName;
+use api::net::{Attachment, EndpointRename};
+use api::path::ENDPOINTS_RENAME;
 use clap::Args;
 
 use crate::cli::context::Context;
 use crate::cli::error::CliError;
 use crate::cli::run::draft::DraftError;
+use crate::container::Record;
 use crate::store::durability_of;
 
 /// `hawser rename`.
@@ -27,12 +30,27 @@ pub fn rename(context: &Context, flags: &RenameFlags) -> Result<i32, CliError> {
     let store = context.store()?;
     store.reserve_name(&name, &record.id)?;
     let old = std::mem::replace(&mut record.name, name.clone());
+    if let Err(error) = announce(context, &record, &name) {
+        store.release_name(&name, &record.id)?;
+        return Err(error);
+    }
     if let Err(error) = container.write_record(&record, durability_of(&record)) {
         store.release_name(&name, &record.id)?;
+        announce(context, &record, &old)?;
         return Err(error.into());
     }
     if old != name {
         store.release_name(&old, &record.id)?;
     }
     Ok(0)
+}
+
+/// Moves the names by which others find the container. It has none on networks of other plugins.
+fn announce(context: &Context, record: &Record, name: &ContainerName) -> Result<(), CliError> {
+    let rename = EndpointRename {
+        container_id: record.id.to_string(),
+        name: name.to_string(),
+    };
+    let _endpoints: Vec<Attachment> = context.client().post(ENDPOINTS_RENAME, &rename)?;
+    Ok(())
 }

@@ -6,10 +6,17 @@ use super::*;
 
 const QUERY: &[u8] = b"\x12\x34\x01\0\0\x01\0\0\0\0\0\0\x03wEb\0\0\x01\0\x01";
 
+fn servers(origin: Origin) -> Servers {
+    Servers {
+        origin,
+        addresses: Arc::default(),
+    }
+}
+
 fn key(query: &[u8]) -> Key {
     let normalized = wire::normalized(query, wire::question_end(query).unwrap());
     Key {
-        servers: Arc::default(),
+        servers: servers(Origin::Host),
         transport: Transport::Udp,
         query: normalized.into(),
     }
@@ -108,7 +115,10 @@ fn other_servers_transports_and_types_are_other_entries() {
     cache.insert(key(QUERY), &reply(Rcode::NOERROR, &[60], None), now);
     let mut aaaa = QUERY.to_vec();
     aaaa[18] = 28;
-    let servers = Arc::from(["192.0.2.1:53".parse().unwrap()]);
+    let elsewhere = Origin::Sandbox(sys::netns::NsId {
+        device: 4,
+        inode: 1,
+    });
     for other in [
         key(&aaaa),
         Key {
@@ -116,12 +126,39 @@ fn other_servers_transports_and_types_are_other_entries() {
             ..key(QUERY)
         },
         Key {
-            servers,
+            servers: servers(elsewhere),
+            ..key(QUERY)
+        },
+        Key {
+            servers: Servers {
+                addresses: Arc::from(["192.0.2.1:53".parse().unwrap()]),
+                ..servers(Origin::Host)
+            },
             ..key(QUERY)
         },
     ] {
         assert_eq!(cache.get(&other, QUERY, now), Lookup::Absent, "{other:?}");
     }
+}
+
+#[test]
+fn what_a_sandbox_learned_goes_with_it() {
+    let mut cache = Cache::new(10_000);
+    let now = Instant::now();
+    let inside = Origin::Sandbox(sys::netns::NsId {
+        device: 4,
+        inode: 1,
+    });
+    let of_sandbox = Key {
+        servers: servers(inside),
+        ..key(QUERY)
+    };
+    for key in [key(QUERY), of_sandbox.clone()] {
+        cache.insert(key, &reply(Rcode::NOERROR, &[60], None), now);
+    }
+    cache.forget(inside);
+    assert_eq!(cache.get(&of_sandbox, QUERY, now), Lookup::Absent);
+    assert_ne!(cache.get(&key(QUERY), QUERY, now), Lookup::Absent);
 }
 
 #[test]
