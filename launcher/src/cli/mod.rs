@@ -7,8 +7,11 @@
 pub mod container;
 pub mod context;
 pub mod error;
+mod filter;
 pub mod image;
 pub mod inspect;
+mod listing;
+mod moment;
 pub mod network;
 mod output;
 pub mod run;

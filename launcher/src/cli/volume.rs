@@ -7,15 +7,15 @@ use api::storage::{Volume, VolumeCreate, VolumePrune};
 use clap::{Args, Subcommand};
 
 use crate::format::human;
-use crate::format::table::{self, Columns, Row};
+use crate::format::table::{Columns, Row};
 use crate::volume::LOCAL;
 
-use super::container::filter::{has_label, name_matches, parse_pairs};
 use super::context::Context;
 use super::error::CliError;
+use super::filter::{Filter, name_matches};
 use super::inspect::{self, InspectFlags, Kind};
-use super::output;
 use super::run::env;
+use super::{listing, output};
 
 /// `hawser volume`.
 #[derive(Debug, Clone, Subcommand)]
@@ -139,35 +139,25 @@ fn create(context: &Context, flags: &CreateFlags) -> Result<i32, CliError> {
 }
 
 fn list(context: &Context, flags: &ListFlags) -> Result<i32, CliError> {
-    let filters = parse_pairs(&flags.filter, &["name", "driver", "label", "dangling"])?;
+    let keys = ["name", "driver", "label", "label!", "dangling"];
+    let filter = Filter::parse(&flags.filter, &keys)?;
+    filter.truth("dangling")?;
     let mut volumes: Vec<Volume> = context.client().get(VOLUMES)?;
-    volumes.retain(|volume| {
-        filters.iter().all(|(key, values)| match key.as_str() {
-            "label" => values.iter().all(|label| has_label(&volume.labels, label)),
-            key => values.iter().any(|value| matches(key, value, volume)),
-        })
-    });
+    volumes
+        .retain(|volume| filter.passes(&volume.labels, |key, value| matches(key, value, volume)));
     volumes.sort_by(|a, b| a.name.cmp(&b.name));
-    if flags.quiet {
-        for volume in &volumes {
-            output::line(&volume.name)?;
-        }
-        return Ok(0);
-    }
-    let rows: Vec<Row> = volumes
-        .iter()
-        .map(|volume| {
-            Row::new([
-                ("Driver", volume.driver.as_str().into()),
-                ("Name", volume.name.as_str().into()),
-                ("Scope", volume.scope.as_str().into()),
-                ("Mountpoint", volume.mountpoint.as_str().into()),
-            ])
-            .with_labels(&volume.labels)
-        })
-        .collect();
-    output::write(table::list(&COLUMNS, &rows, &flags.format)?)?;
-    Ok(0)
+    let name = |volume: &Volume| volume.name.to_string();
+    listing::print(&volumes, (flags.quiet, &flags.format), &COLUMNS, name, row)
+}
+
+fn row(volume: &Volume) -> Row {
+    Row::new([
+        ("Driver", volume.driver.as_str().into()),
+        ("Name", volume.name.as_str().into()),
+        ("Scope", volume.scope.as_str().into()),
+        ("Mountpoint", volume.mountpoint.as_str().into()),
+    ])
+    .with_labels(&volume.labels)
 }
 
 fn matches(key: &str, value: &str, volume: &Volume) -> bool {
@@ -203,13 +193,13 @@ fn prune(context: &Context, flags: &PruneFlags) -> Result<i32, CliError> {
     } else {
         "This will remove all volumes not used by at least one container."
     };
-    let filters = parse_pairs(&flags.filter, &["label", "all"])?;
+    let filter = Filter::parse(&flags.filter, &["label", "all"])?;
     if !flags.force && !output::confirm(warning)? {
         return Ok(0);
     }
     let request = VolumePrune {
         anonymous: flags.anonymous,
-        labels: filters.get("label").cloned().unwrap_or_default(),
+        labels: filter.get("label").to_vec(),
     };
     let pruned: Pruned = context.client().post(VOLUMES_PRUNE, &request)?;
     if !pruned.deleted.is_empty() {

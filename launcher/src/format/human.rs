@@ -33,6 +33,19 @@ pub fn ago(time: &str, now: Timestamp) -> String {
     }
 }
 
+/// An RFC 3339 time as Go's `Time.String` writes it, with at most `digits` digits of the second's
+/// fraction: "2026-11-21 10:00:05.9 +0000 UTC". A text that is no time stays as it is.
+pub fn moment(time: &str, digits: usize) -> String {
+    let Ok(parsed) = time.parse::<Timestamp>() else {
+        return time.to_owned();
+    };
+    let nanoseconds = format!("{:09}", parsed.subsec_nanosecond().unsigned_abs());
+    let fraction = nanoseconds[..digits.min(9)].trim_end_matches('0');
+    let point = if fraction.is_empty() { "" } else { "." };
+    let second = parsed.strftime("%Y-%m-%d %H:%M:%S");
+    format!("{second}{point}{fraction} +0000 UTC")
+}
+
 /// Seconds from an RFC 3339 time to `now`.
 pub fn since(time: &str, now: Timestamp) -> Option<i64> {
     let time: Timestamp = time.parse().ok()?;
@@ -108,6 +121,14 @@ mod tests {
         assert_eq!(ago("2026-11-21T10:00:00.1Z", now), "5 seconds ago");
         assert_eq!(ago("2026-11-21T11:00:00+01:00", now), "5 seconds ago");
         assert_eq!(ago("", now), "N/A");
+    }
+
+    #[test]
+    fn a_moment_reads_as_gos() {
+        let time = "2026-11-21T11:00:05.900000000+01:00";
+        assert_eq!(moment(time, 9), "2026-11-21 10:00:05.9 +0000 UTC");
+        assert_eq!(moment(time, 0), "2026-11-21 10:00:05 +0000 UTC");
+        assert_eq!(moment("never", 0), "never");
     }
 
     #[test]

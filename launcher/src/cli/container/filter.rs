@@ -1,17 +1,15 @@
 //! `hawser ps --filter`.
 
-use std::collections::BTreeMap;
-
 use crate::cli::error::CliError;
+use crate::cli::filter::{Filter, name_matches};
 use crate::container::Status;
 
 use super::view::View;
 
-/// Filters by key. A container must pass every key; of several values of one key, one is enough,
-/// but for labels, which must all be there.
+/// What of containers is to be shown.
 #[derive(Debug, Clone, Default)]
 pub struct Filters {
-    values: BTreeMap<String, Vec<String>>,
+    values: Filter,
 }
 
 const KEYS: [&str; 11] = [
@@ -23,8 +21,8 @@ impl Filters {
     /// # Errors
     /// [`CliError::Filter`] names what is no filter.
     pub fn parse(texts: &[String]) -> Result<Self, CliError> {
-        let values = parse_pairs(texts, &KEYS)?;
-        for status in values.get("status").into_iter().flatten() {
+        let values = Filter::parse(texts, &KEYS)?;
+        for status in values.get("status") {
             let known = [
                 "created",
                 "running",
@@ -38,7 +36,7 @@ impl Filters {
                 return Err(CliError::Filter(format!("status={status}")));
             }
         }
-        for code in values.get("exited").into_iter().flatten() {
+        for code in values.get("exited") {
             if code.parse::<i32>().is_err() {
                 return Err(CliError::Filter(format!("exited={code}")));
             }
@@ -48,7 +46,7 @@ impl Filters {
 
     /// A status or exit code is asked for, so containers that do not run are meant too.
     pub fn imply_all(&self) -> bool {
-        self.values.contains_key("status") || self.values.contains_key("exited")
+        !self.values.get("status").is_empty() || !self.values.get("exited").is_empty()
     }
 
     /// The containers that pass.
@@ -70,12 +68,16 @@ impl Filters {
                     .as_ref()
                     .is_none_or(|time| view.record.created > *time)
             })
-            .filter(|view| self.passes(view))
+            .filter(|view| {
+                let labels = &view.record.config.labels;
+                self.values
+                    .passes(labels, |key, value| matches(key, value, view))
+            })
             .collect())
     }
 
     fn created_of(&self, key: &str, views: &[View]) -> Result<Option<String>, CliError> {
-        let Some(wanted) = self.values.get(key).and_then(|values| values.last()) else {
+        let Some(wanted) = self.values.get(key).last() else {
             return Ok(None);
         };
         let found = views.iter().find(|view| {
@@ -87,21 +89,13 @@ impl Filters {
             None => Err(CliError::NoObject(wanted.clone())),
         }
     }
-
-    fn passes(&self, view: &View) -> bool {
-        self.values.iter().all(|(key, values)| match key.as_str() {
-            "label" => values
-                .iter()
-                .all(|label| has_label(&view.record.config.labels, label)),
-            "before" | "since" => true,
-            _ => values.iter().any(|value| matches(key, value, view)),
-        })
-    }
 }
 
 fn matches(key: &str, value: &str, view: &View) -> bool {
     let record = &view.record;
     match key {
+        // The moments were looked up and compared already.
+        "before" | "since" => true,
         "ancestor" => is_image(view, value),
         "exited" => {
             view.state.status == Status::Exited && view.state.exit_code.to_string() == value
@@ -143,57 +137,6 @@ fn is_image(view: &View, value: &str) -> bool {
         || (value.len() >= 4 && record.image_id.hex().starts_with(value))
 }
 
-/// Part of a name; `^` and `$` tie it to the start and the end, as in Docker's expressions.
-pub fn name_matches(name: &str, pattern: &str) -> bool {
-    let (from_start, pattern) = match pattern.strip_prefix('^') {
-        Some(rest) => (true, rest),
-        None => (false, pattern),
-    };
-    let (to_end, pattern) = match pattern.strip_suffix('$') {
-        Some(rest) => (true, rest),
-        None => (false, pattern),
-    };
-    let pattern = pattern.strip_prefix('/').unwrap_or(pattern);
-    match (from_start, to_end) {
-        (true, true) => name == pattern,
-        (true, false) => name.starts_with(pattern),
-        (false, true) => name.ends_with(pattern),
-        (false, false) => name.contains(pattern),
-    }
-}
-
-/// `KEY`, or `KEY=VALUE`.
-pub fn has_label(labels: &BTreeMap<String, String>, wanted: &str) -> bool {
-    match wanted.split_once('=') {
-        Some((key, value)) => labels.get(key).is_some_and(|found| found == value),
-        None => labels.contains_key(wanted),
-    }
-}
-
-/// Splits `KEY=VALUE` texts whose keys must be among `keys`.
-///
-/// # Errors
-/// [`CliError::Filter`] names what is no filter.
-pub fn parse_pairs(
-    texts: &[String],
-    keys: &[&str],
-) -> Result<BTreeMap<String, Vec<String>>, CliError> {
-    let mut values: BTreeMap<String, Vec<String>> = BTreeMap::new();
-    for text in texts {
-        match text.split_once('=') {
-            Some((key, value)) if keys.contains(&key) => {
-                values
-                    .entry(key.to_owned())
-                    .or_default()
-                    .push(value.to_owned());
-            }
-            Some((key, _)) => return Err(CliError::Filter(key.to_owned())),
-            None => return Err(CliError::Filter(text.clone())),
-        }
-    }
-    Ok(values)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -209,28 +152,5 @@ mod tests {
             let error = Filters::parse(&[text.to_owned()]).unwrap_err().to_string();
             assert_eq!(error, format!("invalid filter {named}"));
         }
-    }
-
-    #[test]
-    fn a_name_filter_is_a_part_unless_tied() {
-        for (pattern, expected) in [
-            ("eb", true),
-            ("^we", true),
-            ("^web1$", true),
-            ("/web", true),
-            ("^eb", false),
-            ("web$", false),
-        ] {
-            assert_eq!(name_matches("web1", pattern), expected, "{pattern}");
-        }
-    }
-
-    #[test]
-    fn a_label_filter_may_ask_for_a_value() {
-        let labels = BTreeMap::from([("tier".to_owned(), "web".to_owned())]);
-        assert!(has_label(&labels, "tier"));
-        assert!(has_label(&labels, "tier=web"));
-        assert!(!has_label(&labels, "tier=db"));
-        assert!(!has_label(&labels, "web"));
     }
 }

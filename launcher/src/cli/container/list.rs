@@ -10,10 +10,10 @@ use jiff::Timestamp;
 
 use crate::cli::context::Context;
 use crate::cli::error::CliError;
-use crate::cli::output;
+use crate::cli::listing;
 use crate::container::{MountKind, State, Status};
 use crate::format::human;
-use crate::format::table::{self, Columns, Row};
+use crate::format::table::{Columns, Row};
 
 use super::filter::Filters;
 use super::ports;
@@ -85,28 +85,19 @@ pub fn list(context: &Context, flags: &ListFlags) -> Result<i32, CliError> {
         .filter(|view| all || view.is_running())
         .take(newest.unwrap_or(usize::MAX))
         .collect();
-    if flags.quiet {
-        for view in &views {
-            output::line(id(view, flags.no_trunc))?;
-        }
-        return Ok(0);
-    }
     let now = Timestamp::now();
     let needs_size = flags.size || flags.format.contains(".Size");
-    let rows: Vec<Row> = views
-        .iter()
-        .map(|view| {
-            let size = if needs_size {
-                size(context, view)
-            } else {
-                String::new()
-            };
-            row(view, now, flags.no_trunc, size)
-        })
-        .collect();
+    let row = |view: &View| {
+        let size = if needs_size {
+            size(context, view)
+        } else {
+            String::new()
+        };
+        row(view, now, flags.no_trunc, size)
+    };
     let columns = if flags.size { &WITH_SIZE } else { &COLUMNS };
-    output::write(table::list(columns, &rows, &flags.format)?)?;
-    Ok(0)
+    let id = |view: &View| id(view, flags.no_trunc).to_owned();
+    listing::print(&views, (flags.quiet, &flags.format), columns, id, row)
 }
 
 fn id(view: &View, no_trunc: bool) -> &str {
@@ -127,7 +118,7 @@ fn row(view: &View, now: Timestamp, no_trunc: bool, size: String) -> Row {
         ("ID", id(view, no_trunc).into()),
         ("Image", shown_image(&record.image, no_trunc).into()),
         ("Command", format!("{command:?}").into()),
-        ("CreatedAt", record.created.as_str().into()),
+        ("CreatedAt", human::moment(&record.created, 0).into()),
         ("RunningFor", human::ago(&record.created, now).into()),
         ("Status", status(&view.state, now).into()),
         ("State", status_word(view.state.status).into()),

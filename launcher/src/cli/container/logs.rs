@@ -9,12 +9,13 @@ use std::time::Duration;
 
 use clap::Args;
 use inotify::{Inotify, WatchMask};
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde::Deserialize;
 
 use crate::cli::context::Context;
 use crate::cli::error::{CliError, ContainerError};
+use crate::cli::moment;
 use crate::container::Status;
 use crate::store::{ContainerDir, StoreError};
 
@@ -153,15 +154,15 @@ impl Selection {
                 expected: "a number or all",
             })?),
         };
-        let moment = |flag, text: &Option<String>| {
+        let at = |flag, text: &Option<String>| {
             text.as_deref()
-                .map(|text| parse_time(flag, text, now))
+                .map(|text| moment::parse(flag, text, now))
                 .transpose()
         };
         Ok(Self {
             tail,
-            since: moment("--since", &flags.since)?,
-            until: moment("--until", &flags.until)?,
+            since: at("--since", &flags.since)?,
+            until: at("--until", &flags.until)?,
         })
     }
 
@@ -195,32 +196,6 @@ impl Selection {
     fn is_over(&self) -> bool {
         self.until.is_some_and(|until| Timestamp::now() >= until)
     }
-}
-
-/// RFC 3339, the same without zone (UTC), seconds since 1970, or a span before now such as `1h30m`.
-fn parse_time(flag: &'static str, text: &str, now: Timestamp) -> Result<Timestamp, CliError> {
-    let invalid = || CliError::Flag {
-        flag,
-        text: text.to_owned(),
-        expected: "a time such as 2026-01-02T15:04:05Z, or a span such as 10m",
-    };
-    if let Ok(time) = text.parse::<Timestamp>() {
-        return Ok(time);
-    }
-    if let Ok(civil) = text.parse::<jiff::civil::DateTime>()
-        && let Ok(zoned) = civil.to_zoned(jiff::tz::TimeZone::UTC)
-    {
-        return Ok(zoned.timestamp());
-    }
-    if let Ok(seconds) = text.parse::<f64>()
-        && let Ok(since_epoch) = SignedDuration::try_from_secs_f64(seconds)
-    {
-        return Timestamp::UNIX_EPOCH
-            .checked_add(since_epoch)
-            .map_err(|_out_of_range| invalid());
-    }
-    let span: SignedDuration = text.parse().map_err(|_no_span| invalid())?;
-    now.checked_sub(span).map_err(|_out_of_range| invalid())
 }
 
 /// Reads whole lines from a file that grows.

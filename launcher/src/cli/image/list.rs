@@ -1,18 +1,16 @@
 //! `hawser image ls`.
 
-use std::collections::BTreeMap;
-
 use api::path::IMAGES;
 use api::storage::Image;
 use clap::Args;
 use jiff::Timestamp;
 
-use crate::cli::container::filter::{has_label, parse_pairs};
 use crate::cli::context::{Context, image_config};
 use crate::cli::error::CliError;
-use crate::cli::output;
+use crate::cli::filter::Filter;
+use crate::cli::listing;
 use crate::format::human;
-use crate::format::table::{self, Columns, Row};
+use crate::format::table::{Columns, Row};
 
 use super::config::ImageConfig;
 
@@ -65,10 +63,15 @@ struct Line<'i> {
 /// # Errors
 /// A bad filter or template, or no daemon.
 pub fn list(context: &Context, flags: &ListFlags) -> Result<i32, CliError> {
-    let filters = parse_pairs(
-        &flags.filter,
-        &["reference", "label", "dangling", "before", "since"],
-    )?;
+    let keys = [
+        "reference",
+        "label",
+        "label!",
+        "dangling",
+        "before",
+        "since",
+    ];
+    let filter = Filter::parse(&flags.filter, &keys)?;
     let images: Vec<Image> = context.client().get(IMAGES)?;
     let configs = images
         .iter()
@@ -80,23 +83,15 @@ pub fn list(context: &Context, flags: &ListFlags) -> Result<i32, CliError> {
         .flat_map(|(image, config)| lines_of(image, config))
         .collect();
     lines.sort_by(|a, b| b.created.cmp(&a.created));
-    let lines = selected(context, lines, &filters, flags.reference.as_deref())?;
-    if flags.quiet {
-        let mut shown = std::collections::BTreeSet::new();
-        for line in lines {
-            if shown.insert(&line.image.id) {
-                output::line(id(line.image, flags.no_trunc))?;
-            }
-        }
-        return Ok(0);
-    }
+    let lines = selected(context, lines, &filter, flags.reference.as_deref())?;
     let now = Timestamp::now();
-    let rows: Vec<Row> = lines
-        .iter()
-        .map(|line| row(line, now, flags.no_trunc))
-        .collect();
-    output::write(table::list(&COLUMNS, &rows, &flags.format)?)?;
-    Ok(0)
+    listing::print(
+        &lines,
+        (flags.quiet, &flags.format),
+        &COLUMNS,
+        |line| id(line.image, flags.no_trunc).to_owned(),
+        |line| row(line, now, flags.no_trunc),
+    )
 }
 
 fn lines_of<'i>(image: &'i Image, config: &'i ImageConfig) -> Vec<Line<'i>> {
@@ -138,10 +133,10 @@ pub fn split_tag(reference: &str) -> (&str, &str) {
 fn selected<'l>(
     context: &Context,
     lines: Vec<Line<'l>>,
-    filters: &BTreeMap<String, Vec<String>>,
+    filter: &Filter,
     reference: Option<&str>,
 ) -> Result<Vec<Line<'l>>, CliError> {
-    let moment = |key: &str| match filters.get(key).and_then(|values| values.last()) {
+    let moment = |key: &str| match filter.get(key).last() {
         None => Ok(None),
         Some(wanted) => {
             let image = context.image(wanted)?;
@@ -150,25 +145,15 @@ fn selected<'l>(
         }
     };
     let (before, since) = (moment("before")?, moment("since")?);
-    let values = |key: &str| filters.get(key).map(Vec::as_slice).unwrap_or_default();
-    let dangling = match values("dangling").last().map(String::as_str) {
-        None => None,
-        Some("true" | "1") => Some(true),
-        Some("false" | "0") => Some(false),
-        Some(text) => return Err(CliError::Filter(format!("dangling={text}"))),
-    };
+    let dangling = filter.truth("dangling")?;
     let passes = |line: &Line<'_>| {
         before.as_ref().is_none_or(|time| line.created < *time)
             && since.as_ref().is_none_or(|time| line.created > *time)
             && dangling.is_none_or(|wanted| wanted == (line.tag == NONE))
-            && values("label")
-                .iter()
-                .all(|label| has_label(&line.config.config.labels, label))
             && reference.is_none_or(|wanted| fits_reference(line, wanted))
-            && (values("reference").is_empty()
-                || values("reference")
-                    .iter()
-                    .any(|wanted| fits_reference(line, wanted)))
+            && filter.passes(&line.config.config.labels, |key, value| {
+                key != "reference" || fits_reference(line, value)
+            })
     };
     Ok(lines.into_iter().filter(passes).collect())
 }
@@ -207,7 +192,7 @@ fn row(line: &Line<'_>, now: Timestamp, no_trunc: bool) -> Row {
         ("Tag", line.tag.into()),
         ("ID", id(line.image, no_trunc).into()),
         ("CreatedSince", human::ago(&line.created, now).into()),
-        ("CreatedAt", line.created.as_str().into()),
+        ("CreatedAt", human::moment(&line.created, 0).into()),
         ("Size", human::size(line.image.size, 3).into()),
     ])
     .with_labels(&line.config.config.labels)

@@ -4,11 +4,12 @@ use api::net::Network;
 use api::path::NETWORKS;
 use clap::Args;
 
-use crate::cli::container::filter::{has_label, name_matches, parse_pairs};
 use crate::cli::context::Context;
 use crate::cli::error::CliError;
-use crate::cli::output;
-use crate::format::table::{self, Columns, Row};
+use crate::cli::filter::{Filter, name_matches};
+use crate::cli::listing;
+use crate::format::human;
+use crate::format::table::{Columns, Row};
 
 /// `hawser network ls`.
 #[derive(Debug, Clone, Args)]
@@ -19,7 +20,8 @@ pub struct ListFlags {
     /// Do not shorten ids
     #[arg(long)]
     pub no_trunc: bool,
-    /// Show only what fits: name=, id=, driver=, scope=, label=, type=custom|builtin, dangling=
+    /// Show only what fits: name=, id=, driver=, scope=, label=, label!=, type=custom|builtin,
+    /// dangling=true|false
     #[arg(short, long, value_name = "FILTER")]
     pub filter: Vec<String>,
     /// table, json, or a Go template
@@ -50,62 +52,45 @@ pub fn is_builtin(network: &Network) -> bool {
 /// # Errors
 /// A bad filter or template, or no daemon.
 pub fn list(context: &Context, flags: &ListFlags) -> Result<i32, CliError> {
-    let networks = filtered(context, &flags.filter)?;
-    let id = |network: &Network| {
-        let id = &network.id;
-        if flags.no_trunc {
-            id.as_str()
-        } else {
-            id.short()
-        }
-        .to_owned()
-    };
-    if flags.quiet {
-        for network in &networks {
-            output::line(id(network))?;
-        }
-        return Ok(0);
-    }
-    let rows: Vec<Row> = networks
-        .iter()
-        .map(|network| {
-            Row::new([
-                ("ID", id(network).into()),
-                ("Name", network.name.as_str().into()),
-                ("Driver", network.driver.as_str().into()),
-                ("Scope", network.scope.as_str().into()),
-                ("IPv6", network.enable_ipv6.to_string().into()),
-                ("Internal", network.internal.to_string().into()),
-                ("CreatedAt", network.created.as_str().into()),
-            ])
-            .with_labels(&network.labels)
-        })
-        .collect();
-    output::write(table::list(&COLUMNS, &rows, &flags.format)?)?;
-    Ok(0)
-}
-
-/// The networks that pass all keys, by name; of several values of one key, one is enough.
-///
-/// # Errors
-/// A bad filter, or no daemon.
-pub fn filtered(context: &Context, filters: &[String]) -> Result<Vec<Network>, CliError> {
-    let keys = ["name", "id", "driver", "scope", "label", "type", "dangling"];
-    let filters = parse_pairs(filters, &keys)?;
-    for value in filters.get("type").into_iter().flatten() {
+    let keys = [
+        "name", "id", "driver", "scope", "label", "label!", "type", "dangling",
+    ];
+    let filter = Filter::parse(&flags.filter, &keys)?;
+    filter.truth("dangling")?;
+    for value in filter.get("type") {
         if !matches!(value.as_str(), "custom" | "builtin") {
             return Err(CliError::Filter(format!("type={value}")));
         }
     }
     let mut networks: Vec<Network> = context.client().get(NETWORKS)?;
     networks.retain(|network| {
-        filters.iter().all(|(key, values)| match key.as_str() {
-            "label" => values.iter().all(|label| has_label(&network.labels, label)),
-            key => values.iter().any(|value| matches(key, value, network)),
-        })
+        filter.passes(&network.labels, |key, value| matches(key, value, network))
     });
     networks.sort_by(|a, b| a.name.cmp(&b.name));
-    Ok(networks)
+    let id = |network: &Network| {
+        let id = &network.id;
+        let shown = if flags.no_trunc {
+            id.as_str()
+        } else {
+            id.short()
+        };
+        shown.to_owned()
+    };
+    let row = |network: &Network| row(network, id(network));
+    listing::print(&networks, (flags.quiet, &flags.format), &COLUMNS, id, row)
+}
+
+fn row(network: &Network, id: String) -> Row {
+    Row::new([
+        ("ID", id.into()),
+        ("Name", network.name.as_str().into()),
+        ("Driver", network.driver.as_str().into()),
+        ("Scope", network.scope.as_str().into()),
+        ("IPv6", network.enable_ipv6.to_string().into()),
+        ("Internal", network.internal.to_string().into()),
+        ("CreatedAt", human::moment(&network.created, 9).into()),
+    ])
+    .with_labels(&network.labels)
 }
 
 fn matches(key: &str, value: &str, network: &Network) -> bool {
@@ -117,7 +102,7 @@ fn matches(key: &str, value: &str, network: &Network) -> bool {
         "type" => is_builtin(network) == (value == "builtin"),
         "dangling" => {
             let unused = network.containers.is_empty() && !is_builtin(network);
-            unused == matches!(value, "true" | "1")
+            unused == matches!(value, "true" | "1" | "t")
         }
         _ => false,
     }

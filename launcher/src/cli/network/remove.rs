@@ -1,14 +1,17 @@
 //! `hawser network rm` and `prune`.
 
 use api::client::escape;
+use api::net::Network;
 use api::path::NETWORKS;
 use clap::Args;
+use jiff::Timestamp;
 
 use crate::cli::context::Context;
 use crate::cli::error::CliError;
-use crate::cli::output;
+use crate::cli::filter::Filter;
+use crate::cli::{moment, output};
 
-use super::list::{filtered, is_builtin};
+use super::list::is_builtin;
 
 /// `hawser network rm`.
 #[derive(Debug, Clone, Args)]
@@ -27,7 +30,7 @@ pub struct PruneFlags {
     /// Do not ask
     #[arg(short, long)]
     pub force: bool,
-    /// Remove only what fits: label=
+    /// Remove only what fits: until=TIME|DURATION, label=, label!=
     #[arg(long, value_name = "FILTER")]
     pub filter: Vec<String>,
 }
@@ -57,21 +60,35 @@ pub fn remove(context: &Context, flags: &RemoveFlags) -> Result<i32, CliError> {
 /// # Errors
 /// A bad filter, or no daemon.
 pub fn prune(context: &Context, flags: &PruneFlags) -> Result<i32, CliError> {
+    let filter = Filter::parse(&flags.filter, &["until", "label", "label!"])?;
+    let until = match filter.get("until") {
+        [] => None,
+        [text] => Some(moment::parse("--filter until", text, Timestamp::now())?),
+        _ => return Err(CliError::Filter("until is given twice".to_owned())),
+    };
     let warning = "This will remove all custom networks not used by at least one container.";
     if !flags.force && !output::confirm(warning)? {
         return Ok(0);
     }
+    let networks: Vec<Network> = context.client().get(NETWORKS)?;
+    let fits = |network: &&Network| {
+        !is_builtin(network)
+            && network.containers.is_empty()
+            && until.is_none_or(|until| is_before(network, until))
+            && filter.passes(&network.labels, |_until, _time| true)
+    };
     let mut deleted = Vec::new();
-    for network in filtered(context, &flags.filter)? {
-        if is_builtin(&network) || !network.containers.is_empty() {
-            continue;
-        }
-        match context
-            .client()
-            .delete(&format!("{NETWORKS}/{}", network.id))
-        {
-            Ok(()) => deleted.push(network.name),
-            Err(error) => output::failure(&error.into()),
+    let mut exit_code = 0;
+    for network in networks.iter().filter(fits) {
+        let route = format!("{NETWORKS}/{}", network.id);
+        match context.client().delete(&route) {
+            Ok(()) => deleted.push(&network.name),
+            // Somebody else was faster.
+            Err(error) if error.is_not_found() => {}
+            Err(error) => {
+                output::failure(&error.into());
+                exit_code = 1;
+            }
         }
     }
     if !deleted.is_empty() {
@@ -81,5 +98,10 @@ pub fn prune(context: &Context, flags: &PruneFlags) -> Result<i32, CliError> {
         }
         output::line("")?;
     }
-    Ok(0)
+    Ok(exit_code)
+}
+
+fn is_before(network: &Network, until: Timestamp) -> bool {
+    let created = network.created.parse::<Timestamp>();
+    created.is_ok_and(|created| created < until)
 }
