@@ -5,6 +5,7 @@
 //! STATE/containers/ID/container.json Record: what was asked for. Written once by `create`
 //!                    /state.json     State: written by the shim only, by rename
 //!                    /networks.json  Attachments: one entry a joined network, by rename, under the lock
+//!                    /linked-by/ID   a container with a link to this one, whose /etc/hosts follows
 //!                    /lock           flock(2) for changes of networks.json, removal and start
 //!                    /ID-json.log    output, Docker's json-file format
 //!                    /hostname /hosts /resolv.conf   bind-mounted into the container
@@ -38,6 +39,17 @@ pub struct Record {
     pub mounts: Vec<Mount>,
     /// Networks to join at every start, first one is `eth0`.
     pub networks: Vec<NetworkRequest>,
+    /// Links of the default network.
+    #[serde(default)]
+    pub links: Vec<Link>,
+}
+
+/// Another container of the default network, which has no names, under a name for this one only.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Link {
+    /// Its id: a link outlives a rename.
+    pub container: Id,
+    pub alias: String,
 }
 
 /// The container's own settings: image configuration overridden by flags.
@@ -197,6 +209,20 @@ pub struct NetworkRequest {
     pub ipv4: Option<std::net::Ipv4Addr>,
     pub ipv6: Option<std::net::Ipv6Addr>,
     pub mac: Option<api::id::MacAddr>,
+    /// `CONTAINER:ALIAS`: names that only this container resolves.
+    pub links: Vec<String>,
+    /// Options of the endpoint, such as [`IFNAME_OPTION`].
+    pub driver_opts: BTreeMap<String, String>,
+}
+
+/// Names the interface inside the container; Docker's name of the option.
+pub const IFNAME_OPTION: &str = "com.docker.network.endpoint.ifname";
+
+impl NetworkRequest {
+    /// The interface's name, if it was asked for.
+    pub fn ifname(&self) -> Option<&str> {
+        self.driver_opts.get(IFNAME_OPTION).map(String::as_str)
+    }
 }
 
 /// Where a container is in its life.

@@ -234,6 +234,7 @@ mod tests {
             host_config: HostConfig::default(),
             mounts: Vec::new(),
             networks: Vec::new(),
+            links: Vec::new(),
         }
     }
 

@@ -7,6 +7,7 @@ use api::client::ClientError;
 
 use crate::cni::CniError;
 use crate::format::template::TemplateError;
+use crate::shim::etc::EtcError;
 use crate::shim::launch::{EXIT_DAEMON, LaunchError};
 use crate::store::StoreError;
 use crate::stream::StreamError;
@@ -45,6 +46,8 @@ pub enum CliError {
     Limit(#[from] LimitError),
     #[error(transparent)]
     Network(#[from] NetworkError),
+    #[error(transparent)]
+    Etc(#[from] EtcError),
     #[error(transparent)]
     Addressing(#[from] AddressingError),
     #[error(transparent)]

@@ -1,6 +1,6 @@
 //! `hawser inspect`, and that of every kind of object.
 
-use api::client::escape;
+use api::client::{ClientError, escape};
 use api::net::Network;
 use api::path::VOLUMES;
 use api::storage::Volume;
@@ -74,11 +74,16 @@ pub fn inspect(
         Some(source) => Some(Template::parse(source)?),
     };
     let kinds = kind.as_ref().map_or(&KINDS[..], std::slice::from_ref);
-    let (mut found, mut missing) = (Vec::new(), Vec::new());
+    let (mut found, mut failures) = (Vec::new(), Vec::new());
     for key in &flags.keys {
-        match find(context, key, kinds)? {
-            Some(object) => found.push(object),
-            None => missing.push(key),
+        match find(context, key, kinds) {
+            Ok(Some(object)) => found.push(object),
+            Ok(None) => failures.push(not_found(kind, key)),
+            // Too little of an id, say, is no reason not to show the others.
+            Err(error @ (CliError::Store(_) | CliError::Client(ClientError::Api(_)))) => {
+                failures.push(error.to_string());
+            }
+            Err(error) => return Err(error),
         }
     }
     match template {
@@ -90,10 +95,10 @@ pub fn inspect(
         }
         None => output::line(pretty(&found)?)?,
     }
-    for key in &missing {
-        output::warn(format_args!("hawser: {}", not_found(kind, key)));
+    for failure in &failures {
+        output::warn(format_args!("hawser: {failure}"));
     }
-    Ok(i32::from(!missing.is_empty()))
+    Ok(i32::from(!failures.is_empty()))
 }
 
 fn not_found(kind: Option<Kind>, key: &str) -> String {

@@ -121,6 +121,12 @@ fn port_mappings(record: &Record) -> Result<Vec<PortMapping>, CniError> {
     Ok(mappings)
 }
 
+/// Labels of 1 to 63 bytes between dots (RFC 1035, section 2.3.4); which characters they may have
+/// was checked when the host name was set.
+fn is_host_name(text: &str) -> bool {
+    text.split('.').all(|label| (1..=63).contains(&label.len()))
+}
+
 /// A port, the range one is to be chosen from, or nothing: any port.
 fn host_ports(text: &str) -> Option<(u16, Option<u16>)> {
     match text.split_once('-') {
@@ -158,5 +164,10 @@ fn aliases(record: &Record, request: &NetworkRequest) -> BTreeMap<String, Vec<St
     }
     let mut names = request.aliases.clone();
     names.push(record.id.short().to_owned());
+    // A name that was chosen is one to be found by; the default is the short id.
+    let hostname = &record.config.hostname;
+    if is_host_name(hostname) && !names.contains(hostname) {
+        names.push(hostname.clone());
+    }
     BTreeMap::from([(request.network.clone(), names)])
 }

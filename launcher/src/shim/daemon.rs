@@ -58,6 +58,10 @@ impl Daemon {
         }
     }
 
+    pub(crate) fn client(&self) -> &Client {
+        &self.client
+    }
+
     pub(crate) fn mount_rootfs(&self) -> Result<PathBuf, ClientError> {
         let route = format!("{ROOTFS}/{}/mount", self.container);
         self.client

@@ -8,15 +8,64 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::net::{IpAddr, Ipv4Addr};
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use api::net::Dns;
+use api::Client;
+use api::client::ClientError;
+use api::net::{Dns, Network};
+use api::path::NETWORKS;
 
 use super::spec::{EtcFiles, hostname};
 use crate::container::{Attachments, HostConfig, Record};
+use crate::link::{self, Linked};
+use crate::store::{ContainerDir, StoreError};
 
 /// Where the host's own resolver is configured.
 const HOST_RESOLV_CONF: &str = "/etc/resolv.conf";
+
+/// The word of `--add-host` for the host's address on the default network.
+const HOST_GATEWAY: &str = "host-gateway";
+
+/// Why `/etc` could not be filled in.
+#[derive(Debug, thiserror::Error)]
+pub enum EtcError {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error("resolve host-gateway: {0}")]
+    Gateway(ClientError),
+    #[error("write the files for /etc in {}: {source}", dir.display())]
+    Write { dir: PathBuf, source: io::Error },
+}
+
+/// Hosts that a container knows by name, other than by asking.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Known {
+    pub(crate) linked: Vec<Linked>,
+    /// The addresses that `host-gateway` stands for.
+    pub(crate) gateways: Vec<IpAddr>,
+}
+
+impl Known {
+    /// # Errors
+    /// The daemon is asked only by a container that uses `host-gateway`.
+    pub(crate) fn of(
+        record: &Record,
+        linked: Vec<Linked>,
+        client: &Client,
+    ) -> Result<Self, EtcError> {
+        let mut extra = record.host_config.extra_hosts.iter().flatten();
+        let gateways = if extra.any(|entry| entry.ends_with(HOST_GATEWAY)) {
+            let network: Network = client
+                .get(&format!("{NETWORKS}/bridge"))
+                .map_err(EtcError::Gateway)?;
+            let subnets = network.ipam.config.into_iter();
+            subnets.filter_map(|subnet| subnet.gateway).collect()
+        } else {
+            Vec::new()
+        };
+        Ok(Self { linked, gateways })
+    }
+}
 
 impl EtcFiles {
     /// The files of the container whose directory this is.
@@ -37,8 +86,13 @@ impl EtcFiles {
     }
 
     /// Fills the files for a container in its own sandbox.
-    pub(crate) fn write(&self, record: &Record, joined: &Attachments) -> io::Result<()> {
-        replace(&self.hosts, &hosts(record, joined))?;
+    pub(crate) fn write(
+        &self,
+        record: &Record,
+        joined: &Attachments,
+        known: &Known,
+    ) -> io::Result<()> {
+        replace(&self.hosts, &hosts(record, joined, known))?;
         replace(&self.hostname, &format!("{}\n", hostname(record)))?;
         let settings = resolver(&record.host_config, joined);
         let text = match settings {
@@ -49,9 +103,9 @@ impl EtcFiles {
     }
 
     /// Fills the files for a container that shares the host's network.
-    pub(crate) fn write_hosts_own(&self, record: &Record) -> io::Result<()> {
+    pub(crate) fn write_hosts_own(&self, record: &Record, known: &Known) -> io::Result<()> {
         let mut hosts = fs::read_to_string("/etc/hosts").unwrap_or_default();
-        hosts.push_str(&extra_hosts(record));
+        hosts.push_str(&extra_hosts(record, known));
         replace(&self.hosts, &hosts)?;
         replace(&self.hostname, &format!("{}\n", hostname(record)))?;
         let text = match resolver(&record.host_config, &Attachments::default()) {
@@ -77,13 +131,23 @@ fn replace(path: &Path, text: &str) -> io::Result<()> {
     file.write_all(text.as_bytes())
 }
 
-/// Fills the files anew for a running container that has joined or left a network.
-pub(crate) fn rewrite(
-    container_dir: &Path,
-    record: &Record,
-    joined: &Attachments,
-) -> io::Result<()> {
-    EtcFiles::of(container_dir).write(record, joined)
+/// Fills the files anew for a running container: it has joined or left a network, or one that it
+/// is linked to has started again. To be called with the container's lock held.
+///
+/// # Errors
+/// [`EtcError`]. A link that leads nowhere has no line.
+pub(crate) fn refresh(container: &ContainerDir, client: &Client) -> Result<(), EtcError> {
+    let record = container.record()?;
+    let joined = container.attachments()?;
+    let store = container.store();
+    let linked = link::resolve(&store, &record).flatten().collect();
+    let known = Known::of(&record, linked, client)?;
+    EtcFiles::of(container.path())
+        .write(&record, &joined, &known)
+        .map_err(|source| EtcError::Write {
+            dir: container.path().to_owned(),
+            source,
+        })
 }
 
 /// The address of the embedded server, as containers see it.
@@ -138,9 +202,10 @@ ff02::1\tip6-allnodes
 ff02::2\tip6-allrouters
 ";
 
-fn hosts(record: &Record, joined: &Attachments) -> String {
+fn hosts(record: &Record, joined: &Attachments, known: &Known) -> String {
     let mut text = LOCAL_HOSTS.to_owned();
-    text.push_str(&extra_hosts(record));
+    text.push_str(&extra_hosts(record, known));
+    text.extend(known.linked.iter().map(Linked::hosts));
     let name = hostname(record);
     let names = match record.config.domainname.as_str() {
         "" => name.to_owned(),
@@ -155,15 +220,47 @@ fn hosts(record: &Record, joined: &Attachments) -> String {
 }
 
 /// `--add-host NAME:ADDRESS`; an address may hold colons, a name may not.
-fn extra_hosts(record: &Record) -> String {
-    let lines = record
-        .host_config
-        .extra_hosts
-        .iter()
-        .flatten()
-        .filter_map(|entry| {
-            let (name, address) = entry.split_once([':', '='])?;
-            Some(format!("{}\t{name}\n", address.trim_matches(['[', ']'])))
-        });
-    lines.collect()
+fn extra_hosts(record: &Record, known: &Known) -> String {
+    let mut text = String::new();
+    for entry in record.host_config.extra_hosts.iter().flatten() {
+        let Some((name, address)) = entry.split_once([':', '=']) else {
+            continue;
+        };
+        if address == HOST_GATEWAY {
+            let lines = known.gateways.iter();
+            text.extend(lines.map(|gateway| format!("{gateway}\t{name}\n")));
+        } else {
+            text.push_str(&format!("{}\t{name}\n", address.trim_matches(['[', ']'])));
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn host_gateway_stands_for_every_address_of_the_host() {
+        let record: Record = serde_json::from_value(json!({
+            "schema": 1, "id": "ab".repeat(32), "name": "web", "created": "", "image": "",
+            "image_id": format!("sha256:{}", "cd".repeat(32)), "config": {"Hostname": "h"},
+            "host_config": {"ExtraHosts": ["up:host-gateway", "gate:192.0.2.9", "six:[::1]"]},
+            "mounts": [], "networks": [],
+        }))
+        .unwrap();
+        let known = Known {
+            gateways: vec![
+                [172, 17, 0, 1].into(),
+                IpAddr::V6("fd00::1".parse().unwrap()),
+            ],
+            ..Known::default()
+        };
+        assert_eq!(
+            extra_hosts(&record, &known),
+            "172.17.0.1\tup\nfd00::1\tup\n192.0.2.9\tgate\n::1\tsix\n"
+        );
+    }
 }

@@ -16,6 +16,7 @@ use rustix::process::{Resource, getrlimit};
 
 use super::cgroup;
 use super::daemon::{Daemon, is_away, patiently};
+use super::etc::{self, EtcError, Known};
 use super::executor::{exit_code_of, without_prefix};
 use super::json_log::{Bounds, LogConfigError};
 use super::launch::{EXIT_DAEMON, Places};
@@ -28,6 +29,7 @@ use super::spec::{EtcFiles, Input, NetworkNamespace, Security, SpecError, config
 use super::streams::{ConsoleSocket, Streams, remove_stale};
 use crate::cni::{Cni, CniError};
 use crate::container::{MountKind, Record, Status};
+use crate::link::{self, LinkError, Linked};
 use crate::store::{ContainerDir, StoreError};
 use crate::volume::{Plugins, VolumeError};
 
@@ -41,6 +43,10 @@ pub(crate) enum SetupError {
     Volume(#[from] VolumeError),
     #[error(transparent)]
     Network(#[from] CniError),
+    #[error(transparent)]
+    Link(#[from] LinkError),
+    #[error(transparent)]
+    Etc(#[from] EtcError),
     #[error(transparent)]
     User(#[from] UserError),
     #[error(transparent)]
@@ -151,6 +157,13 @@ impl Setup {
 
     fn advance(&self, reached: &mut Reached) -> Result<Created, SetupError> {
         let network = self.network()?;
+        let store = self.dir.store();
+        link::check(&store, &self.record)?;
+        let linked: Vec<Linked> = link::resolve(&store, &self.record).collect::<Result<_, _>>()?;
+        let link_env: Vec<String> = linked
+            .iter()
+            .flat_map(|linked| linked.variables(&self.record.name))
+            .collect();
         let options = self
             .record
             .host_config
@@ -172,6 +185,7 @@ impl Setup {
         *reached = Reached::Volumes;
         let volumes = self.mount_volumes()?;
         let etc = self.etc_files(&network)?;
+        let known = Known::of(&self.record, linked, self.daemon.client())?;
 
         let own_status = own_status()?;
         let input = Input {
@@ -180,6 +194,7 @@ impl Setup {
             user: &user,
             network,
             volumes: &volumes,
+            link_env: &link_env,
             etc: &etc,
             limits: &hard_limits(&own_status),
             available: capability::bounding(&own_status),
@@ -194,11 +209,12 @@ impl Setup {
         match &input.network {
             NetworkNamespace::New => {
                 let joined = self.join_networks(created.pid)?;
-                etc.write(&self.record, &joined)
+                etc.write(&self.record, &joined, &known)
                     .map_err(failed("write", &etc.hosts))?;
+                self.tell_linkers();
             }
             NetworkNamespace::Host => {
-                etc.write_hosts_own(&self.record)
+                etc.write_hosts_own(&self.record, &known)
                     .map_err(failed("write", &etc.hosts))?;
             }
             NetworkNamespace::At(_) => {}
@@ -317,6 +333,36 @@ impl Setup {
         }
     }
 
+    /// Has the names of this container follow it in those that are linked to it. What fails there
+    /// is no reason not to start.
+    fn tell_linkers(&self) {
+        let told = self.dir.linkers().map_err(EtcError::from).and_then(|all| {
+            for linker in all {
+                if linker.state()?.status == Status::Running {
+                    let _lock = linker.lock()?;
+                    etc::refresh(&linker, self.daemon.client())?;
+                }
+            }
+            Ok(())
+        });
+        if let Err(error) = told {
+            eprintln!("hawser: warning: a container with a link to this one: {error}");
+        }
+    }
+
+    /// The container whose network this one shares in the end: the other one may share a third
+    /// one's.
+    fn sandbox_owner(&self) -> Result<ContainerDir, SetupError> {
+        let mut owner = self.dir.clone();
+        let mut mode = self.record.host_config.network_mode.clone();
+        // Every one is older than the one that shares its network, so this ends.
+        while let Some(key) = mode.strip_prefix("container:") {
+            owner = self.peer(key)?.0;
+            mode = owner.record()?.host_config.network_mode;
+        }
+        Ok(owner)
+    }
+
     fn check_bind_sources(&self) -> Result<(), SetupError> {
         let binds = self
             .record
@@ -394,11 +440,8 @@ impl Setup {
 
     /// The files for `/etc`: our own, or those of the container whose network is shared.
     fn etc_files(&self, network: &NetworkNamespace) -> Result<EtcFiles, SetupError> {
-        let mode = &self.record.host_config.network_mode;
-        if let NetworkNamespace::At(_) = network
-            && let Some(key) = mode.strip_prefix("container:")
-        {
-            return Ok(EtcFiles::of(self.peer(key)?.0.path()));
+        if let NetworkNamespace::At(_) = network {
+            return Ok(EtcFiles::of(self.sandbox_owner()?.path()));
         }
         let etc = EtcFiles::of(self.dir.path());
         etc.create()

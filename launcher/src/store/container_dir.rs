@@ -12,6 +12,9 @@ use super::file::{Durability, io_error, read_json, remove_if_there, write_json};
 use super::{Store, StoreError, is_alive};
 use crate::container::{Attachments, ProcessId, Record, State, Status};
 
+/// Directory of the ids of containers with a link to this one.
+const LINKED_BY: &str = "linked-by";
+
 /// One container's directory.
 #[derive(Debug, Clone)]
 pub struct ContainerDir {
@@ -115,6 +118,47 @@ impl ContainerDir {
         )
     }
 
+    /// Notes that `client` has a link to this container.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`].
+    pub fn add_linker(&self, client: &Id) -> Result<(), StoreError> {
+        let dir = self.dir.join(LINKED_BY);
+        fs::create_dir_all(&dir).map_err(io_error("create", &dir))?;
+        let path = dir.join(client.as_str());
+        File::create(&path)
+            .map(drop)
+            .map_err(io_error("create", &path))
+    }
+
+    /// # Errors
+    /// [`StoreError::Io`].
+    pub fn remove_linker(&self, client: &Id) -> Result<(), StoreError> {
+        remove_if_there(&self.dir.join(LINKED_BY).join(client.as_str()))
+    }
+
+    /// The containers that have a link to this one.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`].
+    pub fn linkers(&self) -> Result<Vec<Self>, StoreError> {
+        let dir = self.dir.join(LINKED_BY);
+        let entries = match fs::read_dir(&dir) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(source) => return Err(io_error("list", &dir)(source)),
+        };
+        let store = self.store();
+        let mut linkers = Vec::new();
+        for entry in entries {
+            let entry = entry.map_err(io_error("list", &dir))?;
+            if let Some(Ok(id)) = entry.file_name().to_str().map(Id::parse) {
+                linkers.push(store.container(&id));
+            }
+        }
+        Ok(linkers)
+    }
+
     /// Waits for the lock that serialises start, removal and changes of the attachments.
     ///
     /// # Errors
@@ -157,6 +201,11 @@ impl ContainerDir {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
             Err(source) => return Err(io_error("list", &self.dir)(source)),
         };
+        for link in self.record().map(|record| record.links).unwrap_or_default() {
+            self.store()
+                .container(&link.container)
+                .remove_linker(&self.id)?;
+        }
         let record = self.record_path();
         for entry in entries {
             let entry = entry.map_err(io_error("list", &self.dir))?;

@@ -78,6 +78,7 @@ impl Fixture {
             },
             mounts: Vec::new(),
             networks: Vec::new(),
+            links: Vec::new(),
         };
         change(&mut record);
         let store = Store::open(&at("state")).unwrap();

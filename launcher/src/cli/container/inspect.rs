@@ -1,20 +1,22 @@
 //! A container as the Docker Engine API describes it.
 
+mod network;
+
 use std::collections::BTreeMap;
 
-use api::net::Attachment;
+use api::id::Id;
 use api::path::ROOTFS;
 use api::storage::Rootfs;
 use serde::Serialize;
 
 use crate::cli::context::Context;
 use crate::cli::error::CliError;
-use crate::container::{Config, HostConfig, HostPort, Mount, NetworkRequest, Status};
+use crate::container::{Config, HostConfig, Mount, Status};
 use crate::store::ContainerDir;
 
 use super::list::status_word;
-use super::ports;
 use super::view::View;
+use network::NetworkSettings;
 
 /// Go's zero time: a container that never ran.
 const NEVER: &str = "0001-01-01T00:00:00Z";
@@ -36,7 +38,7 @@ pub struct Container {
     restart_count: u32,
     driver: String,
     platform: &'static str,
-    host_config: HostConfig,
+    host_config: FullHostConfig,
     graph_driver: GraphDriver,
     mounts: Vec<Mount>,
     config: Config,
@@ -60,65 +62,21 @@ struct ContainerState {
     finished_at: String,
 }
 
+/// What was asked for, with the links, which are kept apart because they follow renames.
+#[derive(Debug, Clone, Serialize)]
+struct FullHostConfig {
+    #[serde(flatten)]
+    asked: HostConfig,
+    /// `/SERVER:/CLIENT/ALIAS`.
+    #[serde(rename = "Links")]
+    links: Option<Vec<String>>,
+}
+
 #[derive(Debug, Clone, Serialize)]
 #[serde(rename_all = "PascalCase")]
 struct GraphDriver {
     data: BTreeMap<String, String>,
     name: String,
-}
-
-#[derive(Debug, Clone, Serialize)]
-#[serde(rename_all = "PascalCase")]
-struct NetworkSettings {
-    #[serde(rename = "SandboxKey")]
-    sandbox_key: String,
-    ports: BTreeMap<String, Option<Vec<HostPort>>>,
-    // The first network's, as Docker shows the default bridge's.
-    #[serde(flatten)]
-    first: Addresses,
-    networks: BTreeMap<String, Endpoint>,
-}
-
-#[derive(Debug, Clone, Default, Serialize)]
-#[serde(rename_all = "PascalCase")]
-struct Addresses {
-    mac_address: String,
-    #[serde(rename = "EndpointID")]
-    endpoint_id: String,
-    gateway: String,
-    #[serde(rename = "IPAddress")]
-    ip_address: String,
-    #[serde(rename = "IPPrefixLen")]
-    ip_prefix_len: u8,
-    #[serde(rename = "IPv6Gateway")]
-    ipv6_gateway: String,
-    #[serde(rename = "GlobalIPv6Address")]
-    global_ipv6_address: String,
-    #[serde(rename = "GlobalIPv6PrefixLen")]
-    global_ipv6_prefix_len: u8,
-}
-
-#[derive(Debug, Clone, Default, Serialize)]
-#[serde(rename_all = "PascalCase")]
-struct Endpoint {
-    #[serde(rename = "IPAMConfig")]
-    ipam_config: Option<AskedAddresses>,
-    links: Option<Vec<String>>,
-    aliases: Vec<String>,
-    #[serde(rename = "NetworkID")]
-    network_id: String,
-    #[serde(flatten)]
-    addresses: Addresses,
-    #[serde(rename = "DNSNames")]
-    dns_names: Vec<String>,
-}
-
-#[derive(Debug, Clone, Default, PartialEq, Serialize)]
-struct AskedAddresses {
-    #[serde(rename = "IPv4Address", skip_serializing_if = "String::is_empty")]
-    ipv4: String,
-    #[serde(rename = "IPv6Address", skip_serializing_if = "String::is_empty")]
-    ipv6: String,
 }
 
 /// # Errors
@@ -130,10 +88,16 @@ pub fn inspect(context: &Context, container: &ContainerDir) -> Result<Container,
         .client()
         .get::<Rootfs>(&format!("{ROOTFS}/{}", view.record.id))
         .ok();
-    Ok(describe(&view, rootfs, container))
+    let ids = network::ids(context, &view);
+    Ok(describe(&view, rootfs, container, &ids))
 }
 
-fn describe(view: &View, rootfs: Option<Rootfs>, container: &ContainerDir) -> Container {
+fn describe(
+    view: &View,
+    rootfs: Option<Rootfs>,
+    container: &ContainerDir,
+    network_ids: &BTreeMap<String, Id>,
+) -> Container {
     let record = &view.record;
     let (driver, data) = rootfs.map_or_else(Default::default, |r| (r.driver, r.data));
     let mut command = view.command().into_iter();
@@ -157,12 +121,26 @@ fn describe(view: &View, rootfs: Option<Rootfs>, container: &ContainerDir) -> Co
         restart_count: view.state.restart_count,
         driver: driver.clone(),
         platform: "linux",
-        host_config: record.host_config.clone(),
+        host_config: FullHostConfig {
+            asked: record.host_config.clone(),
+            links: links(view, container),
+        },
         graph_driver: GraphDriver { data, name: driver },
         mounts: record.mounts.clone(),
         config: record.config.clone(),
-        network_settings: network_settings(view),
+        network_settings: NetworkSettings::of(view, network_ids),
     }
+}
+
+/// The links by today's names; one whose container is gone leads nowhere and is left out.
+fn links(view: &View, container: &ContainerDir) -> Option<Vec<String>> {
+    let store = container.store();
+    let links = view.record.links.iter().filter_map(|link| {
+        let server = store.container(&link.container).record().ok()?.name;
+        Some(format!("/{server}:/{}/{}", view.record.name, link.alias))
+    });
+    let links: Vec<String> = links.collect();
+    (!links.is_empty()).then_some(links)
 }
 
 fn state(view: &View) -> ContainerState {
@@ -192,121 +170,6 @@ fn state(view: &View) -> ContainerState {
     }
 }
 
-fn network_settings(view: &View) -> NetworkSettings {
-    let first = view.attachments.first().map(addresses).unwrap_or_default();
-    let sandbox_key = view
-        .attachments
-        .first()
-        .map_or_else(String::new, |attachment| attachment.netns.clone());
-    NetworkSettings {
-        sandbox_key,
-        ports: port_map(view),
-        first,
-        networks: networks(view),
-    }
-}
-
-fn port_map(view: &View) -> BTreeMap<String, Option<Vec<HostPort>>> {
-    let mut map = BTreeMap::new();
-    if !view.is_running() {
-        return map;
-    }
-    for key in view.record.config.exposed_ports.keys() {
-        map.insert(key.clone(), None);
-    }
-    for port in ports::published(view) {
-        for offset in 0..port.count.max(1) {
-            let key = format!(
-                "{}/{}",
-                port.container_port.saturating_add(offset),
-                port.protocol
-            );
-            let host = HostPort {
-                host_ip: port.host_ip.to_string(),
-                host_port: port.host_port.saturating_add(offset).to_string(),
-            };
-            map.entry(key)
-                .or_default()
-                .get_or_insert_default()
-                .push(host);
-        }
-    }
-    map
-}
-
-fn networks(view: &View) -> BTreeMap<String, Endpoint> {
-    if view.attachments.is_empty() {
-        let asked = view.record.networks.iter().map(|request| {
-            let endpoint = Endpoint {
-                ipam_config: asked(Some(request)),
-                aliases: request.aliases.clone(),
-                ..Endpoint::default()
-            };
-            (request.network.clone(), endpoint)
-        });
-        let mode = &view.record.host_config.network_mode;
-        let own =
-            matches!(mode.as_str(), "host" | "none").then(|| (mode.clone(), Endpoint::default()));
-        return asked.chain(own).collect();
-    }
-    let endpoints = view.attachments.iter().map(|attachment| {
-        let network = attachment.network.to_string();
-        let request = view.record.networks.iter().find(|request| {
-            request.network == network
-                || attachment.network_id.as_str().starts_with(&request.network)
-        });
-        (network, endpoint(attachment, request))
-    });
-    endpoints.collect()
-}
-
-fn endpoint(attachment: &Attachment, request: Option<&NetworkRequest>) -> Endpoint {
-    let mut dns_names: Vec<String> = attachment.name.iter().cloned().collect();
-    dns_names.extend(attachment.aliases.iter().cloned());
-    Endpoint {
-        ipam_config: asked(request),
-        links: None,
-        aliases: request.map_or_else(Vec::new, |request| request.aliases.clone()),
-        network_id: attachment.network_id.to_string(),
-        addresses: addresses(attachment),
-        dns_names,
-    }
-}
-
-fn asked(request: Option<&NetworkRequest>) -> Option<AskedAddresses> {
-    let request = request?;
-    let asked = AskedAddresses {
-        ipv4: request.ipv4.map(|ip| ip.to_string()).unwrap_or_default(),
-        ipv6: request.ipv6.map(|ip| ip.to_string()).unwrap_or_default(),
-    };
-    (asked != AskedAddresses::default()).then_some(asked)
-}
-
-fn addresses(attachment: &Attachment) -> Addresses {
-    let mut addresses = Addresses {
-        mac_address: attachment
-            .mac
-            .map(|mac| mac.to_string())
-            .unwrap_or_default(),
-        endpoint_id: attachment.endpoint_id.to_string(),
-        ..Addresses::default()
-    };
-    for address in &attachment.addresses {
-        let ip = address.address.addr();
-        let gateway = address.gateway.map(|ip| ip.to_string()).unwrap_or_default();
-        if ip.is_ipv4() {
-            addresses.ip_address = ip.to_string();
-            addresses.ip_prefix_len = address.address.prefix_len();
-            addresses.gateway = gateway;
-        } else {
-            addresses.global_ipv6_address = ip.to_string();
-            addresses.global_ipv6_prefix_len = address.address.prefix_len();
-            addresses.ipv6_gateway = gateway;
-        }
-    }
-    addresses
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::Value;
@@ -322,7 +185,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(dir.path()).unwrap();
         let container = store.container(&view.record.id);
-        let value: Value = serde_json::to_value(describe(view, None, &container)).unwrap();
+        let value: Value =
+            serde_json::to_value(describe(view, None, &container, &BTreeMap::new())).unwrap();
         Template::parse(template).unwrap().render(&value).unwrap()
     }
 
@@ -339,8 +203,9 @@ mod tests {
                 "running true 7",
             ),
             (
-                "{{.NetworkSettings.IPAddress}} {{.NetworkSettings.Gateway}}",
-                "10.1.0.9 10.1.0.1",
+                "{{with .NetworkSettings.Networks.shop}}{{.IPAddress}} {{.Gateway}} \
+                 {{.DNSNames}} {{json .Links}} {{json .DriverOpts}}{{end}}",
+                "10.1.0.9 10.1.0.1 [web www abababababab] null null",
             ),
             (
                 "{{range $k, $v := .NetworkSettings.Networks}}{{$k}} {{$v.IPAMConfig.IPv4Address}} \
@@ -355,6 +220,15 @@ mod tests {
                 "{{json (index .NetworkSettings.Ports \"54/udp\")}} \
                  {{json (index .NetworkSettings.Ports \"443/tcp\")}}",
                 r#"[{"HostIp":"127.0.0.1","HostPort":"5354"}] null"#,
+            ),
+            (
+                // These are the default network's alone.
+                "{{.NetworkSettings.IPAddress}}|{{.NetworkSettings.MacAddress}}|",
+                "||",
+            ),
+            (
+                "{{json .HostConfig.Links}} {{json .NetworkSettings.SecondaryIPAddresses}}",
+                "null null",
             ),
             (
                 "{{.HostConfig.NetworkMode}} {{.Config.Labels.tier}}",

@@ -53,8 +53,9 @@ impl View {
                 .collect();
         }
         let record = &self.record;
-        if record.networks.is_empty() {
-            return vec![record.host_config.network_mode.clone()];
+        let mode = &record.host_config.network_mode;
+        if matches!(mode.as_str(), "host" | "none") || mode.starts_with("container:") {
+            return vec![mode.clone()];
         }
         record
             .networks

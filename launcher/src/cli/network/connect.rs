@@ -12,7 +12,7 @@ use clap::Args;
 
 use crate::cli::context::Context;
 use crate::cli::error::{CliError, ContainerError};
-use crate::cli::run::network::{DEFAULT, NetworkError, ipv4, ipv6};
+use crate::cli::run::network::{DEFAULT, NetworkError, driver_opts, ipv4, ipv6, links};
 use crate::cni::{ConfList, RuntimeConfig, Sandbox};
 use crate::container::{Attachments, Joined, NetworkRequest, Record, Status};
 use crate::shim::etc;
@@ -22,7 +22,7 @@ use crate::store::{ContainerDir, durability_of};
 #[derive(Debug, Clone, Args)]
 pub struct ConnectFlags {
     /// Further name on the network
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", value_delimiter = ',')]
     pub alias: Vec<String>,
     /// IPv4 address
     #[arg(long, value_name = "ADDRESS")]
@@ -30,6 +30,15 @@ pub struct ConnectFlags {
     /// IPv6 address
     #[arg(long, value_name = "ADDRESS")]
     pub ip6: Option<String>,
+    /// Name that only this container resolves: CONTAINER[:ALIAS]
+    #[arg(long, value_name = "LINK")]
+    pub link: Vec<String>,
+    /// Option of the endpoint: NAME=VALUE, such as com.docker.network.endpoint.ifname=lan0
+    #[arg(long, value_name = "OPTION")]
+    pub driver_opt: Vec<String>,
+    /// Link-local address; refused, for the kernel gives the interface its own
+    #[arg(long, value_name = "ADDRESS", hide = true)]
+    pub link_local_ip: Vec<String>,
     /// Network to connect to
     pub network: String,
     /// Container to connect
@@ -114,24 +123,31 @@ pub fn disconnect(context: &Context, flags: &DisconnectFlags) -> Result<i32, Cli
     Ok(0)
 }
 
-fn request(network: &Network, flags: &ConnectFlags) -> Result<NetworkRequest, CliError> {
-    if network.name.as_str() == DEFAULT && !flags.alias.is_empty() {
-        return Err(NetworkError::DefaultAlias.into());
+fn request(network: &Network, flags: &ConnectFlags) -> Result<NetworkRequest, NetworkError> {
+    if !flags.link_local_ip.is_empty() {
+        return Err(NetworkError::LinkLocal);
     }
+    if network.name.as_str() == DEFAULT {
+        if !flags.alias.is_empty() {
+            return Err(NetworkError::DefaultAlias);
+        }
+        if flags.ip.is_some() || flags.ip6.is_some() {
+            return Err(NetworkError::DefaultAddress);
+        }
+        if !flags.link.is_empty() {
+            return Err(NetworkError::DefaultLink);
+        }
+    }
+    let ip = flags.ip.as_deref();
+    let ip6 = flags.ip6.as_deref();
     Ok(NetworkRequest {
         network: network.name.to_string(),
         aliases: flags.alias.clone(),
-        ipv4: flags
-            .ip
-            .as_deref()
-            .map(|text| ipv4("--ip", text))
-            .transpose()?,
-        ipv6: flags
-            .ip6
-            .as_deref()
-            .map(|text| ipv6("--ip6", text))
-            .transpose()?,
+        ipv4: ip.map(|text| ipv4("--ip", text)).transpose()?,
+        ipv6: ip6.map(|text| ipv6("--ip6", text)).transpose()?,
         mac: None,
+        links: links(&flags.link)?,
+        driver_opts: driver_opts(&flags.driver_opt)?,
     })
 }
 
@@ -158,10 +174,18 @@ fn join(
     pid: u32,
 ) -> Result<String, CliError> {
     let mut attachments = container.attachments()?;
-    let ifname = free_interface(&attachments);
+    let ifname = match request.ifname() {
+        Some(name) => name.to_owned(),
+        None => free_interface(&attachments),
+    };
     let netns = PathBuf::from(format!("/proc/{pid}/ns/net"));
     let list = ConfList::hawser(&request.network, context.client().socket());
-    let runtime = RuntimeConfig::of(record, request, false)?;
+    // Ports are published on one network: this one if the one they were on has been left.
+    let publish = attachments
+        .joined
+        .values()
+        .all(|joined| joined.runtime.port_mappings.is_empty());
+    let runtime = RuntimeConfig::of(record, request, publish)?;
     let result = context
         .cni()?
         .add(&list, sandbox(record, &netns, &ifname), &runtime)?;
@@ -176,7 +200,7 @@ fn join(
     let attachment: Attachment = context.client().get(&route)?;
     attachments.interfaces.insert(ifname.clone(), attachment);
     container.write_attachments(&attachments)?;
-    rewrite_etc(container, record, &attachments)?;
+    etc::refresh(container, context.client())?;
     Ok(ifname)
 }
 
@@ -198,20 +222,7 @@ fn leave(context: &Context, container: &ContainerDir, ifname: &str) -> Result<()
     attachments.joined.remove(ifname);
     attachments.interfaces.remove(ifname);
     container.write_attachments(&attachments)?;
-    rewrite_etc(container, &record, &attachments)
-}
-
-/// A container that has joined its first network with names asks the embedded server from now on.
-fn rewrite_etc(
-    container: &ContainerDir,
-    record: &Record,
-    attachments: &Attachments,
-) -> Result<(), CliError> {
-    etc::rewrite(container.path(), record, attachments).map_err(|source| CliError::File {
-        op: "write /etc files in",
-        path: container.path().to_owned(),
-        source,
-    })
+    Ok(etc::refresh(container, context.client())?)
 }
 
 fn sandbox<'s>(record: &'s Record, netns: &'s Path, ifname: &'s str) -> Sandbox<'s> {

@@ -15,36 +15,78 @@ use crate::cli::run::env;
 /// `hawser network create`.
 #[derive(Debug, Clone, Default, Args)]
 pub struct CreateFlags {
-    /// Driver: bridge, macvlan, overlay…
+    /// Driver: bridge, macvlan, ipvlan, or overlay
     #[arg(short, long, default_value = "bridge")]
     pub driver: String,
-    /// Subnet, such as 10.1.0.0/24; one for each address family or more
-    #[arg(long, value_name = "SUBNET")]
-    pub subnet: Vec<String>,
-    /// Hand out addresses of this part of a subnet only
-    #[arg(long, value_name = "SUBNET")]
-    pub ip_range: Vec<String>,
-    /// Gateway of a subnet
-    #[arg(long, value_name = "ADDRESS")]
-    pub gateway: Vec<String>,
-    /// Address that somebody else uses: NAME=ADDRESS
-    #[arg(long, value_name = "NAME=ADDRESS")]
-    pub aux_address: Vec<String>,
-    /// Option of the driver: NAME=VALUE
+    /// Option of the driver: NAME=VALUE, such as com.docker.network.driver.mtu=1400 or parent=eth0
     #[arg(short, long = "opt", value_name = "OPTION")]
     pub opt: Vec<String>,
-    /// Label: NAME[=VALUE]
-    #[arg(long, value_name = "LABEL")]
-    pub label: Vec<String>,
-    /// No way out of the network
+    /// No way out of the network, and none in
     #[arg(long)]
     pub internal: bool,
-    /// Let containers join that no service has made
+    /// Let containers join that no service has made; those of local networks always may
     #[arg(long)]
     pub attachable: bool,
+    /// Where the network is known: local
+    #[arg(long, value_name = "SCOPE")]
+    pub scope: Option<String>,
+
+    /// Subnet, such as 10.1.0.0/24 or fd00:1::/64; one from the daemon's pools unless given
+    #[arg(
+        long,
+        value_name = "SUBNET",
+        value_delimiter = ',',
+        help_heading = "Addresses"
+    )]
+    pub subnet: Vec<String>,
+    /// Hand out addresses of this part of a subnet only
+    #[arg(
+        long,
+        value_name = "SUBNET",
+        value_delimiter = ',',
+        help_heading = "Addresses"
+    )]
+    pub ip_range: Vec<String>,
+    /// Gateway of a subnet; its first address unless given
+    #[arg(
+        long,
+        value_name = "ADDRESS",
+        value_delimiter = ',',
+        help_heading = "Addresses"
+    )]
+    pub gateway: Vec<String>,
+    /// Address that somebody else uses: NAME=ADDRESS
+    #[arg(long, value_name = "NAME=ADDRESS", help_heading = "Addresses")]
+    pub aux_address: Vec<String>,
     /// Give it IPv6 addresses too
-    #[arg(long)]
+    #[arg(long, help_heading = "Addresses")]
     pub ipv6: bool,
+    /// Driver of the addresses: default
+    #[arg(
+        long,
+        value_name = "DRIVER",
+        default_value = "default",
+        help_heading = "Addresses"
+    )]
+    pub ipam_driver: String,
+    /// Option of the driver of the addresses: NAME=VALUE
+    #[arg(long, value_name = "OPTION", help_heading = "Addresses")]
+    pub ipam_opt: Vec<String>,
+
+    /// Label: NAME[=VALUE]
+    #[arg(long, value_name = "LABEL", help_heading = "Description")]
+    pub label: Vec<String>,
+
+    /// Refused: there are no networks of configuration alone
+    #[arg(long, hide = true)]
+    pub config_only: bool,
+    /// Refused: there are no networks of configuration alone
+    #[arg(long, value_name = "NETWORK", hide = true)]
+    pub config_from: Option<String>,
+    /// Refused: published ports need no network of their own
+    #[arg(long, hide = true)]
+    pub ingress: bool,
+
     /// Name of the network
     pub name: String,
 }
@@ -63,18 +105,24 @@ pub enum AddressingError {
     Overlap(IpNet, IpNet),
     #[error("{flag} is given twice for subnet {subnet}")]
     Twice { flag: &'static str, subnet: IpNet },
+    #[error("unknown --scope {0:?}: expected local")]
+    Scope(String),
+    #[error("{0} is not supported: {1}")]
+    Unsupported(&'static str, &'static str),
 }
 
 /// # Errors
 /// Addresses that do not fit each other, or the daemon's refusal.
 pub fn create(context: &Context, flags: &CreateFlags) -> Result<i32, CliError> {
+    check(flags)?;
+    let options = env::labels(&flags.ipam_opt);
     let request = NetworkCreate {
         name: flags.name.clone(),
         driver: flags.driver.clone(),
         enable_ipv6: flags.ipv6,
         ipam: Ipam {
-            driver: "default".to_owned(),
-            options: None,
+            driver: flags.ipam_driver.clone(),
+            options: (!options.is_empty()).then_some(options),
             config: addressing(flags)?,
         },
         internal: flags.internal,
@@ -88,6 +136,25 @@ pub fn create(context: &Context, flags: &CreateFlags) -> Result<i32, CliError> {
     }
     output::line(created.id)?;
     Ok(0)
+}
+
+/// Refuses what Docker has for clusters of its own kind.
+fn check(flags: &CreateFlags) -> Result<(), AddressingError> {
+    let copy = "give each network its own options";
+    if flags.config_only {
+        return Err(AddressingError::Unsupported("--config-only", copy));
+    }
+    if flags.config_from.is_some() {
+        return Err(AddressingError::Unsupported("--config-from", copy));
+    }
+    if flags.ingress {
+        let none = "published ports need no network of their own";
+        return Err(AddressingError::Unsupported("--ingress", none));
+    }
+    match flags.scope.as_deref() {
+        None | Some("local") => Ok(()),
+        Some(scope) => Err(AddressingError::Scope(scope.to_owned())),
+    }
 }
 
 /// Subnets with the gateways, ranges and reserved addresses that lie in them.
@@ -118,7 +185,12 @@ fn addressing(flags: &CreateFlags) -> Result<Vec<IpamConfig>, AddressingError> {
         config.gateway = Some(gateway);
     }
     for text in &flags.aux_address {
-        let (name, value) = text.split_once('=').unwrap_or(("", text));
+        let pair = text.split_once('=').filter(|(name, _)| !name.is_empty());
+        let (name, value) = pair.ok_or_else(|| AddressingError::Text {
+            flag: "--aux-address",
+            text: text.clone(),
+            expected: "NAME=ADDRESS",
+        })?;
         let reserved = address("--aux-address", value)?;
         let config = config_of(&mut configs, "--aux-address", reserved)?;
         config.auxiliary_addresses.insert(name.to_owned(), reserved);
@@ -202,6 +274,24 @@ mod tests {
     }
 
     #[test]
+    fn what_there_is_not_is_refused() {
+        type Change = fn(&mut CreateFlags);
+        let rows: [(Change, &str); 4] = [
+            (|f| f.config_only = true, "--config-only is not supported"),
+            (|f| f.config_from = Some("a".into()), "--config-from is not"),
+            (|f| f.ingress = true, "--ingress is not supported"),
+            (|f| f.scope = Some("swarm".into()), "unknown --scope"),
+        ];
+        for (change, part) in rows {
+            let mut flags = CreateFlags::default();
+            change(&mut flags);
+            let message = check(&flags).unwrap_err().to_string();
+            assert!(message.contains(part), "{message}");
+        }
+        assert!(check(&CreateFlags::default()).is_ok());
+    }
+
+    #[test]
     fn addressing_that_does_not_fit_is_refused() {
         for (flags, part) in [
             (
@@ -228,6 +318,10 @@ mod tests {
             (
                 flags(&["10.1.0.0/24"], &[], &[], &["a=x"]),
                 "invalid --aux-address \"x\"",
+            ),
+            (
+                flags(&["10.1.0.0/24"], &[], &[], &["10.1.0.9"]),
+                "expected NAME=ADDRESS",
             ),
         ] {
             let message = addressing(&flags).unwrap_err().to_string();

@@ -8,7 +8,7 @@ pub mod remove;
 use api::client::escape;
 use api::net::Network;
 use api::path::NETWORKS;
-use clap::Subcommand;
+use clap::{Args, Subcommand};
 
 use super::context::Context;
 use super::error::CliError;
@@ -23,7 +23,7 @@ pub enum NetworkCommand {
     #[command(visible_alias = "list")]
     Ls(list::ListFlags),
     /// Show networks in detail
-    Inspect(InspectFlags),
+    Inspect(InspectNetworkFlags),
     /// Remove networks that nobody uses
     #[command(visible_alias = "remove")]
     Rm(remove::RemoveFlags),
@@ -35,13 +35,25 @@ pub enum NetworkCommand {
     Prune(remove::PruneFlags),
 }
 
+/// `hawser network inspect`.
+#[derive(Debug, Clone, Args)]
+pub struct InspectNetworkFlags {
+    /// Show everything, which is what happens anyway
+    #[arg(short, long)]
+    pub verbose: bool,
+    #[command(flatten)]
+    pub flags: InspectFlags,
+}
+
 /// # Errors
 /// [`CliError`] of the command.
 pub fn run(context: &Context, command: &NetworkCommand) -> Result<i32, CliError> {
     match command {
         NetworkCommand::Create(flags) => create::create(context, flags),
         NetworkCommand::Ls(flags) => list::list(context, flags),
-        NetworkCommand::Inspect(flags) => inspect::inspect(context, flags, Some(Kind::Network)),
+        NetworkCommand::Inspect(network) => {
+            inspect::inspect(context, &network.flags, Some(Kind::Network))
+        }
         NetworkCommand::Rm(flags) => remove::remove(context, flags),
         NetworkCommand::Connect(flags) => connect::connect(context, flags),
         NetworkCommand::Disconnect(flags) => connect::disconnect(context, flags),

@@ -15,8 +15,9 @@ use serde_json::Value;
 
 use crate::cli::context::{Context, image_config};
 use crate::cli::error::{CliError, ContainerError};
+use crate::cli::network;
 use crate::cli::output;
-use crate::container::{Mount, MountKind, Record, State, Status};
+use crate::container::{Link, Mount, MountKind, Record, State, Status};
 use crate::store::{ContainerDir, Durability, Store, StoreError, durability_of};
 use crate::volume::LOCAL;
 
@@ -63,7 +64,12 @@ pub fn create<'c>(
         Ok(container)
     });
     match made {
-        Ok(container) => Ok((container, undo)),
+        Ok(container) => {
+            for warning in &draft.warnings {
+                output::warn(format_args!("WARNING: {warning}"));
+            }
+            Ok((container, undo))
+        }
         Err(error) => {
             undo.run();
             Err(error)
@@ -91,6 +97,7 @@ fn drafted(
     })?;
     let config = image_config(&image, reference)?;
     let mut draft = draft::draft(flags, &config.config, around)?;
+    name_networks(context, &mut draft)?;
     resolve_shared_network(context, &mut draft)?;
     add_volumes_from(context, flags, &mut draft)?;
     Ok((image, draft))
@@ -117,8 +124,12 @@ fn build(
     let store = context.store()?;
     let name = reserve(&store, undo, id, draft.name.as_ref())?;
     let mut record = record(id, name, image, draft, attached);
+    record.links = links(context, &draft.links)?;
     let container = store.create(&record)?;
     undo.made(Made::Directory);
+    for link in &record.links {
+        store.container(&link.container).add_linker(id)?;
+    }
     let lock = container.lock()?;
     let unfinished = State {
         status: Status::Removing,
@@ -214,7 +225,23 @@ fn record(
         host_config: draft.host_config.clone(),
         mounts: Vec::new(),
         networks: draft.networks.clone(),
+        links: Vec::new(),
     }
+}
+
+/// Whom the links mean. They must be there; that they run is checked at the start.
+fn links(context: &Context, asked: &[(String, String)]) -> Result<Vec<Link>, CliError> {
+    let mut links: Vec<Link> = Vec::new();
+    for (key, alias) in asked {
+        let link = Link {
+            container: context.container(key)?.id().clone(),
+            alias: alias.clone(),
+        };
+        if !links.contains(&link) {
+            links.push(link);
+        }
+    }
+    Ok(links)
 }
 
 /// Makes what a mount needs and says where it is.
@@ -292,6 +319,23 @@ fn bind_source(path: &Path, create: bool) -> Result<(), CliError> {
             source,
         }),
     }
+}
+
+/// A network that may have been given by the start of its id is known by its name from now on.
+fn name_networks(context: &Context, draft: &mut Draft) -> Result<(), CliError> {
+    for request in &mut draft.networks {
+        let typed = &request.network;
+        if !typed.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+            continue;
+        }
+        match network::find(context, typed) {
+            Ok(network) => request.network = network.name.to_string(),
+            // The start will say so.
+            Err(CliError::Client(error)) if error.is_not_found() => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
 }
 
 /// `container:KEY` becomes `container:ID`, and the host name that of whose stack is shared.

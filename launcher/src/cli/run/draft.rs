@@ -73,6 +73,10 @@ pub struct Draft {
     pub host_config: HostConfig,
     pub mounts: Vec<MountSpec>,
     pub networks: Vec<NetworkRequest>,
+    /// Containers as typed, with their aliases.
+    pub links: Vec<(String, String)>,
+    /// For the user, once everything else is fine.
+    pub warnings: Vec<String>,
 }
 
 /// # Errors
@@ -97,6 +101,8 @@ pub fn draft(
         host_config,
         mounts,
         networks: connection.networks,
+        links: connection.links,
+        warnings: connection.warnings,
     })
 }
 

@@ -23,7 +23,9 @@ pub struct CreateFlags {
     #[arg(long, value_name = "FILE")]
     pub cidfile: Option<PathBuf>,
 
-    /// Join a network: a name, host, none, container:NAME, or name=NETWORK,alias=NAME,ip=ADDRESS
+    /// Join a network: a name, host, none, container:NAME, or by fields, which are name=NETWORK,
+    /// alias=NAME, ip=ADDRESS, ip6=ADDRESS, mac-address=ADDRESS, link=CONTAINER:ALIAS and
+    /// driver-opt=OPTION
     #[arg(
         long,
         visible_alias = "net",
@@ -45,10 +47,17 @@ pub struct CreateFlags {
     /// IPv6 address on the network
     #[arg(long, value_name = "ADDRESS", help_heading = "Network")]
     pub ip6: Option<String>,
+    /// Link to another container: CONTAINER[:ALIAS]
+    #[arg(long, value_name = "LINK", help_heading = "Network")]
+    pub link: Vec<String>,
+    /// Link-local address; refused, for the kernel gives the interface its own
+    #[arg(long, value_name = "ADDRESS", hide = true)]
+    pub link_local_ip: Vec<String>,
     /// Ethernet address, such as 02:42:ac:11:00:02
     #[arg(long, value_name = "ADDRESS", help_heading = "Network")]
     pub mac_address: Option<String>,
-    /// Publish a port: [[HOST-IP:]HOST-PORT:]PORT[/PROTOCOL]; each port may be a range
+    /// Publish a port: [[HOST-IP:]HOST-PORT:]PORT[/PROTOCOL]; each port may be a range, of which
+    /// the first free one is taken for a single PORT
     #[arg(short, long, value_name = "PORTS", help_heading = "Network")]
     pub publish: Vec<String>,
     /// Publish all exposed ports on ports that the daemon chooses
@@ -77,7 +86,7 @@ pub struct CreateFlags {
         help_heading = "Network"
     )]
     pub dns_option: Vec<String>,
-    /// Line for /etc/hosts: NAME:ADDRESS
+    /// Line for /etc/hosts: NAME:ADDRESS; the address host-gateway is the host's
     #[arg(long, value_name = "NAME:ADDRESS", help_heading = "Network")]
     pub add_host: Vec<String>,
 

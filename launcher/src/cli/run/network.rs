@@ -1,10 +1,12 @@
 //! `--network` and what belongs to it.
 
+use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-use api::id::{InvalidId, MacAddr};
+use api::id::{IfName, InvalidId, MacAddr};
 
-use crate::container::NetworkRequest;
+use crate::container::{IFNAME_OPTION, NetworkRequest};
+use crate::link;
 
 use super::flags::CreateFlags;
 
@@ -22,29 +24,50 @@ pub enum NetworkError {
     #[error("{0}")]
     Mac(#[from] InvalidId),
     #[error(
-        "invalid --network {spec:?}: unexpected field {field:?} (name, alias, ip, ip6, mac-address)"
+        "invalid --network {spec:?}: unexpected field {field:?} (name, alias, ip, ip6, \
+         mac-address, link, driver-opt)"
     )]
     Field { spec: String, field: String },
     #[error("invalid --network {spec:?}: the name is missing")]
     NoName { spec: String },
+    #[error("invalid --network container:: expected container:NAME or container:ID")]
+    NoPeer,
     #[error("conflicting options: {mode} does not go with other networks")]
     Exclusive { mode: String },
     #[error("conflicting options: {flag} does not go with --network {mode}")]
     Unfit { flag: &'static str, mode: String },
-    #[error(
-        "conflicting options: {flag} does not say which of {count} networks it is for; write --network name=NETWORK,{field}=…"
-    )]
-    WhichNetwork {
+    #[error("conflicting options: cannot specify both {flag} and {field} of --network")]
+    Both {
         flag: &'static str,
         field: &'static str,
-        count: usize,
     },
     #[error(
-        "network-scoped aliases are only supported for user-defined networks: make one with hawser network create"
+        "network-scoped aliases are only supported for user-defined networks: make one with \
+         hawser network create"
     )]
     DefaultAlias,
+    #[error(
+        "user specified IP address is supported on user defined networks only: make one with \
+         hawser network create --subnet"
+    )]
+    DefaultAddress,
+    #[error(
+        "links of the default network are made with the container: use --link of hawser run, or a \
+         network of your own"
+    )]
+    DefaultLink,
     #[error("network {0} is given twice")]
     Twice(String),
+    #[error("{0}")]
+    Link(String),
+    #[error("unknown endpoint option {0:?}: known is {IFNAME_OPTION}")]
+    Option(String),
+    #[error("option {IFNAME_OPTION}: {0}")]
+    IfName(InvalidId),
+    #[error(
+        "link-local addresses cannot be given: every interface gets one of its own from the kernel"
+    )]
+    LinkLocal,
 }
 
 /// How a container is connected.
@@ -53,11 +76,18 @@ pub struct Connection {
     /// `HostConfig.NetworkMode`: a network, `host`, `none` or `container:KEY`.
     pub mode: String,
     pub networks: Vec<NetworkRequest>,
+    /// Containers as typed, with their aliases: links of the default network.
+    pub links: Vec<(String, String)>,
+    /// What is asked for to no effect.
+    pub warnings: Vec<String>,
 }
 
 /// # Errors
 /// [`NetworkError`].
 pub fn connection(flags: &CreateFlags) -> Result<Connection, NetworkError> {
+    if !flags.link_local_ip.is_empty() {
+        return Err(NetworkError::LinkLocal);
+    }
     let mut networks = Vec::new();
     for spec in &flags.network {
         networks.push(parse(spec)?);
@@ -68,38 +98,49 @@ pub fn connection(flags: &CreateFlags) -> Result<Connection, NetworkError> {
     if let [only] = networks.as_slice()
         && is_special(&only.network)
     {
-        return special(flags, &only.network);
+        return special(flags, only);
     }
-    for (at, network) in networks.iter_mut().enumerate() {
-        if is_special(&network.network) {
-            return Err(NetworkError::Exclusive {
-                mode: network.network.clone(),
-            });
-        }
-        // Docker's word for the default network.
-        if network.network == "default" {
-            DEFAULT.clone_into(&mut network.network);
-        }
-        if at == 0 {
-            network.aliases.extend(flags.network_alias.iter().cloned());
-        }
-        if network.network == DEFAULT && !network.aliases.is_empty() {
-            return Err(NetworkError::DefaultAlias);
-        }
+    if let Some(special) = networks.iter().find(|other| is_special(&other.network)) {
+        return Err(NetworkError::Exclusive {
+            mode: special.network.clone(),
+        });
     }
-    apply_addresses(flags, &mut networks)?;
+    // As in Docker, the flags without a network are about the first one.
+    add_flags(flags, &mut networks[0])?;
+    let mut links = Vec::new();
     for (at, network) in networks.iter().enumerate() {
-        if networks[..at]
-            .iter()
-            .any(|other| other.network == network.network)
-        {
+        if network.network == DEFAULT {
+            links = default_links(network)?;
+        }
+        let others = &networks[..at];
+        if others.iter().any(|other| other.network == network.network) {
             return Err(NetworkError::Twice(network.network.clone()));
         }
+    }
+    for network in networks.iter_mut().filter(|n| n.network == DEFAULT) {
+        network.links.clear();
     }
     Ok(Connection {
         mode: networks[0].network.clone(),
         networks,
+        links,
+        warnings: Vec::new(),
     })
+}
+
+/// The links of a request for the default network, which has no names and no addresses to choose.
+fn default_links(request: &NetworkRequest) -> Result<Vec<(String, String)>, NetworkError> {
+    if !request.aliases.is_empty() {
+        return Err(NetworkError::DefaultAlias);
+    }
+    if request.ipv4.is_some() || request.ipv6.is_some() {
+        return Err(NetworkError::DefaultAddress);
+    }
+    let pair = |text: &String| {
+        let (container, alias) = text.split_once(':').unwrap_or((text, text));
+        (container.to_owned(), alias.to_owned())
+    };
+    Ok(request.links.iter().map(pair).collect())
 }
 
 fn request(network: &str) -> NetworkRequest {
@@ -114,18 +155,30 @@ fn is_special(name: &str) -> bool {
 }
 
 /// Modes in which the container has no endpoint of its own.
-fn special(flags: &CreateFlags, mode: &str) -> Result<Connection, NetworkError> {
+fn special(flags: &CreateFlags, only: &NetworkRequest) -> Result<Connection, NetworkError> {
+    let mode = only.network.as_str();
     let shares = mode.starts_with("container:");
+    if mode == "container:" {
+        return Err(NetworkError::NoPeer);
+    }
+    let publishes = !flags.publish.is_empty() || flags.publish_all;
+    let dns = !(flags.dns.is_empty() && flags.dns_search.is_empty() && flags.dns_option.is_empty());
     let asked = [
+        (
+            *only != request(mode),
+            "fields other than the name of --network",
+        ),
         (!flags.network_alias.is_empty(), "--network-alias"),
+        (!flags.link.is_empty(), "--link"),
         (flags.ip.is_some(), "--ip"),
         (flags.ip6.is_some(), "--ip6"),
         (flags.mac_address.is_some(), "--mac-address"),
-        (shares && !flags.publish.is_empty(), "port publishing"),
-        (shares && flags.publish_all, "port publishing"),
+        (shares && publishes, "port publishing"),
+        (shares && !flags.expose.is_empty(), "port exposing"),
         (shares && flags.hostname.is_some(), "--hostname"),
+        (shares && flags.domainname.is_some(), "--domainname"),
         (shares && !flags.add_host.is_empty(), "--add-host"),
-        (shares && !flags.dns.is_empty(), "--dns"),
+        (shares && dns, "--dns"),
     ];
     if let Some((_, flag)) = asked.into_iter().find(|(asked, _)| *asked) {
         return Err(NetworkError::Unfit {
@@ -133,44 +186,82 @@ fn special(flags: &CreateFlags, mode: &str) -> Result<Connection, NetworkError> 
             mode: mode.to_owned(),
         });
     }
+    let mut warnings = Vec::new();
+    if mode == "host" && publishes {
+        warnings.push("Published ports are discarded when using host network mode".to_owned());
+    }
     Ok(Connection {
         mode: mode.to_owned(),
         networks: Vec::new(),
+        links: Vec::new(),
+        warnings,
     })
 }
 
-fn apply_addresses(
-    flags: &CreateFlags,
-    networks: &mut [NetworkRequest],
-) -> Result<(), NetworkError> {
-    let count = networks.len();
-    let asked = [
-        ("--ip", "ip", flags.ip.as_deref()),
-        ("--ip6", "ip6", flags.ip6.as_deref()),
-        ("--mac-address", "mac-address", flags.mac_address.as_deref()),
-    ];
-    for (flag, field, value) in asked {
-        let Some(value) = value else { continue };
-        let [network] = &mut *networks else {
-            return Err(NetworkError::WhichNetwork { flag, field, count });
-        };
-        set(network, flag, field, value)?;
+/// What the flags that name no network ask of `network`; not twice what its fields say.
+fn add_flags(flags: &CreateFlags, network: &mut NetworkRequest) -> Result<(), NetworkError> {
+    let both = |is_both: bool, flag, field| {
+        if is_both {
+            Err(NetworkError::Both { flag, field })
+        } else {
+            Ok(())
+        }
+    };
+    let has_aliases = !network.aliases.is_empty();
+    both(
+        has_aliases && !flags.network_alias.is_empty(),
+        "--network-alias",
+        "alias",
+    )?;
+    both(
+        !network.links.is_empty() && !flags.link.is_empty(),
+        "--link",
+        "link",
+    )?;
+    network.aliases.extend(flags.network_alias.iter().cloned());
+    network.links.extend(links(&flags.link)?);
+    if let Some(text) = &flags.ip {
+        both(network.ipv4.is_some(), "--ip", "ip")?;
+        network.ipv4 = Some(ipv4("--ip", text)?);
+    }
+    if let Some(text) = &flags.ip6 {
+        both(network.ipv6.is_some(), "--ip6", "ip6")?;
+        network.ipv6 = Some(ipv6("--ip6", text)?);
+    }
+    if let Some(text) = &flags.mac_address {
+        both(network.mac.is_some(), "--mac-address", "mac-address")?;
+        network.mac = Some(text.parse::<MacAddr>()?);
     }
     Ok(())
 }
 
-fn set(
-    network: &mut NetworkRequest,
-    flag: &'static str,
-    field: &str,
-    value: &str,
-) -> Result<(), NetworkError> {
-    match field {
-        "ip" => network.ipv4 = Some(ipv4(flag, value)?),
-        "ip6" => network.ipv6 = Some(ipv6(flag, value)?),
-        _ => network.mac = Some(value.parse::<MacAddr>()?),
+/// `CONTAINER[:ALIAS]` texts, each made whole.
+///
+/// # Errors
+/// [`NetworkError::Link`].
+pub fn links(texts: &[String]) -> Result<Vec<String>, NetworkError> {
+    let whole = |text: &String| match link::parse(text) {
+        Ok((container, alias)) => Ok(format!("{container}:{alias}")),
+        Err(error) => Err(NetworkError::Link(error.to_string())),
+    };
+    texts.iter().map(whole).collect()
+}
+
+/// `NAME=VALUE` options of an endpoint.
+///
+/// # Errors
+/// An option that is not known, or a value it cannot have.
+pub fn driver_opts(texts: &[String]) -> Result<BTreeMap<String, String>, NetworkError> {
+    let mut options = BTreeMap::new();
+    for text in texts {
+        let (name, value) = text.split_once('=').unwrap_or((text, ""));
+        if name != IFNAME_OPTION {
+            return Err(NetworkError::Option(name.to_owned()));
+        }
+        IfName::parse(value).map_err(NetworkError::IfName)?;
+        options.insert(name.to_owned(), value.to_owned());
     }
-    Ok(())
+    Ok(options)
 }
 
 /// # Errors
@@ -195,17 +286,38 @@ pub fn ipv6(flag: &'static str, text: &str) -> Result<Ipv6Addr, NetworkError> {
 
 /// A network's name, or Docker's comma-separated fields.
 fn parse(spec: &str) -> Result<NetworkRequest, NetworkError> {
-    if !spec.contains('=') {
-        return Ok(request(spec));
+    let mut parsed = if spec.contains('=') {
+        parse_fields(spec)?
+    } else {
+        request(spec)
+    };
+    if parsed.network.is_empty() {
+        return Err(NetworkError::NoName {
+            spec: spec.to_owned(),
+        });
     }
+    // Docker's word for the default network.
+    if parsed.network == "default" {
+        DEFAULT.clone_into(&mut parsed.network);
+    }
+    Ok(parsed)
+}
+
+fn parse_fields(spec: &str) -> Result<NetworkRequest, NetworkError> {
+    const FLAG: &str = "--network";
     let mut parsed = NetworkRequest::default();
+    let mut options = Vec::new();
     for field in spec.split(',') {
-        match field.split_once('=') {
-            Some(("name", name)) => name.clone_into(&mut parsed.network),
-            Some(("alias", alias)) => parsed.aliases.push(alias.to_owned()),
-            Some((name @ ("ip" | "ip6" | "mac-address"), value)) => {
-                set(&mut parsed, "--network", name, value)?;
-            }
+        let (name, value) = field.split_once('=').unwrap_or((field, ""));
+        match name {
+            "name" => value.clone_into(&mut parsed.network),
+            "alias" => parsed.aliases.push(value.to_owned()),
+            "ip" => parsed.ipv4 = Some(ipv4(FLAG, value)?),
+            "ip6" => parsed.ipv6 = Some(ipv6(FLAG, value)?),
+            "mac-address" => parsed.mac = Some(value.parse::<MacAddr>()?),
+            "link" => parsed.links.extend(links(&[value.to_owned()])?),
+            "driver-opt" => options.push(value.to_owned()),
+            "link-local-ip" => return Err(NetworkError::LinkLocal),
             _ => {
                 return Err(NetworkError::Field {
                     spec: spec.to_owned(),
@@ -214,11 +326,7 @@ fn parse(spec: &str) -> Result<NetworkRequest, NetworkError> {
             }
         }
     }
-    if parsed.network.is_empty() {
-        return Err(NetworkError::NoName {
-            spec: spec.to_owned(),
-        });
-    }
+    parsed.driver_opts = driver_opts(&options)?;
     Ok(parsed)
 }
 
@@ -254,6 +362,48 @@ mod tests {
     }
 
     #[test]
+    fn flags_without_a_network_are_about_the_first_one() {
+        let mut two = flags(&["front", "back"]);
+        two.ip = Some("10.0.0.9".to_owned());
+        two.link = vec!["db:store".to_owned(), "cache".to_owned()];
+        let two = connection(&two).unwrap();
+        assert_eq!(two.networks[0].ipv4, Some(Ipv4Addr::new(10, 0, 0, 9)));
+        assert_eq!(two.networks[0].links, ["db:store", "cache:cache"]);
+        assert_eq!(two.networks[1], request("back"));
+        assert!(two.links.is_empty());
+    }
+
+    #[test]
+    fn links_of_the_default_network_are_the_containers_own() {
+        let mut linked = flags(&["default"]);
+        linked.link = vec!["db:store".to_owned()];
+        let linked = connection(&linked).unwrap();
+        assert_eq!(linked.mode, "bridge");
+        assert_eq!(linked.links, [("db".to_owned(), "store".to_owned())]);
+        assert!(linked.networks[0].links.is_empty());
+    }
+
+    #[test]
+    fn an_interface_may_be_named() {
+        let spec = format!("name=a,driver-opt={IFNAME_OPTION}=lan0");
+        let named = connection(&flags(&[&spec])).unwrap();
+        assert_eq!(named.networks[0].ifname(), Some("lan0"));
+        let spec = format!("name=a,driver-opt={IFNAME_OPTION}=a/b");
+        assert!(connection(&flags(&[&spec])).is_err());
+    }
+
+    #[test]
+    fn ports_are_of_no_use_on_the_hosts_own_network() {
+        let mut host = flags(&["host"]);
+        host.publish = vec!["80:80".to_owned()];
+        let warnings = connection(&host).unwrap().warnings;
+        assert_eq!(
+            warnings,
+            ["Published ports are discarded when using host network mode"]
+        );
+    }
+
+    #[test]
     fn modes_without_an_endpoint_have_no_networks() {
         for mode in ["host", "none", "container:web"] {
             let connection = connection(&flags(&[mode])).unwrap();
@@ -267,7 +417,7 @@ mod tests {
     #[test]
     fn what_does_not_fit_is_refused() {
         type Change = fn(&mut CreateFlags);
-        let rows: [(&[&str], Change, &str); 10] = [
+        let rows: [(&[&str], Change, &str); 18] = [
             (
                 &["host", "n1"],
                 |_| {},
@@ -289,9 +439,45 @@ mod tests {
                 "--ip does not go",
             ),
             (
-                &["a", "b"],
+                &["name=a,ip=10.0.0.1"],
                 |f| f.ip = Some("10.0.0.1".into()),
-                "which of 2 networks",
+                "cannot specify both --ip and ip",
+            ),
+            (
+                &["name=a,alias=x"],
+                |f| f.network_alias = vec!["y".into()],
+                "both --network-alias and alias",
+            ),
+            (
+                &[],
+                |f| f.ip = Some("10.0.0.1".into()),
+                "user defined networks only",
+            ),
+            (
+                &["host"],
+                |f| f.link = vec!["x".into()],
+                "--link does not go with --network host",
+            ),
+            (
+                &["container:a"],
+                |f| f.dns_search = vec!["x".into()],
+                "--dns does not go",
+            ),
+            (&["container:"], |_| {}, "expected container:NAME"),
+            (
+                &["a"],
+                |f| f.link = vec!["a:b:c".into()],
+                "expected CONTAINER[:ALIAS]",
+            ),
+            (
+                &["name=a,driver-opt=x=1"],
+                |_| {},
+                "unknown endpoint option \"x\"",
+            ),
+            (
+                &["a"],
+                |f| f.link_local_ip = vec!["169.254.1.1".into()],
+                "link-local addresses cannot",
             ),
             (&["a"], |f| f.ip = Some("::1".into()), "an IPv4 address"),
             (

@@ -22,7 +22,10 @@ impl Setup {
         let netns = PathBuf::from(format!("/proc/{pid}/ns/net"));
         let mut joined = Attachments::default();
         for (index, request) in self.record.networks.iter().enumerate() {
-            let ifname = format!("eth{index}");
+            let ifname = match request.ifname() {
+                Some(name) => name.to_owned(),
+                None => format!("eth{index}"),
+            };
             let list = ConfList::hawser(&request.network, &self.socket);
             let runtime = RuntimeConfig::of(&self.record, request, index == 0)?;
             let result = self

@@ -57,6 +57,8 @@ pub(crate) struct Input<'a> {
     pub(crate) network: NetworkNamespace,
     /// Where each volume is mounted on the host, by destination.
     pub(crate) volumes: &'a BTreeMap<String, PathBuf>,
+    /// Variables that tell of linked containers.
+    pub(crate) link_env: &'a [String],
     /// Host files that become `/etc/hosts`, `/etc/hostname` and `/etc/resolv.conf`.
     pub(crate) etc: &'a EtcFiles,
     pub(crate) limits: &'a HardLimits,
@@ -160,7 +162,9 @@ pub(crate) fn config(input: &Input<'_>) -> Result<(Value, Vec<String>), SpecErro
         "terminal": record.config.tty,
         "user": input.user.to_json(),
         "args": process::arguments(&record.config)?,
-        "env": process::environment(&record.config, hostname(record), &input.user.home),
+        "env": process::environment(
+            &record.config, hostname(record), &input.user.home, input.link_env
+        ),
         "cwd": process::working_dir(&record.config)?,
         "capabilities": capability::to_json(&capabilities),
         "rlimits": rlimits,

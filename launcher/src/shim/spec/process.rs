@@ -33,13 +33,19 @@ pub(crate) fn working_dir(config: &Config) -> Result<&str, SpecError> {
     }
 }
 
-/// `PATH`, `HOSTNAME`, `TERM` and `HOME`, each unless the configuration sets it. A variable that
+/// `PATH`, `HOSTNAME`, `TERM`, what tells of linked containers, and `HOME`, each unless the configuration sets it. A variable that
 /// is set twice has the later value, in the earlier place.
-pub(crate) fn environment(config: &Config, hostname: &str, home: &str) -> Vec<String> {
+pub(crate) fn environment(
+    config: &Config,
+    hostname: &str,
+    home: &str,
+    linked: &[String],
+) -> Vec<String> {
     let mut variables = vec![DEFAULT_PATH.to_owned(), format!("HOSTNAME={hostname}")];
     if config.tty {
         variables.push("TERM=xterm".to_owned());
     }
+    merge(&mut variables, linked);
     merge(&mut variables, &config.env);
     if !variables
         .iter()
@@ -158,11 +164,17 @@ mod tests {
             ..Config::default()
         };
         assert_eq!(
-            environment(&config, "h1", "/root"),
-            ["PATH=/x", "HOSTNAME=h1", "A=2", "HOME=/h"]
+            environment(&config, "h1", "/root", &["DB_NAME=/web/db".to_owned()]),
+            [
+                "PATH=/x",
+                "HOSTNAME=h1",
+                "DB_NAME=/web/db",
+                "A=2",
+                "HOME=/h"
+            ]
         );
         assert_eq!(
-            environment(&Config::default(), "h1", "/root"),
+            environment(&Config::default(), "h1", "/root", &[]),
             [DEFAULT_PATH, "HOSTNAME=h1", "HOME=/root"]
         );
     }

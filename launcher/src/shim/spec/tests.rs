@@ -21,6 +21,7 @@ fn record() -> Record {
         host_config: HostConfig::default(),
         mounts: Vec::new(),
         networks: Vec::new(),
+        links: Vec::new(),
     }
 }
 
@@ -42,6 +43,7 @@ fn made<'a>(
         user: &user,
         network: NetworkNamespace::New,
         volumes: &volumes,
+        link_env: &[],
         etc: &EtcFiles::of(Path::new("/containers/c1")),
         available: Mask::MAX,
         limits: &HardLimits::from([("nofile", 4096)]),
