@@ -53,6 +53,47 @@ impl Shop {
         must(self.daemon.hawser(arguments))
     }
 
+    /// Runs `hawser WORDS`, which must succeed, as typed but for quotes; returns its standard
+    /// output.
+    #[track_caller]
+    pub fn type_(&self, words: &str) -> String {
+        self.hawser(&words.split_whitespace().collect::<Vec<_>>())
+    }
+
+    /// Runs `hawser WORDS`, which must fail with `code` and one line that has `part`.
+    #[track_caller]
+    pub fn refuses(&self, words: &str, code: i32, part: &str) {
+        let ran = self.run(&words.split_whitespace().collect::<Vec<_>>());
+        assert_eq!(ran.code, code, "{ran:?}");
+        assert!(ran.stderr.contains(part), "no {part:?}: {ran:?}");
+        assert_eq!(ran.stderr.lines().count(), 1, "{ran:?}");
+    }
+
+    /// A container in the background that does nothing.
+    #[track_caller]
+    pub fn idle(&self, name: &str, flags: &str) {
+        self.type_(&format!("run -d --name {name} {flags} {TOOLS} sleep 600"));
+    }
+
+    /// A container's address on a network.
+    #[track_caller]
+    pub fn address(&self, container: &str, network: &str) -> String {
+        let format = format!("{{{{(index .NetworkSettings.Networks {network:?}).IPAddress}}}}");
+        self.inspect(container, &format)
+    }
+
+    /// What `sh -c SCRIPT` in a container says; it must succeed.
+    #[track_caller]
+    pub fn inside(&self, container: &str, script: &str) -> String {
+        self.hawser(&["exec", container, "sh", "-c", script])
+    }
+
+    /// The exit code and all output of `sh -c SCRIPT` in a container.
+    #[track_caller]
+    pub fn try_inside(&self, container: &str, script: &str) -> Ran {
+        self.run(&["exec", container, "sh", "-c", script])
+    }
+
     /// Runs `hawser ARGUMENTS` to its end.
     #[track_caller]
     pub fn run(&self, arguments: &[&str]) -> Ran {
