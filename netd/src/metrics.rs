@@ -34,6 +34,7 @@ impl Netd {
             published(out, data_plane);
             drops(out, data_plane);
             refusals(out, data_plane);
+            answers(out, data_plane);
         }
         self.dns.metrics(out);
     }
@@ -105,6 +106,30 @@ fn refusals(out: &mut String, data_plane: &DataPlane) {
             }
         }
         Err(error) => tracing::warn!(%error, "no counters of refused packets"),
+    }
+}
+
+fn answers(out: &mut String, data_plane: &DataPlane) {
+    match data_plane.names() {
+        Ok((names, askers)) => {
+            let name = "hawser_dns_names_at_link";
+            gauge(out, name, "Names answered at endpoints' links.", names);
+            let name = "hawser_dns_askers_at_link";
+            let help = "Addresses whose queries are answered at their links.";
+            gauge(out, name, help, askers);
+        }
+        Err(error) => tracing::warn!(%error, "no count of names at links"),
+    }
+    match data_plane.answers() {
+        Ok(answers) => {
+            let name = "hawser_dns_answered_at_link_total";
+            let help = "DNS queries answered at the endpoint's link, without the daemon.";
+            header(out, name, help, "counter");
+            for (kind, count) in answers {
+                line(out, &format!("{name}{{answer=\"{kind}\"}}"), count);
+            }
+        }
+        Err(error) => tracing::warn!(%error, "no counters of answers at links"),
     }
 }
 

@@ -38,6 +38,7 @@ impl Netd {
     fn reconcile_locked(&self, writer: &mut Writer) -> Result<Report, NetError> {
         let mut report = Report::default();
         self.collect(writer, &mut report);
+        self.dns.complete_mirror();
         let view = self.view();
         let steps = plan::repair(&view, &self.kernel.observe()?);
         let (repaired, failures) = apply::run_all(&*self.kernel, &steps);
@@ -94,6 +95,9 @@ impl Netd {
         self.ensure_predefined()
             .map_err(|error| OpenError::DefaultNetwork(Box::new(error)))?;
         self.serve_names();
+        if let Some(data_plane) = &self.data_plane {
+            self.dns.mirror_to(Arc::clone(data_plane));
+        }
         match self.reconcile_locked(&mut writer) {
             Err(NetError::Kernel(error)) => return Err(error.into()),
             Err(error) => tracing::warn!(%error, "reconcile at start"),

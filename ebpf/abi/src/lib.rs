@@ -11,6 +11,7 @@
 #![no_std]
 
 pub mod address;
+pub mod dns;
 pub mod endpoint;
 pub mod flow;
 pub mod frontend;

@@ -10,6 +10,7 @@
 //! ```
 
 use crate::address::{Address, Be16};
+use crate::dns::{ANSWERS, ASKERS, NAMES};
 use crate::endpoint::{ENDPOINTS, REFUSALS};
 
 pub const PREFILTER: &str = "prefilter";
@@ -28,7 +29,7 @@ pub const DROPS: &str = "drops";
 pub const JUMP_TC: &str = "jump_tc";
 
 /// Every map but the tail-call tables.
-pub const DATA: [&str; 14] = [
+pub const DATA: [&str; 17] = [
     PREFILTER,
     FRONTENDS,
     SERVICES,
@@ -43,6 +44,9 @@ pub const DATA: [&str; 14] = [
     DROPS,
     ENDPOINTS,
     REFUSALS,
+    NAMES,
+    ASKERS,
+    ANSWERS,
 ];
 
 /// The socket hooks. Each has a stub `<hook>_entry`, a program `<hook>` and a tail-call table
@@ -72,17 +76,20 @@ pub enum TcSlot {
     EgressIcmp = 3,
     /// Packets from an endpoint.
     Endpoint = 4,
+    /// Queries of an endpoint for its network's resolver.
+    Names = 5,
     /// Packets from an endpoint that may go on.
     Vouch = 7,
 }
 
 /// The program of each slot, by its name in the object.
-pub const TC_PROGRAMS: [(TcSlot, &str); 6] = [
+pub const TC_PROGRAMS: [(TcSlot, &str); 7] = [
     (TcSlot::Ingress, "uplink_ingress"),
     (TcSlot::Egress, "uplink_egress"),
     (TcSlot::IngressIcmp, "icmp_ingress"),
     (TcSlot::EgressIcmp, "icmp_egress"),
     (TcSlot::Endpoint, "endpoint_ingress"),
+    (TcSlot::Names, "endpoint_names"),
     (TcSlot::Vouch, "endpoint_vouch"),
 ];
 

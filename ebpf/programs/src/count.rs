@@ -1,6 +1,7 @@
 //! Counters. A run owns its CPU's slot, but for a softirq that interrupts a socket hook: rare, and
 //! it loses one increment.
 
+use abi::dns::Answered;
 use abi::endpoint::Refusal;
 use abi::map::{Counters, Reason};
 
@@ -19,6 +20,15 @@ pub(crate) fn reason(reason: Reason) {
 #[inline(always)]
 pub(crate) fn refusal(refusal: Refusal) {
     if let Some(slot) = map::refusal_counter(refusal as u32) {
+        // SAFETY: as in `reason`.
+        unsafe { *slot += 1 };
+    }
+}
+
+/// Counts a query that was answered.
+#[inline(always)]
+pub(crate) fn answered(what: Answered) {
+    if let Some(slot) = map::answer_counter(what as u32) {
         // SAFETY: as in `reason`.
         unsafe { *slot += 1 };
     }

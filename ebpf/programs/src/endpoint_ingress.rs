@@ -6,7 +6,7 @@
 
 use abi::endpoint::{EndpointValue, Mac, Refusal};
 use abi::guard::{
-    self, Arp, Icmp6, MAX_OPTIONS, PROTOCOL_ARP, PROTOCOL_QINQ, PROTOCOL_VLAN, Source, UdpPorts,
+    self, Arp, Icmp6, MAX_OPTIONS, PROTOCOL_ARP, PROTOCOL_QINQ, PROTOCOL_VLAN, UdpPorts,
 };
 use abi::map::TcSlot;
 use abi::packet::{ETHERNET_LEN, Fragment, IPV6_LEN, PROTOCOL_IPV4, PROTOCOL_IPV6};
@@ -17,6 +17,9 @@ use aya_ebpf::programs::TcContext;
 
 use crate::packet::{Header, Unknown, load, quoted_ports};
 use crate::{count, map};
+
+/// In a frame.
+const IPV4_DESTINATION: u32 = ETHERNET_LEN + 16;
 
 #[classifier]
 pub(crate) fn endpoint_ingress(ctx: TcContext) -> i32 {
@@ -46,7 +49,34 @@ fn try_endpoint_ingress(ctx: &TcContext) -> Result<(), Refusal> {
     if endpoint.is_checked() {
         check(ctx, endpoint)?;
     }
+    if endpoint.resolver != 0 && asks(ctx, endpoint) {
+        // SAFETY: the table holds tc programs only; if the slot is empty the daemon answers.
+        unsafe { map::JUMP_TC.tail_call(ctx, TcSlot::Names as u32) };
+    }
     Ok(())
+}
+
+/// Whether this may be a query for the network's resolver; the program for names looks closer.
+#[inline(always)]
+fn asks(ctx: &TcContext, endpoint: &EndpointValue) -> bool {
+    if ctx.skb.protocol() != PROTOCOL_IPV4 {
+        return false;
+    }
+    match load::<Target>(ctx, IPV4_DESTINATION) {
+        Ok(target) => {
+            target.address == endpoint.resolver && target.port == endpoint.resolver_port.0
+        }
+        Err(Unknown) => false,
+    }
+}
+
+/// Where a packet without IP options goes.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct Target {
+    address: u32,
+    source_port: u16,
+    port: u16,
 }
 
 #[inline(always)]

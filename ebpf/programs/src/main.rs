@@ -16,6 +16,7 @@ mod bind;
 mod connect;
 mod count;
 mod endpoint_ingress;
+mod endpoint_names;
 mod endpoint_vouch;
 mod entry;
 mod icmp;

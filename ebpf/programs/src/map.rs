@@ -1,5 +1,6 @@
 //! The maps; `abi::map` describes them.
 
+use abi::dns::{ANSWER_NAMES, AskerKey, AskerValue, MAX_ASKERS, MAX_NAMES, NameKey, NameValue};
 use abi::endpoint::{EndpointValue, MAX_ENDPOINTS, REFUSAL_NAMES};
 use abi::frontend::{Bit, PREFILTER_WORDS};
 use abi::map::{
@@ -51,6 +52,12 @@ static DROPS: PerCpuArray<u64> = PerCpuArray::with_max_entries(REASONS.len() as 
 static ENDPOINTS: HashMap<u32, EndpointValue> = HashMap::with_max_entries(MAX_ENDPOINTS, SPARSE);
 #[map(name = "refusals")]
 static REFUSALS: PerCpuArray<u64> = PerCpuArray::with_max_entries(REFUSAL_NAMES.len() as u32, 0);
+#[map(name = "names")]
+static NAMES: HashMap<NameKey, NameValue> = HashMap::with_max_entries(MAX_NAMES, SPARSE);
+#[map(name = "askers")]
+static ASKERS: HashMap<AskerKey, AskerValue> = HashMap::with_max_entries(MAX_ASKERS, SPARSE);
+#[map(name = "answers")]
+static ANSWERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(ANSWER_NAMES.len() as u32, 0);
 #[map(name = "jump_tc")]
 pub(crate) static JUMP_TC: ProgramArray = ProgramArray::with_max_entries(8, 0);
 
@@ -104,6 +111,23 @@ pub(crate) fn drop_counter(reason: u32) -> Option<*mut u64> {
 pub(crate) fn endpoint(ifindex: u32) -> Option<&'static EndpointValue> {
     // SAFETY: as in `sandbox`.
     unsafe { ENDPOINTS.get(ifindex) }
+}
+
+#[inline(always)]
+pub(crate) fn name(key: &NameKey) -> Option<NameValue> {
+    // SAFETY: as in `frontend`.
+    unsafe { NAMES.get(key) }.copied()
+}
+
+#[inline(always)]
+pub(crate) fn asker(key: &AskerKey) -> Option<&'static AskerValue> {
+    // SAFETY: as in `sandbox`.
+    unsafe { ASKERS.get(key) }
+}
+
+#[inline(always)]
+pub(crate) fn answer_counter(what: u32) -> Option<*mut u64> {
+    ANSWERS.get_ptr_mut(what)
 }
 
 #[inline(always)]

@@ -82,7 +82,7 @@ pub(crate) fn network_number(network: &Id) -> u64 {
 }
 
 /// As in a packet.
-fn word(address: Ipv4Addr) -> u32 {
+pub(super) fn word(address: Ipv4Addr) -> u32 {
     u32::from_ne_bytes(address.octets())
 }
 

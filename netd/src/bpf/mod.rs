@@ -24,6 +24,7 @@ mod endpoint;
 mod error;
 mod frontend;
 mod hook;
+mod names;
 mod object;
 mod pin;
 mod prefilter;
@@ -46,6 +47,7 @@ pub use endpoint::Edge;
 pub(crate) use endpoint::network_number;
 pub use error::BpfError;
 pub use frontend::{Frontend, FrontendAddress};
+pub use names::{NameAddresses, NameFact};
 pub use replay::{Replay, Side, Verdict};
 pub use sandbox::Sandbox;
 
@@ -84,6 +86,7 @@ struct Parts {
     drops: counters::Drops,
     uplinks: uplink::Uplinks,
     edges: endpoint::Edges,
+    names: names::Names,
 }
 
 impl fmt::Debug for DataPlane {
@@ -112,6 +115,7 @@ impl DataPlane {
             None => "socket hooks: none, this host has no cgroup2 hierarchy".to_owned(),
         };
         let edges = endpoint::Edges::open(&mut object)?;
+        let names = names::Names::open(&mut object)?;
         let uplinks = uplink::Uplinks::open(&mut object, pins)?;
         let paths = vec![
             format!("uplinks: {}", uplinks.describe()),
@@ -126,6 +130,7 @@ impl DataPlane {
             drops,
             uplinks,
             edges,
+            names,
         };
         Ok(Self {
             parts: Mutex::new(parts),
@@ -260,6 +265,49 @@ impl DataPlane {
     /// [`BpfError::Map`].
     pub fn refusals(&self) -> Result<Vec<(&'static str, u64)>, BpfError> {
         self.lock().edges.refusals()
+    }
+
+    /// Applies changes of names, in their order.
+    ///
+    /// # Errors
+    /// [`BpfError::Map`]; those before it are applied.
+    pub fn set_names<'a>(&self, facts: impl Iterator<Item = NameFact<'a>>) -> Result<(), BpfError> {
+        self.lock().names.apply(facts)
+    }
+
+    /// Makes these all the names there are.
+    ///
+    /// # Errors
+    /// [`BpfError::Map`]; a part of the difference may be applied.
+    pub fn replace_names<'a>(
+        &self,
+        facts: impl Iterator<Item = NameFact<'a>>,
+    ) -> Result<(), BpfError> {
+        self.lock().names.replace(facts)
+    }
+
+    /// Leaves all queries to the daemon.
+    ///
+    /// # Errors
+    /// [`BpfError::Map`].
+    pub fn forget_askers(&self) -> Result<(), BpfError> {
+        self.lock().names.forget_askers()
+    }
+
+    /// How many names and how many askers are known.
+    ///
+    /// # Errors
+    /// [`BpfError::Map`].
+    pub fn names(&self) -> Result<(usize, usize), BpfError> {
+        self.lock().names.sizes()
+    }
+
+    /// DNS queries answered without the daemon, by kind of answer.
+    ///
+    /// # Errors
+    /// [`BpfError::Map`].
+    pub fn answers(&self) -> Result<Vec<(&'static str, u64)>, BpfError> {
+        self.lock().names.answers()
     }
 
     /// The traffic of each frontend since it was published.

@@ -43,6 +43,18 @@ impl<K: Hash + Eq + Clone, V: Clone> CowMap<K, V> {
         self.shards[self.shard_of(key)].get(key)
     }
 
+    pub(super) fn get_key_value<Q>(&self, key: &Q) -> Option<(&K, &V)>
+    where
+        K: Borrow<Q>,
+        Q: Hash + Eq + ?Sized,
+    {
+        self.shards[self.shard_of(key)].get_key_value(key)
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&K, &V)> {
+        self.shards.iter().flat_map(|shard| shard.iter())
+    }
+
     pub(super) fn insert(&mut self, key: K, value: V) {
         let shard = self.shard_of(&key);
         Arc::make_mut(&mut self.shards[shard]).insert(key, value);

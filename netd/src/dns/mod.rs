@@ -23,6 +23,7 @@ mod cow;
 mod dial;
 mod forward;
 mod listen;
+mod mirror;
 mod name;
 mod reader;
 mod resolv;
@@ -46,7 +47,10 @@ use sys::netns::NsId;
 use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 
+use crate::bpf::DataPlane;
+
 use dial::Origin;
+use mirror::Mirror;
 use reader::{Reader, Registration};
 use serve::Service;
 use zone::{Directory, Endpoint, Registry, Seat};
@@ -191,6 +195,9 @@ impl Drop for Listener {
 struct Inner {
     service: Arc<Service>,
     registry: Mutex<Registry>,
+    /// Locked after the registry.
+    mirror: Mutex<Option<Mirror>>,
+    ttl: u32,
     listeners: Mutex<Vec<Listener>>,
     inside: Mutex<HashMap<NsId, Listener>>,
     reader: Reader,
@@ -211,8 +218,10 @@ impl DnsServer {
     /// [`DnsError::StartReader`] when the thread cannot be had.
     pub fn new(config: Config, runtime: Handle) -> Result<Self, DnsError> {
         let inner = Inner {
+            ttl: config.ttl,
             service: Arc::new(Service::new(config)),
             registry: Mutex::default(),
+            mirror: Mutex::default(),
             listeners: Mutex::default(),
             inside: Mutex::default(),
             reader: Reader::start().map_err(|source| DnsError::StartReader { source })?,
@@ -299,14 +308,37 @@ impl DnsServer {
         for name in rejected {
             tracing::warn!(name, "not a domain name: nobody can resolve it");
         }
+        let id = endpoint.id().clone();
         let mut registry = self.registry();
+        let before = registry.get(&id);
         self.publish(registry.upsert(endpoint));
+        let after = registry.get(&id);
+        self.reflect(&registry, [before.as_deref(), after.as_deref()]);
     }
 
     /// Removes an endpoint; an absent one changes nothing. Its names are gone when this returns.
     pub fn remove(&self, endpoint: &Id) {
         let mut registry = self.registry();
+        let before = registry.get(endpoint);
         self.publish(registry.remove(endpoint));
+        self.reflect(&registry, [before.as_deref(), None]);
+    }
+
+    /// Lets the data plane answer what it can: it knows all names when this returns, and every
+    /// change when the change is acknowledged.
+    pub(crate) fn mirror_to(&self, data_plane: Arc<DataPlane>) {
+        let registry = self.registry();
+        let mut mirror = Mirror::new(data_plane, self.inner.ttl);
+        mirror.replace(registry.directory());
+        *self.mirror() = Some(mirror);
+    }
+
+    /// Tries again what the data plane refused before.
+    pub(crate) fn complete_mirror(&self) {
+        let registry = self.registry();
+        if let Some(mirror) = &mut *self.mirror() {
+            mirror.replace(registry.directory());
+        }
     }
 
     /// Appends the server's figures in Prometheus' text format.
@@ -371,6 +403,13 @@ impl DnsServer {
             .store(Arc::new(directory.clone()));
     }
 
+    /// Tells the data plane of the change of one endpoint, before and after it.
+    fn reflect(&self, registry: &Registry, endpoint: [Option<&Endpoint>; 2]) {
+        if let Some(mirror) = &mut *self.mirror() {
+            mirror.update(registry.directory(), endpoint);
+        }
+    }
+
     fn publish_own(&self, listeners: &[Listener]) {
         let own = listeners.iter().map(|listener| listener.local).collect();
         self.inner.service.own.store(Arc::new(own));
@@ -386,6 +425,13 @@ impl DnsServer {
     fn inside(&self) -> MutexGuard<'_, HashMap<NsId, Listener>> {
         self.inner
             .inside
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn mirror(&self) -> MutexGuard<'_, Option<Mirror>> {
+        self.inner
+            .mirror
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
     }

@@ -439,5 +439,6 @@ impl<'a> View<'a> {
     }
 }
 
+mod facts;
 #[cfg(test)]
 mod tests;

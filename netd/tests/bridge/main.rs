@@ -5,6 +5,7 @@
 )]
 
 mod dns_query;
+mod edge;
 mod isolation;
 mod names;
 mod shared;

@@ -119,6 +119,11 @@ impl World {
         created.unwrap_or_else(|error| panic!("{error}"));
     }
 
+    /// Where the data plane's object of this name is pinned.
+    pub(crate) fn pin(&self, name: &str) -> PathBuf {
+        self.pin_dir.join(name)
+    }
+
     pub(crate) fn outside<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
         self.outside.run(work).unwrap()
     }

@@ -1,0 +1,154 @@
+//! What the programs at endpoints' links do for a whole daemon.
+
+use std::net::{IpAddr, Ipv4Addr, UdpSocket};
+use std::process::Command;
+
+use api::net::Attachment;
+
+use crate::dns_query::lookup;
+use crate::world::{Sandbox, World, address, ip, soon};
+
+/// The value of a series.
+#[track_caller]
+fn metric(world: &World, series: &str) -> u64 {
+    let mut text = String::new();
+    world.netd().metrics(&mut text);
+    let line = text.lines().find_map(|line| line.strip_prefix(series));
+    let value = line.unwrap_or_else(|| panic!("no {series} in {text}"));
+    value.trim().parse().unwrap()
+}
+
+const REFUSED: &str = "hawser_endpoint_refused_packets_total";
+
+fn filters(attachment: &Attachment) -> usize {
+    let link = attachment.host_ifname.as_ref().unwrap().as_str();
+    let out = Command::new("tc")
+        .args(["filter", "show", "dev", link, "ingress"])
+        .output()
+        .unwrap();
+    let text = String::from_utf8(out.stdout).unwrap();
+    text.matches("direct-action").count()
+}
+
+fn v4(attachment: &Attachment) -> Ipv4Addr {
+    match address(attachment, false) {
+        IpAddr::V4(address) => address,
+        IpAddr::V6(_) => unreachable!("asked for IPv4"),
+    }
+}
+
+/// Sends from an address that is not the sandbox's, to its gateway.
+fn forge(sandbox: &Sandbox, attachment: &Attachment) {
+    let gateway = attachment.addresses[0].gateway.unwrap();
+    let [a, b, ..] = v4(attachment).octets();
+    let forged = Ipv4Addr::new(a, b, 99, 99);
+    sandbox.run(|| {
+        ip(&format!("address add {forged}/32 dev eth0"));
+        let socket = UdpSocket::bind((forged, 0)).unwrap();
+        socket.send_to(b"forged", (gateway, 9)).unwrap();
+        ip(&format!("address del {forged}/32 dev eth0"));
+    });
+}
+
+#[test]
+fn containers_send_in_their_own_name_unless_the_network_lets_them() {
+    let world = World::new("spoof");
+    world.create(r#"{"Name":"strict"}"#);
+    world.create(r#"{"Name":"lenient","Options":{"hawser.spoof-check":"false"}}"#);
+    let (strict, lenient) = (Sandbox::new("strict"), Sandbox::new("lenient"));
+    let at = lenient.attach(&world, "lenient");
+    let gateway = at.addresses[0].gateway.unwrap();
+    let heard = UdpSocket::bind((gateway, 9)).unwrap();
+    heard
+        .set_read_timeout(Some(crate::world::PATIENCE))
+        .unwrap();
+    forge(&lenient, &at);
+    let (_, from) = heard.recv_from(&mut [0; 16]).unwrap();
+    assert_ne!(from.ip(), address(&at, false), "it may");
+
+    let at = strict.attach(&world, "strict");
+    forge(&strict, &at);
+    // Forged is the packet, and the question for the gateway's link address before it.
+    soon("the packet is refused", || {
+        ["ipv4", "arp"]
+            .iter()
+            .any(|reason| metric(&world, &format!("{REFUSED}{{reason=\"{reason}\"}}")) > 0)
+    });
+}
+
+#[test]
+fn programs_are_attached_again_wherever_they_are_missing() {
+    let mut world = World::new("edge-repair");
+    world.create(r#"{"Name":"shop"}"#);
+    let web = Sandbox::new("web");
+    let at = web.attach(&world, "shop");
+    let link = at.host_ifname.clone().unwrap();
+    assert_eq!(filters(&at), 1);
+    let remove = || {
+        let arguments = ["filter", "del", "dev", link.as_str(), "ingress"];
+        let done = Command::new("tc").args(arguments).status().unwrap();
+        assert!(done.success());
+        assert_eq!(filters(&at), 0);
+    };
+    remove();
+    let report = world.netd().reconcile().unwrap();
+    assert_eq!((report.repaired, filters(&at)), (1, 1), "{report:?}");
+    // As left by a version that had no such program.
+    world.kill();
+    remove();
+    std::fs::remove_file(world.pin("endpoints")).unwrap();
+    world.start();
+    assert_eq!(filters(&at), 1, "adopted");
+    assert_eq!(world.netd().reconcile().unwrap().repaired, 0);
+    web.run(|| lookup("web").unwrap());
+    web.detach(&world);
+    assert_eq!(world.netd().reconcile().unwrap().repaired, 0);
+}
+
+fn answered(world: &World) -> u64 {
+    ["a", "aaaa", "nodata"]
+        .iter()
+        .map(|kind| {
+            let name = "hawser_dns_answered_at_link_total";
+            metric(world, &format!("{name}{{answer=\"{kind}\"}}"))
+        })
+        .sum()
+}
+
+#[test]
+fn names_resolve_at_the_link_and_without_the_daemon() {
+    let mut world = World::new("edge-names");
+    world.create(r#"{"Name":"shop"}"#);
+    world.create(r#"{"Name":"back"}"#);
+    let (web, db, other) = (
+        Sandbox::new("web"),
+        Sandbox::new("db"),
+        Sandbox::new("other"),
+    );
+    web.attach(&world, "shop");
+    let at = db.attach(&world, "shop");
+    other.attach(&world, "back");
+    let ask = |name: &str| web.run(|| lookup(name));
+    let db_address = Ok(vec![v4(&at)]);
+    assert_eq!(ask("db"), db_address);
+    assert_eq!(ask("db.shop"), db_address);
+    assert_eq!(answered(&world), 2, "both at the link");
+    assert!(ask("other").is_err(), "names do not cross networks");
+    assert_eq!(answered(&world), 2, "the daemon answered that");
+
+    world.kill();
+    assert_eq!(ask("DB"), db_address, "nobody but the program is there");
+    world.start();
+    assert_eq!(answered(&world), 3);
+    assert_eq!(ask("db"), db_address);
+
+    db.detach(&world);
+    assert!(ask("db").is_err(), "gone when the detach has returned");
+    let again = db.attach(&world, "shop");
+    assert_eq!(ask("db"), Ok(vec![v4(&again)]), "there when the attach has");
+    web.detach(&world);
+    db.detach(&world);
+    other.detach(&world);
+    let names = "hawser_dns_names_at_link";
+    assert_eq!(metric(&world, names), 0, "nothing is left");
+}
