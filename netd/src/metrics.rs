@@ -3,10 +3,14 @@
 use std::fmt::Write as _;
 
 use crate::bpf::{DataPlane, FrontendCounters};
+use crate::model::desired::Desired;
 use crate::netd::Netd;
+use crate::netlink::Rtnl;
+use crate::observe::{self, Traffic};
 
 /// The value of one series; the type's own format stays short.
 type Field = fn(&FrontendCounters) -> u64;
+type TrafficField = fn(&Traffic) -> u64;
 
 impl Netd {
     /// Appends the subsystem's figures, those of the data plane and of the name server.
@@ -35,6 +39,7 @@ impl Netd {
             drops(out, data_plane);
             refusals(out, data_plane);
             answers(out, data_plane);
+            traffic(out, &view);
         }
         self.dns.metrics(out);
     }
@@ -91,6 +96,44 @@ fn drops(out: &mut String, data_plane: &DataPlane) {
             }
         }
         Err(error) => tracing::warn!(%error, "no counters of dropped packets"),
+    }
+}
+
+/// What endpoints sent and received, by the kernel's counters of their links. The host's end
+/// receives what the endpoint sends.
+fn traffic(out: &mut String, view: &Desired) {
+    let links = match Rtnl::open().and_then(|mut rtnl| observe::traffic(&mut rtnl)) {
+        Ok(links) => links,
+        Err(error) => {
+            tracing::warn!(%error, "no counters of endpoints");
+            return;
+        }
+    };
+    let series: [(&str, &str, TrafficField); 4] = [
+        ("receive_packets", "Packets to the endpoint.", |t| {
+            t.packets_out
+        }),
+        ("receive_bytes", "Bytes to the endpoint.", |t| t.bytes_out),
+        ("transmit_packets", "Packets from the endpoint.", |t| {
+            t.packets_in
+        }),
+        ("transmit_bytes", "Bytes from the endpoint.", |t| t.bytes_in),
+    ];
+    for (name, help, field) in series {
+        let name = format!("hawser_endpoint_{name}_total");
+        header(out, &name, help, "counter");
+        for endpoint in view.endpoints.values() {
+            let attachment = &endpoint.attachment;
+            let host = attachment.host_ifname.as_ref();
+            let Some(traffic) = host.and_then(|link| links.get(link)) else {
+                continue;
+            };
+            let labels = format!(
+                "container=\"{}\",interface=\"{}\",network=\"{}\"",
+                attachment.container_id, attachment.ifname, attachment.network
+            );
+            line(out, &format!("{name}{{{labels}}}"), field(traffic));
+        }
     }
 }
 

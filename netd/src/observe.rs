@@ -1,6 +1,6 @@
 //! Reading the kernel: links, addresses, routes, and a sandbox from inside.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -93,6 +93,38 @@ pub(crate) fn link_name(message: &LinkMessage) -> Option<IfName> {
         LinkAttribute::IfName(name) => IfName::parse(name).ok(),
         _ => None,
     })
+}
+
+/// What a link has carried, as its own namespace sees it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Traffic {
+    pub(crate) packets_in: u64,
+    pub(crate) bytes_in: u64,
+    pub(crate) packets_out: u64,
+    pub(crate) bytes_out: u64,
+}
+
+/// The kernel's own counters of all links of the socket's namespace.
+pub(crate) fn traffic(rtnl: &mut Rtnl) -> io::Result<BTreeMap<IfName, Traffic>> {
+    let answers = rtnl.dump(RouteNetlinkMessage::GetLink(LinkMessage::default()))?;
+    let of = |message: LinkMessage| {
+        let name = link_name(&message)?;
+        let traffic = message.attributes.iter().find_map(|a| match a {
+            LinkAttribute::Stats64(stats) => Some(Traffic {
+                packets_in: stats.rx_packets,
+                bytes_in: stats.rx_bytes,
+                packets_out: stats.tx_packets,
+                bytes_out: stats.tx_bytes,
+            }),
+            _ => None,
+        })?;
+        Some((name, traffic))
+    };
+    let links = answers.into_iter().filter_map(|answer| match answer {
+        RouteNetlinkMessage::NewLink(message) => of(message),
+        _ => None,
+    });
+    Ok(links.collect())
 }
 
 /// Whether the link has our filter on what comes in.

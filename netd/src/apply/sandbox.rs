@@ -80,6 +80,8 @@ fn settle(link: &SandboxLink) -> io::Result<()> {
     sysctl::ensure(&key, "1")?;
     for (setting, value) in [
         ("accept_ra", "0"),
+        // Derived from the link address, as the guard of the host's end expects.
+        ("addr_gen_mode", "0"),
         ("accept_dad", "0"),
         ("ndisc_notify", "1"),
         ("disable_ipv6", if ipv6 { "0" } else { "1" }),

@@ -105,6 +105,38 @@ fn programs_are_attached_again_wherever_they_are_missing() {
     assert_eq!(world.netd().reconcile().unwrap().repaired, 0);
 }
 
+#[test]
+fn endpoints_have_counters_both_ways() {
+    let world = World::new("edge-traffic");
+    world.create(r#"{"Name":"shop"}"#);
+    let web = Sandbox::new("web");
+    let at = web.attach(&world, "shop");
+    let gateway = at.addresses[0].gateway.unwrap();
+    let labels = format!(
+        "{{container=\"{}\",interface=\"eth0\",network=\"shop\"}}",
+        at.container_id
+    );
+    let count = |what: &str| metric(&world, &format!("hawser_endpoint_{what}_total{labels}"));
+    let (sent, received) = (count("transmit_bytes"), count("receive_bytes"));
+    let host = UdpSocket::bind((gateway, 0)).unwrap();
+    host.set_read_timeout(Some(crate::world::PATIENCE)).unwrap();
+    let to = host.local_addr().unwrap();
+    let socket = web.run(|| {
+        let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
+        socket
+            .set_read_timeout(Some(crate::world::PATIENCE))
+            .unwrap();
+        socket.send_to(&[0; 1000], to).unwrap();
+        socket
+    });
+    let (_, from) = host.recv_from(&mut [0; 1000]).unwrap();
+    host.send_to(&[0; 500], from).unwrap();
+    socket.recv_from(&mut [0; 1000]).unwrap();
+    assert!(count("transmit_bytes") >= sent + 1042);
+    assert!(count("receive_bytes") >= received + 542);
+    assert!(count("transmit_packets") > 0 && count("receive_packets") > 0);
+}
+
 fn answered(world: &World) -> u64 {
     ["a", "aaaa", "nodata"]
         .iter()

@@ -1,0 +1,117 @@
+//! What the programs at endpoints' links cost: printed, never judged (`--nocapture`).
+
+use std::net::{IpAddr, SocketAddrV4};
+use std::time::{Duration, Instant};
+
+use api::id::{Id, IfName};
+use netd::bpf::{Edge, NameAddresses, NameFact, Verdict};
+
+use crate::frame::{self, SYN, Shape, tcp, udp};
+use crate::guard::{edge, lo, on_loopback};
+use crate::instance::Instance;
+use crate::topology::{Topology, ip};
+
+const RUNS: usize = 2000;
+
+fn median(mut durations: Vec<Duration>) -> Duration {
+    durations.sort_unstable();
+    durations[durations.len() / 2]
+}
+
+/// One frame a run: a second run would find the frame rewritten.
+fn cost(plane: &Instance, what: &str, packet: &[u8], verdict: Verdict) {
+    let runs = (0..RUNS).map(|_| {
+        let got = plane.replay_endpoint(packet).unwrap();
+        assert_eq!(got.verdict, verdict, "{what}");
+        got.duration
+    });
+    println!(
+        "{what}: {:?} a packet, median of {RUNS}",
+        median(runs.collect())
+    );
+}
+
+/// A UDP datagram from the endpoint to its resolver.
+fn query(name: &[u8]) -> Vec<u8> {
+    let mut message = vec![0xab, 0xcd, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0];
+    message.extend(name);
+    message.extend([0, 1, 0, 1]);
+    let mut datagram = vec![0x9c, 0x40, 0x27, 0x45, 0, 8 + message.len() as u8, 0, 0];
+    datagram.extend(message);
+    let ends: [IpAddr; 2] = ["172.18.0.2", "172.18.0.1"].map(|ip| ip.parse().unwrap());
+    frame::frame(ends[0], ends[1], 17, &datagram, Shape::default())
+}
+
+#[test]
+fn packets_of_an_endpoint() {
+    let network = Id::parse(&"7".repeat(64)).unwrap();
+    let resolver: SocketAddrV4 = "172.18.0.1:10053".parse().unwrap();
+    let edge = Edge {
+        network: 0x7777_7777_7777_7777,
+        resolver: Some(resolver),
+        ..edge(true)
+    };
+    let plane = on_loopback("cost", edge);
+    let name = NameFact::Name {
+        network: &network,
+        name: b"\x03web\0",
+        addresses: Some(NameAddresses {
+            v4: &["172.18.0.9".parse().unwrap()],
+            v6: &[],
+        }),
+        ttl: 5,
+    };
+    let asker = NameFact::Asker {
+        network: &network,
+        address: "172.18.0.2".parse().unwrap(),
+        networks: Some(&[&network]),
+    };
+    plane.set_names([name, asker].into_iter()).unwrap();
+    let to = "198.51.100.7:4";
+    cost(
+        &plane,
+        "IPv4",
+        &tcp("172.18.0.2:80", to, SYN),
+        Verdict::Pass,
+    );
+    let packet = udp("[fd00:18::2]:80", "[2001:db8::7]:4");
+    cost(&plane, "IPv6", &packet, Verdict::Pass);
+    let packet = tcp("172.18.0.3:80", to, SYN);
+    cost(&plane, "forged", &packet, Verdict::Drop);
+    cost(&plane, "an answer", &query(b"\x03web\0"), Verdict::Redirect);
+    cost(
+        &plane,
+        "an unknown name",
+        &query(b"\x02no\0"),
+        Verdict::Pass,
+    );
+    plane.release_endpoint(&lo()).unwrap();
+    let packet = tcp("172.18.0.2:80", to, SYN);
+    cost(&plane, "no entry, for comparison", &packet, Verdict::Drop);
+}
+
+#[test]
+fn attaching_endpoints() {
+    let net = Topology::new();
+    let plane = Instance::open("cost-attach", None);
+    let costs = (0..60).map(|number| {
+        ip(
+            &net.host,
+            &format!("link add e{number} type veth peer name p{number}"),
+        );
+        let link = IfName::parse(&format!("e{number}")).unwrap();
+        let attach = || {
+            let begin = Instant::now();
+            plane.attach_endpoint(&link, &edge(true)).unwrap();
+            begin.elapsed()
+        };
+        net.host.run(attach).unwrap()
+    });
+    let costs: Vec<Duration> = costs.collect();
+    let (first, last) = (costs[..20].to_vec(), costs[40..].to_vec());
+    println!(
+        "attach: {:?}, after 40 others {:?}",
+        median(first),
+        median(last)
+    );
+}
