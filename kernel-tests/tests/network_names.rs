@@ -201,6 +201,54 @@ mod root {
     }
 
     #[test]
+    fn a_link_on_a_user_network_is_one_containers_own_name_for_another() {
+        let shop = Shop::open();
+        shop.type_("network create -d bridge --subnet 172.25.0.0/16 isolated_nw");
+        shop.idle("c1", "");
+        shop.idle("c3", "--network isolated_nw --ip 172.25.1.3");
+        shop.type_("network connect isolated_nw c1 --link c3:foo");
+        for name in ["c3", "foo"] {
+            let reply = shop.inside("c1", &format!("ping -c1 -w1 {name}"));
+            assert!(
+                reply.contains(&format!("PING {name} (172.25.1.3)")),
+                "{reply}"
+            );
+        }
+        let links = "{{json .NetworkSettings.Networks.isolated_nw.Links}}";
+        assert_eq!(shop.inspect("c1", links), r#"["c3:foo"]"#);
+        shop.idle("c4", "--network isolated_nw --network-alias bar");
+        let address = shop.address("c4", "isolated_nw");
+        for (asker, name, expected) in [
+            ("c1", "bar", Some(&address)),
+            ("c3", "bar", Some(&address)),
+            ("c4", "foo", None),
+        ] {
+            let found = addresses_of(&shop, asker, name);
+            assert_eq!(
+                found,
+                expected.into_iter().cloned().collect(),
+                "{asker}: {name}"
+            );
+        }
+        // At the start of a container, too; of one that is not there yet; through a rename.
+        shop.idle("c5", "--network isolated_nw --link late:soon");
+        assert!(addresses_of(&shop, "c5", "soon").is_empty());
+        shop.idle("late", "--network isolated_nw");
+        let late = BTreeSet::from([shop.address("late", "isolated_nw")]);
+        assert_eq!(addresses_of(&shop, "c5", "soon"), late);
+        shop.type_("rename c3 c33");
+        let moved = BTreeSet::from(["172.25.1.3".to_owned()]);
+        assert_eq!(addresses_of(&shop, "c1", "foo"), moved);
+        assert_eq!(addresses_of(&shop, "c1", "c33"), moved);
+        assert!(addresses_of(&shop, "c1", "c3").is_empty());
+        let names = shop.inspect(
+            "c33",
+            "{{index .NetworkSettings.Networks.isolated_nw.DNSNames 0}}",
+        );
+        assert_eq!(names, "c33");
+    }
+
+    #[test]
     fn a_shared_alias_fails_over() {
         let shop = Shop::open();
         shop.type_("network create mybridge");

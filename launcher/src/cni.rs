@@ -70,7 +70,8 @@ impl ConfList {
             "network": network,
             "socket": socket,
             "capabilities": {
-                "portMappings": true, "ips": true, "mac": true, "dns": true, "aliases": true
+                "portMappings": true, "ips": true, "mac": true, "dns": true, "aliases": true,
+                "links": true
             },
         });
         let Value::Object(plugin) = plugin else {

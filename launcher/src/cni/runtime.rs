@@ -3,11 +3,14 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
+use api::net::Link;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::CniError;
 use crate::container::{NetworkRequest, Record};
+use crate::link;
+use crate::store::Store;
 
 /// The network that has no name resolution, as in Docker.
 const DEFAULT_NETWORK: &str = "bridge";
@@ -27,6 +30,9 @@ pub struct RuntimeConfig {
     /// Keyed by network name, as podman sends them.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub aliases: BTreeMap<String, Vec<String>>,
+    /// Names of other containers for this one alone; the plugin `hawser` knows them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub links: Vec<Link>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -55,9 +61,16 @@ impl RuntimeConfig {
     /// What `record` asks of the network of `request`. Ports are published on one network only,
     /// the one whose endpoint is made with `publish`.
     ///
+    /// Links are known by the ids of those containers of `store` that are there.
+    ///
     /// # Errors
     /// [`CniError::Port`].
-    pub fn of(record: &Record, request: &NetworkRequest, publish: bool) -> Result<Self, CniError> {
+    pub fn of(
+        store: &Store,
+        record: &Record,
+        request: &NetworkRequest,
+        publish: bool,
+    ) -> Result<Self, CniError> {
         let host = &record.host_config;
         let port_mappings = if publish {
             port_mappings(record)?
@@ -78,6 +91,7 @@ impl RuntimeConfig {
             mac: request.mac.map(|mac| mac.to_string()),
             dns: (dns != DnsRequest::default()).then_some(dns),
             aliases: aliases(record, request),
+            links: links(store, request),
         })
     }
 
@@ -119,6 +133,22 @@ fn port_mappings(record: &Record) -> Result<Vec<PortMapping>, CniError> {
         mappings.extend(exposed(record)?);
     }
     Ok(mappings)
+}
+
+/// Links that a request for a network with names asks for. Who is not there yet is known by name.
+fn links(store: &Store, request: &NetworkRequest) -> Vec<Link> {
+    let links = request.links.iter().filter_map(|text| {
+        let (key, alias) = link::parse(text).ok()?;
+        let container = match store.find(key) {
+            Ok(container) => container.id().to_string(),
+            Err(_absent) => key.trim_start_matches('/').to_owned(),
+        };
+        Some(Link {
+            container,
+            alias: alias.to_owned(),
+        })
+    });
+    links.collect()
 }
 
 /// Labels of 1 to 63 bytes between dots (RFC 1035, section 2.3.4); which characters they may have

@@ -30,10 +30,13 @@ pub fn rename(context: &Context, flags: &RenameFlags) -> Result<i32, CliError> {
     let store = context.store()?;
     store.reserve_name(&name, &record.id)?;
     let old = std::mem::replace(&mut record.name, name.clone());
-    if let Err(error) = announce(context, &record, &name) {
-        store.release_name(&name, &record.id)?;
-        return Err(error);
-    }
+    let endpoints = match announce(context, &record, &name) {
+        Ok(endpoints) => endpoints,
+        Err(error) => {
+            store.release_name(&name, &record.id)?;
+            return Err(error);
+        }
+    };
     if let Err(error) = container.write_record(&record, durability_of(&record)) {
         store.release_name(&name, &record.id)?;
         announce(context, &record, &old)?;
@@ -42,15 +45,27 @@ pub fn rename(context: &Context, flags: &RenameFlags) -> Result<i32, CliError> {
     if old != name {
         store.release_name(&old, &record.id)?;
     }
+    if !endpoints.is_empty() {
+        // What `inspect` shows of a container that runs.
+        let mut attachments = container.attachments()?;
+        for endpoint in endpoints {
+            let ifname = endpoint.ifname.to_string();
+            attachments.interfaces.insert(ifname, endpoint);
+        }
+        container.write_attachments(&attachments)?;
+    }
     Ok(0)
 }
 
 /// Moves the names by which others find the container. It has none on networks of other plugins.
-fn announce(context: &Context, record: &Record, name: &ContainerName) -> Result<(), CliError> {
+fn announce(
+    context: &Context,
+    record: &Record,
+    name: &ContainerName,
+) -> Result<Vec<Attachment>, CliError> {
     let rename = EndpointRename {
         container_id: record.id.to_string(),
         name: name.to_string(),
     };
-    let _endpoints: Vec<Attachment> = context.client().post(ENDPOINTS_RENAME, &rename)?;
-    Ok(())
+    Ok(context.client().post(ENDPOINTS_RENAME, &rename)?)
 }

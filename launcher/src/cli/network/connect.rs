@@ -185,7 +185,7 @@ fn join(
         .joined
         .values()
         .all(|joined| joined.runtime.port_mappings.is_empty());
-    let runtime = RuntimeConfig::of(record, request, publish)?;
+    let runtime = RuntimeConfig::of(&container.store(), record, request, publish)?;
     let result = context
         .cni()?
         .add(&list, sandbox(record, &netns, &ifname), &runtime)?;

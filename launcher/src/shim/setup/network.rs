@@ -27,7 +27,7 @@ impl Setup {
                 None => format!("eth{index}"),
             };
             let list = ConfList::hawser(&request.network, &self.socket);
-            let runtime = RuntimeConfig::of(&self.record, request, index == 0)?;
+            let runtime = RuntimeConfig::of(&self.dir.store(), &self.record, request, index == 0)?;
             let result = self
                 .cni
                 .add(&list, self.sandbox(&netns, &ifname), &runtime)?;
