@@ -27,8 +27,8 @@ pub(crate) fn cargo() -> Command {
     cargo
 }
 
-/// Every file of the tree that is ours, relative to the root: no build output, no hidden
-/// directories but the ones that hold configuration.
+/// Every file of the tree that is ours, relative to the root: no build output, no inputs of
+/// fuzz targets, which are any bytes, no hidden directories but the ones that hold configuration.
 pub(crate) fn files() -> Result<Vec<PathBuf>> {
     let mut files = Vec::new();
     collect(root(), &mut files)?;
@@ -46,8 +46,8 @@ fn collect(dir: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
             .file_type()
             .with_context(|| path.display().to_string())?;
         if kind.is_dir() {
-            let skipped =
-                name == "target" || (name.starts_with('.') && !HIDDEN.contains(&name.as_str()));
+            let skipped = ["target", "corpus"].contains(&name.as_str())
+                || (name.starts_with('.') && !HIDDEN.contains(&name.as_str()));
             if !skipped {
                 collect(&path, files)?;
             }

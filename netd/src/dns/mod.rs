@@ -49,14 +49,17 @@ use tokio::task::JoinHandle;
 
 use crate::bpf::DataPlane;
 
+use answer::Transport;
 use dial::Origin;
 use mirror::Mirror;
 use reader::{Reader, Registration};
-use serve::Service;
+use serve::{Asker, Service, Step};
 use zone::{Directory, Endpoint, Registry, Seat};
 
 pub use admission::Rate;
 pub use listen::{Sockets, bind};
+/// Which sandbox asks: its network namespace.
+pub use sys::netns::NsId as SandboxId;
 
 /// How long clients may keep an answer about a container, in seconds. Containers move: long enough
 /// for a burst of lookups, short enough that failover to another owner of an alias is not noticed.
@@ -339,6 +342,20 @@ impl DnsServer {
         if let Some(mirror) = &mut *self.mirror() {
             mirror.replace(registry.directory());
         }
+    }
+
+    /// What is replied at once to a datagram that comes from `source` to the socket of `network`;
+    /// nothing when others must be asked first, or when it is no query.
+    pub fn answer(&self, network: &Id, source: IpAddr, query: &[u8]) -> Option<Vec<u8>> {
+        let mut reply = Vec::new();
+        let asker = Asker {
+            seat: &Seat::Network(network.clone()),
+            source,
+            transport: Transport::Udp,
+            turn: 0,
+        };
+        let step = self.inner.service.begin(query, asker, &mut reply);
+        matches!(step, Step::Reply).then_some(reply)
     }
 
     /// Appends the server's figures in Prometheus' text format.

@@ -10,6 +10,8 @@ const RA: u8 = 0x80;
 const OPCODE: u8 = 0x78;
 /// Type and class, which follow a question's name.
 const QUESTION_TAIL: usize = 4;
+/// RFC 1035 §2.3.4.
+const MAX_NAME: usize = 255;
 const QDCOUNT: std::ops::Range<usize> = 4..6;
 
 pub(super) fn set_id(message: &mut [u8], id: [u8; 2]) {
@@ -30,7 +32,7 @@ pub(super) fn rcode(message: &[u8]) -> Rcode {
     Rcode::masked_from_int(message.get(3).copied().unwrap_or_default())
 }
 
-/// Where the first question ends; `None` when it is malformed or compressed.
+/// Where the first question ends; `None` when it is malformed, compressed, or longer than a name.
 pub(super) fn question_end(message: &[u8]) -> Option<usize> {
     let mut at = HEADER_LEN;
     loop {
@@ -40,8 +42,9 @@ pub(super) fn question_end(message: &[u8]) -> Option<usize> {
             _ => return None,
         }
     }
+    let name = at + 1 - HEADER_LEN;
     let end = at + 1 + QUESTION_TAIL;
-    (end <= message.len()).then_some(end)
+    (name <= MAX_NAME && end <= message.len()).then_some(end)
 }
 
 /// The query without what differs between askers of the same thing: the id and the case of the
@@ -149,6 +152,14 @@ mod tests {
             b"\x12\x34\x81\x82\0\x01\0\0\0\0\0\0\x03wEb\0\0\x01\0\x01"
         );
         write_error(&QUERY[..15], Rcode::FORMERR, &mut out);
+        assert_eq!(out, b"\x12\x34\x81\x81\0\0\0\0\0\0\0\0");
+        let long = [
+            &QUERY[..HEADER_LEN],
+            &b"\x3f".repeat(256),
+            b"\0\0\x01\0\x01",
+        ]
+        .concat();
+        write_error(&long, Rcode::FORMERR, &mut out);
         assert_eq!(out, b"\x12\x34\x81\x81\0\0\0\0\0\0\0\0");
         write_error(b"", Rcode::FORMERR, &mut out);
         assert_eq!(out.len(), HEADER_LEN);

@@ -1,7 +1,11 @@
+use std::collections::HashSet;
+use std::net::UdpSocket;
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use domain::base::iana::Rtype;
 use netd::dns::Config;
 
-use crate::topology::{Topology, eventually, id};
+use crate::topology::{Topology, eventually, id, query, receive, render};
 
 #[test]
 fn containers_find_each_other_by_every_name() {
@@ -70,6 +74,60 @@ fn names_survive_a_storm_of_updates() {
         }
     });
     assert_eq!(topology.metric("endpoints"), 3);
+}
+
+/// Each client keeps this many questions open.
+const WINDOW: u16 = 32;
+
+#[test]
+fn a_storm_of_a_thousand_endpoints_loses_no_query() {
+    let topology = Topology::new(5, Config::default());
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let clients = [2, 3].map(|number| {
+            let client = topology.client(number);
+            let done = &done;
+            scope.spawn(move || ask_until(client, done))
+        });
+        for _ in 0..2 {
+            for n in 0..1000 {
+                topology.server.upsert(topology.numbered(n));
+            }
+            for n in 0..1000 {
+                topology.server.remove(&topology.numbered(n).endpoint);
+            }
+        }
+        done.store(true, Ordering::Relaxed);
+        for client in clients {
+            let asked = client.join().expect("every question is answered");
+            assert!(asked > 0);
+        }
+    });
+    assert_eq!(topology.metric("endpoints"), 2);
+    assert_eq!(topology.metric("send_failures_total"), 0);
+}
+
+/// Asks until told to stop and returns how often. Panics when an answer is wrong or does not come.
+fn ask_until(client: UdpSocket, done: &AtomicBool) -> usize {
+    let mut asked = 0;
+    let mut open = HashSet::new();
+    let mut next = 0_u16;
+    loop {
+        while open.len() < WINDOW.into() && !done.load(Ordering::Relaxed) {
+            next = next.wrapping_add(1);
+            let mut query = query("web", Rtype::A);
+            query[..2].copy_from_slice(&next.to_be_bytes());
+            client.send(&query).unwrap();
+            assert!(open.insert(next));
+            asked += 1;
+        }
+        if open.is_empty() {
+            return asked;
+        }
+        let reply = receive(&client);
+        assert_eq!(render(&reply), "NOERROR 127.53.5.2");
+        assert!(open.remove(&u16::from_be_bytes([reply[0], reply[1]])));
+    }
 }
 
 fn no_upstream() -> Config {

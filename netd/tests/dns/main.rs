@@ -6,6 +6,7 @@ mod forwarding;
 mod inside;
 mod listening;
 mod local;
+mod peer;
 mod tcp;
 mod topology;
 mod upstream;

@@ -118,6 +118,20 @@ impl Topology {
         }
     }
 
+    /// One of thousands of endpoints that come and go.
+    pub(crate) fn numbered(&self, number: u16) -> NamedEndpoint {
+        let [high, low] = number.to_be_bytes();
+        let mut id = [0x55; 32];
+        id[..2].copy_from_slice(&[high, low]);
+        NamedEndpoint {
+            endpoint: Id::from_bytes(id),
+            container_id: format!("numbered{number}"),
+            sandbox: sandbox(1000 + u64::from(number)),
+            addresses: vec![IpAddr::from([10, 53, high, low])],
+            ..self.endpoint('5', &[&format!("c{number}"), "all"])
+        }
+    }
+
     /// A socket of the container with this number, connected to the server.
     pub(crate) fn client(&self, number: u8) -> UdpSocket {
         let client = UdpSocket::bind((self.address(number), 0)).unwrap();

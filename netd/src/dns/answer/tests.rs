@@ -389,17 +389,61 @@ fn a_failure_repeats_question_and_edns() {
     assert_eq!(out.len(), 12);
 }
 
+/// Whether a reply repeats the question of its query, octet by octet, where that can be read.
+fn echoes(reply: &[u8], query: &[u8]) -> bool {
+    let asked = (query.get(4..6) == Some(&[0, 1])).then(|| wire::question_end(query));
+    match (reply.get(4..6), asked.flatten()) {
+        (Some([0, 1]), Some(end)) => reply.get(12..end) == query.get(12..end),
+        (Some([0, 0]), None) => true,
+        _ => false,
+    }
+}
+
+/// Whether all sections of a reply can be read, and nothing follows them.
+fn is_well_formed(reply: &[u8]) -> bool {
+    let Ok(message) = Message::from_slice(reply) else {
+        return false;
+    };
+    let records = message.question().answer().and_then(|mut section| {
+        loop {
+            for record in section.by_ref() {
+                record?;
+            }
+            match section.next_section()? {
+                Some(next) => section = next,
+                None => return Ok(()),
+            }
+        }
+    });
+    records.is_ok()
+}
+
 /// Any message, and queries with a few octets changed, which get further.
 fn check_survives(message: &[u8], tcp: bool) -> bool {
     let transport = if tcp { Transport::Tcp } else { Transport::Udp };
     let (verdict, reply) = ask(message, "10.0.0.3", transport);
     match verdict {
         Verdict::Reply => {
-            let reply_is_sound = Message::from_octets(&reply).is_ok() && reply[2] & 0x80 != 0;
-            reply_is_sound && reply[..2] == message[..2] && (tcp || reply.len() <= 1232)
+            let belongs = reply[..2] == message[..2] && reply[2] & 0x80 != 0;
+            let fits = tcp || reply.len() <= 1232;
+            belongs && fits && is_well_formed(&reply) && echoes(&reply, message)
         }
         Verdict::Forward { .. } => wire::question_end(message).is_some(),
         Verdict::Ignore => message.len() < 12 || message[2] & 0x80 != 0,
+    }
+}
+
+#[test]
+fn the_fuzzers_corpus_is_survived() {
+    let corpus = concat!(env!("CARGO_MANIFEST_DIR"), "/../fuzz/corpus/dns");
+    let files: Vec<_> = std::fs::read_dir(corpus).unwrap().collect();
+    assert!(files.len() > 20, "the corpus is in {corpus}");
+    for file in files {
+        let path = file.unwrap().path();
+        let message = std::fs::read(&path).unwrap();
+        for tcp in [false, true] {
+            assert!(check_survives(&message, tcp), "{}", path.display());
+        }
     }
 }
 

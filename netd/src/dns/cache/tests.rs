@@ -1,6 +1,8 @@
 use domain::base::name::Name;
 use domain::base::{MessageBuilder, Serial, Ttl};
 use domain::rdata::{A, Soa};
+use proptest::prelude::{any, prop};
+use proptest::{prop_assert_eq, proptest};
 
 use super::*;
 
@@ -182,4 +184,28 @@ fn memory_is_bounded_and_what_is_used_stays() {
         assert!((cache.young.len() + cache.old.len()) * OVERHEAD < 20_000);
     }
     assert_eq!(cache.get(&key(&name(1)), &name(1), now), Lookup::Absent);
+}
+
+proptest! {
+    /// Servers send what they like.
+    #[test]
+    fn replies_of_any_content_are_survived(
+        damage in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..8),
+        cut in any::<prop::sample::Index>(),
+    ) {
+        let mut reply = reply(Rcode::NOERROR, &[60, 30], Some((300, 60)));
+        for (at, value) in damage {
+            let at = at.index(reply.len());
+            reply[at] = value;
+        }
+        reply.truncate(cut.index(reply.len() + 1));
+        let now = Instant::now();
+        let mut cache = Cache::new(10_000);
+        if wire::is_reply_to(&reply, QUERY) {
+            cache.insert(key(QUERY), &reply, now);
+        }
+        if let Lookup::Fresh(kept) = cache.get(&key(QUERY), QUERY, now) {
+            prop_assert_eq!(kept.len(), reply.len());
+        }
+    }
 }
