@@ -568,7 +568,7 @@ fn any_query_is_answered_as_by_the_daemon_or_passed_on() {
         })
         .unwrap();
     assert!(
-        answered.get() > 400,
+        answered.get() > 100,
         "only {} were answered",
         answered.get()
     );
