@@ -20,6 +20,8 @@ pub struct Network {
     pub created: String,
     pub scope: String,
     pub driver: String,
+    #[serde(rename = "EnableIPv4", default = "yes")]
+    pub enable_ipv4: bool,
     #[serde(rename = "EnableIPv6")]
     pub enable_ipv6: bool,
     #[serde(rename = "IPAM")]
@@ -90,6 +92,13 @@ pub struct NetworkCreate {
     pub name: String,
     #[serde(default = "default_driver")]
     pub driver: String,
+    /// On when absent, unless the option `com.docker.network.enable_ipv4` says otherwise.
+    #[serde(
+        rename = "EnableIPv4",
+        default,
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub enable_ipv4: Option<bool>,
     #[serde(rename = "EnableIPv6", default)]
     pub enable_ipv6: bool,
     #[serde(rename = "IPAM", default)]
@@ -108,11 +117,27 @@ fn default_driver() -> String {
     "bridge".to_owned()
 }
 
+fn yes() -> bool {
+    true
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct NetworkCreated {
     pub id: Id,
     pub warning: String,
+}
+
+/// Body of `POST /networks/prune`: which of the unused networks go.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct NetworkPrune {
+    /// Those created before this moment (RFC 3339); of any age when absent.
+    pub until: Option<String>,
+    /// `KEY` or `KEY=VALUE`; a network must have each.
+    pub labels: Vec<String>,
+    /// The same; a network must have none.
+    pub not_labels: Vec<String>,
 }
 
 /// Transport protocol of a published port.

@@ -80,6 +80,7 @@ pub(crate) fn create(config: &Config) -> Result<Option<NetworkCreate>, PluginErr
     Ok(Some(NetworkCreate {
         name: config.target.network().to_owned(),
         driver: driver.clone(),
+        enable_ipv4: None,
         enable_ipv6: config.ipv6 || config.subnet.iter().any(|subnet| subnet.addr().is_ipv6()),
         ipam: Ipam {
             driver: "default".to_owned(),

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use api::id::MacAddr;
 use api::net::{AttachRequest, Attachment, Dns, LinkBy, PortBinding};
 
 use crate::apply;
@@ -197,17 +198,6 @@ impl Netd {
         network: &Network,
         sandbox: &Sandbox,
     ) -> Result<Endpoint, NetError> {
-        let mtu = match (network.bridge(), request.link) {
-            (Some(bridge), _) => bridge.mtu,
-            (None, LinkBy::Others) if !network.subnets.is_empty() => 0,
-            (None, _) => {
-                return Err(EndpointError::NoEndpoints {
-                    network: network.name.to_string(),
-                    driver: network.driver.name(),
-                }
-                .into());
-            }
-        };
         let before = self.view();
         let has_default_route = before
             .endpoints
@@ -218,12 +208,24 @@ impl Netd {
             order: before.endpoints.next_order(),
             ports: self.ports(&request.ports, &before, writer)?,
             dns: self.resolver_settings(&request.dns, network),
+            parent_mac: self.parent_mac(network)?,
             others: &before.endpoints,
             has_default_route,
             walks: &writer.walks,
             sandbox: sandbox.clone(),
         };
-        Ok(Endpoint::create(request, network, mtu, new)?)
+        Ok(Endpoint::create(request, network, new)?)
+    }
+
+    /// The link address that endpoints share with their parent, where they do.
+    fn parent_mac(&self, network: &Network) -> Result<Option<MacAddr>, NetError> {
+        match network.driver.parent() {
+            Some(parent) if !network.driver.has_own_macs() => {
+                let observed = self.kernel.observe()?;
+                Ok(observed.links.get(&parent.link).and_then(|link| link.mac))
+            }
+            _ => Ok(None),
+        }
     }
 
     fn ports(
@@ -274,7 +276,7 @@ impl Netd {
         let mut after = before.clone();
         after.endpoints.insert(Arc::new(endpoint.clone()));
         self.serve_inside(&mut after, &endpoint.sandbox);
-        let steps = plan::attach(before, &after, &endpoint, network.bridge(), &writer.ports);
+        let steps = plan::attach(before, &after, network, &endpoint, &writer.ports);
         for ((id, subnet), address) in cursors {
             writer.walks.given(&id, subnet, address);
         }

@@ -47,7 +47,9 @@ impl Netd {
         };
         let missing = published.map(|(frontend, _)| format!("port {frontend} is not published"));
         let unlimited = self.unlimited(endpoint)?;
-        match difference(endpoint, inside.as_ref())
+        let network = view.networks.get(&endpoint.attachment.network_id);
+        let own_mac = network.is_none_or(|network| network.driver.has_own_macs());
+        match difference(endpoint, inside.as_ref(), own_mac)
             .or(missing)
             .or(unlimited)
         {
@@ -71,7 +73,7 @@ impl Netd {
 }
 
 /// In what the kernel's state differs from the endpoint, in words.
-fn difference(endpoint: &Endpoint, inside: Option<&Inside>) -> Option<String> {
+fn difference(endpoint: &Endpoint, inside: Option<&Inside>, own_mac: bool) -> Option<String> {
     let Some(inside) = inside else {
         return Some(format!("namespace {} is gone", endpoint.sandbox.path));
     };
@@ -89,7 +91,8 @@ fn difference(endpoint: &Endpoint, inside: Option<&Inside>) -> Option<String> {
     if !link.up {
         return Some("it is down".to_owned());
     }
-    if link.mac != attachment.mac {
+    // One that is shared with the parent follows it.
+    if own_mac && link.mac != attachment.mac {
         let show = |mac: Option<MacAddr>| mac.map_or("none".to_owned(), |mac| mac.to_string());
         return Some(format!(
             "its MAC address is {}, not {}",

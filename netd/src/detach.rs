@@ -99,18 +99,20 @@ impl Netd {
     /// The sandbox's next endpoint carries its default route from now on. A failure leaves it
     /// without one, as Docker would: it is logged, the detach is done all the same.
     fn hand_over_default_route(&self, after: &mut Desired, gone: &Endpoint) {
-        let heir = after
-            .endpoints
-            .in_sandbox(&gone.sandbox)
-            .filter(|e| e.attachment.link == LinkBy::Hawser)
-            .filter(|e| e.attachment.addresses.iter().any(|a| a.gateway.is_some()))
-            .min_by_key(|endpoint| endpoint.order);
-        let Some(heir) = heir else { return };
+        let endpoints = after.endpoints.in_sandbox(&gone.sandbox);
+        let ours = endpoints.filter(|e| e.attachment.link == LinkBy::Hawser);
+        let heirs = ours.filter_map(|endpoint| {
+            let network = after.networks.get(&endpoint.attachment.network_id)?;
+            let mut heir = Endpoint::clone(endpoint);
+            heir.take_default_route(network);
+            heir.has_default_route().then_some(heir)
+        });
+        let Some(heir) = heirs.min_by_key(|endpoint| endpoint.order) else {
+            return;
+        };
         if !self.kernel.is_alive(&heir.sandbox) {
             return;
         }
-        let mut heir = Endpoint::clone(heir);
-        heir.take_default_route();
         let done = apply::run(&*self.kernel, &[plan::configure(&heir)])
             .map_err(|failure| NetError::from(failure.cause))
             .and_then(|()| Ok(self.store.put_endpoint(&heir, &Cursors::new())?));

@@ -8,7 +8,7 @@ use api::{ApiError, ErrorCode};
 use crate::bpf::BpfError;
 use crate::dns::DnsError;
 use crate::kernel::KernelError;
-use crate::model::driver::DriverError;
+use crate::model::driver::{DriverError, ParentError};
 use crate::model::endpoint::EndpointError;
 use crate::model::ipam::IpamError;
 use crate::model::network::NetworkError;
@@ -78,7 +78,10 @@ fn network_code(error: &NetworkError) -> ErrorCode {
         NetworkError::NotFound(_) => ErrorCode::NotFound,
         NetworkError::Exists(_) | NetworkError::LinkExists(_) => ErrorCode::Conflict,
         NetworkError::InUse { .. } => ErrorCode::InUse,
-        NetworkError::Driver(DriverError::NotYet(_)) => ErrorCode::Unsupported,
+        NetworkError::Driver(DriverError::NotYet(_) | DriverError::NoKernelSupport { .. }) => {
+            ErrorCode::Unsupported
+        }
+        NetworkError::Driver(DriverError::Parent(error)) => parent_code(error),
         NetworkError::Ipam(error) => ipam_code(error),
         NetworkError::Name(_)
         | NetworkError::Ambiguous(_)
@@ -86,7 +89,21 @@ fn network_code(error: &NetworkError) -> ErrorCode {
         | NetworkError::Driver(_)
         | NetworkError::IpamDriver(_)
         | NetworkError::IpamOption(_)
+        | NetworkError::NoFamily(_)
+        | NetworkError::Ipv4Disabled { .. }
+        | NetworkError::Until(_)
         | NetworkError::Subnet(_) => ErrorCode::InvalidInput,
+    }
+}
+
+fn parent_code(error: &ParentError) -> ErrorCode {
+    match error {
+        ParentError::NotFound { .. } | ParentError::NoBase { .. } => ErrorCode::NotFound,
+        ParentError::Clash { .. } | ParentError::Enslaved { .. } => ErrorCode::Conflict,
+        ParentError::Name(_)
+        | ParentError::VlanId { .. }
+        | ParentError::Loopback { .. }
+        | ParentError::Mtu { .. } => ErrorCode::InvalidInput,
     }
 }
 
@@ -96,6 +113,7 @@ fn endpoint_code(error: &EndpointError) -> ErrorCode {
         EndpointError::Conflict { .. }
         | EndpointError::Twice { .. }
         | EndpointError::LinkExists { .. }
+        | EndpointError::Exclusive { .. }
         | EndpointError::MacInUse { .. } => ErrorCode::Conflict,
         EndpointError::Ipam(error) => ipam_code(error),
         EndpointError::Port(error) => port_code(error),
@@ -106,6 +124,9 @@ fn endpoint_code(error: &EndpointError) -> ErrorCode {
         | EndpointError::Bandwidth { .. }
         | EndpointError::Owner { .. }
         | EndpointError::Addresses { .. }
+        | EndpointError::NoPorts { .. }
+        | EndpointError::SharedMac { .. }
+        | EndpointError::NoIpv4 { .. }
         | EndpointError::NoIpv6 { .. } => ErrorCode::InvalidInput,
     }
 }

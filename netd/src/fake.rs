@@ -6,11 +6,12 @@ use std::net::IpAddr;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use api::id::IfName;
+use api::id::{IfName, MacAddr};
 use api::net::Protocol;
 
 use crate::dns;
 use crate::kernel::{Kernel, KernelError};
+use crate::model::driver::LinkKind;
 use crate::model::endpoint::Sandbox;
 use crate::model::observed::{Address, Inside, InsideLink, Link, Observed};
 use crate::model::port::BoundSocket;
@@ -32,6 +33,9 @@ struct State {
     /// Namespaces by path.
     namespaces: BTreeMap<String, u64>,
     bound: Vec<BoundSocket>,
+    /// Parents that were made by the daemon.
+    marked: BTreeSet<IfName>,
+    lacking: BTreeSet<LinkKind>,
     /// Steps until the kernel stops working, and how the daemon notices.
     end: Option<(usize, End)>,
 }
@@ -48,8 +52,8 @@ pub(crate) enum End {
 /// and IPv6 forwarding, which stays on: somebody else may rely on it by then.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Snapshot {
-    links: BTreeMap<IfName, (bool, Option<IfName>, BTreeSet<String>, bool)>,
-    inside: BTreeMap<(u64, IfName), (bool, BTreeSet<IpAddr>)>,
+    links: BTreeMap<IfName, (bool, u32, Option<IfName>, BTreeSet<String>, bool)>,
+    inside: BTreeMap<(u64, IfName), (bool, u32, BTreeSet<IpAddr>)>,
     rest: String,
 }
 
@@ -77,7 +81,9 @@ impl FakeKernel {
             .iter()
             .filter(|((at, _), _)| *at == inode)
             .map(|(_, (host, _))| host.clone())
+            .filter(|host| host.as_str().starts_with("veth"))
             .collect();
+        state.inside.retain(|(at, _), _| *at != inode);
         for host in gone {
             state.delete_link(&host);
         }
@@ -95,6 +101,25 @@ impl FakeKernel {
         self.state().bound.push(socket);
     }
 
+    /// A kernel without links of this kind.
+    pub(crate) fn lacks(&self, kind: LinkKind) {
+        self.state().lacking.insert(kind);
+    }
+
+    /// Another link of the host.
+    pub(crate) fn add_link(&self, name: &str) {
+        self.state().add_link(name, false, &[]);
+    }
+
+    /// Deletes a link, with everything that is made from it.
+    pub(crate) fn lose_link(&self, name: &IfName) {
+        self.state().delete_link(name);
+    }
+
+    pub(crate) fn inside_mtu(&self, inode: u64, name: &IfName) -> u32 {
+        self.state().inside[&(inode, name.clone())].1.mtu
+    }
+
     pub(crate) fn snapshot(&self) -> Snapshot {
         let state = self.state();
         let observed = &state.observed;
@@ -107,13 +132,14 @@ impl FakeKernel {
                         .master
                         .and_then(|index| observed.name_of(index).cloned());
                     let addresses = link.addresses.iter().map(|a| a.net.to_string()).collect();
-                    (name.clone(), (link.up, master, addresses, link.limited))
+                    let state = (link.up, link.mtu, master, addresses, link.limited);
+                    (name.clone(), state)
                 })
                 .collect(),
             inside: state
                 .inside
                 .iter()
-                .map(|(key, (_, link))| (key.clone(), (link.up, link.addresses.clone())))
+                .map(|(key, (_, link))| (key.clone(), (link.up, link.mtu, link.addresses.clone())))
                 .collect(),
             rest: format!(
                 "{:?} {} {:?} {:?} {}",
@@ -137,6 +163,7 @@ impl State {
         let link = Link {
             index: self.next_index,
             up: true,
+            mac: Some(MacAddr([2, 0, 0, 0, 0, 1])),
             mtu: 1500,
             loopback,
             master: None,
@@ -169,12 +196,14 @@ impl State {
     fn apply(&mut self, step: &Step) -> io::Result<bool> {
         let not_found = || io::Error::from(io::ErrorKind::NotFound);
         Ok(match step {
-            Step::CreateBridge { link, .. } => {
+            Step::CreateBridge { link, mtu, .. } => {
                 let exists = self.observed.links.contains_key(link);
                 if !exists {
                     self.add_link(link.as_str(), false, &[]);
                 }
-                !exists
+                let link = self.observed.links.get_mut(link).ok_or_else(not_found)?;
+                let resized = std::mem::replace(&mut link.mtu, *mtu) != *mtu;
+                !exists || resized
             }
             Step::DeleteLink { link } => self.delete_link(link),
             Step::CutLink { link } => match self.observed.links.get_mut(link) {
@@ -223,6 +252,7 @@ impl State {
                 self.add_link(pair.host.as_str(), false, &[]);
                 if let Some(link) = self.observed.links.get_mut(&pair.host) {
                     link.master = Some(bridge);
+                    link.mtu = pair.mtu;
                 }
                 let inside = InsideLink {
                     up: false,
@@ -242,6 +272,52 @@ impl State {
                 edges.insert(link.clone(), Some(*edge)) != Some(Some(*edge))
             }
             Step::ReleaseEndpoint { link } => self.observed.data_plane.edges.remove(link).is_some(),
+            Step::CreateParent { link, .. } => {
+                let exists = self.observed.links.contains_key(link);
+                if !exists {
+                    self.add_link(link.as_str(), false, &[]);
+                    self.marked.insert(link.clone());
+                }
+                !exists
+            }
+            Step::DeleteParent { link } => self.marked.remove(link) && self.delete_link(link),
+            Step::CreateChild(child) => {
+                if !self.observed.links.contains_key(&child.parent) {
+                    return Err(not_found());
+                }
+                let key = (child.sandbox.inode, child.ifname.clone());
+                let inside = InsideLink {
+                    up: false,
+                    mac: child.mac,
+                    mtu: child.mtu,
+                    addresses: BTreeSet::new(),
+                };
+                // Without the parent it is gone, as the other end of a pair.
+                let new = !self.inside.contains_key(&key);
+                self.inside
+                    .entry(key)
+                    .or_insert((child.parent.clone(), inside));
+                new
+            }
+            Step::DeleteChild {
+                sandbox, ifname, ..
+            } => {
+                let key = (sandbox.inode, ifname.clone());
+                self.inside.remove(&key).is_some()
+            }
+            Step::SetMtu { link, mtu } => {
+                let link = self.observed.links.get_mut(link).ok_or_else(not_found)?;
+                std::mem::replace(&mut link.mtu, *mtu) != *mtu
+            }
+            Step::SetSandboxMtu {
+                sandbox,
+                ifname,
+                mtu,
+            } => {
+                let key = (sandbox.inode, ifname.clone());
+                let (_, link) = self.inside.get_mut(&key).ok_or_else(not_found)?;
+                std::mem::replace(&mut link.mtu, *mtu) != *mtu
+            }
             Step::ConfigureSandbox(link) => self.configure(link).ok_or_else(not_found)?,
             Step::SetRate { link, .. } => {
                 let link = self.observed.links.get_mut(link).ok_or_else(not_found)?;
@@ -363,6 +439,10 @@ impl Kernel for FakeKernel {
                 .get(&(*inode, ifname.clone()))
                 .map(|(_, link)| link.clone()),
         }))
+    }
+
+    fn supports(&self, kind: LinkKind) -> Result<bool, KernelError> {
+        Ok(!self.state().lacking.contains(&kind))
     }
 
     fn is_alive(&self, sandbox: &Sandbox) -> bool {

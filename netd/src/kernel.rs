@@ -8,6 +8,7 @@ use api::net::Protocol;
 
 use crate::bpf::BpfError;
 use crate::dns;
+use crate::model::driver::LinkKind;
 use crate::model::endpoint::Sandbox;
 use crate::model::observed::{Inside, Observed};
 use crate::model::port::BoundSocket;
@@ -23,6 +24,9 @@ pub(crate) trait Kernel: Send + Sync {
 
     /// Looks into the namespace at `path`; `None` when nothing is there.
     fn inspect(&self, path: &Path, ifname: &IfName) -> Result<Option<Inside>, KernelError>;
+
+    /// Whether the kernel has interfaces of `kind`.
+    fn supports(&self, kind: LinkKind) -> Result<bool, KernelError>;
 
     /// Whether the namespace that was at the sandbox's path is still there.
     fn is_alive(&self, sandbox: &Sandbox) -> bool;

@@ -27,6 +27,7 @@ mod fake;
 mod kernel;
 mod metrics;
 mod model;
+mod mtu;
 mod names;
 mod netd;
 mod netlink;

@@ -4,16 +4,16 @@ use std::sync::Arc;
 
 use api::id::{Id, NetworkName};
 use api::net::{Ipam, IpamConfig};
-use api::net::{NetworkCreate, NetworkCreated};
+use api::net::{NetworkCreate, NetworkCreated, NetworkPrune};
 
 use crate::apply;
 use crate::error::NetError;
 use crate::model::desired::Desired;
-use crate::model::driver::{BRIDGE_NAME, Driver, POOL};
-use crate::model::ipam::TakenBy;
+use crate::model::driver::{BRIDGE_NAME, Driver};
 use crate::model::network::{self, Network, NetworkError, NewNetwork, Stage};
 use crate::model::observed::Observed;
 use crate::model::plan;
+use crate::model::selection::Selection;
 use crate::netd::{Netd, Writer};
 
 /// When neither the network nor the configuration nor a default route says.
@@ -38,14 +38,23 @@ impl Netd {
         {
             return Err(NetworkError::LinkExists(bridge.link.clone()).into());
         }
+        self.check_support(&network)?;
         let id = network.id.clone();
+        let warning = network.warning(&observed).unwrap_or_default();
         self.add_network(&before, network)?;
         self.follow_host();
         tracing::info!(%name, id = id.short(), "network created");
-        Ok(NetworkCreated {
-            id,
-            warning: String::new(),
-        })
+        Ok(NetworkCreated { id, warning })
+    }
+
+    /// Refuses a network that the kernel has no interfaces for, now and not at the first attach.
+    fn check_support(&self, network: &Network) -> Result<(), NetError> {
+        for kind in network.driver.link_kinds() {
+            if !self.kernel.supports(kind)? {
+                return Err(NetworkError::Driver(kind.missing()).into());
+            }
+        }
+        Ok(())
     }
 
     /// Removes a network that no container is on.
@@ -60,34 +69,27 @@ impl Netd {
         if network.is_predefined() {
             return Err(NetworkError::Predefined(network.name.clone()).into());
         }
-        let users: Vec<&str> = before
-            .endpoints_of(&network.id)
-            .map(|endpoint| endpoint.display_name())
-            .collect();
-        if !users.is_empty() {
-            return Err(NetworkError::InUse {
-                name: network.name.clone(),
-                containers: users.join(", "),
-            }
-            .into());
-        }
+        let users = before.endpoints_of(&network.id);
+        network.check_unused(users.map(|endpoint| endpoint.display_name()))?;
         self.drop_network(&mut writer, &before, network)?;
         tracing::info!(name = %network.name, id = network.id.short(), "network removed");
         Ok(())
     }
 
-    /// Removes every network that no container is on, other than the pre-defined ones; returns the
-    /// names of those removed.
+    /// Removes every network that no container is on and `which` selects, other than the
+    /// pre-defined ones; returns the names of those removed.
     ///
     /// # Errors
     /// [`NetError`] of the first network that stays; those before it are removed.
-    pub fn prune_networks(&self) -> Result<Vec<String>, NetError> {
+    pub fn prune_networks(&self, which: &NetworkPrune) -> Result<Vec<String>, NetError> {
         let mut writer = self.writer();
+        let selection = Selection::parse(which)?;
         let unused: Vec<Arc<Network>> = {
             let view = self.view();
             let networks = view.networks.values();
             networks
                 .filter(|n| !n.is_predefined() && view.endpoints_of(&n.id).next().is_none())
+                .filter(|n| selection.selects(n))
                 .cloned()
                 .collect()
         };
@@ -117,10 +119,7 @@ impl Netd {
             return Ok(());
         }
         let observed = self.kernel.observe()?;
-        let mut network = self.new_network(self.default_network(), &before, &observed)?;
-        if let Some(bridge) = network.bridge() {
-            network.options = bridge.default_options();
-        }
+        let network = self.new_network(self.default_network(), &before, &observed)?;
         self.add_network(&before, network)
     }
 
@@ -130,6 +129,7 @@ impl Netd {
         NetworkCreate {
             name: network::DEFAULT.to_owned(),
             driver: "bridge".to_owned(),
+            enable_ipv4: None,
             enable_ipv6: false,
             ipam: Ipam {
                 config: subnet
@@ -154,23 +154,18 @@ impl Netd {
         before: &Desired,
         observed: &Observed,
     ) -> Result<Network, NetError> {
-        let id = random_id();
         let mtu = self.config.mtu.or(observed.underlay_mtu);
-        let mut taken = before.taken(observed, &self.config.default_bridge);
-        if request.driver == POOL {
-            // Whoever makes its interfaces may have made routes to them already.
-            taken.retain(|taken| matches!(taken.by, TakenBy::Network(_)));
-        }
         let network = Network::create(
             request,
             NewNetwork {
-                link: network::bridge_link(&id),
+                id: random_id(),
                 created: now(),
                 random: random(),
                 mtu: mtu.unwrap_or(DEFAULT_MTU),
+                links: &observed.links,
+                parents: &before.parents().collect::<Vec<_>>(),
                 pools: &self.config.address_pools,
-                taken: &taken,
-                id,
+                taken: &before.taken(observed, &self.config.default_bridge),
             },
         )?;
         Ok(network)

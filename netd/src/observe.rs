@@ -54,9 +54,7 @@ pub(crate) fn inside(rtnl: &mut Rtnl, name: &IfName) -> io::Result<Option<Inside
     };
     for attribute in &message.attributes {
         match attribute {
-            LinkAttribute::Address(octets) => {
-                result.mac = <[u8; 6]>::try_from(octets.as_slice()).ok().map(MacAddr);
-            }
+            LinkAttribute::Address(octets) => result.mac = mac(octets),
             LinkAttribute::Mtu(mtu) => result.mtu = *mtu,
             _ => {}
         }
@@ -147,10 +145,16 @@ pub(crate) fn has_filter(rtnl: &mut Rtnl, index: u32) -> io::Result<bool> {
     }))
 }
 
+/// Links of other types than Ethernet have addresses of other lengths, or none.
+fn mac(octets: &[u8]) -> Option<MacAddr> {
+    octets.try_into().ok().map(MacAddr)
+}
+
 fn link(message: &LinkMessage) -> Option<(IfName, Link)> {
     let mut link = Link {
         index: message.header.index,
         up: message.header.flags.contains(LinkFlags::Up),
+        mac: None,
         mtu: 0,
         loopback: message.header.flags.contains(LinkFlags::Loopback),
         master: None,
@@ -159,6 +163,7 @@ fn link(message: &LinkMessage) -> Option<(IfName, Link)> {
     };
     for attribute in &message.attributes {
         match attribute {
+            LinkAttribute::Address(octets) => link.mac = mac(octets),
             LinkAttribute::Mtu(mtu) => link.mtu = *mtu,
             LinkAttribute::Qdisc(kind) => link.limited = kind == "tbf",
             LinkAttribute::Controller(index) => link.master = Some(*index),

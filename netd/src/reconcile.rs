@@ -1,13 +1,16 @@
 //! Start, repair and collection of what is dead.
 
+use std::collections::BTreeSet;
+use std::path::Path;
 use std::sync::Arc;
 
+use api::net::LinkBy;
 use rpds::RedBlackTreeMapSync;
 
 use crate::apply;
 use crate::error::{NetError, OpenError};
 use crate::model::desired::Desired;
-use crate::model::endpoint::Endpoint;
+use crate::model::endpoint::{Endpoint, EndpointKey};
 use crate::model::network::{Network, Stage};
 use crate::model::plan;
 use crate::model::port::PortTable;
@@ -39,8 +42,11 @@ impl Netd {
         let mut report = Report::default();
         self.collect(writer, &mut report);
         self.dns.complete_mirror();
+        let mut observed = self.kernel.observe()?;
+        self.follow_mtu(&observed, &mut report);
         let view = self.view();
-        let steps = plan::repair(&view, &self.kernel.observe()?);
+        observed.lost = self.lost_children(&view)?;
+        let steps = plan::repair(&view, &observed);
         let (repaired, failures) = apply::run_all(&*self.kernel, &steps);
         report.repaired += repaired;
         report
@@ -62,6 +68,25 @@ impl Netd {
             );
         }
         Ok(report)
+    }
+
+    /// Endpoints of live sandboxes whose interface is gone, as far as the host cannot see it: it
+    /// goes with its parent.
+    fn lost_children(&self, view: &Desired) -> Result<BTreeSet<EndpointKey>, NetError> {
+        let mut lost = BTreeSet::new();
+        for endpoint in view.endpoints.values() {
+            let network = view.networks.get(&endpoint.attachment.network_id);
+            let is_child = network.is_some_and(|network| network.driver.parent().is_some());
+            if !is_child || endpoint.attachment.link == LinkBy::Others {
+                continue;
+            }
+            let path = Path::new(&endpoint.sandbox.path);
+            let inside = self.kernel.inspect(path, &endpoint.attachment.ifname)?;
+            if inside.is_some_and(|inside| inside.link.is_none()) {
+                lost.insert(endpoint.key());
+            }
+        }
+        Ok(lost)
     }
 
     /// Follows the host's addresses and uplinks.

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use api::id::IfName;
-use api::net::{AttachRequest, Attachment, EndpointRename, NetworkCreate};
+use api::net::{AttachRequest, Attachment, EndpointRename, NetworkCreate, NetworkPrune};
 use api::{ApiError, ErrorCode};
 use redb::Database;
 use tempfile::TempDir;
@@ -13,6 +13,7 @@ use tokio::runtime::Runtime;
 
 use crate::bpf::{Frontend, FrontendAddress};
 use crate::fake::{End, FakeKernel};
+use crate::model::driver::LinkKind;
 use crate::model::port::BoundSocket;
 use crate::netd::Netd;
 use crate::store::Store;
@@ -244,7 +245,10 @@ fn a_network_in_use_stays_and_an_unused_one_leaves_nothing() {
     assert_eq!(error.to_string(), "network with name shop already exists");
     assert!(netd.remove_network("bridge").is_err());
     netd.detach("web", &eth0()).unwrap();
-    assert_eq!(netd.prune_networks().unwrap(), ["shop"]);
+    assert_eq!(
+        netd.prune_networks(&NetworkPrune::default()).unwrap(),
+        ["shop"]
+    );
     netd.reconcile().unwrap();
     assert_eq!(world.kernel.snapshot(), before);
 }
@@ -556,4 +560,305 @@ fn the_next_network_inherits_the_default_route() {
     let heir = netd.endpoints(Some("web"));
     assert_eq!(heir.len(), 1);
     assert_eq!(heir[0].routes[0].gateway, heir[0].addresses[0].gateway);
+}
+
+fn lan(options: &str) -> NetworkCreate {
+    network(&format!(
+        r#"{{"Name":"lan","Driver":"macvlan","Options":{{{options}}},
+            "IPAM":{{"Config":[{{"Subnet":"192.0.2.0/24","IPRange":"192.0.2.128/25"}}]}}}}"#
+    ))
+}
+
+fn on_lan(container: &str, inode: u64) -> AttachRequest {
+    let mut request = request("lan", container, inode);
+    request.ports.clear();
+    request
+}
+
+#[test]
+fn a_crash_while_creating_a_sub_interface_is_undone() {
+    crash_everywhere(
+        |_| {},
+        |netd| netd.create_network(lan(r#""parent":"eth0.100""#)).map(drop),
+    );
+}
+
+#[test]
+fn a_crash_while_attaching_without_a_host_end_is_undone() {
+    crash_everywhere(
+        |netd| {
+            netd.create_network(lan(r#""parent":"eth0""#)).unwrap();
+            netd.attach(on_lan("db", 11)).unwrap();
+        },
+        |netd| netd.attach(on_lan("web", 10)).map(drop),
+    );
+}
+
+#[test]
+fn a_crash_while_detaching_without_a_host_end_is_completed() {
+    crash_everywhere(
+        |netd| {
+            netd.create_network(lan(r#""parent":"eth0""#)).unwrap();
+            netd.attach(on_lan("db", 11)).unwrap();
+            netd.attach(on_lan("web", 10)).unwrap();
+        },
+        |netd| netd.detach("web", &eth0()),
+    );
+}
+
+#[test]
+fn a_crash_while_removing_a_sub_interface_is_completed() {
+    crash_everywhere(
+        |netd| {
+            netd.create_network(lan(r#""parent":"eth0.100""#)).unwrap();
+        },
+        |netd| netd.remove_network("lan"),
+    );
+}
+
+#[test]
+fn a_crash_while_following_the_mtu_is_completed() {
+    for steps in 0..6 {
+        for end in [End::Killed, End::Refuses] {
+            let world = World::new();
+            let netd = world.start().unwrap();
+            netd.create_network(network(r#"{"Name":"shop"}"#)).unwrap();
+            netd.create_network(lan(r#""parent":"eth0""#)).unwrap();
+            netd.attach(request("shop", "web", 10)).unwrap();
+            netd.attach(on_lan("db", 11)).unwrap();
+            world.kernel.edit(|observed| {
+                observed.underlay_mtu = Some(1400);
+                observed.links.get_mut(&eth0()).unwrap().mtu = 1400;
+            });
+            world.kernel.end_after(Some((steps, end)));
+            let _ended = catch_unwind(AssertUnwindSafe(|| netd.reconcile()));
+            drop(netd);
+            world.kernel.end_after(None);
+            let netd = world.start().unwrap();
+            assert!(netd.endpoints(None).iter().all(|e| e.mtu == 1400));
+            assert_eq!(netd.reconcile().unwrap(), Report::default());
+            assert!(!format!("{:?}", world.kernel.snapshot()).contains("1500, Some"));
+            for (container, inode) in [("web", 10), ("db", 11)] {
+                assert_eq!(world.kernel.inside_mtu(inode, &eth0()), 1400, "{container}");
+            }
+        }
+    }
+}
+
+#[test]
+fn an_explicit_mtu_stays_and_a_new_container_gets_the_present_one() {
+    let world = World::new();
+    let netd = world.start().unwrap();
+    netd.create_network(network(
+        r#"{"Name":"fixed","Options":{"com.docker.network.driver.mtu":"1450"}}"#,
+    ))
+    .unwrap();
+    netd.create_network(network(r#"{"Name":"shop"}"#)).unwrap();
+    world
+        .kernel
+        .edit(|observed| observed.underlay_mtu = Some(9000));
+    netd.reconcile().unwrap();
+    let mtu = |name: &str, inode| netd.attach(request(name, name, inode)).unwrap().mtu;
+    assert_eq!(mtu("fixed", 10), 1450);
+    assert_eq!(mtu("shop", 11), 9000);
+    let listed = netd.network("bridge").unwrap().options;
+    assert_eq!(listed["com.docker.network.driver.mtu"], "9000");
+}
+
+#[test]
+fn a_sub_interface_goes_with_the_last_network_and_only_if_it_was_made() {
+    let world = World::new();
+    let netd = world.start().unwrap();
+    let before = world.kernel.snapshot();
+    let second = || {
+        let mut second = lan(r#""parent":"eth0.100""#);
+        second.name = "lan2".to_owned();
+        second.ipam.config[0].subnet = "198.51.100.0/24".parse().ok();
+        second.ipam.config[0].ip_range = None;
+        second
+    };
+    netd.create_network(lan(r#""parent":"eth0.100""#)).unwrap();
+    netd.create_network(second()).unwrap();
+    netd.remove_network("lan").unwrap();
+    assert_ne!(world.kernel.snapshot(), before, "lan2 needs it");
+    netd.remove_network("lan2").unwrap();
+    assert_eq!(world.kernel.snapshot(), before);
+
+    world.kernel.add_link("eth0.100");
+    let before = world.kernel.snapshot();
+    netd.create_network(second()).unwrap();
+    netd.remove_network("lan2").unwrap();
+    assert_eq!(world.kernel.snapshot(), before, "somebody else's stays");
+}
+
+#[test]
+fn a_parent_that_went_away_is_repaired_with_its_endpoints() {
+    let world = World::new();
+    let netd = world.start().unwrap();
+    netd.create_network(lan(r#""parent":"eth0.100""#)).unwrap();
+    netd.attach(on_lan("web", 10)).unwrap();
+    let good = world.kernel.snapshot();
+    world.kernel.lose_link(&IfName::parse("eth0.100").unwrap());
+    assert_ne!(world.kernel.snapshot(), good);
+    let report = netd.reconcile().unwrap();
+    assert!(report.failures.is_empty(), "{report:?}");
+    assert_eq!(world.kernel.snapshot(), good);
+    assert_eq!(netd.reconcile().unwrap(), Report::default());
+}
+
+#[test]
+fn endpoints_of_a_parent_obey_its_rules() {
+    let world = World::new();
+    let netd = world.start().unwrap();
+    let passthru = r#""parent":"eth0","macvlan_mode":"passthru""#;
+    let created = netd.create_network(lan(passthru)).unwrap();
+    assert_eq!(created.warning, "");
+    let check = |request: AttachRequest, part: &str| {
+        let (code, message) = refusal(netd.attach(request));
+        assert!(message.contains(part), "{code:?} {message}");
+    };
+    check(
+        request("lan", "web", 10),
+        "lan (driver macvlan) publishes no ports",
+    );
+    let mut own_mac = on_lan("web", 10);
+    own_mac.mac = "02:00:00:00:00:09".parse().ok();
+    check(own_mac, "shares its parent's MAC address");
+    let attached = netd.attach(on_lan("web", 10)).unwrap();
+    assert_eq!(attached.mac.unwrap().to_string(), "02:00:00:00:00:01");
+    assert_eq!(attached.host_ifname, None);
+    assert_eq!(attached.addresses[0].address.to_string(), "192.0.2.128/24");
+    assert_eq!(attached.routes[0].gateway.unwrap().to_string(), "192.0.2.1");
+    assert_eq!(attached.dns.nameservers[0].to_string(), "127.0.0.11");
+    check(on_lan("db", 11), "takes one container, which is web");
+    netd.check("web", &eth0()).unwrap();
+    let clash = network(r#"{"Name":"other","Driver":"ipvlan","Options":{"parent":"eth0"}}"#);
+    let error = ApiError::from(netd.create_network(clash).unwrap_err());
+    assert_eq!(error.code, ErrorCode::Conflict, "{}", error.message);
+}
+
+#[test]
+fn a_layer_three_ipvlan_is_routed_by_its_interface() {
+    let world = World::new();
+    let netd = world.start().unwrap();
+    let l3 = r#"{"Name":"lan","Driver":"ipvlan",
+        "Options":{"parent":"eth0","ipvlan_mode":"l3"},
+        "IPAM":{"Config":[{"Subnet":"198.51.100.0/24"}]}}"#;
+    netd.create_network(network(l3)).unwrap();
+    let attached = netd.attach(on_lan("web", 10)).unwrap();
+    assert_eq!(attached.routes[0].dst.to_string(), "0.0.0.0/0");
+    assert_eq!(attached.routes[0].gateway, None);
+    assert_eq!(attached.addresses[0].gateway, None);
+    assert_eq!(
+        attached.mac.unwrap().to_string(),
+        "02:00:00:00:00:01",
+        "the parent's"
+    );
+}
+
+#[test]
+fn what_the_kernel_lacks_is_said_before_anything_is_made() {
+    let world = World::new();
+    let netd = world.start().unwrap();
+    world.kernel.lacks(LinkKind::Vlan);
+    world.kernel.lacks(LinkKind::Ipvlan);
+    let before = world.kernel.snapshot();
+    let check = |request: NetworkCreate, part: &str| {
+        let error = ApiError::from(netd.create_network(request).unwrap_err());
+        assert_eq!(error.code, ErrorCode::Unsupported);
+        assert!(error.message.contains(part), "{}", error.message);
+        assert_eq!(world.kernel.snapshot(), before);
+    };
+    check(
+        lan(r#""parent":"eth0.100""#),
+        "vlan is not in this kernel (CONFIG_VLAN_8021Q): name a parent interface that exists",
+    );
+    check(
+        network(r#"{"Name":"lan","Driver":"ipvlan","Options":{"parent":"eth0"}}"#),
+        "ipvlan is not in this kernel (CONFIG_IPVLAN): use driver macvlan",
+    );
+}
+
+#[test]
+fn the_users_of_a_network_are_named_up_to_a_bound() {
+    let world = World::new();
+    let netd = world.start().unwrap();
+    netd.create_network(network(r#"{"Name":"shop"}"#)).unwrap();
+    for n in 20..32 {
+        world.kernel.add_namespace(&format!("/run/netns/n{n}"), n);
+        let container = format!("c{n}");
+        netd.attach(request("shop", &container, n)).unwrap();
+    }
+    let error = netd.remove_network("shop").unwrap_err().to_string();
+    assert!(error.contains("c20, c21, "), "{error}");
+    assert!(error.contains(", c29 and 2 more: disconnect"), "{error}");
+}
+
+#[test]
+fn a_prune_selects_by_label_and_age() {
+    let world = World::new();
+    let netd = world.start().unwrap();
+    for json in [
+        r#"{"Name":"front","Labels":{"tier":"front"}}"#,
+        r#"{"Name":"back","Labels":{"tier":"back","keep":""}}"#,
+        r#"{"Name":"plain"}"#,
+    ] {
+        netd.create_network(network(json)).unwrap();
+    }
+    let prune = |json: &str| {
+        let which: NetworkPrune = serde_json::from_str(json).unwrap();
+        netd.prune_networks(&which)
+    };
+    assert!(prune(r#"{"until":"yesterday"}"#).is_err());
+    assert_eq!(
+        prune(r#"{"until":"2000-01-01T00:00:00Z"}"#).unwrap(),
+        [""; 0]
+    );
+    assert_eq!(prune(r#"{"labels":["tier=front"]}"#).unwrap(), ["front"]);
+    assert_eq!(prune(r#"{"not_labels":["keep"]}"#).unwrap(), ["plain"]);
+    assert_eq!(
+        prune(r#"{"until":"2100-01-01T00:00:00Z"}"#).unwrap(),
+        ["back"]
+    );
+}
+
+#[test]
+fn ipv4_is_optional_where_there_is_ipv6() {
+    let world = World::new();
+    let netd = world.start().unwrap();
+    let refused = |json: &str, part: &str| {
+        let error = netd.create_network(network(json)).unwrap_err().to_string();
+        assert!(error.contains(part), "{error}");
+    };
+    refused(
+        r#"{"Name":"six","EnableIPv4":false}"#,
+        "neither IPv4 nor IPv6",
+    );
+    refused(
+        r#"{"Name":"six","EnableIPv4":false,"EnableIPv6":true,
+            "IPAM":{"Config":[{"Subnet":"10.0.0.0/24"}]}}"#,
+        "subnet 10.0.0.0/24 is given, but IPv4 is disabled",
+    );
+    netd.create_network(network(
+        r#"{"Name":"six","EnableIPv4":false,"EnableIPv6":true}"#,
+    ))
+    .unwrap();
+    let listed = netd.network("six").unwrap();
+    assert!(!listed.enable_ipv4 && listed.enable_ipv6);
+    assert_eq!(listed.ipam.config.len(), 1);
+    let attached = netd.attach(request("six", "web", 10)).unwrap();
+    assert!(
+        attached
+            .addresses
+            .iter()
+            .all(|a| a.address.addr().is_ipv6())
+    );
+    let options = r#"{"Name":"opt","Options":{"com.docker.network.enable_ipv4":"false",
+        "com.docker.network.enable_ipv6":"true"}}"#;
+    netd.create_network(network(options)).unwrap();
+    assert!(!netd.network("opt").unwrap().enable_ipv4);
+    let mut v4 = request("six", "db", 11);
+    v4.ipv4 = "10.0.0.9".parse().ok();
+    let (_, message) = refusal(netd.attach(v4));
+    assert!(message.contains("no IPv4 subnet"), "{message}");
 }

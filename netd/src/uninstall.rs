@@ -5,11 +5,12 @@ use std::sync::Arc;
 
 use api::id::IfName;
 
-use crate::apply::delete_link;
+use crate::apply::{delete_child, delete_link, delete_parent};
 use crate::bpf::{self, DataPlane};
 use crate::departure::Departure;
 use crate::error::OpenError;
 use crate::kernel::KernelError;
+use crate::model::child::ChildKind;
 use crate::model::step::Change;
 use crate::netd::{Netd, Options};
 use crate::netlink::Rtnl;
@@ -35,9 +36,16 @@ impl Netd {
             }
             Ok(())
         };
+        let networks = store.networks()?;
         for endpoint in store.endpoints()? {
             for departure in Departure::of(&endpoint) {
                 remove(&departure.link)?;
+            }
+            let network = networks.iter().find(|network| endpoint.is_on(&network.id));
+            if let Some(kind) = network.and_then(|network| ChildKind::of(&network.driver)) {
+                let ifname = &endpoint.attachment.ifname;
+                delete_child(&endpoint.sandbox, ifname, kind.link_kind())
+                    .map_err(|source| failed(&format!("delete interface {ifname}"), source))?;
             }
             store.delete_endpoint(&endpoint.key(), &[])?;
         }
@@ -45,9 +53,20 @@ impl Netd {
             remove(&departure.link)?;
             store.delete_departures(&[departure.link])?;
         }
-        for network in store.networks()? {
+        let mut parents = Vec::new();
+        for network in networks {
             if let Some(bridge) = network.bridge() {
                 remove(&bridge.link)?;
+            }
+            if let Some(parent) = network.driver.parent() {
+                parents.push(parent.link.clone());
+            }
+        }
+        for link in parents {
+            let done = delete_parent(&mut rtnl, &link)
+                .map_err(|source| failed(&format!("delete interface {link}"), source))?;
+            if done == Change::Done {
+                removed.push(link.to_string());
             }
         }
         nft::remove().map_err(|source| KernelError::Filter {

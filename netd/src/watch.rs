@@ -16,6 +16,7 @@ use tokio::io::unix::AsyncFd;
 use tokio::time::MissedTickBehavior;
 
 use crate::model::desired::Desired;
+use crate::mtu::Seen;
 use crate::netd::Netd;
 use crate::{netlink, observe};
 
@@ -48,6 +49,10 @@ impl Netd {
                 None
             }
         };
+        let mut seen = match self.kernel.observe() {
+            Ok(observed) => Seen::of(&observed),
+            Err(_tried_again_by_every_tick) => Seen::default(),
+        };
         let mut shutdown = pin!(shutdown);
         let mut ticks = tokio::time::interval(RECONCILE_EVERY);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -58,7 +63,7 @@ impl Netd {
                 () = &mut shutdown => return,
                 _ = ticks.tick() => Due { repair: true, ..Due::default() },
                 _ = looks.tick() => Due { look: true, ..Due::default() },
-                due = notifications(socket.as_ref()) => due,
+                due = notifications(socket.as_ref(), &mut seen) => due,
             };
             let netd = Arc::clone(&self);
             let done = tokio::task::spawn_blocking(move || netd.follow(&due)).await;
@@ -84,6 +89,9 @@ impl Netd {
 
 fn lost(view: &Desired, gone: &BTreeSet<IfName>) -> bool {
     view.bridges().any(|bridge| gone.contains(bridge))
+        || view
+            .parents()
+            .any(|parent| gone.contains(&parent.parent.link))
         || view
             .endpoints
             .values()
@@ -112,7 +120,7 @@ fn register(socket: Socket) -> io::Result<AsyncFd<Socket>> {
     AsyncFd::new(socket)
 }
 
-async fn notifications(socket: Option<&AsyncFd<Socket>>) -> Due {
+async fn notifications(socket: Option<&AsyncFd<Socket>>, seen: &mut Seen) -> Due {
     let Some(socket) = socket else {
         return std::future::pending().await;
     };
@@ -124,7 +132,7 @@ async fn notifications(socket: Option<&AsyncFd<Socket>>) -> Due {
                 return std::future::pending().await;
             }
         };
-        let due = drain(guard.get_inner());
+        let due = drain(guard.get_inner(), seen);
         guard.clear_ready();
         if due != Due::default() {
             return due;
@@ -133,14 +141,14 @@ async fn notifications(socket: Option<&AsyncFd<Socket>>) -> Due {
 }
 
 /// Reads until nothing is left.
-fn drain(socket: &Socket) -> Due {
+fn drain(socket: &Socket, seen: &mut Seen) -> Due {
     let mut due = Due::default();
     loop {
         match socket.recv_from_full() {
             Ok((datagram, _)) => {
                 for message in netlink::messages(&datagram) {
                     match message.map(|message| message.payload) {
-                        Ok(NetlinkPayload::InnerMessage(message)) => note(&mut due, message),
+                        Ok(NetlinkPayload::InnerMessage(message)) => note(&mut due, seen, message),
                         Ok(_) => {}
                         // Whatever it was, the dump will tell.
                         Err(_unreadable) => due.host = true,
@@ -155,13 +163,15 @@ fn drain(socket: &Socket) -> Due {
     }
 }
 
-fn note(due: &mut Due, message: RouteNetlinkMessage) {
+fn note(due: &mut Due, seen: &mut Seen, message: RouteNetlinkMessage) {
     match message {
         RouteNetlinkMessage::NewAddress(_) | RouteNetlinkMessage::DelAddress(_) => due.host = true,
         RouteNetlinkMessage::DelLink(link) => {
             // Its addresses have gone before it, each with a notification.
             due.gone.extend(observe::link_name(&link));
+            seen.forget(&link);
         }
+        RouteNetlinkMessage::NewLink(link) if seen.is_changed(&link) => due.repair = true,
         // A link that was set down lost its IPv6 addresses; ours must come up again.
         RouteNetlinkMessage::NewLink(link) if !link.header.flags.contains(LinkFlags::Up) => {
             due.gone.extend(observe::link_name(&link));

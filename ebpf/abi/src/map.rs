@@ -224,12 +224,15 @@ pub struct SandboxValue {
     pub dns_port: Be16,
     /// Where on 127.0.0.11 it leads sockets that are bound to loopback; zero if nowhere.
     pub dns_inside_port: Be16,
-    /// [`SANDBOX_HOST`] or zero.
+    /// [`SANDBOX_HOST`], [`SANDBOX_APART`] or zero.
     pub flags: u32,
 }
 
 /// The namespace is the host's own.
 pub const SANDBOX_HOST: u32 = 1;
+/// The container has no way to the backends of frontends, as on a macvlan network: names lead to its
+/// name server, and every other destination means what it says.
+pub const SANDBOX_APART: u32 = 2;
 
 /// Key of [`PEERS`]: a socket and a translated address it talks to. Because the address is part of
 /// the key, a packet from the same socket's other peers is never mistaken for a translated one.

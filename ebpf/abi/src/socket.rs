@@ -1,7 +1,7 @@
 //! What the socket hooks do with an address a process names.
 
 use crate::address::{Address, Be16};
-use crate::map::{SANDBOX_HOST, SandboxValue};
+use crate::map::{SANDBOX_APART, SANDBOX_HOST, SandboxValue};
 
 /// Containers are told to ask 127.0.0.11.
 pub const DNS_ADDRESS: Address = Address::v4(0x7f00_000b_u32.to_be());
@@ -52,6 +52,9 @@ pub fn route(sandbox: &SandboxValue, destination: Address, port: Be16, bound: Ad
             Route::Dns
         };
     }
+    if sandbox.flags & SANDBOX_APART != 0 {
+        return Route::Untouched;
+    }
     match (destination.is_loopback(), host) {
         (true, true) => Route::Frontend {
             wildcard: Wildcard::Always,
@@ -97,6 +100,7 @@ mod tests {
         let host = sandbox(SANDBOX_HOST, 0);
         let container = sandbox(0, 5353);
         let mute = sandbox(0, 0);
+        let apart = sandbox(SANDBOX_APART, 5353);
         let any = Route::Frontend {
             wildcard: Wildcard::Always,
         };
@@ -130,6 +134,22 @@ mod tests {
                 DNS_PORT,
                 Address::ANY4,
                 Route::Dns,
+            ),
+            (
+                "dns of one that is apart",
+                apart,
+                DNS_ADDRESS,
+                DNS_PORT,
+                Address::ANY4,
+                Route::Dns,
+            ),
+            (
+                "a published port seen from apart",
+                apart,
+                OTHER,
+                HTTP,
+                Address::ANY4,
+                Route::Untouched,
             ),
             (
                 "no dns there",

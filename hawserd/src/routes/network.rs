@@ -2,7 +2,9 @@
 
 use api::daemon::Pruned;
 use api::id::IfName;
-use api::net::{AttachRequest, Attachment, EndpointRename, Network, NetworkCreate, NetworkCreated};
+use api::net::{
+    AttachRequest, Attachment, EndpointRename, Network, NetworkCreate, NetworkCreated, NetworkPrune,
+};
 use api::path;
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -66,8 +68,14 @@ async fn remove(State(daemon): State<Daemon>, Segments(network): Segments<String
     Ok(StatusCode::NO_CONTENT)
 }
 
-async fn prune(State(daemon): State<Daemon>) -> Reply<Pruned> {
-    let deleted = daemon.run(|daemon| daemon.netd.prune_networks()).await?;
+async fn prune(
+    State(daemon): State<Daemon>,
+    Content(which): Content<Option<NetworkPrune>>,
+) -> Reply<Pruned> {
+    let which = which.unwrap_or_default();
+    let deleted = daemon
+        .run(move |daemon| daemon.netd.prune_networks(&which))
+        .await?;
     Ok(Json(Pruned {
         deleted,
         space_reclaimed: 0,

@@ -9,9 +9,10 @@ use api::id::IfName;
 use api::net::Protocol;
 use sys::netns::{self, NetNs, NsId};
 
-use super::{limit, link, sandbox, setting};
+use super::{child, limit, link, sandbox, setting};
 use crate::bpf::{self, BpfError, DataPlane, Edge};
 use crate::kernel::{Kernel, KernelError};
+use crate::model::driver::LinkKind;
 use crate::model::endpoint::Sandbox;
 use crate::model::observed::{self, Inside, Observed};
 use crate::model::port::BoundSocket;
@@ -103,6 +104,23 @@ impl Host {
                 let namespace = open(&pair.sandbox)?;
                 link::create_pair(&mut self.rtnl(), pair, &namespace)
             }
+            Step::CreateParent { link, made } => child::create_parent(&mut self.rtnl(), link, made),
+            Step::DeleteParent { link } => child::delete_parent(&mut self.rtnl(), link),
+            Step::CreateChild(new) => {
+                let namespace = open(&new.sandbox)?;
+                child::create_child(&mut self.rtnl(), new, &namespace)
+            }
+            Step::DeleteChild {
+                sandbox,
+                ifname,
+                kind,
+            } => child::delete_child(sandbox, ifname, *kind),
+            Step::SetMtu { link, mtu } => link::set_mtu(&mut self.rtnl(), link, *mtu),
+            Step::SetSandboxMtu {
+                sandbox,
+                ifname,
+                mtu,
+            } => sandbox::set_mtu(&open(sandbox)?, ifname, *mtu),
             Step::ConfigureSandbox(link) => sandbox::configure(&open(&link.sandbox)?, link),
             Step::SetRate { link, rate } => limit::set_rate(&mut self.rtnl(), link, *rate),
             Step::CreateBuffer { link, mtu } => limit::create_buffer(&mut self.rtnl(), link, *mtu),
@@ -165,6 +183,12 @@ impl Kernel for Host {
             | Step::SetMaster { .. }
             | Step::AddAddress { .. }
             | Step::CreatePair(_)
+            | Step::CreateParent { .. }
+            | Step::DeleteParent { .. }
+            | Step::CreateChild(_)
+            | Step::DeleteChild { .. }
+            | Step::SetMtu { .. }
+            | Step::SetSandboxMtu { .. }
             | Step::ConfigureSandbox(_)
             | Step::SetRate { .. }
             | Step::CreateBuffer { .. }
@@ -228,6 +252,13 @@ impl Kernel for Host {
         }))
     }
 
+    fn supports(&self, kind: LinkKind) -> Result<bool, KernelError> {
+        child::supports(&mut self.rtnl(), kind).map_err(|source| KernelError::Netlink {
+            action: format!("ask for {kind} interfaces"),
+            source,
+        })
+    }
+
     fn is_alive(&self, sandbox: &Sandbox) -> bool {
         // A namespace that cannot be looked at may well live: better a late clean-up than cutting
         // a container off.
@@ -258,7 +289,7 @@ impl Kernel for Host {
 }
 
 /// The namespace of a sandbox, which must be the one it was.
-fn open(sandbox: &Sandbox) -> io::Result<NetNs> {
+pub(super) fn open(sandbox: &Sandbox) -> io::Result<NetNs> {
     let namespace = NetNs::open(Path::new(&sandbox.path))?;
     let NsId { device, inode } = namespace.id();
     if (device, inode) == (sandbox.device, sandbox.inode) {

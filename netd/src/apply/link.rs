@@ -106,6 +106,17 @@ pub(super) fn delete_all(rtnl: &mut Rtnl, names: &[IfName]) -> io::Result<Change
 /// socket's buffer.
 const MAX_BATCH: usize = 64;
 
+pub(super) fn set_mtu(rtnl: &mut Rtnl, name: &IfName, mtu: u32) -> io::Result<Change> {
+    let link = observe::link_by_name(rtnl, name)?.ok_or(Errno::NODEV)?;
+    if link.attributes.contains(&LinkAttribute::Mtu(mtu)) {
+        return Ok(Change::Unchanged);
+    }
+    let mut message = named(name);
+    message.attributes.push(LinkAttribute::Mtu(mtu));
+    rtnl.ask(RouteNetlinkMessage::SetLink(message), Mode::Change)?;
+    Ok(Change::Done)
+}
+
 pub(super) fn add_address(rtnl: &mut Rtnl, name: &IfName, address: IpNet) -> io::Result<Change> {
     let link = observe::link_by_name(rtnl, name)?.ok_or(Errno::NODEV)?;
     created(rtnl.ask(new_address(link.header.index, address), Mode::Create))

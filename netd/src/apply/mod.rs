@@ -1,11 +1,13 @@
 //! The one executor: it runs plans, and undoes those that fail.
 
+mod child;
 mod host;
 mod limit;
 mod link;
 mod sandbox;
 mod setting;
 
+pub(crate) use child::{delete_child, delete_parent};
 pub(crate) use host::Host;
 pub(crate) use link::delete as delete_link;
 

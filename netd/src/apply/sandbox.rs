@@ -15,7 +15,7 @@ use rustix::io::Errno;
 use sys::netns::NetNs;
 use sys::sysctl;
 
-use super::link::{created, new_address, set_up};
+use super::link::{self, created, new_address, set_up};
 use crate::model::step::{Change, SandboxLink};
 use crate::netlink::{Mode, Rtnl};
 use crate::resolver::EMBEDDED;
@@ -150,4 +150,9 @@ fn route(index: u32, route: &Route) -> RouteNetlinkMessage {
     ];
     message.attributes.extend(attributes.into_iter().flatten());
     RouteNetlinkMessage::NewRoute(message)
+}
+
+/// Sets the MTU of the interface.
+pub(super) fn set_mtu(namespace: &NetNs, name: &IfName, mtu: u32) -> io::Result<Change> {
+    namespace.run(|| link::set_mtu(&mut Rtnl::open()?, name, mtu))?
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
-use abi::map::{SANDBOX_HOST, SANDBOXES, SandboxValue};
+use abi::map::{SANDBOX_APART, SANDBOX_HOST, SANDBOXES, SandboxValue};
 use abi::socket::DNS_ADDRESS;
 use abi::{Address, Be16};
 use aya::Ebpf;
@@ -19,6 +19,9 @@ use super::object;
 pub struct Sandbox {
     /// The host's own: its loopback reaches published ports, and its processes cannot bind them.
     pub host: bool,
+    /// On no network that leads to the containers behind published ports: the host's addresses mean
+    /// what they say.
+    pub apart: bool,
     /// Where 127.0.0.11:53 leads.
     pub dns: Option<SocketAddr>,
     /// Where it leads sockets that are bound to loopback: on 127.0.0.11, inside.
@@ -28,6 +31,7 @@ pub struct Sandbox {
 impl Sandbox {
     pub(crate) const HOST: Self = Self {
         host: true,
+        apart: false,
         dns: None,
         dns_inside: None,
     };
@@ -43,7 +47,8 @@ impl Sandbox {
             dns_inside_port: self
                 .dns_inside
                 .map_or(Be16::ZERO, |inside| Be16::new(inside.port())),
-            flags: if self.host { SANDBOX_HOST } else { 0 },
+            flags: if self.host { SANDBOX_HOST } else { 0 }
+                | if self.apart { SANDBOX_APART } else { 0 },
         }
     }
 
@@ -52,6 +57,7 @@ impl Sandbox {
         let inside = SocketAddr::new(ip(DNS_ADDRESS), value.dns_inside_port.get());
         Self {
             host: value.flags & SANDBOX_HOST != 0,
+            apart: value.flags & SANDBOX_APART != 0,
             dns: Some(dns).filter(|dns| dns.port() != 0),
             dns_inside: Some(inside).filter(|inside| inside.port() != 0),
         }
@@ -105,11 +111,13 @@ mod tests {
             Sandbox::HOST,
             Sandbox {
                 host: false,
+                apart: true,
                 dns: Some("172.18.0.1:10053".parse().unwrap()),
                 dns_inside: Some("127.0.0.11:10054".parse().unwrap()),
             },
             Sandbox {
                 host: false,
+                apart: false,
                 dns: Some("[fd00::1]:53".parse().unwrap()),
                 dns_inside: None,
             },

@@ -9,6 +9,7 @@ use api::net::NetworkContainer;
 use rpds::RedBlackTreeMapSync;
 use sys::netns::NsId;
 
+use super::driver::ParentUse;
 use super::endpoint::{self, Endpoint};
 use super::endpoints::Endpoints;
 use super::filter::Filter;
@@ -80,6 +81,11 @@ impl Desired {
             .filter_map(|network| Some(&network.bridge()?.link))
     }
 
+    /// The interfaces that networks are made from.
+    pub(crate) fn parents(&self) -> impl Iterator<Item = ParentUse> {
+        self.networks.values().filter_map(|n| n.parent_use())
+    }
+
     pub(crate) fn filter(&self) -> Filter {
         let mut filter = Filter::default();
         for network in self.networks.values() {
@@ -88,8 +94,10 @@ impl Desired {
         filter
     }
 
+    /// Whether any bridge carries IPv6.
     pub(crate) fn has_ipv6(&self) -> bool {
-        self.networks.values().any(|network| network.ipv6)
+        let mut bridges = self.networks.values().filter(|n| n.bridge().is_some());
+        bridges.any(|network| network.ipv6)
     }
 
     pub(crate) fn published(&self) -> BTreeMap<Frontend, SocketAddr> {
@@ -108,7 +116,11 @@ impl Desired {
             let Some(cookie) = endpoint.sandbox.cookie else {
                 continue;
             };
-            let sandbox = sandboxes.entry(cookie).or_insert(Sandbox::default());
+            let sandbox = sandboxes.entry(cookie).or_insert(Sandbox {
+                apart: true,
+                ..Sandbox::default()
+            });
+            sandbox.apart &= !self.reaches_ports(endpoint);
             sandbox.dns = sandbox.dns.or_else(|| self.resolver(endpoint));
             sandbox.dns_inside = self.inside_of(&endpoint.sandbox);
         }
@@ -130,9 +142,11 @@ impl Desired {
         endpoints.sort_by_key(|endpoint| self.resolver_rank(endpoint));
         endpoints.first()?;
         let inside = self.inside_of(sandbox);
+        let apart = !endpoints.iter().any(|e| self.reaches_ports(e));
         let dns = endpoints.into_iter().find_map(|e| self.resolver(e));
         Some(Sandbox {
             host: false,
+            apart,
             dns: dns.or(inside),
             dns_inside: inside,
         })
@@ -174,13 +188,23 @@ impl Desired {
         self.inside.get(&sandbox.id()).copied()
     }
 
+    /// Whether the endpoint's network reaches the containers behind published ports: what the hooks
+    /// rewrite would lead nowhere from a network that the host has no part in.
+    fn reaches_ports(&self, endpoint: &Endpoint) -> bool {
+        let network = self.networks.get(&endpoint.attachment.network_id);
+        network.is_some_and(|network| network.driver.parent().is_none())
+    }
+
     fn resolver_rank(&self, endpoint: &Endpoint) -> (bool, u64) {
         let network = self.networks.get(&endpoint.attachment.network_id);
         (!network.is_some_and(|n| n.has_names()), endpoint.order)
     }
 
+    /// Where the network's resolver listens on the host, if 127.0.0.11 can lead there.
     fn resolver(&self, endpoint: &Endpoint) -> Option<SocketAddr> {
-        self.resolvers.get(&endpoint.attachment.network_id).copied()
+        let network = self.networks.get(&endpoint.attachment.network_id)?;
+        let resolver = self.resolvers.get(&network.id).copied();
+        resolver.filter(|_| !network.needs_sandbox_resolver())
     }
 
     /// The `Containers` member of a network's API object.

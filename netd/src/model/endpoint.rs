@@ -130,6 +130,27 @@ pub enum EndpointError {
     Owner { owner: String },
     #[error("{given} addresses for container {container}: one of each family at most")]
     Addresses { container: String, given: usize },
+    #[error(
+        "network {network} (driver {driver}) shares its parent's MAC address: {mac} cannot be used"
+    )]
+    SharedMac {
+        network: String,
+        driver: &'static str,
+        mac: MacAddr,
+    },
+    #[error(
+        "network {network} takes one container, which is {container}: its macvlan mode is passthru"
+    )]
+    Exclusive { network: String, container: String },
+    #[error(
+        "network {network} (driver {driver}) publishes no ports: containers are reached at their own addresses"
+    )]
+    NoPorts {
+        network: String,
+        driver: &'static str,
+    },
+    #[error("network {network} has no IPv4 subnet: address {address} cannot be used")]
+    NoIpv4 { network: String, address: Ipv4Addr },
     #[error(transparent)]
     Ipam(#[from] IpamError),
     #[error(transparent)]
@@ -156,6 +177,8 @@ pub(crate) struct NewEndpoint<'a> {
     /// The host ports are resolved.
     pub(crate) ports: Vec<PortBinding>,
     pub(crate) dns: Dns,
+    /// The link address of the network's parent, if it has one.
+    pub(crate) parent_mac: Option<MacAddr>,
     /// All that exist, of other networks as well.
     pub(crate) others: &'a Endpoints,
     /// Whether another endpoint of the sandbox carries the default route already.
@@ -206,19 +229,19 @@ impl Endpoint {
     pub(crate) fn create(
         request: &AttachRequest,
         network: &Network,
-        mtu: u32,
         new: NewEndpoint<'_>,
     ) -> Result<Self, EndpointError> {
+        let mtu = check_driver(request, network, new.others)?;
         let addresses = addresses(request, network, &new)?;
         let is_ours = request.link == LinkBy::Hawser;
         let mac = match request.mac {
             Some(mac) => Some(check_mac(mac, network, new.others)?),
-            None => is_ours.then(|| derived_mac(&addresses)),
+            None if !is_ours => None,
+            None if network.driver.has_own_macs() => Some(derived_mac(&addresses)),
+            None => new.parent_mac,
         };
-        let host_ifname = is_ours.then(|| {
-            IfName::parse(&format!("veth{}", &new.id.as_str()[..8]))
-                .expect("12 bytes without separators")
-        });
+        let has_pair = is_ours && network.bridge().is_some();
+        let host_ifname = has_pair.then(|| host_ifname(&new.id));
         let attachment = Attachment {
             network: network.name.clone(),
             network_id: network.id.clone(),
@@ -229,7 +252,7 @@ impl Endpoint {
             host_ifname,
             mac,
             mtu,
-            routes: routes(request, &addresses, new.has_default_route),
+            routes: routes(request, network, &addresses, new.has_default_route),
             addresses,
             name: request.name.clone(),
             aliases: request.aliases.clone(),
@@ -302,23 +325,28 @@ impl Endpoint {
         self.attachment.routes.iter().any(is_default)
     }
 
-    /// Lets this endpoint carry the sandbox's default route from now on.
-    pub(crate) fn take_default_route(&mut self) {
+    /// Lets this endpoint carry the sandbox's default route from now on, if it leads anywhere.
+    pub(crate) fn take_default_route(&mut self, network: &Network) {
         let routes = &mut self.attachment.routes;
         routes.retain(|route| !is_default(route));
-        routes.extend(default_routes(&self.attachment.addresses));
+        routes.extend(default_routes(network, &self.attachment.addresses));
     }
+}
+
+fn host_ifname(id: &Id) -> IfName {
+    IfName::parse(&format!("veth{}", &id.as_str()[..8])).expect("12 bytes without separators")
 }
 
 /// A sandbox has one default route: the second one is left out.
 fn routes(
     request: &AttachRequest,
+    network: &Network,
     addresses: &[EndpointAddress],
     has_default_route: bool,
 ) -> Vec<Route> {
     let mut routes = match (&request.routes, request.link) {
         (Some(routes), _) => routes.clone(),
-        (None, LinkBy::Hawser) => default_routes(addresses),
+        (None, LinkBy::Hawser) => default_routes(network, addresses),
         (None, LinkBy::Others) => Vec::new(),
     };
     if has_default_route {
@@ -332,25 +360,67 @@ fn is_default(route: &Route) -> bool {
     route.dst.prefix_len() == 0 && route.priority.is_none() && route.table.is_none()
 }
 
-fn default_routes(addresses: &[EndpointAddress]) -> Vec<Route> {
-    let mut routes: Vec<Route> = Vec::new();
-    for address in addresses {
-        let Some(gateway) = address.gateway else {
-            continue;
-        };
-        let dst = match gateway {
-            IpAddr::V4(_) => IpNet::new_assert(Ipv4Addr::UNSPECIFIED.into(), 0),
-            IpAddr::V6(_) => IpNet::new_assert(Ipv6Addr::UNSPECIFIED.into(), 0),
-        };
-        if routes.iter().all(|route| route.dst != dst) {
-            routes.push(Route {
-                dst,
-                gateway: Some(gateway),
-                ..Route::default()
+/// One by each gateway; by the interface alone where the network has a way out and no gateway.
+fn default_routes(network: &Network, addresses: &[EndpointAddress]) -> Vec<Route> {
+    let routes = addresses.iter().filter_map(|address| {
+        let v6 = address.address.addr().is_ipv6();
+        let direct = !network.driver.has_gateway() && network.has_way_out(v6);
+        (address.gateway.is_some() || direct).then(|| Route {
+            dst: match v6 {
+                false => IpNet::new_assert(Ipv4Addr::UNSPECIFIED.into(), 0),
+                true => IpNet::new_assert(Ipv6Addr::UNSPECIFIED.into(), 0),
+            },
+            gateway: address.gateway,
+            ..Route::default()
+        })
+    });
+    routes.collect()
+}
+
+/// Refuses what the network's driver cannot do; the interface's MTU, 0 where others make it and the
+/// network has none.
+fn check_driver(
+    request: &AttachRequest,
+    network: &Network,
+    others: &Endpoints,
+) -> Result<u32, EndpointError> {
+    let driver = &network.driver;
+    let mtu = match (driver.mtu(), request.link) {
+        (Some(mtu), _) => mtu.bytes,
+        (None, LinkBy::Others) if !network.subnets.is_empty() => 0,
+        (None, _) => {
+            return Err(EndpointError::NoEndpoints {
+                network: network.name.to_string(),
+                driver: driver.name(),
             });
         }
+    };
+    if request.link == LinkBy::Others {
+        return Ok(mtu);
     }
-    routes
+    let mut neighbours = others.values().filter(|e| e.is_on(&network.id));
+    if driver.is_exclusive()
+        && let Some(other) = neighbours.next()
+    {
+        return Err(EndpointError::Exclusive {
+            network: network.name.to_string(),
+            container: other.display_name().to_owned(),
+        });
+    }
+    if let (Some(mac), false) = (request.mac, driver.has_own_macs()) {
+        return Err(EndpointError::SharedMac {
+            network: network.name.to_string(),
+            driver: driver.name(),
+            mac,
+        });
+    }
+    if !request.ports.is_empty() && driver.parent().is_some() {
+        return Err(EndpointError::NoPorts {
+            network: network.name.to_string(),
+            driver: driver.name(),
+        });
+    }
+    Ok(mtu)
 }
 
 /// One address of each family that the network has.
@@ -364,6 +434,12 @@ fn addresses(
     }
     let v4 = address(network, false, request.ipv4.map(IpAddr::from), new)?;
     let v6 = address(network, true, request.ipv6.map(IpAddr::from), new)?;
+    if let (Some(address), None) = (request.ipv4, &v4) {
+        return Err(EndpointError::NoIpv4 {
+            network: network.name.to_string(),
+            address,
+        });
+    }
     if let (Some(address), None) = (request.ipv6, &v6) {
         return Err(EndpointError::NoIpv6 {
             network: network.name.to_string(),
@@ -445,7 +521,8 @@ fn address(
     };
     Ok(Some(EndpointAddress {
         address: subnet.host_net(address),
-        gateway: (!network.internal).then_some(subnet.gateway),
+        gateway: (network.has_way_out(v6) && network.driver.has_gateway())
+            .then_some(subnet.gateway),
     }))
 }
 

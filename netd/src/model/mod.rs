@@ -3,6 +3,7 @@
 //! Nothing here does I/O, knows the time or asks the kernel: identities, dates and what was
 //! observed come in as arguments.
 
+pub(crate) mod child;
 pub(crate) mod desired;
 pub(crate) mod driver;
 pub(crate) mod endpoint;
@@ -15,5 +16,6 @@ pub(crate) mod observed;
 pub(crate) mod plan;
 pub(crate) mod port;
 pub(crate) mod reserved;
+pub(crate) mod selection;
 pub(crate) mod step;
 pub(crate) mod subnet;

@@ -8,10 +8,13 @@ use api::net::{ConfigFrom, Ipam, NetworkContainer, NetworkCreate};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use super::driver::{self, Bridge, Driver, DriverError};
+use super::driver::{
+    Bridge, Driver, DriverError, GatewayMode, Made, Options, ParentUse, Sharing, Surroundings,
+};
 use super::endpoint::Endpoint;
 use super::filter::Filter;
 use super::ipam::{self, IpamError, Pool, Taken, TakenBy};
+use super::observed::{Link, Observed};
 use super::subnet::{Subnet, SubnetError};
 
 /// Name of the network that containers are attached to unless told otherwise.
@@ -63,6 +66,8 @@ pub enum NetworkError {
         name: NetworkName,
         containers: String,
     },
+    #[error("invalid time {0:?} of filter until: expected RFC 3339, such as 2026-01-02T03:04:05Z")]
+    Until(String),
     #[error(transparent)]
     Driver(#[from] DriverError),
     #[error("unknown IPAM driver {0:?}: expected default")]
@@ -75,6 +80,10 @@ pub enum NetworkError {
     Ipam(#[from] IpamError),
     #[error("interface {0} exists already: choose another bridge name")]
     LinkExists(IfName),
+    #[error("network {0} has neither IPv4 nor IPv6: enable one of them")]
+    NoFamily(String),
+    #[error("subnet {subnet} is given, but IPv4 is disabled: drop one of them")]
+    Ipv4Disabled { subnet: IpNet },
 }
 
 /// What the world adds to a request.
@@ -83,8 +92,12 @@ pub(crate) struct NewNetwork<'a> {
     pub(crate) id: Id,
     pub(crate) created: String,
     pub(crate) random: [u8; 5],
-    pub(crate) link: IfName,
+    /// Of networks that ask for none and have no parent.
     pub(crate) mtu: u32,
+    /// Links of the host.
+    pub(crate) links: &'a BTreeMap<IfName, Link>,
+    /// Interfaces that other networks are made from.
+    pub(crate) parents: &'a [ParentUse],
     pub(crate) pools: &'a [Pool],
     /// Networks and host routes to keep clear of.
     pub(crate) taken: &'a [Taken],
@@ -97,12 +110,18 @@ impl Network {
         new: NewNetwork<'_>,
     ) -> Result<Self, NetworkError> {
         let name = NetworkName::parse(&request.name)?;
-        let driver = match request.driver.as_str() {
-            driver::POOL => driver::parse_pool(&request.options)?,
-            name => Driver::Bridge(Bridge::parse(name, &request.options, new.link, new.mtu)?),
+        let options = Options(&request.options);
+        let around = Surroundings {
+            id: &new.id,
+            mtu: new.mtu,
+            links: new.links,
+            parents: new.parents,
+            internal: request.internal,
         };
+        let driver = Driver::parse(&request.driver, &options, &around)?;
         check_ipam(&request.ipam)?;
-        let subnets = subnets(&request, new.random, new.pools, new.taken)?;
+        let families = Families::of(&request, &options)?;
+        let subnets = subnets(&request, families, &driver, &new)?;
         Ok(Self {
             id: new.id,
             name,
@@ -144,9 +163,58 @@ impl Network {
         PREDEFINED.contains(&self.name.as_str())
     }
 
+    /// # Errors
+    /// [`NetworkError::InUse`] naming the containers, however many only the first ones.
+    pub(crate) fn check_unused<'a>(
+        &self,
+        containers: impl Iterator<Item = &'a str>,
+    ) -> Result<(), NetworkError> {
+        const NAMED: usize = 10;
+        let containers: Vec<&str> = containers.collect();
+        let (named, more) = containers.split_at(containers.len().min(NAMED));
+        let list = match (named, more) {
+            ([], _) => return Ok(()),
+            (named, []) => named.join(", "),
+            (named, more) => format!("{} and {} more", named.join(", "), more.len()),
+        };
+        Err(NetworkError::InUse {
+            name: self.name.clone(),
+            containers: list,
+        })
+    }
+
+    /// What the user should know of a network that works all the same.
+    pub(crate) fn warning(&self, observed: &Observed) -> Option<String> {
+        let parent = self.driver.parent()?;
+        if parent.made == Some(Made::Dummy) {
+            return Some(
+                "no parent interface was named: the containers reach each other and nothing else"
+                    .to_owned(),
+            );
+        }
+        let below = match &parent.made {
+            Some(Made::Vlan { base, .. }) => base,
+            _ => &parent.link,
+        };
+        let link = observed.links.get(below)?;
+        (!link.up).then(|| {
+            format!("interface {below} is down: containers have no connection until it is up")
+        })
+    }
+
     /// Names resolve on every network but the default one, as in Docker.
     pub(crate) fn has_names(&self) -> bool {
-        self.driver.bridge().is_some() && self.name.as_str() != DEFAULT
+        self.driver.has_endpoints() && !self.is_default()
+    }
+
+    fn is_default(&self) -> bool {
+        self.name.as_str() == DEFAULT
+    }
+
+    /// Whether sandboxes cannot reach a resolver on the host by 127.0.0.11: the host has no IPv4
+    /// address on the network, so that only a socket inside the sandbox can answer there.
+    pub(crate) fn needs_sandbox_resolver(&self) -> bool {
+        self.driver.has_endpoints() && !self.gateways().any(|gateway| gateway.addr().is_ipv4())
     }
 
     /// Each address of an endpoint on this network, with the subnet it is from.
@@ -172,16 +240,44 @@ impl Network {
         MacAddr(octets)
     }
 
+    /// The gateways that the bridge is: the host's addresses on the network.
     pub(crate) fn gateways(&self) -> impl Iterator<Item = IpNet> {
-        self.subnets.iter().map(Subnet::gateway_net)
+        let bridge = self.bridge();
+        let gateways = self.subnets.iter().map(Subnet::gateway_net);
+        gateways
+            .filter(move |gateway| bridge.is_some_and(|b| b.is_gateway(gateway.addr().is_ipv6())))
     }
 
-    /// The gateway of the first subnet of IPv4, or of IPv6 where there is none, if it is this host.
+    /// The first gateway of IPv4 that the bridge is, or of IPv6 where there is none.
     pub(crate) fn first_gateway(&self) -> Option<IpAddr> {
-        self.bridge()?;
-        let mut gateways: Vec<IpAddr> = self.subnets.iter().map(|s| s.gateway).collect();
+        let mut gateways: Vec<IpAddr> = self.gateways().map(|gateway| gateway.addr()).collect();
         gateways.sort_by_key(IpAddr::is_ipv6);
         gateways.first().copied()
+    }
+
+    /// Whether containers have a way out by a gateway of a family.
+    pub(crate) fn has_way_out(&self, v6: bool) -> bool {
+        let isolated = self
+            .bridge()
+            .is_some_and(|bridge| bridge.gateway_mode(v6) == GatewayMode::Isolated);
+        !self.internal && !isolated
+    }
+
+    /// The interface that endpoints are made from, as other networks must respect it.
+    pub(crate) fn parent_use(&self) -> Option<ParentUse> {
+        let sharing = match &self.driver {
+            Driver::Macvlan(macvlan) => Sharing::Macvlan { mode: macvlan.mode },
+            Driver::Ipvlan(ipvlan) => Sharing::Ipvlan {
+                mode: ipvlan.mode,
+                flag: ipvlan.flag,
+            },
+            Driver::Bridge(_) | Driver::Host | Driver::Null | Driver::Pool => return None,
+        };
+        Some(ParentUse {
+            network: self.name.clone(),
+            parent: self.driver.parent()?.clone(),
+            sharing,
+        })
     }
 
     pub(crate) fn taken(&self) -> impl Iterator<Item = Taken> {
@@ -189,6 +285,16 @@ impl Network {
             range: subnet.subnet,
             by: TakenBy::Network(self.name.to_string()),
         })
+    }
+
+    /// The MTU of the underlay, if this network's links are to follow it and do not yet.
+    pub(crate) fn due_mtu(&self, observed: &Observed, configured: Option<u32>) -> Option<u32> {
+        let mtu = self.driver.mtu().filter(|mtu| !mtu.fixed)?;
+        let underlay = match self.driver.parent() {
+            Some(parent) => observed.links.get(&parent.link).map(|link| link.mtu),
+            None => configured.or(observed.underlay_mtu),
+        };
+        underlay.filter(|bytes| *bytes != mtu.bytes)
     }
 
     /// Adds what this network needs to the packet filter.
@@ -201,10 +307,10 @@ impl Network {
         }
         if self.internal {
             filter.internal.insert(bridge.link.clone());
-        } else if bridge.masquerade {
-            filter
-                .masquerade
-                .extend(self.subnets.iter().map(|s| s.subnet));
+        } else {
+            let subnets = self.subnets.iter().map(|s| s.subnet);
+            let hidden = subnets.filter(|subnet| bridge.masquerades(subnet.addr().is_ipv6()));
+            filter.masquerade.extend(hidden);
         }
     }
 
@@ -219,6 +325,8 @@ impl Network {
             created: self.created.clone(),
             scope: "local".to_owned(),
             driver: self.driver.name().to_owned(),
+            // Docker says so of `host` and `none`, too.
+            enable_ipv4: self.subnets.is_empty() || self.subnets.iter().any(|s| !s.is_ipv6()),
             enable_ipv6: self.ipv6,
             ipam: Ipam {
                 driver: "default".to_owned(),
@@ -231,15 +339,13 @@ impl Network {
             config_from: ConfigFrom::default(),
             config_only: false,
             containers,
-            options: self.options.clone(),
+            options: match self.bridge() {
+                Some(bridge) if self.is_default() => bridge.default_options(),
+                _ => self.options.clone(),
+            },
             labels: self.labels.clone(),
         }
     }
-}
-
-/// The kernel name of a user network's bridge: Docker's scheme.
-pub(crate) fn bridge_link(id: &Id) -> IfName {
-    IfName::parse(&format!("br-{}", id.short())).expect("15 bytes without separators")
 }
 
 fn check_ipam(ipam: &Ipam) -> Result<(), NetworkError> {
@@ -252,14 +358,50 @@ fn check_ipam(ipam: &Ipam) -> Result<(), NetworkError> {
     }
 }
 
+/// The address families of a network.
+#[derive(Debug, Clone, Copy)]
+struct Families {
+    v4: bool,
+    v6: bool,
+}
+
+impl Families {
+    /// As asked for by members, which win, or by options; a subnet of IPv6 asks for it, too.
+    fn of(request: &NetworkCreate, options: &Options<'_>) -> Result<Self, NetworkError> {
+        let subnets = || {
+            request
+                .ipam
+                .config
+                .iter()
+                .filter_map(|config| config.subnet)
+        };
+        let v4 = match request.enable_ipv4 {
+            Some(v4) => v4,
+            None => options.enables(false)?.unwrap_or(true),
+        };
+        let v6 = request.enable_ipv6
+            || options.enables(true)?.unwrap_or(false)
+            || subnets().any(|subnet| subnet.addr().is_ipv6());
+        let v4_subnet = subnets().find(|subnet| subnet.addr().is_ipv4());
+        match (v4, v6, v4_subnet) {
+            (false, _, Some(subnet)) => Err(NetworkError::Ipv4Disabled { subnet }),
+            (false, false, None) => {
+                let name = request.name.chars().take(64).collect();
+                Err(NetworkError::NoFamily(name))
+            }
+            _ => Ok(Self { v4, v6 }),
+        }
+    }
+}
+
 /// The subnets asked for, and one from the pools for a family that has none.
 fn subnets(
     request: &NetworkCreate,
-    random: [u8; 5],
-    pools: &[Pool],
-    taken: &[Taken],
+    families: Families,
+    driver: &Driver,
+    new: &NewNetwork<'_>,
 ) -> Result<Vec<Subnet>, NetworkError> {
-    let mut taken = taken.to_vec();
+    let mut taken = new.taken.to_vec();
     let mut result: Vec<Subnet> = Vec::new();
     let mut open = api::net::IpamConfig::default();
     for config in &request.ipam.config {
@@ -269,28 +411,37 @@ fn subnets(
             continue;
         };
         let checked = Subnet::from_config(config, subnet)?;
-        ipam::check_clear(subnet, &taken)?;
+        ipam::check_clear(subnet, &in_the_way(driver, &taken))?;
         taken.push(Taken {
             range: subnet,
             by: TakenBy::Network(request.name.clone()),
         });
         result.push(checked);
     }
-    let has = |v6: bool| result.iter().any(|s| s.subnet.addr().is_ipv6() == v6);
+    let has = |v6: bool| result.iter().any(|s| s.is_ipv6() == v6);
     let (has_v4, has_v6) = (has(false), has(true));
-    if !has_v4 {
-        let chosen = ipam::choose_subnet(pools, false, &taken)?;
+    if families.v4 && !has_v4 {
+        let chosen = ipam::choose_subnet(new.pools, false, &taken)?;
         result.insert(0, Subnet::from_config(&open, chosen)?);
     }
-    if request.enable_ipv6 && !has_v6 {
-        let chosen = match ipam::choose_subnet(pools, true, &taken) {
-            Err(IpamError::NoPool { .. }) => ipam::local_subnet(random),
+    if families.v6 && !has_v6 {
+        let chosen = match ipam::choose_subnet(new.pools, true, &taken) {
+            Err(IpamError::NoPool { .. }) => ipam::local_subnet(new.random),
             chosen => chosen?,
         };
         ipam::check_clear(chosen, &taken)?;
         result.push(Subnet::of(chosen)?);
     }
     Ok(result)
+}
+
+/// What a subnet that was asked for must be clear of. A bridge gives the host a route to its
+/// subnet; the subnet of a network with a parent is the parent's, that of a pool is that of others'
+/// interfaces, and the host may have a route to either by right.
+fn in_the_way(driver: &Driver, taken: &[Taken]) -> Vec<Taken> {
+    let routed = driver.bridge().is_some();
+    let counts = |taken: &&Taken| routed || matches!(taken.by, TakenBy::Network(_));
+    taken.iter().filter(counts).cloned().collect()
 }
 
 /// A configuration without a subnet can carry nothing that depends on one.
@@ -316,11 +467,12 @@ mod tests {
         Network::create(
             serde_json::from_str(json).unwrap(),
             NewNetwork {
-                link: bridge_link(&id),
                 id,
                 created: "2026-01-02T03:04:05.000000006Z".to_owned(),
                 random: [1, 2, 3, 4, 5],
                 mtu: 1500,
+                links: &BTreeMap::new(),
+                parents: &[],
                 pools: &Pool::defaults(),
                 taken: &[],
             },

@@ -6,6 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use api::id::{IfName, MacAddr};
 use ipnet::IpNet;
 
+use super::endpoint::EndpointKey;
 use super::filter::Filter;
 use super::reserved::ReservedPorts;
 use crate::bpf::{Edge, Frontend, Sandbox};
@@ -24,12 +25,16 @@ pub(crate) struct Observed {
     /// Absent when the table is missing or not as this version writes it.
     pub(crate) filter: Option<Filter>,
     pub(crate) data_plane: DataPlane,
+    /// Endpoints without an end on the host whose interface is gone from its sandbox. Filled in
+    /// by a reconcile: it takes a look into each of these sandboxes.
+    pub(crate) lost: BTreeSet<EndpointKey>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Link {
     pub(crate) index: u32,
     pub(crate) up: bool,
+    pub(crate) mac: Option<MacAddr>,
     pub(crate) mtu: u32,
     pub(crate) loopback: bool,
     pub(crate) master: Option<u32>,

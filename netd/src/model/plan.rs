@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 
 use api::id::IfName;
 
+use super::child;
 use super::desired::Desired;
 use super::driver::Bridge;
 use super::endpoint::Endpoint;
@@ -19,7 +20,7 @@ use crate::bpf::{Edge, Frontend, Sandbox};
 /// Makes `network`, which `before` lacks.
 pub(crate) fn create_network(before: &Desired, network: &Network) -> Vec<Step> {
     let Some(bridge) = network.bridge() else {
-        return Vec::new();
+        return child::create_parent(network).into_iter().collect();
     };
     let from = before.filter();
     let mut to = from.clone();
@@ -41,7 +42,8 @@ pub(crate) fn create_network(before: &Desired, network: &Network) -> Vec<Step> {
 /// Unmakes `network`, which `after` lacks.
 pub(crate) fn remove_network(after: &Desired, network: &Network) -> Vec<Step> {
     let Some(bridge) = network.bridge() else {
-        return Vec::new();
+        let others = after.networks.values().map(|other| &**other);
+        return child::delete_parent(network, others).into_iter().collect();
     };
     vec![
         Step::DeleteLink {
@@ -59,11 +61,11 @@ pub(crate) fn remove_network(after: &Desired, network: &Network) -> Vec<Step> {
 pub(crate) fn attach(
     before: &Desired,
     after: &Desired,
+    network: &Network,
     endpoint: &Endpoint,
-    bridge: Option<&Bridge>,
     ports: &PortTable,
 ) -> Vec<Step> {
-    let mut steps = bridge.map_or_else(Vec::new, |bridge| connect(after, endpoint, bridge));
+    let mut steps = connect(after, network, endpoint);
     steps.extend(sandbox_change(before, after, endpoint));
     let ports = own_ports(ports, endpoint);
     if !ports.is_empty() {
@@ -91,12 +93,21 @@ pub(crate) fn detach(
         steps.push(Step::ReleasePorts(ports));
     }
     steps.extend(sandbox_change(before, after, endpoint));
-    if let Some(link) = endpoint.attachment.host_ifname.clone() {
-        steps.push(Step::ReleaseEndpoint { link: link.clone() });
-        steps.push(Step::CutLink { link });
-    }
-    steps.extend(endpoint.buffer().map(|link| Step::CutLink { link }));
+    steps.extend(disconnect(before, endpoint));
     steps
+}
+
+/// Gives the endpoint's links another MTU. The host's end comes last: it shows that all is done.
+pub(crate) fn resize(endpoint: &Endpoint, mtu: u32) -> Vec<Step> {
+    let attachment = &endpoint.attachment;
+    let inside = Step::SetSandboxMtu {
+        sandbox: endpoint.sandbox.clone(),
+        ifname: attachment.ifname.clone(),
+        mtu,
+    };
+    let host = attachment.host_ifname.clone();
+    let host = host.map(|link| Step::SetMtu { link, mtu });
+    [inside].into_iter().chain(host).collect()
 }
 
 /// Lets `endpoint` carry its sandbox's default route.
@@ -188,7 +199,7 @@ fn create_bridge(network: &Network, bridge: &Bridge) -> Step {
     Step::CreateBridge {
         link: bridge.link.clone(),
         mac: network.mac(),
-        mtu: bridge.mtu,
+        mtu: bridge.mtu.bytes,
         ipv6: network.ipv6,
     }
 }
@@ -200,10 +211,10 @@ fn add_addresses(network: &Network, bridge: &Bridge) -> impl Iterator<Item = Ste
     })
 }
 
-fn connect(desired: &Desired, endpoint: &Endpoint, bridge: &Bridge) -> Vec<Step> {
+fn connect(desired: &Desired, network: &Network, endpoint: &Endpoint) -> Vec<Step> {
     let attachment = &endpoint.attachment;
-    let Some(host) = attachment.host_ifname.clone() else {
-        return Vec::new();
+    let (Some(bridge), Some(host)) = (network.bridge(), attachment.host_ifname.clone()) else {
+        return child::connect(network, endpoint);
     };
     let pair = Pair {
         host,
@@ -277,6 +288,19 @@ pub(crate) fn repair_limits(endpoint: &Endpoint, observed: &Observed) -> Vec<Ste
     steps
 }
 
+fn disconnect(before: &Desired, endpoint: &Endpoint) -> Vec<Step> {
+    let attachment = &endpoint.attachment;
+    let mut steps = Vec::new();
+    if let Some(link) = attachment.host_ifname.clone() {
+        steps.push(Step::ReleaseEndpoint { link: link.clone() });
+        steps.push(Step::CutLink { link });
+    } else if let Some(network) = before.networks.get(&attachment.network_id) {
+        steps.extend(child::disconnect(network, endpoint));
+    }
+    steps.extend(endpoint.buffer().map(|link| Step::CutLink { link }));
+    steps
+}
+
 /// The host ports that only `endpoint` publishes: others may have the same on other addresses.
 fn own_ports(ports: &PortTable, endpoint: &Endpoint) -> BTreeSet<u16> {
     let key = endpoint.key();
@@ -300,11 +324,13 @@ fn sandbox_change(before: &Desired, after: &Desired, endpoint: &Endpoint) -> Opt
 
 fn repair_network(network: &Network, observed: &Observed) -> Vec<Step> {
     let Some(bridge) = network.bridge() else {
-        return Vec::new();
+        return child::repair_parent(network, observed)
+            .into_iter()
+            .collect();
     };
     let link = observed.links.get(&bridge.link);
     let mut steps = Vec::new();
-    if !link.is_some_and(|link| link.up && link.mtu == bridge.mtu) {
+    if !link.is_some_and(|link| link.up && link.mtu == bridge.mtu.bytes) {
         steps.push(create_bridge(network, bridge));
     }
     steps.extend(add_addresses(network, bridge).filter(|step| match step {
@@ -320,16 +346,25 @@ fn has_address(link: &Link, address: ipnet::IpNet) -> bool {
 
 fn repair_endpoint(desired: &Desired, endpoint: &Endpoint, observed: &Observed) -> Vec<Step> {
     let attachment = &endpoint.attachment;
-    let network = desired.networks.get(&attachment.network_id);
-    let (Some(bridge), Some(host)) = (network.and_then(|n| n.bridge()), &attachment.host_ifname)
-    else {
+    let Some(network) = desired.networks.get(&attachment.network_id) else {
         return Vec::new();
     };
-    let Some(link) = observed.links.get(host) else {
-        return connect(desired, endpoint, bridge);
+    let (Some(bridge), Some(host)) = (network.bridge(), &attachment.host_ifname) else {
+        let lost = observed.lost.contains(&endpoint.key());
+        return if lost {
+            connect(desired, network, endpoint)
+        } else {
+            Vec::new()
+        };
     };
-    let on = link.master.and_then(|index| observed.name_of(index));
+    let Some(link) = observed.links.get(host) else {
+        return connect(desired, network, endpoint);
+    };
     let mut steps = repair_limits(endpoint, observed);
+    if link.mtu != attachment.mtu {
+        steps.extend(resize(endpoint, attachment.mtu));
+    }
+    let on = link.master.and_then(|index| observed.name_of(index));
     if !link.up || on != Some(&bridge.link) {
         steps.push(Step::SetMaster {
             link: host.clone(),

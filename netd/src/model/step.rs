@@ -11,6 +11,8 @@ use api::id::{IfName, MacAddr};
 use api::net::Route;
 use ipnet::IpNet;
 
+use super::child::Child;
+use super::driver::{LinkKind, Made};
 use super::endpoint;
 use super::filter::Filter;
 use super::limit::Rate;
@@ -51,6 +53,32 @@ pub(crate) enum Step {
         to: Filter,
     },
     CreatePair(Pair),
+    /// Makes the interface that a network's endpoints are made from, marks it as ours, and sets it
+    /// up. One that exists is left as it is.
+    CreateParent {
+        link: IfName,
+        made: Made,
+    },
+    /// Removes it if it carries our mark.
+    DeleteParent {
+        link: IfName,
+    },
+    CreateChild(Child),
+    /// Removes a link of `kind` from a sandbox; one that is gone with its sandbox is fine.
+    DeleteChild {
+        sandbox: endpoint::Sandbox,
+        ifname: IfName,
+        kind: LinkKind,
+    },
+    SetMtu {
+        link: IfName,
+        mtu: u32,
+    },
+    SetSandboxMtu {
+        sandbox: endpoint::Sandbox,
+        ifname: IfName,
+        mtu: u32,
+    },
     ConfigureSandbox(SandboxLink),
     /// Judges what the endpoint sends through the host's end of its link.
     GuardEndpoint {
@@ -137,6 +165,12 @@ impl Step {
             Self::CreateBridge { link, .. } => Some(Self::DeleteLink { link }),
             Self::CreatePair(pair) => Some(Self::DeleteLink { link: pair.host }),
             Self::CreateBuffer { link, .. } => Some(Self::DeleteLink { link }),
+            Self::CreateParent { link, .. } => Some(Self::DeleteParent { link }),
+            Self::CreateChild(child) => Some(Self::DeleteChild {
+                sandbox: child.sandbox,
+                ifname: child.ifname,
+                kind: child.kind.link_kind(),
+            }),
             Self::SetFilter { from, to } => Some(Self::SetFilter {
                 to: from?,
                 from: Some(to),
@@ -156,6 +190,11 @@ impl Step {
             | Self::ReleaseEndpoint { .. }
             | Self::CutLink { .. }
             | Self::DeleteLinks(_)
+            | Self::DeleteParent { .. }
+            | Self::DeleteChild { .. }
+            // What it was before is not what should be: the next look at the underlay tells.
+            | Self::SetMtu { .. }
+            | Self::SetSandboxMtu { .. }
             | Self::SetMaster { .. }
             | Self::AddAddress { .. }
             | Self::EnableForwarding { .. }
@@ -189,6 +228,25 @@ impl fmt::Display for Step {
                 "create interface pair {} and {} in {}",
                 pair.host, pair.ifname, pair.sandbox.path
             ),
+            Self::CreateParent { link, .. } => write!(f, "create parent interface {link}"),
+            Self::DeleteParent { link } => write!(f, "delete parent interface {link}"),
+            Self::CreateChild(child) => write!(
+                f,
+                "create {} interface {} of {} in {}",
+                child.kind.link_kind(),
+                child.ifname,
+                child.parent,
+                child.sandbox.path
+            ),
+            Self::DeleteChild {
+                sandbox, ifname, ..
+            } => write!(f, "delete interface {ifname} in {}", sandbox.path),
+            Self::SetMtu { link, mtu } => write!(f, "set the MTU of {link} to {mtu}"),
+            Self::SetSandboxMtu {
+                sandbox,
+                ifname,
+                mtu,
+            } => write!(f, "set the MTU of {ifname} in {} to {mtu}", sandbox.path),
             Self::ConfigureSandbox(link) => {
                 write!(f, "configure {} in {}", link.ifname, link.sandbox.path)
             }

@@ -96,6 +96,10 @@ impl Subnet {
         }
     }
 
+    pub(crate) fn is_ipv6(&self) -> bool {
+        matches!(self.subnet, IpNet::V6(_))
+    }
+
     pub(crate) fn allocatable(&self) -> IpNet {
         self.range
     }

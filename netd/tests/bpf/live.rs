@@ -151,6 +151,7 @@ fn hooked(name: &str, net: &Topology, dns: &str) -> Instance {
     };
     let container = Sandbox {
         host: false,
+        apart: false,
         dns: Some(dns.parse().unwrap()),
         dns_inside: Some("127.0.0.11:10053".parse().unwrap()),
     };

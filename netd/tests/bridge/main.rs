@@ -8,6 +8,8 @@ mod dns_query;
 mod edge;
 mod isolation;
 mod names;
+mod option;
+mod parent;
 mod shared;
 mod tests;
 mod traffic;

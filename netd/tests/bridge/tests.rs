@@ -10,16 +10,16 @@ use crate::dns_query::lookup;
 use crate::traffic::{connect, is_refused, round_trip, seen_by, seen_by_udp, serve, serve_udp};
 use crate::world::{PATIENCE, Sandbox, World, address, eth0, ip, soon};
 
-const HOST4: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
-const HOST6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1);
-const OUTSIDE4: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 7);
-const OUTSIDE6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 7);
+pub(crate) const HOST4: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
+pub(crate) const HOST6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1);
+pub(crate) const OUTSIDE4: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 7);
+pub(crate) const OUTSIDE6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 7);
 
-fn any4(port: u16) -> SocketAddr {
+pub(crate) fn any4(port: u16) -> SocketAddr {
     (Ipv4Addr::UNSPECIFIED, port).into()
 }
 
-fn any6(port: u16) -> SocketAddr {
+pub(crate) fn any6(port: u16) -> SocketAddr {
     (Ipv6Addr::UNSPECIFIED, port).into()
 }
 

@@ -119,6 +119,7 @@ pub fn create(context: &Context, flags: &CreateFlags) -> Result<i32, CliError> {
     let request = NetworkCreate {
         name: flags.name.clone(),
         driver: flags.driver.clone(),
+        enable_ipv4: None,
         enable_ipv6: flags.ipv6,
         ipam: Ipam {
             driver: flags.ipam_driver.clone(),
