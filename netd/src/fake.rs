@@ -52,10 +52,13 @@ pub(crate) enum End {
 /// and IPv6 forwarding, which stays on: somebody else may rely on it by then.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Snapshot {
-    links: BTreeMap<IfName, (bool, u32, Option<IfName>, BTreeSet<String>, bool)>,
+    links: BTreeMap<IfName, LinkState>,
     inside: BTreeMap<(u64, IfName), (bool, u32, BTreeSet<IpAddr>)>,
     rest: String,
 }
+
+/// Up, MTU, master, addresses, limited.
+type LinkState = (bool, u32, Option<IfName>, BTreeSet<String>, bool);
 
 impl FakeKernel {
     pub(crate) fn new() -> Self {

@@ -38,6 +38,7 @@ mod reconcile;
 mod resolver;
 #[cfg(test)]
 mod scenario;
+mod selection;
 mod sockdiag;
 mod store;
 mod uninstall;

@@ -13,8 +13,8 @@ use crate::model::driver::{BRIDGE_NAME, Driver};
 use crate::model::network::{self, Network, NetworkError, NewNetwork, Stage};
 use crate::model::observed::Observed;
 use crate::model::plan;
-use crate::model::selection::Selection;
 use crate::netd::{Netd, Writer};
+use crate::selection::Selection;
 
 /// When neither the network nor the configuration nor a default route says.
 const DEFAULT_MTU: u32 = 1500;

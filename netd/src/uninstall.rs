@@ -4,6 +4,7 @@ use std::io;
 use std::sync::Arc;
 
 use api::id::IfName;
+use api::net::LinkBy;
 
 use crate::apply::{delete_child, delete_link, delete_parent};
 use crate::bpf::{self, DataPlane};
@@ -42,7 +43,9 @@ impl Netd {
                 remove(&departure.link)?;
             }
             let network = networks.iter().find(|network| endpoint.is_on(&network.id));
-            if let Some(kind) = network.and_then(|network| ChildKind::of(&network.driver)) {
+            if let Some(kind) = network.and_then(|network| ChildKind::of(&network.driver))
+                && endpoint.attachment.link == LinkBy::Hawser
+            {
                 let ifname = &endpoint.attachment.ifname;
                 delete_child(&endpoint.sandbox, ifname, kind.link_kind())
                     .map_err(|source| failed(&format!("delete interface {ifname}"), source))?;

@@ -16,6 +16,5 @@ pub(crate) mod observed;
 pub(crate) mod plan;
 pub(crate) mod port;
 pub(crate) mod reserved;
-pub(crate) mod selection;
 pub(crate) mod step;
 pub(crate) mod subnet;

@@ -17,6 +17,7 @@ impl Host {
             loopback,
             master,
             addresses: Vec::new(),
+            limited: false,
         };
         let links = [
             ("lo", link(1, true, None)),

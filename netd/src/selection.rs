@@ -3,7 +3,7 @@
 use api::net::NetworkPrune;
 use jiff::Timestamp;
 
-use super::network::{Network, NetworkError};
+use crate::model::network::{Network, NetworkError};
 
 #[derive(Debug)]
 pub(crate) struct Selection<'a> {
