@@ -4,8 +4,7 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use api::id::{Id, IfName, MacAddr};
-use api::net::{AttachRequest, Attachment, Dns, EndpointAddress, Link, LinkBy, PortBinding, Route};
-use ipnet::IpNet;
+use api::net::{AttachRequest, Attachment, Dns, EndpointAddress, Link, LinkBy, PortBinding};
 use serde::{Deserialize, Serialize};
 use sys::netns::NsId;
 
@@ -13,6 +12,7 @@ use super::endpoints::Endpoints;
 use super::ipam::{IpamError, Walks};
 use super::network::{Network, Stage};
 use super::port::{self, PortError};
+use super::route;
 use super::subnet::outside_all;
 use crate::bpf::Frontend;
 
@@ -252,7 +252,7 @@ impl Endpoint {
             host_ifname,
             mac,
             mtu,
-            routes: routes(request, network, &addresses, new.has_default_route),
+            routes: route::choose(request, network, &addresses, new.has_default_route),
             addresses,
             name: request.name.clone(),
             aliases: request.aliases.clone(),
@@ -322,59 +322,19 @@ impl Endpoint {
     }
 
     pub(crate) fn has_default_route(&self) -> bool {
-        self.attachment.routes.iter().any(is_default)
+        self.attachment.routes.iter().any(route::is_default)
     }
 
     /// Lets this endpoint carry the sandbox's default route from now on, if it leads anywhere.
     pub(crate) fn take_default_route(&mut self, network: &Network) {
         let routes = &mut self.attachment.routes;
-        routes.retain(|route| !is_default(route));
-        routes.extend(default_routes(network, &self.attachment.addresses));
+        routes.retain(|route| !route::is_default(route));
+        routes.extend(route::defaults(network, &self.attachment.addresses));
     }
 }
 
 fn host_ifname(id: &Id) -> IfName {
     IfName::parse(&format!("veth{}", &id.as_str()[..8])).expect("12 bytes without separators")
-}
-
-/// A sandbox has one default route: the second one is left out.
-fn routes(
-    request: &AttachRequest,
-    network: &Network,
-    addresses: &[EndpointAddress],
-    has_default_route: bool,
-) -> Vec<Route> {
-    let mut routes = match (&request.routes, request.link) {
-        (Some(routes), _) => routes.clone(),
-        (None, LinkBy::Hawser) => default_routes(network, addresses),
-        (None, LinkBy::Others) => Vec::new(),
-    };
-    if has_default_route {
-        routes.retain(|route| !is_default(route));
-    }
-    routes
-}
-
-/// Of the main table and of no priority of its own: two of those clash.
-fn is_default(route: &Route) -> bool {
-    route.dst.prefix_len() == 0 && route.priority.is_none() && route.table.is_none()
-}
-
-/// One by each gateway; by the interface alone where the network has a way out and no gateway.
-fn default_routes(network: &Network, addresses: &[EndpointAddress]) -> Vec<Route> {
-    let routes = addresses.iter().filter_map(|address| {
-        let v6 = address.address.addr().is_ipv6();
-        let direct = !network.driver.has_gateway() && network.has_way_out(v6);
-        (address.gateway.is_some() || direct).then(|| Route {
-            dst: match v6 {
-                false => IpNet::new_assert(Ipv4Addr::UNSPECIFIED.into(), 0),
-                true => IpNet::new_assert(Ipv6Addr::UNSPECIFIED.into(), 0),
-            },
-            gateway: address.gateway,
-            ..Route::default()
-        })
-    });
-    routes.collect()
 }
 
 /// Refuses what the network's driver cannot do; the interface's MTU, 0 where others make it and the

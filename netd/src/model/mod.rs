@@ -16,5 +16,6 @@ pub(crate) mod observed;
 pub(crate) mod plan;
 pub(crate) mod port;
 pub(crate) mod reserved;
+mod route;
 pub(crate) mod step;
 pub(crate) mod subnet;
