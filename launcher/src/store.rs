@@ -278,6 +278,30 @@ mod tests {
     }
 
     #[test]
+    fn who_links_to_a_container_is_known_until_it_is_removed() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        let server = store.create(&record(1, "server")).unwrap();
+        let mut linked = record(2, "client");
+        linked.links.push(crate::container::Link {
+            container: server.id().clone(),
+            alias: "db".to_owned(),
+        });
+        let client = store.create(&linked).unwrap();
+        server.add_linker(client.id()).unwrap();
+        server.add_linker(client.id()).unwrap();
+        let linkers = server.linkers().unwrap();
+        assert_eq!(linkers.len(), 1);
+        assert_eq!(linkers[0].id(), client.id());
+        client.remove().unwrap();
+        assert!(server.linkers().unwrap().is_empty());
+        // A link to what is gone is in nobody's way.
+        let again = store.create(&linked).unwrap();
+        server.remove().unwrap();
+        again.remove().unwrap();
+    }
+
+    #[test]
     fn removal_leaves_nothing_and_may_be_repeated() {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(dir.path()).unwrap();
