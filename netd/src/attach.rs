@@ -206,7 +206,7 @@ impl Netd {
         let new = NewEndpoint {
             id: random_id(),
             order: before.endpoints.next_order(),
-            ports: self.ports(&request.ports, &before, writer)?,
+            ports: self.ports(&network.bind(&request.ports), &before, writer)?,
             dns: self.resolver_settings(&request.dns, network),
             parent_mac: self.parent_mac(network)?,
             others: &before.endpoints,

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use api::id::{Id, IfName, InvalidId, MacAddr, NetworkName};
-use api::net::{ConfigFrom, Ipam, NetworkContainer, NetworkCreate};
+use api::net::{ConfigFrom, Ipam, NetworkContainer, NetworkCreate, PortBinding};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
@@ -223,6 +223,16 @@ impl Network {
             let mut subnets = self.subnets.iter().map(|s| s.subnet);
             Some((subnets.find(|s| s.contains(&address))?, address))
         })
+    }
+
+    /// The published ports, on the network's address of the host where they name none.
+    pub(crate) fn bind(&self, ports: &[PortBinding]) -> Vec<PortBinding> {
+        let address = self.bridge().and_then(|bridge| bridge.host_binding);
+        let bind = |port: &PortBinding| PortBinding {
+            host_ip: port.host_ip.or(address.map(IpAddr::from)),
+            ..*port
+        };
+        ports.iter().map(bind).collect()
     }
 
     pub(crate) fn bridge(&self) -> Option<&Bridge> {

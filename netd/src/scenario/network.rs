@@ -87,3 +87,18 @@ fn ipv4_is_optional_where_there_is_ipv6() {
     let (_, message) = refusal(netd.attach(v4));
     assert!(message.contains("no IPv4 subnet"), "{message}");
 }
+
+#[test]
+fn ports_are_published_on_the_networks_address_of_the_host() {
+    let world = World::new();
+    let netd = world.start().unwrap();
+    let options = r#"{"Name":"shop",
+        "Options":{"com.docker.network.bridge.host_binding_ipv4":"127.0.0.1"}}"#;
+    netd.create_network(network(options)).unwrap();
+    let own = netd.attach(request("shop", "web", 10)).unwrap();
+    assert_eq!(own.ports[0].host_ip, "127.0.0.1".parse().ok());
+    let mut named = request("shop", "db", 11);
+    named.ports[0].host_ip = "192.0.2.10".parse().ok();
+    let named = netd.attach(named).unwrap();
+    assert_eq!(named.ports[0].host_ip, "192.0.2.10".parse().ok());
+}

@@ -47,9 +47,6 @@ pub(crate) struct Bridge {
 pub(crate) enum GatewayMode {
     /// It hides the containers behind its own addresses and publishes their ports on them.
     Nat,
-    /// It routes: containers are seen by their own addresses, and nothing is published on the
-    /// host's.
-    Routed,
     /// It has no address on the network.
     Isolated,
 }
@@ -155,9 +152,8 @@ fn default_link(id: &Id) -> IfName {
 fn gateway_mode(given: Given<'_>, internal: bool) -> Result<GatewayMode, DriverError> {
     match given.value {
         "" | "nat" => Ok(GatewayMode::Nat),
-        "routed" => Ok(GatewayMode::Routed),
         "isolated" if internal => Ok(GatewayMode::Isolated),
         "isolated" => Err(given.needs("an --internal network")),
-        _ => Err(given.invalid("nat, routed or isolated")),
+        _ => Err(given.invalid("nat or isolated")),
     }
 }
