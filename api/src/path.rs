@@ -30,11 +30,15 @@ pub const METRICS: &str = "/metrics";
 pub const NETWORKS: &str = "/v1/networks";
 /// `POST` [`crate::net::NetworkCreate`] → [`crate::net::NetworkCreated`].
 pub const NETWORKS_CREATE: &str = "/v1/networks/create";
+/// `GET /v1/networks/{network}/status`: whether an endpoint could be attached now. The refusal's
+/// code tells a network that is full or missing from one that has lost a part (`unavailable`).
+pub const STATUS: &str = "status";
 /// `POST` → [`crate::daemon::Pruned`].
 pub const NETWORKS_PRUNE: &str = "/v1/networks/prune";
 /// `POST` [`crate::net::AttachRequest`] → [`crate::net::Attachment`].
 /// `GET ?container=ID` list of [`crate::net::Attachment`].
-/// `GET|DELETE /v1/endpoints/{container}/{ifname}`; the `GET` checks the kernel's state.
+/// `GET|DELETE /v1/endpoints/{container}/{ifname}`; the `GET` checks the kernel's state, with
+/// `?mac=` for an interface that another link address was given to.
 pub const ENDPOINTS: &str = "/v1/endpoints";
 /// `POST` [`crate::net::EndpointRename`] → list of [`crate::net::Attachment`], empty for a container
 /// without endpoints.

@@ -18,6 +18,19 @@ impl Netd {
     /// # Errors
     /// [`NetError::Check`] says what differs; [`EndpointError::NotFound`] when it is not on record.
     pub fn check(&self, container: &str, ifname: &IfName) -> Result<Attachment, NetError> {
+        self.check_with_mac(container, ifname, None)
+    }
+
+    /// The same for an interface that somebody gave another link address to.
+    ///
+    /// # Errors
+    /// As [`Netd::check`].
+    pub fn check_with_mac(
+        &self,
+        container: &str,
+        ifname: &IfName,
+        mac: Option<MacAddr>,
+    ) -> Result<Attachment, NetError> {
         let key = EndpointKey::new(container, ifname.as_str());
         let view = self.view();
         let endpoint = view
@@ -49,7 +62,8 @@ impl Netd {
         let unlimited = self.unlimited(endpoint)?;
         let network = view.networks.get(&endpoint.attachment.network_id);
         let own_mac = network.is_none_or(|network| network.driver.has_own_macs());
-        match difference(endpoint, inside.as_ref(), own_mac)
+        let mac = mac.or(endpoint.attachment.mac).filter(|_| own_mac);
+        match difference(endpoint, inside.as_ref(), mac)
             .or(missing)
             .or(unlimited)
         {
@@ -73,7 +87,11 @@ impl Netd {
 }
 
 /// In what the kernel's state differs from the endpoint, in words.
-fn difference(endpoint: &Endpoint, inside: Option<&Inside>, own_mac: bool) -> Option<String> {
+fn difference(
+    endpoint: &Endpoint,
+    inside: Option<&Inside>,
+    mac: Option<MacAddr>,
+) -> Option<String> {
     let Some(inside) = inside else {
         return Some(format!("namespace {} is gone", endpoint.sandbox.path));
     };
@@ -92,16 +110,24 @@ fn difference(endpoint: &Endpoint, inside: Option<&Inside>, own_mac: bool) -> Op
         return Some("it is down".to_owned());
     }
     // One that is shared with the parent follows it.
-    if own_mac && link.mac != attachment.mac {
+    if mac.is_some() && link.mac != mac {
         let show = |mac: Option<MacAddr>| mac.map_or("none".to_owned(), |mac| mac.to_string());
         return Some(format!(
             "its MAC address is {}, not {}",
             show(link.mac),
-            show(attachment.mac)
+            show(mac)
         ));
     }
     endpoint
         .addresses()
         .find(|address| !link.addresses.contains(address))
         .map(|address| format!("address {address} is missing"))
+        .or_else(|| {
+            // By whatever table: others move them there on purpose.
+            let routes = attachment.routes.iter();
+            routes
+                .map(|route| (route.dst, route.gateway))
+                .find(|route| !link.routes.contains(route))
+                .map(|(destination, _)| format!("the route to {destination} is missing"))
+        })
 }

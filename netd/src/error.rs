@@ -32,6 +32,8 @@ pub enum NetError {
         ifname: IfName,
         what: String,
     },
+    #[error("network {network} has lost a part and is being repaired, waiting for: {missing}")]
+    Degraded { network: String, missing: String },
     #[error(transparent)]
     Kernel(#[from] KernelError),
     #[error(transparent)]
@@ -69,6 +71,7 @@ fn code(error: &NetError) -> ErrorCode {
         NetError::Endpoint(error) => endpoint_code(error),
         NetError::NoSandbox { .. } => ErrorCode::NotFound,
         NetError::Check { .. } => ErrorCode::Conflict,
+        NetError::Degraded { .. } => ErrorCode::Unavailable,
         NetError::Kernel(_) | NetError::Store(_) | NetError::Dns(_) => ErrorCode::Internal,
     }
 }

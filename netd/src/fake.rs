@@ -262,6 +262,7 @@ impl State {
                     mac: pair.mac,
                     mtu: pair.mtu,
                     addresses: BTreeSet::new(),
+                    routes: BTreeSet::new(),
                 };
                 let key = (pair.sandbox.inode, pair.ifname.clone());
                 self.inside.insert(key, (pair.host.clone(), inside));
@@ -294,6 +295,7 @@ impl State {
                     mac: child.mac,
                     mtu: child.mtu,
                     addresses: BTreeSet::new(),
+                    routes: BTreeSet::new(),
                 };
                 // Without the parent it is gone, as the other end of a pair.
                 let new = !self.inside.contains_key(&key);
@@ -384,6 +386,8 @@ impl State {
         let before = inside.clone();
         inside.up = true;
         inside.addresses = link.addresses.iter().map(|net| net.addr()).collect();
+        let routes = link.routes.iter();
+        inside.routes = routes.map(|route| (route.dst, route.gateway)).collect();
         Some(*inside != before)
     }
 }

@@ -40,6 +40,7 @@ mod resolver;
 mod scenario;
 mod selection;
 mod sockdiag;
+mod status;
 mod store;
 mod uninstall;
 mod watch;

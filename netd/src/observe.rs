@@ -51,6 +51,7 @@ pub(crate) fn inside(rtnl: &mut Rtnl, name: &IfName) -> io::Result<Option<Inside
         mac: None,
         mtu: 0,
         addresses: BTreeSet::new(),
+        routes: BTreeSet::new(),
     };
     for attribute in &message.attributes {
         match attribute {
@@ -66,7 +67,41 @@ pub(crate) fn inside(rtnl: &mut Rtnl, name: &IfName) -> io::Result<Option<Inside
             result.addresses.extend(address_of(&address));
         }
     }
+    for family in [AddressFamily::Inet, AddressFamily::Inet6] {
+        let mut request = RouteMessage::default();
+        request.header.address_family = family;
+        for answer in rtnl.dump(RouteNetlinkMessage::GetRoute(request))? {
+            if let RouteNetlinkMessage::NewRoute(route) = answer {
+                result.routes.extend(route_of(&route, message.header.index));
+            }
+        }
+    }
     Ok(Some(result))
+}
+
+/// Destination and gateway of a route that leaves by the link `index`.
+fn route_of(message: &RouteMessage, index: u32) -> Option<(IpNet, Option<IpAddr>)> {
+    let plain = |address: &RouteAddress| match address {
+        RouteAddress::Inet(address) => Some(IpAddr::from(*address)),
+        RouteAddress::Inet6(address) => Some(IpAddr::from(*address)),
+        _ => None,
+    };
+    let mut destination = match message.header.address_family {
+        AddressFamily::Inet6 => IpAddr::from(Ipv6Addr::UNSPECIFIED),
+        _ => IpAddr::from(Ipv4Addr::UNSPECIFIED),
+    };
+    let mut gateway = None;
+    let mut leaves = false;
+    for attribute in &message.attributes {
+        match attribute {
+            RouteAttribute::Destination(address) => destination = plain(address)?,
+            RouteAttribute::Gateway(address) => gateway = plain(address),
+            RouteAttribute::Oif(link) => leaves = *link == index,
+            _ => {}
+        }
+    }
+    let net = IpNet::new(destination, message.header.destination_prefix_length).ok()?;
+    leaves.then_some((net, gateway))
 }
 
 pub(crate) fn link_by_name(rtnl: &mut Rtnl, name: &IfName) -> io::Result<Option<LinkMessage>> {

@@ -450,6 +450,35 @@ fn a_pool_gives_each_holder_an_address_until_its_sandbox_dies() {
 }
 
 #[test]
+fn a_network_is_ready_until_it_is_full_or_loses_a_part() {
+    let world = World::new();
+    let netd = world.start().unwrap();
+    let create = |name: &str, subnet: &str| {
+        let json = format!(r#"{{"Name":"{name}","IPAM":{{"Config":[{{"Subnet":"{subnet}"}}]}}}}"#);
+        netd.create_network(network(&json)).unwrap();
+    };
+    create("shop", "10.1.0.0/24");
+    create("tiny", "10.2.0.0/30");
+    let status = |name: &str| {
+        let ready = netd.ready(name).map(drop).map_err(ApiError::from);
+        ready.map_err(|error| error.code)
+    };
+    assert_eq!(status("shop"), Ok(()));
+    assert_eq!(status("tiny"), Ok(()));
+    assert_eq!(status("gone"), Err(ErrorCode::NotFound));
+    netd.attach(request("tiny", "web", 10)).unwrap();
+    assert_eq!(status("tiny"), Err(ErrorCode::Exhausted));
+    let bridge =
+        IfName::parse(&format!("br-{}", netd.network("shop").unwrap().id.short())).unwrap();
+    world.kernel.edit(|observed| {
+        observed.links.remove(&bridge);
+    });
+    assert_eq!(status("shop"), Err(ErrorCode::Unavailable));
+    netd.reconcile().unwrap();
+    assert_eq!(status("shop"), Ok(()));
+}
+
+#[test]
 fn a_crash_while_detaching_is_completed() {
     crash_everywhere(
         |netd| {

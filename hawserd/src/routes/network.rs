@@ -1,7 +1,7 @@
 //! Networks and endpoints.
 
 use api::daemon::Pruned;
-use api::id::IfName;
+use api::id::{IfName, MacAddr};
 use api::net::{
     AttachRequest, Attachment, EndpointRename, Network, NetworkCreate, NetworkCreated, NetworkPrune,
 };
@@ -26,6 +26,10 @@ pub(crate) fn routes() -> Router<Daemon> {
             &format!("{}/{{network}}", path::NETWORKS),
             get(inspect).delete(remove),
         )
+        .route(
+            &format!("{}/{{network}}/{}", path::NETWORKS, path::STATUS),
+            get(status),
+        )
         .route(path::ENDPOINTS, get(endpoints).post(attach))
         .route(path::ENDPOINTS_RENAME, post(rename))
         .route(
@@ -47,6 +51,16 @@ async fn inspect(
 ) -> Reply<Network> {
     daemon
         .run(move |daemon| daemon.netd.network(&network))
+        .await
+        .map(Json)
+}
+
+async fn status(
+    State(daemon): State<Daemon>,
+    Segments(network): Segments<String>,
+) -> Reply<Network> {
+    daemon
+        .run(move |daemon| daemon.netd.ready(&network))
         .await
         .map(Json)
 }
@@ -115,13 +129,20 @@ async fn rename(
         .map(Json)
 }
 
+#[derive(Deserialize)]
+struct Expected {
+    mac: Option<MacAddr>,
+}
+
 async fn check(
     State(daemon): State<Daemon>,
     Segments((container, ifname)): Segments<(String, String)>,
+    Params(expected): Params<Expected>,
 ) -> Reply<Attachment> {
     let ifname = interface(&ifname)?;
+    let mac = expected.mac;
     daemon
-        .run(move |daemon| daemon.netd.check(&container, &ifname))
+        .run(move |daemon| daemon.netd.check_with_mac(&container, &ifname, mac))
         .await
         .map(Json)
 }

@@ -409,6 +409,29 @@ fn addresses(
     Ok(v4.into_iter().chain(v6).collect())
 }
 
+/// Whether each family has an address left.
+pub(crate) fn check_room(network: &Network, others: &Endpoints) -> Result<(), IpamError> {
+    let is_used = |address: IpAddr| others.holder(&network.id, address).is_some();
+    for v6 in [false, true] {
+        let mut subnets = network
+            .subnets
+            .iter()
+            .filter(|subnet| subnet.subnet.addr().is_ipv6() == v6)
+            .peekable();
+        let Some(first) = subnets.peek().copied() else {
+            continue;
+        };
+        let walks = Walks::default();
+        if !subnets.any(|subnet| walks.next(&network.id, subnet, is_used).is_some()) {
+            return Err(IpamError::Exhausted {
+                network: network.name.to_string(),
+                range: first.range,
+            });
+        }
+    }
+    Ok(())
+}
+
 /// Somebody else's address management chose them. On an interface of ours they must be ones that
 /// the network's bridge reaches.
 fn given_addresses(

@@ -77,6 +77,8 @@ pub(crate) struct InsideLink {
     pub(crate) mac: Option<MacAddr>,
     pub(crate) mtu: u32,
     pub(crate) addresses: BTreeSet<IpAddr>,
+    /// Destinations and gateways of all tables.
+    pub(crate) routes: BTreeSet<(IpNet, Option<IpAddr>)>,
 }
 
 impl Observed {

@@ -158,6 +158,17 @@ pub(crate) fn repair(desired: &Desired, observed: &Observed) -> Vec<Step> {
     steps
 }
 
+/// What of `network` is missing, that all of its endpoints depend on.
+pub(crate) fn missing(desired: &Desired, network: &Network, observed: &Observed) -> Option<Step> {
+    let uplinks = host(desired, observed)
+        .into_iter()
+        .filter(|step| matches!(step, Step::AttachUplink { .. }));
+    repair_network(network, observed)
+        .into_iter()
+        .chain(uplinks)
+        .next()
+}
+
 /// The data plane's view of the host: its addresses, and the links that others reach it by.
 pub(crate) fn host(desired: &Desired, observed: &Observed) -> Vec<Step> {
     let uplinks = uplinks(desired, observed);
