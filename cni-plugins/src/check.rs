@@ -1,85 +1,74 @@
 //! What `CHECK` compares once the daemon has checked the kernel: is the attachment still the one
 //! that the runtime remembers? Pure.
 
-use std::net::IpAddr;
-
-use api::net::Attachment;
-use ipnet::IpNet;
-use serde::Deserialize;
-use serde_json::{Map, Value};
+use api::net::{Attachment, EndpointAddress};
 
 use crate::command::Sandbox;
 use crate::error::PluginError;
-
-/// The part of a result that this plugin made.
-#[derive(Deserialize)]
-#[serde(default)]
-#[derive(Default)]
-struct Remembered {
-    interfaces: Vec<Interface>,
-    ips: Vec<Address>,
-}
-
-#[derive(Deserialize)]
-struct Interface {
-    name: String,
-    #[serde(default)]
-    sandbox: String,
-}
-
-#[derive(Deserialize)]
-struct Address {
-    address: IpNet,
-    gateway: Option<IpAddr>,
-    interface: Option<usize>,
-}
+use crate::previous::Own;
 
 /// Later plugins of a chain may have added to the result and to the sandbox; only what is
 /// remembered of this plugin's own interface must still be there.
 ///
 /// # Errors
-/// A result that cannot be read, or [`PluginError::Drifted`] with the first difference.
+/// [`PluginError::Drifted`] with the first difference.
 pub(crate) fn compare(
-    previous: Option<Map<String, Value>>,
+    own: Option<Own>,
     sandbox: &Sandbox,
     attachment: &Attachment,
 ) -> Result<(), PluginError> {
-    let previous = previous.ok_or_else(|| PluginError::field("prevResult", "CHECK needs it"))?;
-    let remembered = Remembered::deserialize(Value::Object(previous))
-        .map_err(|error| PluginError::field("prevResult", error))?;
-    let name = attachment.ifname.as_str();
-    let own = remembered
-        .interfaces
-        .iter()
-        .position(|interface| interface.name == name && interface.sandbox == sandbox.netns)
-        .ok_or_else(|| drifted(attachment, "is not in prevResult"))?;
+    let own = own.ok_or_else(|| drifted(attachment, "is not in prevResult"))?;
     if attachment.netns != sandbox.netns {
         let difference = format!("is in {}, not in {}", attachment.netns, sandbox.netns);
         return Err(drifted(attachment, difference));
     }
-    let lost = remembered
-        .ips
-        .iter()
-        .filter(|ip| ip.interface == Some(own))
-        .find(|ip| !has(attachment, ip));
-    match lost {
+    match own.addresses.iter().find(|ip| !has(attachment, ip)) {
         Some(ip) => {
-            let has = attachment
-                .addresses
-                .iter()
-                .map(|entry| entry.address.to_string());
-            let has = has.collect::<Vec<_>>().join(", ");
-            let difference = format!("had address {}, it now has {has}", ip.address);
+            let difference = format!(
+                "had address {}, it now has {}",
+                ip.address,
+                list(attachment)
+            );
             Err(drifted(attachment, difference))
         }
         None => Ok(()),
     }
 }
 
-fn has(attachment: &Attachment, ip: &Address) -> bool {
+/// The same for an address lease, whose interface is somebody else's.
+///
+/// # Errors
+/// [`PluginError::Drifted`] when a remembered address is not the lease's.
+pub(crate) fn compare_lease(
+    remembered: &[EndpointAddress],
+    attachment: &Attachment,
+) -> Result<(), PluginError> {
+    // The result may have addresses of other plugins, but ours must be in it.
+    let lost = attachment
+        .addresses
+        .iter()
+        .find(|entry| remembered.iter().all(|ip| ip.address != entry.address));
+    match lost {
+        None => Ok(()),
+        Some(entry) => {
+            let difference = format!(
+                "was leased address {}, which is not in prevResult",
+                entry.address
+            );
+            Err(drifted(attachment, difference))
+        }
+    }
+}
+
+fn has(attachment: &Attachment, ip: &EndpointAddress) -> bool {
     attachment.addresses.iter().any(|entry| {
         entry.address == ip.address && (ip.gateway.is_none() || entry.gateway == ip.gateway)
     })
+}
+
+fn list(attachment: &Attachment) -> String {
+    let texts = attachment.addresses.iter().map(|a| a.address.to_string());
+    texts.collect::<Vec<_>>().join(", ")
 }
 
 fn drifted(attachment: &Attachment, difference: impl Into<String>) -> PluginError {

@@ -3,6 +3,7 @@
 use api::id::IfName;
 
 use crate::error::PluginError;
+use crate::version::Version;
 
 /// Looks up one environment variable; unset and empty mean the same.
 pub(crate) type Lookup<'a> = &'a dyn Fn(&str) -> Option<String>;
@@ -10,7 +11,7 @@ pub(crate) type Lookup<'a> = &'a dyn Fn(&str) -> Option<String>;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Command {
     Add(Sandbox),
-    Del(Interface),
+    Del(Gone),
     Check(Sandbox),
     Gc,
     Status,
@@ -22,6 +23,13 @@ pub(crate) enum Command {
 pub(crate) struct Interface {
     pub(crate) container_id: String,
     pub(crate) ifname: IfName,
+}
+
+/// What `DEL` is about: its namespace may be gone, or be none of the runtime's business any more.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Gone {
+    pub(crate) interface: Interface,
+    pub(crate) netns: Option<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,6 +46,7 @@ pub(crate) struct Args {
     pub(crate) ip: Option<String>,
     pub(crate) mac: Option<String>,
     pub(crate) pod_name: Option<String>,
+    pub(crate) pod_namespace: Option<String>,
 }
 
 impl Command {
@@ -49,7 +58,10 @@ impl Command {
             "ADD" => Ok(Self::Add(Sandbox::parse("ADD", lookup)?)),
             "DEL" => {
                 require("DEL", &["CNI_CONTAINERID", "CNI_IFNAME"], lookup)?;
-                Ok(Self::Del(Interface::parse(lookup)?))
+                Ok(Self::Del(Gone {
+                    interface: Interface::parse(lookup)?,
+                    netns: lookup("CNI_NETNS"),
+                }))
             }
             "CHECK" => Ok(Self::Check(Sandbox::parse("CHECK", lookup)?)),
             "GC" => Ok(Self::Gc),
@@ -59,12 +71,24 @@ impl Command {
         }
     }
 
-    /// The command's name when it came with specification 1.1.0.
-    pub(crate) fn newer_name(&self) -> Option<&'static str> {
+    /// As in `CNI_COMMAND`.
+    pub(crate) fn name(&self) -> &'static str {
         match self {
-            Self::Gc => Some("GC"),
-            Self::Status => Some("STATUS"),
-            _ => None,
+            Self::Add(_) => "ADD",
+            Self::Del(_) => "DEL",
+            Self::Check(_) => "CHECK",
+            Self::Gc => "GC",
+            Self::Status => "STATUS",
+            Self::Version => "VERSION",
+        }
+    }
+
+    /// The version of the specification that it came with.
+    pub(crate) fn since(&self) -> Version {
+        match self {
+            Self::Add(_) | Self::Del(_) | Self::Version => Version::V0_1_0,
+            Self::Check(_) => Version::V0_4_0,
+            Self::Gc | Self::Status => Version::V1_1_0,
         }
     }
 }
@@ -150,6 +174,7 @@ impl Args {
                 "IP" => args.ip = value,
                 "MAC" => args.mac = value,
                 "K8S_POD_NAME" => args.pod_name = value,
+                "K8S_POD_NAMESPACE" => args.pod_namespace = value,
                 "IgnoreUnknown" => {
                     ignores_unknown = matches!(value.as_deref(), Some("1" | "true" | "True"));
                 }

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use api::net::Link;
+use api::net::{Attachment, Link};
 use ipnet::IpNet;
 use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value};
@@ -21,9 +21,13 @@ pub(crate) struct Target {
     #[serde(default)]
     pub(crate) name: String,
     /// The daemon's network; `name` when absent.
-    network: Option<String>,
+    pub(crate) network: Option<String>,
     /// Path of the daemon's socket.
     pub(crate) socket: Option<String>,
+    /// What `GC` tells this runtime's attachments by.
+    pub(crate) owner: Option<String>,
+    /// Whom address management is delegated to.
+    pub(crate) ipam: Option<Value>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -45,9 +49,13 @@ pub(crate) struct Config {
     #[serde(default)]
     pub(crate) internal: bool,
     pub(crate) mtu: Option<u32>,
+    pub(crate) ip_masq: Option<bool>,
     #[serde(default)]
     pub(crate) options: BTreeMap<String, String>,
 
+    /// For every attachment, unless the runtime asks for another one.
+    #[serde(default)]
+    pub(crate) bandwidth: Limits,
     #[serde(default)]
     pub(crate) dns: StaticDns,
     #[serde(default)]
@@ -61,7 +69,7 @@ pub(crate) struct Config {
 }
 
 /// Resolver settings of the network; what the runtime asks for goes first.
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(default)]
 pub(crate) struct StaticDns {
     pub(crate) nameservers: Vec<IpAddr>,
@@ -95,8 +103,22 @@ pub(crate) struct RuntimeConfig {
     pub(crate) aliases: Aliases,
     /// Names of the container's own for others of the network.
     pub(crate) links: Vec<Link>,
+    pub(crate) bandwidth: Option<Limits>,
+    /// Read for its shape only: the hooks know a sandbox by its namespace.
+    #[serde(rename = "cgroupPath")]
+    _cgroup_path: Option<String>,
     #[serde(flatten)]
     unknown: Map<String, Value>,
+}
+
+/// Bits, and bits per second.
+#[derive(Debug, Clone, Copy, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(crate) struct Limits {
+    pub(crate) ingress_rate: u64,
+    pub(crate) ingress_burst: u64,
+    pub(crate) egress_rate: u64,
+    pub(crate) egress_burst: u64,
 }
 
 #[derive(Debug, Deserialize)]
@@ -154,6 +176,14 @@ pub(crate) struct ValidAttachment {
     pub(crate) ifname: String,
 }
 
+impl Survivors {
+    pub(crate) fn include(&self, entry: &Attachment) -> bool {
+        self.valid_attachments.iter().any(|valid| {
+            valid.container_id == entry.container_id && valid.ifname == entry.ifname.as_str()
+        })
+    }
+}
+
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct OnlyVersion {
@@ -191,29 +221,49 @@ impl Target {
         }
     }
 
+    /// CNI specification, section 1, `name`.
+    ///
+    /// # Errors
+    /// A name that is not one.
+    pub(crate) fn check_name(&self) -> Result<(), PluginError> {
+        let mut bytes = self.name.bytes();
+        let well_formed = bytes.next().is_none_or(|b| b.is_ascii_alphanumeric())
+            && bytes.all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-'));
+        if well_formed {
+            return Ok(());
+        }
+        let shown: String = self.name.chars().take(64).collect();
+        let reason = format!("{shown:?}: expected [a-zA-Z0-9][a-zA-Z0-9_.-]*");
+        Err(PluginError::field("name", reason))
+    }
+
     pub(crate) fn network(&self) -> &str {
         self.network.as_deref().unwrap_or(&self.name)
     }
 }
 
 impl Config {
+    /// Whether somebody else assigns the addresses.
+    pub(crate) fn delegates(&self) -> bool {
+        match &self.target.ipam {
+            None | Some(Value::Null) => false,
+            Some(Value::Object(ipam)) => !ipam.is_empty(),
+            Some(_) => true,
+        }
+    }
+
     /// Refuses keys that ask for something this plugin does not do.
     ///
     /// # Errors
     /// [`PluginError::UnsupportedField`] with the first one.
     pub(crate) fn check_keys(&self) -> Result<(), PluginError> {
-        let own = self
-            .unknown
-            .iter()
-            .find(|(key, value)| !is_foreign(key, value));
+        let own = self.unknown.iter().find(|(key, _)| !is_foreign(key));
         if let Some((key, value)) = own {
-            let way_out = match key.as_str() {
-                "ipam" => {
-                    "the daemon assigns addresses: use \"subnet\", \"ipRange\" and \"gateway\""
-                }
-                _ => "remove it, or correct its name",
-            };
-            return Err(unsupported(key, value, way_out));
+            return Err(unsupported(key, value, "remove it, or correct its name"));
+        }
+        if self.delegates() {
+            // Other capabilities, such as ipRanges, may be the delegate's.
+            return Ok(());
         }
         match self.runtime_config.unknown.iter().next() {
             Some((key, value)) => Err(unsupported(
@@ -226,17 +276,12 @@ impl Config {
     }
 }
 
-/// Keys that others read: the runtime's, annotations (`cni.dev/…`), and an `ipam` that asks for
-/// nothing.
-fn is_foreign(key: &str, value: &Value) -> bool {
-    match key {
-        "type" | "cniVersion" | "capabilities" => true,
-        "ipam" => value.is_null() || value.as_object().is_some_and(Map::is_empty),
-        _ => key.contains('/'),
-    }
+/// Keys that others read: the runtime's and annotations (`cni.dev/…`).
+fn is_foreign(key: &str) -> bool {
+    matches!(key, "type" | "cniVersion" | "capabilities") || key.contains('/')
 }
 
-fn unsupported(key: &str, value: &Value, way_out: &'static str) -> PluginError {
+pub(crate) fn unsupported(key: &str, value: &Value, way_out: &'static str) -> PluginError {
     PluginError::UnsupportedField {
         key: key.to_owned(),
         value: value.to_string().chars().take(200).collect(),
@@ -245,7 +290,7 @@ fn unsupported(key: &str, value: &Value, way_out: &'static str) -> PluginError {
 }
 
 /// One text, or a list of them.
-fn one_or_many<'de, D, T>(deserializer: D) -> Result<Vec<T>, D::Error>
+pub(crate) fn one_or_many<'de, D, T>(deserializer: D) -> Result<Vec<T>, D::Error>
 where
     D: Deserializer<'de>,
     T: std::str::FromStr,

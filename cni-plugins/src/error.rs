@@ -12,7 +12,7 @@ use crate::version::Version;
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum PluginError {
     #[error(
-        "CNI_COMMAND is not set: this is a CNI plugin, container runtimes run it with a command \
+        "CNI_COMMAND is not set: this is a hawser CNI plugin, container runtimes run it with a command \
          in CNI_COMMAND and a network configuration on standard input"
     )]
     NotAPluginCall,
@@ -38,10 +38,11 @@ pub(crate) enum PluginError {
         Version::SUPPORTED.map(Version::as_str).join(", ")
     )]
     UnsupportedVersion { found: String },
-    #[error("{command} needs cniVersion 1.1.0, the network configuration says {found}")]
+    #[error("{command} needs cniVersion {}, the network configuration says {}", since.as_str(), found.as_str())]
     CommandNeedsNewerVersion {
         command: &'static str,
-        found: &'static str,
+        since: Version,
+        found: Version,
     },
     #[error("network configuration: {key} = {value} is not supported; {way_out}")]
     UnsupportedField {
@@ -51,12 +52,6 @@ pub(crate) enum PluginError {
     },
     #[error("network configuration: {key}: {reason}")]
     InvalidField { key: &'static str, reason: String },
-    #[error("container {container} already has an interface {ifname} on network {network}")]
-    AlreadyAttached {
-        container: String,
-        ifname: String,
-        network: String,
-    },
     #[error("container {container} has no interface {ifname} on network {network}")]
     NotAttached {
         container: String,
@@ -72,10 +67,7 @@ pub(crate) enum PluginError {
     /// The daemon looked, and says what differs.
     #[error(transparent)]
     NotAsMade(ClientError),
-    #[error(
-        "{} of {tried} stale attachments could not be removed; the first: {first}",
-        failed
-    )]
+    #[error("{failed} of {tried} stale attachments could not be removed; the first: {first}")]
     Collect {
         tried: usize,
         failed: usize,
@@ -83,6 +75,31 @@ pub(crate) enum PluginError {
     },
     #[error("not ready: {0}")]
     NotReady(#[source] ClientError),
+    /// Attachments that exist are concerned as well.
+    #[error("not ready, and containers on the network may be cut off: {0}")]
+    CutOff(#[source] ClientError),
+    #[error(
+        "the delegated plugin {plugin:?} is in none of the directories of CNI_PATH={path:?}: \
+         install it, or correct ipam.type"
+    )]
+    NoDelegate { plugin: String, path: String },
+    #[error("cannot run the delegated plugin {plugin:?}: {source}")]
+    RunDelegate { plugin: String, source: io::Error },
+    #[error("the delegated plugin {plugin:?} {reason}")]
+    DelegateReply { plugin: String, reason: String },
+    /// Its own words under its own code.
+    #[error("delegated plugin {plugin:?}: {words}")]
+    Delegate {
+        plugin: String,
+        code: u32,
+        words: String,
+    },
+    /// Both parts of a removal failed.
+    #[error("{first}; and {second}")]
+    Several {
+        first: Box<PluginError>,
+        second: Box<PluginError>,
+    },
     #[error(transparent)]
     Daemon(#[from] ClientError),
 }
@@ -114,11 +131,14 @@ impl PluginError {
             | Self::UnknownCommand(_)
             | Self::MissingVariables { .. }
             | Self::InvalidVariable { .. } => 4,
-            Self::ReadConfig(_) => 5,
-            Self::DecodeConfig(_) => 6,
+            Self::NoDelegate { .. } => 4,
+            Self::ReadConfig(_) | Self::RunDelegate { .. } => 5,
+            Self::DecodeConfig(_) | Self::DelegateReply { .. } => 6,
             Self::InvalidField { .. } => 7,
             Self::NotReady(_) => 50,
-            Self::AlreadyAttached { .. } => 100,
+            Self::CutOff(_) => 51,
+            Self::Delegate { code, .. } => *code,
+            Self::Several { first, .. } => first.code(),
             Self::Drifted { .. } | Self::NotAsMade(_) => 105,
             Self::Daemon(error) | Self::Collect { first: error, .. } => daemon_code(error),
         }
@@ -126,6 +146,9 @@ impl PluginError {
 
     /// A few words; the sentence is in `details`.
     fn title(&self) -> &'static str {
+        if let Self::Delegate { .. } = self {
+            return "delegated plugin failed";
+        }
         match self.code() {
             1 => "incompatible CNI version",
             2 => "unsupported field in network configuration",
@@ -136,12 +159,24 @@ impl PluginError {
             7 => "invalid network configuration",
             11 => "hawserd is not reachable, try again later",
             50 => "hawserd cannot serve ADD requests",
+            51 => "hawserd cannot serve ADD requests, connectivity is limited",
             100 => "exists already",
             101 => "in use",
             102 => "exhausted",
             103 => "not supported on this host",
             105 => "attachment is not as it was made",
             _ => "hawserd failed",
+        }
+    }
+
+    /// What happened first, and what happened while cleaning up after it.
+    pub(crate) fn and(self, second: Result<(), Self>) -> Self {
+        match second {
+            Ok(()) => self,
+            Err(second) => Self::Several {
+                first: Box::new(self),
+                second: Box::new(second),
+            },
         }
     }
 

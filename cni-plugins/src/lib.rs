@@ -1,7 +1,7 @@
 //! The CNI plugin: environment and standard input in, one call of the daemon, a reply out.
 //!
-//! The specification is at <https://www.cni.dev/docs/spec/>; this implements 0.4.0, 1.0.0 and
-//! 1.1.0 ([`version`]). What the plugin understands of a configuration is in
+//! The specification is at <https://www.cni.dev/docs/spec/>; this implements 0.1.0 to 1.1.0
+//! ([`version`]). What the plugin understands of a configuration is in
 //! `docs/guides/cni.md`.
 //!
 //! The plugin holds no state and no privileges of its own: addresses, ports and names are the
@@ -11,15 +11,21 @@
 //! Invariants:
 //! * Standard output carries the reply and nothing else, refusals included.
 //! * `DEL` of what is gone succeeds, whatever else has gone with it.
-//! * All decisions are pure ([`command`], [`config`], [`request`], [`reply`], [`check`]);
-//!   [`execute`] alone talks to the daemon.
+//! * All decisions are pure ([`command`], [`config`], [`previous`], [`request`], [`lease`],
+//!   [`reply`], [`check`]); [`execute`] and [`ipam`] talk to the daemon, [`delegate`] to other
+//!   plugins.
 
 mod check;
 mod command;
 mod config;
+mod delegate;
 mod error;
 mod execute;
 mod host_link;
+mod ipam;
+mod lease;
+mod owner;
+mod previous;
 mod reply;
 mod request;
 mod version;
@@ -27,12 +33,14 @@ mod version;
 #[cfg(test)]
 mod tests;
 
-use std::io::Read;
+use std::io::{self, Read, Write};
+use std::process::ExitCode;
 
 use serde_json::{Value, json};
 
 use command::Command;
 use error::PluginError;
+use execute::Call;
 use version::Version;
 
 /// Longest configuration that is read.
@@ -46,13 +54,38 @@ pub struct Outcome {
     pub success: bool,
 }
 
+/// Which plugin this is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// `hawser`, which makes interfaces.
+    Interface,
+    /// `hawser-ipam`, which others delegate address management to.
+    AddressManagement,
+}
+
+/// The whole program: environment and standard input in, standard output and exit code out.
+pub fn main(role: Role) -> ExitCode {
+    let lookup = |name: &str| std::env::var(name).ok();
+    let outcome = run(role, &lookup, &mut io::stdin().lock());
+    let written = match outcome.reply.as_str() {
+        "" => Ok(()),
+        reply => writeln!(io::stdout().lock(), "{reply}"),
+    };
+    // A runtime that closed its end must not take a result it never read for a success.
+    if outcome.success && written.is_ok() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
+}
+
 /// Runs one call of the plugin.
 ///
 /// `lookup` reads environment variables, `input` is the configuration.
-pub fn run(lookup: &dyn Fn(&str) -> Option<String>, input: &mut dyn Read) -> Outcome {
+pub fn run(role: Role, lookup: &dyn Fn(&str) -> Option<String>, input: &mut dyn Read) -> Outcome {
     let set = |name: &str| lookup(name).filter(|value| !value.is_empty());
     let mut version = Version::LATEST;
-    match serve(&set, input, &mut version) {
+    match serve(role, &set, input, &mut version) {
         Ok(reply) => Outcome {
             reply: reply.map_or_else(String::new, |reply| reply.to_string()),
             success: true,
@@ -67,6 +100,7 @@ pub fn run(lookup: &dyn Fn(&str) -> Option<String>, input: &mut dyn Read) -> Out
 
 /// `version` becomes the configuration's as soon as it is known, for the error reply.
 fn serve(
+    role: Role,
     lookup: command::Lookup<'_>,
     input: &mut dyn Read,
     version: &mut Version,
@@ -82,14 +116,21 @@ fn serve(
     }
     let found = config::asked_version(&text)?;
     *version = Version::parse(&found).ok_or(PluginError::UnsupportedVersion { found })?;
-    match command.newer_name() {
-        Some(command) if !version.has_gc_and_status() => {
-            Err(PluginError::CommandNeedsNewerVersion {
-                command,
-                found: version.as_str(),
-            })
-        }
-        _ => execute::execute(&command, &text, *version, lookup),
+    if *version < command.since() {
+        return Err(PluginError::CommandNeedsNewerVersion {
+            command: command.name(),
+            since: command.since(),
+            found: *version,
+        });
+    }
+    let call = Call {
+        text: &text,
+        version: *version,
+        lookup,
+    };
+    match role {
+        Role::Interface => execute::execute(&command, &call),
+        Role::AddressManagement => ipam::execute(&command, &call),
     }
 }
 

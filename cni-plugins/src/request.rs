@@ -1,21 +1,98 @@
 //! What to ask of the daemon, from a configuration and an environment. Pure.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use api::net::{
-    AttachRequest, Dns, Ipam, IpamConfig, LinkBy, NetworkCreate, PortBinding, Protocol,
+    AttachRequest, Bandwidth, Dns, Ipam, IpamConfig, LinkBy, NetworkCreate, PortBinding, Protocol,
 };
+use ipnet::IpNet;
 
 use crate::command::Sandbox;
-use crate::config::{Aliases, Config, PortMapping};
+use crate::config::{
+    Aliases, Config, PortMapping, RuntimeConfig, RuntimeDns, StaticDns, StructuredArgs,
+};
 use crate::error::{PluginError, invalid_id};
+use crate::lease::Lease;
+use crate::previous::Own;
+
+/// What other plugins have settled already.
+#[derive(Debug, Default)]
+pub(crate) enum Given {
+    #[default]
+    Nothing,
+    /// Addresses and routes, by a delegated plugin.
+    Lease(Lease),
+    /// The interface itself, by an earlier plugin of the chain.
+    Interface(Own),
+}
 
 /// # Errors
 /// What of the configuration or of `CNI_ARGS` cannot be asked for.
-pub(crate) fn attach(config: &Config, sandbox: &Sandbox) -> Result<AttachRequest, PluginError> {
+pub(crate) fn attach(
+    config: &Config,
+    sandbox: &Sandbox,
+    given: &Given,
+    owner: String,
+) -> Result<AttachRequest, PluginError> {
     config.check_keys()?;
-    let (ipv4, ipv6) = addresses(config, sandbox)?;
+    let mut request = AttachRequest {
+        owner: Some(owner),
+        exclusive: true,
+        bandwidth: bandwidth(config),
+        ..plain(config, sandbox)?
+    };
+    match given {
+        Given::Nothing => {
+            (request.ipv4, request.ipv6) = addresses(config, sandbox)?;
+        }
+        Given::Lease(lease) => {
+            request.addresses.clone_from(&lease.addresses);
+            request.routes = Some(lease.routes.clone());
+            if request.dns == Dns::default() {
+                request.dns = dns(&RuntimeDns::default(), &lease.dns);
+            }
+        }
+        Given::Interface(own) => {
+            check_interface(own, &request)?;
+            request.link = LinkBy::Others;
+            request.addresses.clone_from(&own.addresses);
+            request.mac = None;
+        }
+    }
+    Ok(request)
+}
+
+/// On an interface of others there are names and ports, nothing else.
+fn check_interface(own: &Own, request: &AttachRequest) -> Result<(), PluginError> {
+    if own.addresses.is_empty() {
+        let reason = format!("interface {} has no address", request.ifname);
+        return Err(PluginError::field("prevResult", reason));
+    }
+    let refuse = |key| {
+        let reason = format!(
+            "interface {} is an earlier plugin's: configure it there",
+            request.ifname
+        );
+        Err(PluginError::field(key, reason))
+    };
+    if request.bandwidth.is_some() {
+        return refuse("bandwidth");
+    }
+    if request
+        .mac
+        .is_some_and(|mac| mac.to_string() != own.mac.to_lowercase())
+    {
+        return refuse("mac");
+    }
+    Ok(())
+}
+
+/// Names, ports and resolver: what does not depend on who makes the interface.
+///
+/// # Errors
+/// As [`attach`].
+pub(crate) fn plain(config: &Config, sandbox: &Sandbox) -> Result<AttachRequest, PluginError> {
     let runtime = &config.runtime_config;
     let mac = [&runtime.mac, &config.args.cni.mac, &sandbox.args.mac]
         .into_iter()
@@ -29,12 +106,15 @@ pub(crate) fn attach(config: &Config, sandbox: &Sandbox) -> Result<AttachRequest
         ifname: sandbox.interface.ifname.clone(),
         netns: sandbox.netns.clone(),
         name: sandbox.args.pod_name.clone(),
-        aliases: aliases(config),
-        ipv4,
-        ipv6,
+        aliases: aliases(config)
+            .into_iter()
+            .chain(qualified(sandbox))
+            .collect(),
+        ipv4: None,
+        ipv6: None,
         mac,
         ports: ports(&runtime.port_mappings)?,
-        dns: dns(config),
+        dns: dns(&runtime.dns, &config.dns),
         link: LinkBy::Hawser,
         addresses: Vec::new(),
         routes: None,
@@ -45,11 +125,29 @@ pub(crate) fn attach(config: &Config, sandbox: &Sandbox) -> Result<AttachRequest
     })
 }
 
-/// The network to make on first use, if the configuration describes one.
+/// `NAME.NAMESPACE`, where pods have namespaces.
+fn qualified(sandbox: &Sandbox) -> Option<String> {
+    let name = sandbox.args.pod_name.as_ref()?;
+    let namespace = sandbox.args.pod_namespace.as_ref()?;
+    (name != namespace).then(|| format!("{name}.{namespace}"))
+}
+
+fn bandwidth(config: &Config) -> Option<Bandwidth> {
+    let limits = config.runtime_config.bandwidth.unwrap_or(config.bandwidth);
+    (limits.ingress_rate > 0 || limits.egress_rate > 0).then_some(Bandwidth {
+        ingress_rate: limits.ingress_rate,
+        ingress_burst: limits.ingress_burst,
+        egress_rate: limits.egress_rate,
+        egress_burst: limits.egress_burst,
+    })
+}
+
+/// The network to make on first use, if the configuration describes one. Without a subnet of its
+/// own it has that of the addresses that a delegated plugin assigned.
 ///
 /// # Errors
 /// A range or gateway outside every subnet.
-pub(crate) fn create(config: &Config) -> Result<Option<NetworkCreate>, PluginError> {
+pub(crate) fn create(config: &Config, given: &Given) -> Result<Option<NetworkCreate>, PluginError> {
     let Some(driver) = &config.driver else {
         return match first_network_key(config) {
             Some(key) => Err(PluginError::field(
@@ -59,29 +157,22 @@ pub(crate) fn create(config: &Config) -> Result<Option<NetworkCreate>, PluginErr
             None => Ok(None),
         };
     };
-    let mut subnets = config
-        .subnet
-        .iter()
-        .map(|subnet| IpamConfig {
-            subnet: Some(*subnet),
-            ..IpamConfig::default()
-        })
-        .collect::<Vec<_>>();
-    for range in &config.ip_range {
-        subnet_of(&mut subnets, range.network(), "ipRange")?.ip_range = Some(*range);
-    }
-    for gateway in &config.gateway {
-        subnet_of(&mut subnets, *gateway, "gateway")?.gateway = Some(*gateway);
-    }
+    let subnets = match given {
+        Given::Lease(lease) if config.subnet.is_empty() => leased_subnets(lease),
+        _ => subnets(&config.subnet, &config.ip_range, &config.gateway)?,
+    };
     let mut options = config.options.clone();
     if let Some(mtu) = config.mtu {
         options.insert("com.docker.network.driver.mtu".to_owned(), mtu.to_string());
+    }
+    if let Some(masquerade) = config.ip_masq {
+        options.insert(MASQUERADE.to_owned(), masquerade.to_string());
     }
     Ok(Some(NetworkCreate {
         name: config.target.network().to_owned(),
         driver: driver.clone(),
         enable_ipv4: None,
-        enable_ipv6: config.ipv6 || config.subnet.iter().any(|subnet| subnet.addr().is_ipv6()),
+        enable_ipv6: config.ipv6 || has_ipv6(&subnets),
         ipam: Ipam {
             driver: "default".to_owned(),
             options: None,
@@ -94,6 +185,47 @@ pub(crate) fn create(config: &Config) -> Result<Option<NetworkCreate>, PluginErr
     }))
 }
 
+const MASQUERADE: &str = "com.docker.network.bridge.enable_ip_masquerade";
+
+pub(crate) fn has_ipv6(subnets: &[IpamConfig]) -> bool {
+    let mut given = subnets.iter().filter_map(|entry| entry.subnet);
+    given.any(|subnet| subnet.addr().is_ipv6())
+}
+
+fn leased_subnets(lease: &Lease) -> Vec<IpamConfig> {
+    let addresses = lease.addresses.iter();
+    addresses
+        .map(|entry| IpamConfig {
+            subnet: Some(entry.address.trunc()),
+            gateway: entry.gateway,
+            ..IpamConfig::default()
+        })
+        .collect()
+}
+
+/// # Errors
+/// A range or gateway outside every subnet.
+pub(crate) fn subnets(
+    subnets: &[IpNet],
+    ranges: &[IpNet],
+    gateways: &[IpAddr],
+) -> Result<Vec<IpamConfig>, PluginError> {
+    let mut entries = subnets
+        .iter()
+        .map(|subnet| IpamConfig {
+            subnet: Some(*subnet),
+            ..IpamConfig::default()
+        })
+        .collect::<Vec<_>>();
+    for range in ranges {
+        subnet_of(&mut entries, range.network(), "ipRange")?.ip_range = Some(*range);
+    }
+    for gateway in gateways {
+        subnet_of(&mut entries, *gateway, "gateway")?.gateway = Some(*gateway);
+    }
+    Ok(entries)
+}
+
 /// A key that says nothing without `driver`.
 fn first_network_key(config: &Config) -> Option<&'static str> {
     let given = [
@@ -103,6 +235,7 @@ fn first_network_key(config: &Config) -> Option<&'static str> {
         ("ipv6", config.ipv6),
         ("internal", config.internal),
         ("mtu", config.mtu.is_some()),
+        ("ipMasq", config.ip_masq.is_some()),
         ("options", !config.options.is_empty()),
     ];
     given.iter().find(|(_, given)| *given).map(|(key, _)| *key)
@@ -121,17 +254,25 @@ fn subnet_of<'a>(
 
 /// One address of each family at most. The most specific source wins, as the conventions ask:
 /// `runtimeConfig`, then `args`, then `CNI_ARGS`.
-fn addresses(
+pub(crate) fn addresses(
     config: &Config,
     sandbox: &Sandbox,
-) -> Result<(Option<std::net::Ipv4Addr>, Option<std::net::Ipv6Addr>), PluginError> {
+) -> Result<(Option<Ipv4Addr>, Option<Ipv6Addr>), PluginError> {
+    asked_addresses(&config.runtime_config, &config.args, sandbox)
+}
+
+pub(crate) fn asked_addresses(
+    runtime: &RuntimeConfig,
+    args: &StructuredArgs,
+    sandbox: &Sandbox,
+) -> Result<(Option<Ipv4Addr>, Option<Ipv6Addr>), PluginError> {
     let from_args = sandbox.args.ip.as_deref().unwrap_or_default();
     let from_args = from_args
         .split(',')
         .filter(|text| !text.is_empty())
         .map(str::to_owned)
         .collect::<Vec<_>>();
-    let asked = [&config.runtime_config.ips, &config.args.cni.ips, &from_args]
+    let asked = [&runtime.ips, &args.cni.ips, &from_args]
         .into_iter()
         .find(|texts| !texts.is_empty());
     let mut ipv4 = None;
@@ -168,9 +309,7 @@ fn aliases(config: &Config) -> Vec<String> {
     }
 }
 
-fn dns(config: &Config) -> Dns {
-    let runtime = &config.runtime_config.dns;
-    let fixed = &config.dns;
+fn dns(runtime: &RuntimeDns, fixed: &StaticDns) -> Dns {
     let mut search = first_filled(&runtime.searches, &fixed.search);
     if search.is_empty() {
         // resolv.conf(5): `domain` is a search list of one.

@@ -1,14 +1,19 @@
 //! Configuration and environment in, request or result out.
 
+mod refusal;
+
 use api::net::Attachment;
 use expect_test::{Expect, expect, expect_file};
 use serde_json::{Value, json};
 
 use crate::command::{Command, Sandbox};
 use crate::config::Config;
+use crate::lease::Lease;
+use crate::previous::{Own, Previous};
 use crate::reply::{HostLink, Parts, result};
+use crate::request::Given;
 use crate::version::Version;
-use crate::{check, request, run};
+use crate::{check, request};
 
 const ENVIRONMENT: [(&str, &str); 4] = [
     ("CNI_COMMAND", "ADD"),
@@ -40,12 +45,23 @@ fn config(mut fields: Value) -> Config {
 /// The request for `fields`, without what is the same in every request.
 #[track_caller]
 fn check_request(fields: Value, args: &str, expected: Expect) {
-    let actual = match request::attach(&config(fields), &sandbox(args)) {
+    check_request_given(fields, args, &Given::Nothing, expected);
+}
+
+#[track_caller]
+fn check_request_given(fields: Value, args: &str, given: &Given, expected: Expect) {
+    let owner = "us".to_owned();
+    let actual = match request::attach(&config(fields), &sandbox(args), given, owner) {
         Ok(request) => {
+            assert!(request.exclusive);
+            assert_eq!(request.owner.as_deref(), Some("us"));
             let mut value = serde_json::to_value(request).unwrap();
             let object = value.as_object_mut().unwrap();
-            for key in ["container_id", "ifname", "netns"] {
+            for key in ["container_id", "ifname", "netns", "exclusive", "owner"] {
                 object.remove(key);
+            }
+            if object["link"] == "hawser" {
+                object.remove("link");
             }
             object.retain(|_, value| !value.is_null() && *value != json!([]));
             if object["dns"] == json!({"nameservers": [], "search": [], "options": []}) {
@@ -75,13 +91,6 @@ fn the_network_is_the_configurations_name_unless_given() {
 #[test]
 fn keys_that_would_not_be_honoured_are_refused_by_name() {
     check_request(
-        json!({"name": "shop", "ipam": {"type": "host-local"}}),
-        "",
-        expect![[
-            r#"network configuration: ipam = {"type":"host-local"} is not supported; the daemon assigns addresses: use "subnet", "ipRange" and "gateway""#
-        ]],
-    );
-    check_request(
         json!({"name": "shop", "subnets": "10.1.0.0/24"}),
         "",
         expect![[
@@ -89,10 +98,10 @@ fn keys_that_would_not_be_honoured_are_refused_by_name() {
         ]],
     );
     check_request(
-        json!({"name": "shop", "runtimeConfig": {"bandwidth": {"ingressRate": 1}}}),
+        json!({"name": "shop", "runtimeConfig": {"deviceID": "0000:04:00.5"}}),
         "",
         expect![[
-            r#"network configuration: runtimeConfig.bandwidth = {"ingressRate":1} is not supported; remove the capability from the configuration"#
+            r#"network configuration: runtimeConfig.deviceID = "0000:04:00.5" is not supported; remove the capability from the configuration"#
         ]],
     );
 }
@@ -203,9 +212,139 @@ fn the_runtimes_resolver_settings_go_before_the_networks() {
     );
 }
 
+#[test]
+fn a_pod_is_known_by_its_name_and_with_its_namespace() {
+    check_request(
+        json!({"name": "shop", "runtimeConfig": {"aliases": ["www"], "cgroupPath": "/kube/x"}}),
+        "IgnoreUnknown=1;K8S_POD_NAMESPACE=prod;K8S_POD_NAME=web;K8S_POD_INFRA_CONTAINER_ID=c1",
+        expect![[r#"{"aliases":["www","web.prod"],"name":"web","network":"shop"}"#]],
+    );
+}
+
+#[test]
+fn limits_come_from_the_runtime_or_else_from_the_configuration() {
+    let fixed = json!({"ingressRate": 8000, "ingressBurst": 800});
+    check_request(
+        json!({"name": "shop", "bandwidth": fixed}),
+        "",
+        expect![[
+            r#"{"bandwidth":{"egress_burst":0,"egress_rate":0,"ingress_burst":800,"ingress_rate":8000},"network":"shop"}"#
+        ]],
+    );
+    check_request(
+        json!({"name": "shop", "bandwidth": fixed, "runtimeConfig": {"bandwidth": {"egressRate": 9}}}),
+        "",
+        expect![[
+            r#"{"bandwidth":{"egress_burst":0,"egress_rate":9,"ingress_burst":0,"ingress_rate":0},"network":"shop"}"#
+        ]],
+    );
+    check_request(
+        json!({"name": "shop", "bandwidth": fixed, "runtimeConfig": {"bandwidth": {}}}),
+        "",
+        expect![[r#"{"network":"shop"}"#]],
+    );
+}
+
+fn lease(reply: Value) -> Given {
+    Given::Lease(Lease::parse(reply.to_string().as_bytes()).unwrap())
+}
+
+#[test]
+fn a_delegates_addresses_and_routes_are_asked_for_as_they_are() {
+    let config = json!({"name": "shop", "ipam": {"type": "host-local"},
+        "runtimeConfig": {"ipRanges": [], "ips": ["10.9.0.5"]}});
+    let current = json!({
+        "cniVersion": "1.1.0",
+        "ips": [{"address": "10.9.0.5/24", "gateway": "10.9.0.1"}],
+        "routes": [{"dst": "0.0.0.0/0"}, {"dst": "10.8.0.0/16", "gw": "10.9.0.7", "mtu": 1400},
+            {"dst": "10.7.0.0/16", "scope": 253}],
+        "dns": {"nameservers": ["9.9.9.9"]},
+    });
+    check_request_given(
+        config.clone(),
+        "",
+        &lease(current),
+        expect![[
+            r#"{"addresses":[{"address":"10.9.0.5/24","gateway":"10.9.0.1"}],"dns":{"nameservers":["9.9.9.9"],"options":[],"search":[]},"network":"shop","routes":[{"dst":"0.0.0.0/0","gateway":"10.9.0.1"},{"dst":"10.8.0.0/16","gateway":"10.9.0.7","mtu":1400},{"dst":"10.7.0.0/16","gateway":null,"scope":253}]}"#
+        ]],
+    );
+    let oldest = json!({
+        "ip4": {"ip": "10.9.0.5/24", "gateway": "10.9.0.1", "routes": [{"dst": "0.0.0.0/0"}]},
+        "dns": {},
+    });
+    check_request_given(
+        config,
+        "",
+        &lease(oldest),
+        expect![[
+            r#"{"addresses":[{"address":"10.9.0.5/24","gateway":"10.9.0.1"}],"network":"shop","routes":[{"dst":"0.0.0.0/0","gateway":"10.9.0.1"}]}"#
+        ]],
+    );
+    // Programs in Go write null for what is empty.
+    check_request_given(
+        json!({"name": "shop", "ipam": {"type": "static"}}),
+        "",
+        &lease(json!({"ips": null, "routes": null})),
+        expect![[r#"{"network":"shop"}"#]],
+    );
+}
+
+#[test]
+fn a_network_made_on_first_use_has_the_delegates_subnet() {
+    let given = lease(json!({"ips": [{"address": "10.9.0.5/24", "gateway": "10.9.0.1"}]}));
+    let config = config(json!({"name": "shop", "driver": "bridge", "ipMasq": false}));
+    let create = request::create(&config, &given).unwrap().unwrap();
+    expect![[
+        r#"{"Driver":"default","Options":null,"Config":[{"Subnet":"10.9.0.0/24","Gateway":"10.9.0.1"}]}"#
+    ]]
+    .assert_eq(&serde_json::to_string(&create.ipam).unwrap());
+    assert_eq!(
+        create.options["com.docker.network.bridge.enable_ip_masquerade"],
+        "false"
+    );
+}
+
+#[test]
+fn an_earlier_plugins_interface_gets_names_and_ports_and_nothing_else() {
+    let own = || {
+        Given::Interface(Own {
+            mac: "02:00:00:00:00:07".to_owned(),
+            addresses: serde_json::from_value(json!([
+                {"address": "10.88.0.5/16", "gateway": "10.88.0.1"}
+            ]))
+            .unwrap(),
+        })
+    };
+    let with = |runtime: Value| json!({"name": "shop", "runtimeConfig": runtime});
+    check_request_given(
+        with(json!({"portMappings": [{"hostPort": 80, "containerPort": 80}], "aliases": ["www"]})),
+        "K8S_POD_NAME=web",
+        &own(),
+        expect![[
+            r#"{"addresses":[{"address":"10.88.0.5/16","gateway":"10.88.0.1"}],"aliases":["www"],"link":"others","name":"web","network":"shop","ports":[{"container_port":80,"count":1,"host_port":80,"protocol":"tcp"}]}"#
+        ]],
+    );
+    check_request_given(
+        with(json!({"bandwidth": {"ingressRate": 8}})),
+        "",
+        &own(),
+        expect![
+            "network configuration: bandwidth: interface eth0 is an earlier plugin's: configure it there"
+        ],
+    );
+    check_request_given(
+        with(json!({"mac": "02:00:00:00:00:09"})),
+        "",
+        &own(),
+        expect![
+            "network configuration: mac: interface eth0 is an earlier plugin's: configure it there"
+        ],
+    );
+}
+
 #[track_caller]
 fn check_create(fields: Value, expected: Expect) {
-    let actual = match request::create(&config(fields)) {
+    let actual = match request::create(&config(fields), &Given::Nothing) {
         Ok(create) => serde_json::to_string(&create).unwrap(),
         Err(error) => error.to_string(),
     };
@@ -275,8 +414,12 @@ fn render(previous: Option<Value>, version: Version) -> String {
 
 #[test]
 fn results_have_the_shape_of_the_version_asked_for() {
-    for version in [Version::V0_4_0, Version::V1_0_0, Version::V1_1_0] {
+    for version in Version::SUPPORTED {
         let expected = match version {
+            Version::V0_1_0 => expect_file!["../tests/golden/result-0.1.0.json"],
+            Version::V0_2_0 => expect_file!["../tests/golden/result-0.2.0.json"],
+            Version::V0_3_0 => expect_file!["../tests/golden/result-0.3.0.json"],
+            Version::V0_3_1 => expect_file!["../tests/golden/result-0.3.1.json"],
             Version::V0_4_0 => expect_file!["../tests/golden/result-0.4.0.json"],
             Version::V1_0_0 => expect_file!["../tests/golden/result-1.0.0.json"],
             Version::V1_1_0 => expect_file!["../tests/golden/result-1.1.0.json"],
@@ -299,19 +442,39 @@ fn a_previous_result_is_passed_on_with_ours_behind_it() {
 }
 
 #[test]
+fn the_result_of_an_earlier_plugins_interface_is_passed_on() {
+    let previous = json!({
+        "cniVersion": "1.0.0",
+        "interfaces": [{"name": "eth0", "sandbox": "/run/netns/c1"}],
+        "ips": [{"address": "10.88.0.5/16", "interface": 0}],
+        "dns": {},
+        "extra": 1,
+    });
+    let pass = |previous: &Value| {
+        let object = previous.as_object().unwrap().clone();
+        let fixed = config(json!({"name": "shop"})).dns;
+        crate::reply::passed_on(object, &attachment(), &fixed, Version::V1_0_0)
+    };
+    let mut expected = previous.clone();
+    expected["dns"] = json!({"nameservers": ["127.0.0.11"], "options": ["ndots:0"]});
+    assert_eq!(pass(&previous), expected);
+    assert_eq!(pass(&expected), expected, "a resolver that is there stays");
+}
+
+#[test]
 fn check_compares_what_this_plugin_made() {
     let own = render(None, Version::V1_1_0);
     let verdict = |change: fn(&mut Value)| {
         let mut previous: Value = serde_json::from_str(&own).unwrap();
         change(&mut previous);
-        let previous = previous.as_object().cloned();
-        match check::compare(previous, &sandbox(""), &attachment()) {
+        let previous = Previous::parse(previous.as_object().unwrap()).unwrap();
+        match check::compare(previous.own(&sandbox("")), &sandbox(""), &attachment()) {
             Ok(()) => "as it was".to_owned(),
             Err(error) => error.to_string(),
         }
     };
     type Change = fn(&mut Value);
-    let cases: [(Change, Expect); 5] = [
+    let cases: [(Change, Expect); 4] = [
         (|_| (), expect!["as it was"]),
         (
             // A later plugin of the chain added an interface and an address.
@@ -337,115 +500,8 @@ fn check_compares_what_this_plugin_made() {
             |previous| previous["interfaces"] = json!([]),
             expect!["interface eth0 of container c1 is not in prevResult"],
         ),
-        (
-            |previous| *previous = Value::Null,
-            expect!["network configuration: prevResult: CHECK needs it"],
-        ),
     ];
     for (change, expected) in cases {
         expected.assert_eq(&verdict(change));
-    }
-}
-
-/// A call that fails before the daemon is asked.
-#[track_caller]
-fn check_refusal(environment: &[(&str, &str)], input: &str, expected: Expect) {
-    let lookup = |name: &str| {
-        let found = environment.iter().find(|(key, _)| *key == name);
-        found.map(|(_, value)| (*value).to_owned())
-    };
-    let outcome = run(&lookup, &mut input.as_bytes());
-    assert!(!outcome.success);
-    expected.assert_eq(&outcome.reply);
-}
-
-#[test]
-fn refusals_name_what_is_wrong_and_carry_the_specifications_code() {
-    let config = r#"{"cniVersion":"1.0.0","name":"shop"}"#;
-    check_refusal(
-        &[("CNI_COMMAND", "")],
-        "",
-        expect![[
-            r#"{"cniVersion":"1.1.0","code":4,"msg":"invalid environment variables","details":"CNI_COMMAND is not set: this is a CNI plugin, container runtimes run it with a command in CNI_COMMAND and a network configuration on standard input"}"#
-        ]],
-    );
-    check_refusal(
-        &[("CNI_COMMAND", "add")],
-        config,
-        expect![[
-            r#"{"cniVersion":"1.1.0","code":4,"msg":"invalid environment variables","details":"CNI_COMMAND=\"add\" is not a command: expected ADD, DEL, CHECK, GC, STATUS or VERSION"}"#
-        ]],
-    );
-    check_refusal(
-        &[("CNI_COMMAND", "ADD"), ("CNI_IFNAME", "eth0")],
-        config,
-        expect![[
-            r#"{"cniVersion":"1.1.0","code":4,"msg":"invalid environment variables","details":"ADD needs CNI_CONTAINERID, CNI_NETNS"}"#
-        ]],
-    );
-    check_refusal(
-        &[
-            ("CNI_COMMAND", "DEL"),
-            ("CNI_CONTAINERID", "../x"),
-            ("CNI_IFNAME", "eth0"),
-        ],
-        config,
-        expect![[
-            r#"{"cniVersion":"1.1.0","code":4,"msg":"invalid environment variables","details":"CNI_CONTAINERID=\"../x\": expected [a-zA-Z0-9][a-zA-Z0-9_.-]*"}"#
-        ]],
-    );
-    check_refusal(
-        &[("CNI_COMMAND", "STATUS")],
-        config,
-        expect![[
-            r#"{"cniVersion":"1.0.0","code":1,"msg":"incompatible CNI version","details":"STATUS needs cniVersion 1.1.0, the network configuration says 1.0.0"}"#
-        ]],
-    );
-    check_refusal(
-        &ENVIRONMENT,
-        r#"{"name":"shop"}"#,
-        expect![[
-            r#"{"cniVersion":"1.1.0","code":1,"msg":"incompatible CNI version","details":"cniVersion \"\" is not supported: use one of 0.4.0, 1.0.0, 1.1.0"}"#
-        ]],
-    );
-    check_refusal(
-        &ENVIRONMENT,
-        "{",
-        expect![[
-            r#"{"cniVersion":"1.1.0","code":6,"msg":"cannot decode content","details":"the network configuration is not valid: EOF while parsing an object at line 1 column 1"}"#
-        ]],
-    );
-    check_refusal(
-        &ENVIRONMENT,
-        r#"{"cniVersion":"0.4.0"}"#,
-        expect![[
-            r#"{"cniVersion":"0.4.0","code":7,"msg":"invalid network configuration","details":"network configuration: network: missing, and so is \"name\""}"#
-        ]],
-    );
-    let mut unknown_key = ENVIRONMENT.to_vec();
-    unknown_key.push(("CNI_ARGS", "FOO=bar"));
-    check_refusal(
-        &unknown_key,
-        config,
-        expect![[
-            r#"{"cniVersion":"1.1.0","code":4,"msg":"invalid environment variables","details":"CNI_ARGS=\"FOO=bar\": unknown key \"FOO\"; add IgnoreUnknown=1 to pass it over"}"#
-        ]],
-    );
-}
-
-#[test]
-fn version_answers_whatever_is_asked_in() {
-    let lookup = |name: &str| (name == "CNI_COMMAND").then(|| "VERSION".to_owned());
-    for (input, echoed) in [
-        (r#"{"cniVersion":"0.3.1"}"#, "0.3.1"),
-        ("", "1.1.0"),
-        ("{}", "1.1.0"),
-    ] {
-        let outcome = run(&lookup, &mut input.as_bytes());
-        assert!(outcome.success);
-        assert_eq!(
-            outcome.reply,
-            format!(r#"{{"cniVersion":"{echoed}","supportedVersions":["0.4.0","1.0.0","1.1.0"]}}"#)
-        );
     }
 }

@@ -36,10 +36,12 @@ impl Directories {
             fs::create_dir_all(&dir).with_context(|| dir.display().to_string())?;
         }
         // A plugin's file has the name of its type.
-        let plugin = root.join("cni/hawser");
-        if !plugin.exists() {
-            std::os::unix::fs::symlink(program::under_test("hawser-cni")?, &plugin)
-                .with_context(|| plugin.display().to_string())?;
+        for (built, plugin) in [("hawser-cni", "hawser"), ("hawser-cni-ipam", "hawser-ipam")] {
+            let plugin = root.join("cni").join(plugin);
+            if !plugin.exists() {
+                std::os::unix::fs::symlink(program::under_test(built)?, &plugin)
+                    .with_context(|| plugin.display().to_string())?;
+            }
         }
         let config = format!("cni-bin-dir = {:?}\n", root.join("cni"));
         fs::write(directories.config(), config).context("configuration of the daemon")?;

@@ -48,6 +48,14 @@ pub fn busybox(archive: &Path) -> Result<()> {
     pack(tree.path(), archive)
 }
 
+/// Makes the directory `root` a root file system with busybox.
+///
+/// # Errors
+/// As [`busybox`].
+pub fn unpacked(root: &Path) -> Result<()> {
+    base(root)
+}
+
 /// Writes the archive of an nginx image to `archive`: it serves `/srv` on port 80 and logs each
 /// request with the client's address to standard output.
 ///

@@ -1,4 +1,4 @@
-//! `cargo xtask build`: the four programs.
+//! `cargo xtask build`: the five programs.
 
 use std::path::PathBuf;
 
@@ -9,11 +9,12 @@ use crate::setup::{self, Purpose};
 use crate::workspace;
 
 /// Package and binary of each program.
-pub(crate) const PROGRAMS: [(&str, &str); 4] = [
+pub(crate) const PROGRAMS: [(&str, &str); 5] = [
     ("hawserd", "hawserd"),
     ("launcher", "hawser"),
     ("launcher", "hawser-shim"),
     ("cni-plugins", "hawser-cni"),
+    ("cni-plugins", "hawser-cni-ipam"),
 ];
 
 pub(crate) fn run(release: bool) -> Result<()> {

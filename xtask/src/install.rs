@@ -16,12 +16,22 @@ pub(crate) fn run(prefix: &Path, root: &Path) -> Result<()> {
     setup::run(Purpose::Build)?;
     let built = build::programs(true)?;
     let bin = inside(root, prefix).join("bin");
-    for program in ["hawserd", "hawser", "hawser-shim"] {
+    // The plugins are here for `hawser cni install`, too.
+    let programs = [
+        "hawserd",
+        "hawser",
+        "hawser-shim",
+        "hawser-cni",
+        "hawser-cni-ipam",
+    ];
+    for program in programs {
         place(&built.join(program), &bin.join(program), 0o755)?;
     }
     // The CNI plugin type is `hawser`, and a plugin's file has the name of its type.
-    let plugin = inside(root, Path::new("/opt/cni/bin/hawser"));
-    place(&built.join("hawser-cni"), &plugin, 0o755)?;
+    for (built_as, plugin) in [("hawser-cni", "hawser"), ("hawser-cni-ipam", "hawser-ipam")] {
+        let plugin = inside(root, Path::new("/opt/cni/bin")).join(plugin);
+        place(&built.join(built_as), &plugin, 0o755)?;
+    }
     let unit = fs::read_to_string(workspace::root().join(UNIT)).context(UNIT)?;
     let unit_target = inside(root, Path::new("/etc/systemd/system/hawserd.service"));
     write_unit(&unit, prefix, &unit_target)?;

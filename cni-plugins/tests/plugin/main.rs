@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails here")]
 
 mod daemon;
+mod delegation;
 
 use std::io::Write;
 use std::path::Path;
@@ -11,9 +12,9 @@ use std::process::{Command, Stdio};
 use daemon::Daemon;
 use serde_json::{Value, json};
 
-const ENDPOINTS_OF_C1: &str = "GET /v1/endpoints?container=c1";
 const ENDPOINT: &str = "DELETE /v1/endpoints/c1/eth0";
 const NETWORK: &str = "GET /v1/networks/shop";
+const STATUS: &str = "GET /v1/networks/shop/status";
 
 /// A file stands in for a namespace: the plugin only compares its identity with its own.
 const NETNS: &str = env!("CARGO_MANIFEST_PATH");
@@ -32,8 +33,20 @@ impl Reply {
 }
 
 fn call_in(netns: &str, command: &str, config: &Value) -> Reply {
-    let mut child = Command::new(env!("CARGO_BIN_EXE_hawser-cni"))
+    run(
+        env!("CARGO_BIN_EXE_hawser-cni"),
+        Path::new(""),
+        netns,
+        command,
+        config,
+    )
+}
+
+/// `path` is where delegated plugins are looked for.
+fn run(plugin: &str, path: &Path, netns: &str, command: &str, config: &Value) -> Reply {
+    let mut child = Command::new(plugin)
         .env_clear()
+        .env("CNI_PATH", path)
         .env("CNI_COMMAND", command)
         .env("CNI_CONTAINERID", "c1")
         .env("CNI_NETNS", netns)
@@ -92,10 +105,7 @@ fn refusal(code: &str, message: &str) -> Value {
 
 #[test]
 fn add_attaches_and_answers_with_the_result() {
-    let daemon = Daemon::start(vec![
-        (ENDPOINTS_OF_C1, 200, json!([])),
-        ("POST /v1/endpoints", 200, attachment("c1")),
-    ]);
+    let daemon = Daemon::start(vec![("POST /v1/endpoints", 200, attachment("c1"))]);
     let reply = call("ADD", &config(&daemon.socket()));
     assert!(reply.success, "{}", reply.value);
     assert_eq!(
@@ -111,31 +121,38 @@ fn add_attaches_and_answers_with_the_result() {
         })
     );
     let asked = daemon.asked();
-    assert!(asked[1].contains(r#""container_id":"c1""#), "{asked:?}");
+    assert_eq!(asked.len(), 1, "one round trip: {asked:?}");
+    assert!(asked[0].contains(r#""container_id":"c1""#), "{asked:?}");
+    assert!(
+        asked[0].contains(r#""owner":"shop@main-"#)
+            || asked[0].contains(r#""owner":"shop@plugin-"#),
+        "{asked:?}"
+    );
 }
 
 #[test]
-fn a_second_add_is_an_error_and_asks_for_nothing() {
-    let daemon = Daemon::start(vec![(ENDPOINTS_OF_C1, 200, json!([attachment("c1")]))]);
+fn a_second_add_is_an_error() {
+    let daemon = Daemon::start(vec![(
+        "POST /v1/endpoints",
+        409,
+        refusal(
+            "conflict",
+            "interface eth0 of container c1 is on network shop already",
+        ),
+    )]);
     let reply = call("ADD", &config(&daemon.socket()));
     assert_eq!(reply.code(), 100);
-    assert_eq!(
-        reply.value["details"],
-        "container c1 already has an interface eth0 on network shop"
-    );
-    assert_eq!(daemon.asked(), [ENDPOINTS_OF_C1]);
+    let asked = daemon.asked();
+    assert!(asked[0].contains(r#""exclusive":true"#), "{asked:?}");
 }
 
 #[test]
 fn the_daemons_refusal_keeps_its_words() {
-    let daemon = Daemon::start(vec![
-        (ENDPOINTS_OF_C1, 200, json!([])),
-        (
-            "POST /v1/endpoints",
-            404,
-            refusal("not_found", "network shop not found"),
-        ),
-    ]);
+    let daemon = Daemon::start(vec![(
+        "POST /v1/endpoints",
+        404,
+        refusal("not_found", "network shop not found"),
+    )]);
     let reply = call("ADD", &config(&daemon.socket()));
     assert_eq!(reply.code(), 7);
     assert_eq!(reply.value["details"], "network shop not found");
@@ -145,7 +162,6 @@ fn the_daemons_refusal_keeps_its_words() {
 fn a_network_is_made_on_first_use_even_if_two_come_first() {
     let missing = || refusal("not_found", "network shop not found");
     let daemon = Daemon::start(vec![
-        (ENDPOINTS_OF_C1, 200, json!([])),
         ("POST /v1/endpoints", 404, missing()),
         (
             "POST /v1/networks/create",
@@ -160,14 +176,13 @@ fn a_network_is_made_on_first_use_even_if_two_come_first() {
     config["subnet"] = json!("10.1.0.0/16");
     assert!(call("ADD", &config).success);
     let asked = daemon.asked();
-    assert_eq!(asked.len(), 5, "{asked:?}");
-    assert!(asked[2].contains(r#""Subnet":"10.1.0.0/16""#), "{asked:?}");
+    assert_eq!(asked.len(), 4, "{asked:?}");
+    assert!(asked[1].contains(r#""Subnet":"10.1.0.0/16""#), "{asked:?}");
 }
 
 #[test]
 fn a_subnet_that_clashes_is_not_taken_for_an_existing_network() {
     let daemon = Daemon::start(vec![
-        (ENDPOINTS_OF_C1, 200, json!([])),
         (
             "POST /v1/endpoints",
             404,
@@ -230,16 +245,27 @@ fn check_asks_the_daemon_and_compares_with_the_result() {
 }
 
 #[test]
-fn gc_removes_what_the_runtime_does_not_know_and_goes_on_after_an_error() {
-    let mut elsewhere = attachment("c4");
+fn gc_removes_what_its_owner_does_not_know_and_goes_on_after_an_error() {
+    let owned = |container: &str, owner: Value| {
+        let mut entry = attachment(container);
+        entry["owner"] = owner;
+        entry
+    };
+    let mut elsewhere = owned("c4", json!("us"));
     elsewhere["network_id"] = json!("f".repeat(64));
-    let all = ["c1", "c2", "c3"].map(attachment);
     let daemon = Daemon::start(vec![
         (NETWORK, 200, network()),
         (
             "GET /v1/endpoints",
             200,
-            json!([all[0], all[1], all[2], elsewhere]),
+            json!([
+                owned("c1", json!("us")),
+                owned("c2", json!("us")),
+                owned("c3", json!("us")),
+                elsewhere,
+                owned("c5", json!("them")),
+                attachment("c6"),
+            ]),
         ),
         (
             "DELETE /v1/endpoints/c2/eth0",
@@ -249,6 +275,7 @@ fn gc_removes_what_the_runtime_does_not_know_and_goes_on_after_an_error() {
         ("DELETE /v1/endpoints/c3/eth0", 200, Value::Null),
     ]);
     let mut config = config(&daemon.socket());
+    config["owner"] = json!("us");
     config["cni.dev/valid-attachments"] = json!([{"containerID": "c1", "ifname": "eth0"}]);
     let reply = call("GC", &config);
     assert_eq!(reply.code(), 11);
@@ -266,22 +293,29 @@ fn gc_removes_what_the_runtime_does_not_know_and_goes_on_after_an_error() {
 
 #[test]
 fn status_is_about_the_daemon_and_the_network() {
+    let missing = || refusal("not_found", "network shop not found");
     let daemon = Daemon::start(vec![
-        (NETWORK, 200, network()),
-        (NETWORK, 404, refusal("not_found", "network shop not found")),
-        (NETWORK, 404, refusal("not_found", "network shop not found")),
+        (STATUS, 200, network()),
+        (STATUS, 404, missing()),
+        (STATUS, 404, missing()),
+        (STATUS, 507, refusal("exhausted", "no address is left")),
+        (STATUS, 503, refusal("unavailable", "it has lost a part")),
     ]);
     let mut config = config(&daemon.socket());
     assert!(call("STATUS", &config).success);
     assert_eq!(call("STATUS", &config).code(), 50);
     config["driver"] = json!("bridge");
     assert!(call("STATUS", &config).success);
+    assert_eq!(call("STATUS", &config).code(), 50);
+    assert_eq!(call("STATUS", &config).code(), 51);
 }
 
 #[test]
 fn a_daemon_that_is_down_is_worth_another_try() {
     let directory = tempfile::tempdir().unwrap();
     let config = config(&directory.path().join("hawserd.sock"));
+    let mut config = config;
+    config["prevResult"] = json!({});
     for command in ["ADD", "DEL", "CHECK"] {
         let reply = call(command, &config);
         assert_eq!(reply.code(), 11, "{command}");
@@ -289,6 +323,9 @@ fn a_daemon_that_is_down_is_worth_another_try() {
         assert!(details.ends_with("is it running?"), "{details}");
     }
     assert_eq!(call("STATUS", &config).code(), 50);
+    // Nothing is lost: the daemon collects what belongs to dead namespaces when it is back.
+    assert!(call_in("", "DEL", &config).success);
+    assert!(call_in("/gone", "DEL", &config).success);
 }
 
 #[test]

@@ -13,6 +13,7 @@ use crate::store::StoreError;
 use crate::stream::StreamError;
 use crate::volume::VolumeError;
 
+use super::cni::install::InstallError;
 use super::image::archive::ArchiveError;
 use super::image::config::ChangeError;
 use super::network::create::AddressingError;
@@ -56,6 +57,8 @@ pub enum CliError {
     Change(#[from] ChangeError),
     #[error(transparent)]
     Archive(#[from] ArchiveError),
+    #[error(transparent)]
+    Install(#[from] InstallError),
     #[error(transparent)]
     Container(#[from] ContainerError),
     #[error("{op} {}: {source}", path.display())]

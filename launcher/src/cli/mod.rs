@@ -4,6 +4,7 @@
 //! Standard output has what was asked for and nothing else; everything else goes to standard
 //! error, one line an error.
 
+pub mod cni;
 pub mod container;
 pub mod context;
 pub mod error;
@@ -65,6 +66,9 @@ enum Command {
     /// Commands on volumes
     #[command(subcommand)]
     Volume(volume::VolumeCommand),
+    /// Commands on the plugins for other container runtimes
+    #[command(subcommand)]
+    Cni(cni::CniCommand),
     /// Commands on the daemon
     #[command(subcommand)]
     System(SystemCommand),
@@ -247,6 +251,7 @@ fn dispatch(context: &Context, command: &Command) -> Result<i32, CliError> {
             }
         }
         Command::Network(command) => network::run(context, command),
+        Command::Cni(command) => cni::run(context, command),
         Command::Volume(command) => volume::run(context, command),
         Command::Inspect(any) => inspect::inspect(context, &any.flags, any.kind),
         Command::Info(flags) | Command::System(SystemCommand::Info(flags)) => {
