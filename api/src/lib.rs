@@ -9,6 +9,7 @@
 
 pub mod client;
 pub mod daemon;
+pub mod doctor;
 pub mod error;
 pub mod id;
 pub mod net;

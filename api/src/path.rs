@@ -23,6 +23,8 @@ pub const PING: &str = "/v1/_ping";
 pub const VERSION: &str = "/v1/version";
 /// `GET` [`crate::daemon::Info`].
 pub const INFO: &str = "/v1/info";
+/// `GET` [`crate::doctor::Diagnosis`]; `POST` the same after repairing what differs.
+pub const DOCTOR: &str = "/v1/doctor";
 /// `GET`, Prometheus text format.
 pub const METRICS: &str = "/metrics";
 

@@ -87,7 +87,7 @@ impl Netd {
 }
 
 /// In what the kernel's state differs from the endpoint, in words.
-fn difference(
+pub(crate) fn difference(
     endpoint: &Endpoint,
     inside: Option<&Inside>,
     mac: Option<MacAddr>,

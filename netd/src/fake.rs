@@ -27,7 +27,6 @@ pub(crate) struct FakeKernel(Arc<Mutex<State>>);
 struct State {
     observed: Observed,
     next_index: u32,
-    local: BTreeSet<IpAddr>,
     /// Links inside sandboxes, and the host's end of each.
     inside: BTreeMap<(u64, IfName), (IfName, InsideLink)>,
     /// Namespaces by path.
@@ -146,7 +145,7 @@ impl FakeKernel {
                 .collect(),
             rest: format!(
                 "{:?} {} {:?} {:?} {}",
-                state.local,
+                observed.data_plane.local,
                 observed.reserved_ports,
                 observed.filter,
                 observed.data_plane,
@@ -172,6 +171,7 @@ impl State {
             master: None,
             addresses: addresses.iter().map(|text| address(text)).collect(),
             limited: false,
+            isolated: false,
         };
         self.observed
             .links
@@ -217,10 +217,15 @@ impl State {
                 let gone = links.iter().filter(|link| self.delete_link(link));
                 gone.count() > 0
             }
-            Step::SetMaster { link, bridge, .. } => {
+            Step::SetMaster {
+                link,
+                bridge,
+                isolated,
+            } => {
                 let index = self.observed.links.get(bridge).ok_or_else(not_found)?.index;
                 let port = self.observed.links.get_mut(link).ok_or_else(not_found)?;
                 port.up = true;
+                port.isolated = *isolated;
                 port.master.replace(index) != Some(index)
             }
             Step::AddAddress { link, address: net } => {
@@ -256,6 +261,7 @@ impl State {
                 if let Some(link) = self.observed.links.get_mut(&pair.host) {
                     link.master = Some(bridge);
                     link.mtu = pair.mtu;
+                    link.isolated = pair.isolated;
                 }
                 let inside = InsideLink {
                     up: false,
@@ -350,6 +356,7 @@ impl State {
                 };
                 before != *to
             }
+            Step::AttachHooks => std::mem::take(&mut self.observed.data_plane.hook_lost),
             Step::ReservePorts(ports) => {
                 let reserved = &mut self.observed.reserved_ports.0;
                 let before = reserved.len();
@@ -373,7 +380,8 @@ impl State {
                 .remove(frontend)
                 .is_some(),
             Step::SetLocalAddresses(addresses) => {
-                std::mem::replace(&mut self.local, addresses.clone()) != *addresses
+                let local = &mut self.observed.data_plane.local;
+                std::mem::replace(local, addresses.clone()) != *addresses
             }
             Step::AttachUplink { index, .. } => self.observed.data_plane.uplinks.insert(*index),
             Step::DetachUplink { index } => self.observed.data_plane.uplinks.remove(index),

@@ -21,6 +21,7 @@ mod config;
 mod departure;
 mod detach;
 pub mod dns;
+mod doctor;
 mod error;
 #[cfg(test)]
 mod fake;

@@ -178,9 +178,9 @@ impl Rtnl {
     ) -> io::Result<bool> {
         let length = self.socket.recv(&mut self.buffer.as_mut_slice(), 0)?;
         let mut last = false;
-        for message in messages(&self.buffer[..length]) {
-            match message {
-                Ok(message) => last |= show(message.header.sequence_number, message.payload),
+        for frame in frames(&self.buffer[..length]) {
+            match frame.parse() {
+                Ok(payload) => last |= show(frame.sequence(), payload),
                 // One device with attributes from the future must not hide all others.
                 Err(error) => tracing::debug!(%error, "unreadable netlink message"),
             }
@@ -214,6 +214,19 @@ pub(crate) struct Frame<'a> {
     pub(crate) payload: &'a [u8],
 }
 
+impl Frame<'_> {
+    /// The message as one of rtnetlink.
+    pub(crate) fn parse(&self) -> io::Result<NetlinkPayload<RouteNetlinkMessage>> {
+        let message = NetlinkMessage::deserialize(self.message).map_err(io::Error::other)?;
+        Ok(message.payload)
+    }
+
+    fn sequence(&self) -> u32 {
+        let bytes = self.message.get(8..12).and_then(|b| b.try_into().ok());
+        bytes.map_or(0, u32::from_ne_bytes)
+    }
+}
+
 /// The messages of one datagram.
 pub(crate) fn frames(mut datagram: &[u8]) -> impl Iterator<Item = Frame<'_>> {
     std::iter::from_fn(move || {
@@ -232,12 +245,24 @@ pub(crate) fn frames(mut datagram: &[u8]) -> impl Iterator<Item = Frame<'_>> {
     })
 }
 
-/// The messages of one datagram of rtnetlink. Of one that cannot be parsed only the error is left.
-pub(crate) fn messages(
-    datagram: &[u8],
-) -> impl Iterator<Item = io::Result<NetlinkMessage<RouteNetlinkMessage>>> {
-    frames(datagram)
-        .map(|frame| NetlinkMessage::deserialize(frame.message).map_err(io::Error::other))
+/// Without `NLA_F_NESTED` and `NLA_F_NET_BYTEORDER`.
+const NLA_TYPE_MASK: u16 = 0x3fff;
+
+/// The attributes of a list: kind without flags, and value.
+pub(crate) fn attributes(mut list: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
+    std::iter::from_fn(move || {
+        let length = usize::from(u16::from_ne_bytes(list.get(..2)?.try_into().ok()?));
+        let kind = u16::from_ne_bytes(list.get(2..4)?.try_into().ok()?);
+        let value = list.get(4..length)?;
+        list = list.get(length.next_multiple_of(4)..).unwrap_or_default();
+        Some((kind & NLA_TYPE_MASK, value))
+    })
+}
+
+pub(crate) fn attribute(list: &[u8], wanted: u16) -> Option<&[u8]> {
+    attributes(list)
+        .find(|(kind, _)| *kind == wanted)
+        .map(|(_, value)| value)
 }
 
 fn set_timeout(socket: &Socket, timeout: Duration) -> io::Result<()> {

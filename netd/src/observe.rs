@@ -7,7 +7,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use api::id::{IfName, MacAddr};
 use ipnet::IpNet;
 use netlink_packet_route::address::{AddressAttribute, AddressMessage, AddressScope};
-use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
+use netlink_packet_route::link::{
+    InfoBridgePort, InfoPortData, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
+};
 use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteHeader, RouteMessage};
 use netlink_packet_route::tc::{TcHandle, TcMessage};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
@@ -160,12 +162,12 @@ pub(crate) fn traffic(rtnl: &mut Rtnl) -> io::Result<BTreeMap<IfName, Traffic>> 
     Ok(links.collect())
 }
 
-/// Whether the link has our filter on what comes in.
-pub(crate) fn has_filter(rtnl: &mut Rtnl, index: u32) -> io::Result<bool> {
+/// Whether the link has our filter on one side: [`TcHandle::MIN_INGRESS`] for what comes in.
+pub(crate) fn has_filter(rtnl: &mut Rtnl, index: u32, side: u16) -> io::Result<bool> {
     let mut request = TcMessage::default();
     request.header.index = i32::try_from(index).map_err(io::Error::other)?;
     request.header.parent = TcHandle {
-        minor: TcHandle::MIN_INGRESS,
+        minor: side,
         ..TcHandle::CLSACT
     };
     let priority = u32::from(FILTER_PRIORITY);
@@ -195,6 +197,7 @@ fn link(message: &LinkMessage) -> Option<(IfName, Link)> {
         master: None,
         addresses: Vec::new(),
         limited: false,
+        isolated: false,
     };
     for attribute in &message.attributes {
         match attribute {
@@ -202,10 +205,20 @@ fn link(message: &LinkMessage) -> Option<(IfName, Link)> {
             LinkAttribute::Mtu(mtu) => link.mtu = *mtu,
             LinkAttribute::Qdisc(kind) => link.limited = kind == "tbf",
             LinkAttribute::Controller(index) => link.master = Some(*index),
+            LinkAttribute::LinkInfo(info) => link.isolated = is_isolated(info),
             _ => {}
         }
     }
     Some((link_name(message)?, link))
+}
+
+fn is_isolated(info: &[LinkInfo]) -> bool {
+    info.iter().any(|info| match info {
+        LinkInfo::PortData(InfoPortData::BridgePort(port)) => {
+            port.contains(&InfoBridgePort::Isolated(true))
+        }
+        _ => false,
+    })
 }
 
 fn address_of(message: &AddressMessage) -> Option<IpAddr> {
@@ -221,10 +234,12 @@ fn address_of(message: &AddressMessage) -> Option<IpAddr> {
     address
 }
 
+pub(crate) fn address_net(message: &AddressMessage) -> Option<IpNet> {
+    IpNet::new(address_of(message)?, message.header.prefix_len).ok()
+}
+
 fn add_address(observed: &mut Observed, message: &AddressMessage) {
-    let Some(net) =
-        address_of(message).and_then(|address| IpNet::new(address, message.header.prefix_len).ok())
-    else {
+    let Some(net) = address_net(message) else {
         return;
     };
     let links = observed.links.values_mut();

@@ -72,7 +72,7 @@ impl Netd {
 
     /// Endpoints of live sandboxes whose interface is gone, as far as the host cannot see it: it
     /// goes with its parent.
-    fn lost_children(&self, view: &Desired) -> Result<BTreeSet<EndpointKey>, NetError> {
+    pub(crate) fn lost_children(&self, view: &Desired) -> Result<BTreeSet<EndpointKey>, NetError> {
         let mut lost = BTreeSet::new();
         for endpoint in view.endpoints.values() {
             let network = view.networks.get(&endpoint.attachment.network_id);
@@ -183,7 +183,7 @@ impl Netd {
     }
 
     /// Removes endpoints whose namespace is gone, and goes on with removals that failed.
-    fn collect(&self, writer: &mut Writer, report: &mut Report) {
+    pub(crate) fn collect(&self, writer: &mut Writer, report: &mut Report) {
         self.departures.retry();
         self.collect_endpoints(writer, report);
         let view = self.view();

@@ -1,114 +1,253 @@
-//! Following the kernel: changes of links and addresses, and a look at everything now and then.
+//! Following the kernel: what others change is heard of and repaired, and everything is looked at
+//! now and then.
+//!
+//! Heard of are links, addresses, tc filters and forwarding by rtnetlink, and our table by nftables.
+//! A link of a program can be taken off without a word, so that those are asked after twice a
+//! second: a few system calls for each uplink. Settings that send no notification wait for the
+//! periodic look.
+
+mod due;
+mod pace;
 
 use std::collections::BTreeSet;
 use std::io;
+use std::path::Path;
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use api::id::IfName;
-use netlink_packet_core::NetlinkPayload;
-use netlink_packet_route::RouteNetlinkMessage;
-use netlink_packet_route::link::LinkFlags;
 use netlink_sys::Socket;
 use netlink_sys::protocols::NETLINK_ROUTE;
 use tokio::io::unix::AsyncFd;
 use tokio::time::MissedTickBehavior;
 
-use crate::model::desired::Desired;
+use crate::bpf::BpfError;
 use crate::mtu::Seen;
 use crate::netd::Netd;
-use crate::{netlink, observe};
+use crate::{netlink, nft};
+use due::Due;
+use pace::Pace;
 
-/// Catches what sends no notification: a deleted nftables table, a changed setting.
 const RECONCILE_EVERY: Duration = Duration::from_secs(30);
-/// How long a namespace that everybody else has left outlives them: the resolver's sockets inside
-/// keep it, and its interfaces, in being.
-const RELEASE_EVERY: Duration = Duration::from_secs(1);
-
-/// What a batch of notifications asks for.
-#[derive(Debug, Default, Clone, PartialEq, Eq)]
-struct Due {
-    /// Addresses or links of the host changed.
-    host: bool,
-    /// One of our links is gone or down, or notifications were lost.
-    repair: bool,
-    /// It is time to see whether sandboxes are gone.
-    look: bool,
-    /// Links that went away; ours only if the records still have them.
-    gone: BTreeSet<IfName>,
-}
+/// Also how long a namespace that everybody else has left outlives them: the resolver's sockets
+/// inside keep it, and its interfaces, in being.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+/// Changes come in bursts: a bridge that is deleted lets go of each of its ports.
+const BURST: Duration = Duration::from_millis(50);
 
 impl Netd {
     /// Keeps the kernel as it should be until `shutdown`. What is attached stays so afterwards.
     pub async fn run(self: Arc<Self>, shutdown: impl Future<Output = ()>) {
-        let socket = match subscribe().and_then(register) {
-            Ok(socket) => Some(socket),
-            Err(error) => {
-                tracing::warn!(%error, "no notifications of links and addresses, only polling");
-                None
-            }
-        };
-        let mut seen = match self.kernel.observe() {
-            Ok(observed) => Seen::of(&observed),
-            Err(_tried_again_by_every_tick) => Seen::default(),
-        };
-        let mut shutdown = pin!(shutdown);
-        let mut ticks = tokio::time::interval(RECONCILE_EVERY);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut looks = tokio::time::interval(RELEASE_EVERY);
-        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        loop {
-            let due = tokio::select! {
-                () = &mut shutdown => return,
-                _ = ticks.tick() => Due { repair: true, ..Due::default() },
-                _ = looks.tick() => Due { look: true, ..Due::default() },
-                due = notifications(socket.as_ref(), &mut seen) => due,
-            };
-            let netd = Arc::clone(&self);
-            let done = tokio::task::spawn_blocking(move || netd.follow(&due)).await;
-            if let Err(error) = done {
-                tracing::error!(%error, "a reconcile panicked");
-            }
+        tokio::select! {
+            () = pin!(shutdown) => {}
+            () = self.watch() => {}
         }
     }
 
-    fn follow(&self, due: &Due) {
+    async fn watch(self: Arc<Self>) {
+        let seen = match self.kernel.observe() {
+            Ok(observed) => Seen::of(&observed),
+            Err(_tried_again_by_every_tick) => Seen::default(),
+        };
+        let mut ears = Ears::open(seen);
+        let mut pace = Pace::default();
+        let mut programs = Programs::default();
+        let mut reconciles = every(RECONCILE_EVERY);
+        let mut looks = every(LOOK_EVERY);
+        loop {
+            let due = tokio::select! {
+                _ = reconciles.tick() => Due::everything(),
+                _ = looks.tick() => Due::look(),
+                mut due = ears.hear() => {
+                    tokio::time::sleep(BURST).await;
+                    ears.drain(&mut due);
+                    due
+                }
+            };
+            let netd = Arc::clone(&self);
+            let known = std::mem::take(&mut programs);
+            let followed = tokio::task::spawn_blocking(move || netd.follow(&due, &known)).await;
+            match followed {
+                Ok(followed) => {
+                    programs = followed.programs;
+                    if followed.repaired && pace.repaired(Instant::now()) {
+                        tracing::warn!(
+                            "somebody undoes every repair: repairing less and less often; \
+                             `hawser doctor` says what differs"
+                        );
+                    }
+                }
+                Err(error) => tracing::error!(%error, "a reconcile panicked"),
+            }
+            tokio::time::sleep_until(pace.next(Instant::now()).into()).await;
+        }
+    }
+
+    /// Does what is due. `known` are the programs that were attached at the last look.
+    fn follow(&self, due: &Due, known: &Programs) -> Followed {
+        let programs = self.programs();
+        let mut repaired = false;
         let dead = || due.look && self.holds_dead_sandbox();
-        if due.repair || lost(&self.view(), &due.gone) || dead() {
-            // The lock waits for a detach that is just deleting the link: look again after it.
-            if let Err(error) = self.reconcile() {
-                tracing::warn!(%error, "reconcile");
+        if programs.lacks(known) || due.concerns(&self.view()) || dead() {
+            match self.reconcile() {
+                Ok(report) => repaired = report.repaired > 0,
+                Err(error) => tracing::warn!(%error, "reconcile"),
             }
         } else if due.host {
             let _writer = self.writer();
             self.follow_host();
+        } else {
+            return Followed { repaired, programs };
+        }
+        Followed {
+            repaired,
+            programs: self.programs(),
+        }
+    }
+
+    fn programs(&self) -> Programs {
+        let Some(data_plane) = &self.data_plane else {
+            return Programs::default();
+        };
+        let look = || -> Result<Programs, BpfError> {
+            Ok(Programs {
+                uplinks: data_plane.uplinks()?,
+                hooks: !data_plane.is_hook_lost()?,
+            })
+        };
+        look().unwrap_or_else(|error| {
+            tracing::warn!(%error, "cannot see which programs are attached");
+            Programs::default()
+        })
+    }
+}
+
+/// The programs that can be detached without a word.
+#[derive(Debug, Default)]
+struct Programs {
+    /// Links that have both of theirs.
+    uplinks: BTreeSet<u32>,
+    /// All socket hooks are attached.
+    hooks: bool,
+}
+
+impl Programs {
+    fn lacks(&self, before: &Self) -> bool {
+        !before.uplinks.is_subset(&self.uplinks) || (before.hooks && !self.hooks)
+    }
+}
+
+struct Followed {
+    repaired: bool,
+    programs: Programs,
+}
+
+fn every(period: Duration) -> tokio::time::Interval {
+    let mut interval = tokio::time::interval(period);
+    interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    interval
+}
+
+/// Where the kernel's notifications arrive.
+struct Ears {
+    route: Option<AsyncFd<Socket>>,
+    filter: Option<AsyncFd<Socket>>,
+    /// Our table was touched by a transaction whose author is still to be told.
+    touched: bool,
+    /// The MTU of each link.
+    seen: Seen,
+}
+
+impl Ears {
+    /// Sockets in the calling thread's namespace.
+    fn open(seen: Seen) -> Self {
+        let heard = |what: &str, socket: io::Result<Socket>| match socket.and_then(register) {
+            Ok(socket) => Some(socket),
+            Err(error) => {
+                tracing::warn!(%error, "no notifications of {what}, only looks now and then");
+                None
+            }
+        };
+        Self {
+            route: heard("links and addresses", subscribe()),
+            filter: heard("packet filters", nft::subscribe()),
+            touched: false,
+            seen,
+        }
+    }
+
+    /// Waits until there is something to do.
+    async fn hear(&mut self) -> Due {
+        loop {
+            tokio::select! {
+                () = readable(self.route.as_ref()) => {}
+                () = readable(self.filter.as_ref()) => {}
+            }
+            let mut due = Due::default();
+            self.drain(&mut due);
+            if !due.is_nothing() {
+                return due;
+            }
+        }
+    }
+
+    /// Reads until nothing is left. A lost notification may have been about anything.
+    fn drain(&mut self, due: &mut Due) {
+        let mut lost = false;
+        if let Some(socket) = &self.route {
+            lost |= drain(socket.get_ref(), |datagram| {
+                due.note(datagram, &mut self.seen);
+            });
+        }
+        if let Some(socket) = &self.filter {
+            let mut changed = false;
+            lost |= drain(socket.get_ref(), |datagram| {
+                changed |= nft::is_change(datagram, is_own_thread, &mut self.touched);
+            });
+            due.repair |= changed;
+        }
+        due.repair |= lost;
+    }
+}
+
+/// Shows every datagram that waits; true when the kernel had to drop some.
+fn drain(socket: &Socket, mut show: impl FnMut(&[u8])) -> bool {
+    let mut lost = false;
+    loop {
+        match socket.recv_from_full() {
+            Ok((datagram, _)) => show(&datagram),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return lost,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            // ENOBUFS.
+            Err(_overrun) => lost = true,
         }
     }
 }
 
-fn lost(view: &Desired, gone: &BTreeSet<IfName>) -> bool {
-    view.bridges().any(|bridge| gone.contains(bridge))
-        || view
-            .parents()
-            .any(|parent| gone.contains(&parent.parent.link))
-        || view
-            .endpoints
-            .values()
-            .filter_map(|endpoint| endpoint.attachment.host_ifname.as_ref())
-            .any(|host| gone.contains(host))
+/// The author of a transaction is told as a thread.
+fn is_own_thread(thread: u32) -> bool {
+    Path::new(&format!("/proc/self/task/{thread}")).exists()
 }
 
 /// `enum rtnetlink_groups` of include/uapi/linux/rtnetlink.h.
 mod group {
     pub(super) const LINK: u32 = 1;
+    pub(super) const TC: u32 = 4;
     pub(super) const IPV4_IFADDR: u32 = 5;
     pub(super) const IPV6_IFADDR: u32 = 9;
+    pub(super) const IPV4_NETCONF: u32 = 24;
+    pub(super) const IPV6_NETCONF: u32 = 25;
 }
 
-/// A socket that hears of changes of links and addresses in the calling thread's namespace.
 fn subscribe() -> io::Result<Socket> {
-    let groups = [group::LINK, group::IPV4_IFADDR, group::IPV6_IFADDR];
+    let groups = [
+        group::LINK,
+        group::TC,
+        group::IPV4_IFADDR,
+        group::IPV6_IFADDR,
+        group::IPV4_NETCONF,
+        group::IPV6_NETCONF,
+    ];
     netlink::listen(NETLINK_ROUTE, &groups)
 }
 
@@ -120,62 +259,16 @@ fn register(socket: Socket) -> io::Result<AsyncFd<Socket>> {
     AsyncFd::new(socket)
 }
 
-async fn notifications(socket: Option<&AsyncFd<Socket>>, seen: &mut Seen) -> Due {
+async fn readable(socket: Option<&AsyncFd<Socket>>) {
     let Some(socket) = socket else {
         return std::future::pending().await;
     };
-    loop {
-        let mut guard = match socket.readable().await {
-            Ok(guard) => guard,
-            Err(error) => {
-                tracing::warn!(%error, "notifications ended");
-                return std::future::pending().await;
-            }
-        };
-        let due = drain(guard.get_inner(), seen);
-        guard.clear_ready();
-        if due != Due::default() {
-            return due;
+    match socket.readable().await {
+        // Before it is read: what arrives from here on says so again.
+        Ok(mut guard) => guard.clear_ready(),
+        Err(error) => {
+            tracing::warn!(%error, "notifications ended");
+            std::future::pending().await
         }
-    }
-}
-
-/// Reads until nothing is left.
-fn drain(socket: &Socket, seen: &mut Seen) -> Due {
-    let mut due = Due::default();
-    loop {
-        match socket.recv_from_full() {
-            Ok((datagram, _)) => {
-                for message in netlink::messages(&datagram) {
-                    match message.map(|message| message.payload) {
-                        Ok(NetlinkPayload::InnerMessage(message)) => note(&mut due, seen, message),
-                        Ok(_) => {}
-                        // Whatever it was, the dump will tell.
-                        Err(_unreadable) => due.host = true,
-                    }
-                }
-            }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return due,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            // ENOBUFS: notifications were lost, so look at everything.
-            Err(_overrun) => due.repair = true,
-        }
-    }
-}
-
-fn note(due: &mut Due, seen: &mut Seen, message: RouteNetlinkMessage) {
-    match message {
-        RouteNetlinkMessage::NewAddress(_) | RouteNetlinkMessage::DelAddress(_) => due.host = true,
-        RouteNetlinkMessage::DelLink(link) => {
-            // Its addresses have gone before it, each with a notification.
-            due.gone.extend(observe::link_name(&link));
-            seen.forget(&link);
-        }
-        RouteNetlinkMessage::NewLink(link) if seen.is_changed(&link) => due.repair = true,
-        // A link that was set down lost its IPv6 addresses; ours must come up again.
-        RouteNetlinkMessage::NewLink(link) if !link.header.flags.contains(LinkFlags::Up) => {
-            due.gone.extend(observe::link_name(&link));
-        }
-        _ => {}
     }
 }

@@ -3,6 +3,7 @@
 use std::fs;
 
 use api::daemon::{Info, Version, host_architecture};
+use api::doctor::{Diagnosis, Finding};
 use api::path;
 use axum::extract::State;
 use axum::http::header::CONTENT_TYPE;
@@ -23,6 +24,7 @@ pub(crate) fn routes() -> Router<Daemon> {
         .route(path::VERSION, get(version))
         .route(path::INFO, get(info))
         .route(path::METRICS, get(metrics))
+        .route(path::DOCTOR, get(examine).post(treat))
 }
 
 async fn version() -> Json<Version> {
@@ -78,17 +80,36 @@ fn describe(daemon: &Daemon) -> Info {
     }
 }
 
+async fn examine(State(daemon): State<Daemon>) -> Reply<Diagnosis> {
+    daemon.run(|daemon| diagnose(daemon, false)).await.map(Json)
+}
+
+async fn treat(State(daemon): State<Daemon>) -> Reply<Diagnosis> {
+    daemon.run(|daemon| diagnose(daemon, true)).await.map(Json)
+}
+
+fn diagnose(daemon: &Daemon, repair: bool) -> Result<Diagnosis, netd::NetError> {
+    let mut diagnosis = daemon.netd.doctor(repair)?;
+    diagnosis.findings.extend(no_cgroup2(&daemon.hierarchy));
+    Ok(diagnosis)
+}
+
+fn no_cgroup2(hierarchy: &Hierarchy) -> Option<Finding> {
+    matches!(hierarchy, Hierarchy::Legacy).then(|| Finding {
+        what:
+            "no cgroup2 hierarchy is mounted: the host and containers reach published ports only \
+               from outside, and names are served inside each sandbox"
+                .to_owned(),
+        way_out: "mount -t cgroup2 none /sys/fs/cgroup/unified and restart hawserd".to_owned(),
+    })
+}
+
 /// What is degraded on this host, and the way out.
 pub(crate) fn warnings(hierarchy: &Hierarchy) -> Vec<String> {
-    match hierarchy {
-        Hierarchy::Legacy => vec![
-            "no cgroup2 hierarchy is mounted: the host and containers reach published ports only \
-             from outside, and names are served inside each sandbox; mount -t cgroup2 none \
-             /sys/fs/cgroup/unified and restart hawserd"
-                .to_owned(),
-        ],
-        Hierarchy::Unified(_) | Hierarchy::Hybrid(_) => Vec::new(),
-    }
+    let findings = no_cgroup2(hierarchy).into_iter();
+    findings
+        .map(|finding| format!("{}; {}", finding.what, finding.way_out))
+        .collect()
 }
 
 /// os-release(5).

@@ -7,6 +7,7 @@
 pub mod cni;
 pub mod container;
 pub mod context;
+pub mod doctor;
 pub mod error;
 mod filter;
 pub mod image;
@@ -80,6 +81,8 @@ enum Command {
     Images(image::list::ListFlags),
     /// Remove images
     Rmi(image::remove::RemoveFlags),
+    /// Say what differs between the records and the kernel, and what of the host is in the way
+    Doctor(doctor::DoctorFlags),
     /// Show the daemon's settings and state
     Info(FormatFlags),
     /// Show the versions of client and daemon
@@ -257,6 +260,7 @@ fn dispatch(context: &Context, command: &Command) -> Result<i32, CliError> {
         Command::Info(flags) | Command::System(SystemCommand::Info(flags)) => {
             system::info(context, flags)
         }
+        Command::Doctor(flags) => doctor::doctor(context, flags),
         Command::Version(flags) => system::version(context, flags),
     }
 }

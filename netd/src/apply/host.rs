@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use api::id::IfName;
 use api::net::Protocol;
+use netlink_packet_route::tc::TcHandle;
 use sys::netns::{self, NetNs, NsId};
 
 use super::{child, limit, link, sandbox, setting};
@@ -61,6 +62,8 @@ impl Host {
             published: self.data_plane.published()?,
             sandboxes: self.data_plane.sandboxes()?,
             uplinks: self.data_plane.uplinks()?,
+            local: self.data_plane.local_addresses()?,
+            hook_lost: self.data_plane.is_hook_lost()?,
             edges: self.edges()?,
         })
     }
@@ -71,7 +74,8 @@ impl Host {
         Ok(edges
             .map(|(link, (index, edge))| {
                 // One that cannot be looked at is taken for missing, and attached again.
-                let attached = observe::has_filter(&mut rtnl, index).unwrap_or(false);
+                let attached =
+                    observe::has_filter(&mut rtnl, index, TcHandle::MIN_INGRESS).unwrap_or(false);
                 (link, attached.then_some(edge))
             })
             .collect())
@@ -140,6 +144,7 @@ impl Host {
             },
             Step::GuardEndpoint { link, edge } => data_plane.attach_endpoint(link, edge)?,
             Step::ReleaseEndpoint { link } => data_plane.release_endpoint(link)?,
+            Step::AttachHooks => data_plane.attach_hooks()?,
             Step::SetLocalAddresses(addresses) => data_plane.set_local_addresses(addresses)?,
             Step::AttachUplink { index, name } => data_plane.attach_uplink(*index, name)?,
             Step::DetachUplink { index } => data_plane.detach_uplink(*index)?,
@@ -215,6 +220,7 @@ impl Kernel for Host {
             | Step::Publish { .. }
             | Step::Unpublish { .. }
             | Step::SetLocalAddresses(_)
+            | Step::AttachHooks
             | Step::AttachUplink { .. }
             | Step::DetachUplink { .. } => {
                 self.data(step).map_err(|source| KernelError::DataPlane {

@@ -10,7 +10,7 @@ use aya::maps::{HashMap, MapData, MapError};
 
 use super::Change;
 use super::error::{BpfError, optional};
-use super::frontend::address;
+use super::frontend::{address, ip};
 use super::object;
 
 pub(super) struct Addresses {
@@ -27,6 +27,13 @@ impl Addresses {
     /// Additions come first: an address that moves between interfaces is never absent.
     pub(super) fn set(&mut self, want: &BTreeSet<IpAddr>) -> Result<Change, BpfError> {
         self.replace(want.iter().map(|ip| address(*ip)).collect())
+            .map_err(BpfError::map(LOCAL_ADDRS))
+    }
+
+    pub(super) fn all(&self) -> Result<BTreeSet<IpAddr>, BpfError> {
+        let addresses = self.map.keys().map(|key| key.map(ip));
+        addresses
+            .collect::<Result<_, _>>()
             .map_err(BpfError::map(LOCAL_ADDRS))
     }
 

@@ -8,21 +8,21 @@ use std::mem::ManuallyDrop;
 
 use aya::programs::links::Link as _;
 use aya::programs::tc::{
-    NlOptions, SchedClassifierLink, TcAttachOptions, TcError, TcHandle, qdisc_add_clsact,
+    NlOptions, SchedClassifierLink, TcAttachOptions, TcError, TcHandle as Handle, qdisc_add_clsact,
 };
 use aya::programs::{ProgramError, SchedClassifier, TcAttachType};
 use aya::sys::NetlinkError;
-use netlink_packet_route::RouteNetlinkMessage;
-use netlink_packet_route::tc::{TcAttribute, TcMessage};
+use netlink_packet_route::tc::TcHandle;
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketType};
 
 use super::error::BpfError;
 use crate::netlink::Rtnl;
+use crate::observe;
 
 /// Ahead of filters that ask for no priority (49152 and down from there).
 pub(crate) const PRIORITY: u16 = 0x4a57;
-const HANDLE: TcHandle = TcHandle::new(0, 1);
+const HANDLE: Handle = Handle::new(0, 1);
 
 /// Attaches the program in the place of one of ours that is there already.
 pub(super) fn attach(
@@ -71,29 +71,11 @@ pub(super) fn detach(ifname: &str, side: TcAttachType) -> Result<(), ProgramErro
 
 /// Whether our filter is there.
 pub(super) fn has_filter(ifindex: u32, side: TcAttachType) -> io::Result<bool> {
-    // TC_H_CLSACT with TC_H_MIN_INGRESS or TC_H_MIN_EGRESS, include/uapi/linux/pkt_sched.h.
-    let parent = match side {
-        TcAttachType::Egress => 0xffff_fff3,
-        _ => 0xffff_fff2,
+    let side = match side {
+        TcAttachType::Egress => TcHandle::MIN_EGRESS,
+        _ => TcHandle::MIN_INGRESS,
     };
-    // tcm_info of a filter: priority, and the protocol ETH_P_ALL (which aya asks for) in network
-    // order.
-    let info = u32::from(PRIORITY) << 16 | u32::from(0x0003_u16.to_be());
-    let mut message = TcMessage::default();
-    message.header.index = i32::try_from(ifindex).map_err(io::Error::other)?;
-    message.header.handle = 1.into();
-    message.header.parent = parent.into();
-    message.header.info = info;
-    // The kernel refuses a request without the kind of the filter it finds.
-    message.attributes.push(TcAttribute::Kind("bpf".to_owned()));
-    let request = RouteNetlinkMessage::GetTrafficFilter(message);
-    match Rtnl::open()?.get(request) {
-        Ok(_filter) => Ok(true),
-        Err(error) => match Errno::from_io_error(&error) {
-            Some(Errno::NOENT | Errno::INVAL | Errno::NODEV) => Ok(false),
-            _ => Err(error),
-        },
-    }
+    observe::has_filter(&mut Rtnl::open()?, ifindex, side)
 }
 
 fn add_qdisc(ifname: &str) -> Result<(), ProgramError> {

@@ -5,47 +5,102 @@
 
 use std::fs::File;
 use std::io;
-use std::path::Path;
+use std::path::PathBuf;
 
 use abi::map::SOCKET_HOOKS;
 use aya::Ebpf;
 use aya::programs::links::{CgroupAttachMode, FdLink, LinkError};
 use aya::programs::{CgroupSockAddr, ProgramError};
 
+use super::Change;
 use super::error::BpfError;
 use super::object;
 use super::pin::Directory;
 
-/// Makes the programs of the object the current ones and attaches the stubs that are not. Returns
-/// a line that says what was done.
-pub(super) fn install(
-    object: &mut Ebpf,
-    pins: &Directory,
-    cgroup: &Path,
-) -> Result<String, BpfError> {
-    let target = cgroup.display().to_string();
-    let directory = File::open(cgroup).map_err(BpfError::attach("socket hooks", &target))?;
-    let mut adopted = 0;
-    for hook in SOCKET_HOOKS {
-        object::install_socket_hook(object, hook)?;
-        let pin = format!("hook_{hook}");
-        if pins.link(&pin)?.is_some() {
-            adopted += 1;
-            continue;
+/// The hooks of one instance.
+pub(super) struct Hooks {
+    pins: Directory,
+    /// Absent on a host without cgroup2: there are no hooks then.
+    cgroup: Option<PathBuf>,
+    adopted: usize,
+}
+
+impl Hooks {
+    pub(super) fn new(pins: Directory, cgroup: Option<PathBuf>) -> Self {
+        Self {
+            pins,
+            cgroup,
+            adopted: 0,
         }
-        let link = attach(object, hook, &directory, &target)?;
-        pins.pin_link(&pin, link)?;
     }
-    Ok(format!(
-        "socket hooks: {} on {target}, {adopted} of them adopted",
-        SOCKET_HOOKS.len()
-    ))
+
+    /// Makes the programs of the object the current ones and attaches the stubs that are not.
+    pub(super) fn install(&mut self, object: &mut Ebpf) -> Result<(), BpfError> {
+        if self.cgroup.is_none() {
+            return Ok(());
+        }
+        for hook in SOCKET_HOOKS {
+            object::install_socket_hook(object, hook)?;
+        }
+        self.adopted = SOCKET_HOOKS.len() - self.missing()?.len();
+        self.attach_missing(object).map(drop)
+    }
+
+    pub(super) fn describe(&self) -> String {
+        match &self.cgroup {
+            Some(cgroup) => format!(
+                "socket hooks: {} on {}, {} of them adopted",
+                SOCKET_HOOKS.len(),
+                cgroup.display(),
+                self.adopted
+            ),
+            None => "socket hooks: none, this host has no cgroup2 hierarchy".to_owned(),
+        }
+    }
+
+    pub(super) fn is_lost(&self) -> Result<bool, BpfError> {
+        Ok(self.cgroup.is_some() && !self.missing()?.is_empty())
+    }
+
+    pub(super) fn attach_missing(&mut self, object: &mut Ebpf) -> Result<Change, BpfError> {
+        let Some(cgroup) = &self.cgroup else {
+            return Ok(Change::Unchanged);
+        };
+        let missing = self.missing()?;
+        if missing.is_empty() {
+            return Ok(Change::Unchanged);
+        }
+        let target = cgroup.display().to_string();
+        let directory = File::open(cgroup).map_err(BpfError::attach("socket hooks", &target))?;
+        for hook in missing {
+            let link = attach(object, hook, &directory, &target)?;
+            self.pins.pin_link(&pin(hook), link)?;
+        }
+        Ok(Change::Created)
+    }
+
+    /// The hooks without a pin, which is what keeps a link attached.
+    fn missing(&self) -> Result<Vec<&'static str>, BpfError> {
+        let names = self.pins.names()?;
+        let is_pinned = |hook: &&str| names.contains(&pin(hook));
+        Ok(SOCKET_HOOKS
+            .into_iter()
+            .filter(|hook| !is_pinned(hook))
+            .collect())
+    }
+}
+
+fn pin(hook: &str) -> String {
+    format!("hook_{hook}")
 }
 
 fn attach(object: &mut Ebpf, hook: &str, cgroup: &File, target: &str) -> Result<FdLink, BpfError> {
     let name = format!("{hook}_entry");
     let stub: &mut CgroupSockAddr = object::program(object, &name)?;
-    stub.load().map_err(BpfError::load(&name))?;
+    match stub.load() {
+        Ok(()) | Err(ProgramError::AlreadyLoaded) => {}
+        Err(error) => return Err(BpfError::load(&name)(error)),
+    }
     // `Single` means no flags: the kernel refuses any on a link, which is "multi" in itself.
     let id = stub
         .attach(cgroup, CgroupAttachMode::Single)

@@ -85,6 +85,7 @@ struct Parts {
     sandboxes: sandbox::Sandboxes,
     drops: counters::Drops,
     uplinks: uplink::Uplinks,
+    hooks: hook::Hooks,
     edges: endpoint::Edges,
     names: names::Names,
 }
@@ -110,16 +111,14 @@ impl DataPlane {
         let sandboxes = sandbox::Sandboxes::open(&mut object)?;
         let drops = counters::Drops::open(&mut object)?;
         object::install_tc(&mut object)?;
-        let hooks = match &options.cgroup {
-            Some(cgroup) => hook::install(&mut object, &pins, cgroup)?,
-            None => "socket hooks: none, this host has no cgroup2 hierarchy".to_owned(),
-        };
+        let mut hooks = hook::Hooks::new(pins.clone(), options.cgroup.clone());
+        hooks.install(&mut object)?;
         let edges = endpoint::Edges::open(&mut object)?;
         let names = names::Names::open(&mut object)?;
         let uplinks = uplink::Uplinks::open(&mut object, pins)?;
         let paths = vec![
             format!("uplinks: {}", uplinks.describe()),
-            hooks,
+            hooks.describe(),
             "published ports: compat, packets cross the host's FORWARD chain".to_owned(),
         ];
         let parts = Parts {
@@ -129,6 +128,7 @@ impl DataPlane {
             sandboxes,
             drops,
             uplinks,
+            hooks,
             edges,
             names,
         };
@@ -180,6 +180,31 @@ impl DataPlane {
     /// [`BpfError::Map`]; a part of the difference may be applied.
     pub fn set_local_addresses(&self, want: &BTreeSet<IpAddr>) -> Result<Change, BpfError> {
         self.lock().addresses.set(want)
+    }
+
+    /// The addresses of the host as the programs know them.
+    ///
+    /// # Errors
+    /// [`BpfError::Map`].
+    pub fn local_addresses(&self) -> Result<BTreeSet<IpAddr>, BpfError> {
+        self.lock().addresses.all()
+    }
+
+    /// Whether a socket hook is not attached, other than on a host without cgroup2.
+    ///
+    /// # Errors
+    /// [`BpfError`].
+    pub fn is_hook_lost(&self) -> Result<bool, BpfError> {
+        self.lock().hooks.is_lost()
+    }
+
+    /// Attaches the socket hooks that are not attached.
+    ///
+    /// # Errors
+    /// [`BpfError`]; those before the failing one are attached.
+    pub fn attach_hooks(&self) -> Result<Change, BpfError> {
+        let Parts { object, hooks, .. } = &mut *self.lock();
+        hooks.attach_missing(object)
     }
 
     /// Begins to act on sockets of the network namespace with this cookie.

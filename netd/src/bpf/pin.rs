@@ -15,7 +15,7 @@ const BPFFS: &str = "/sys/fs/bpf";
 const BPFFS_MAGIC: i64 = 0xcafe_4a11;
 
 /// A directory on a bpffs.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Directory {
     path: PathBuf,
 }

@@ -19,3 +19,4 @@ pub(crate) mod reserved;
 mod route;
 pub(crate) mod step;
 pub(crate) mod subnet;
+pub(crate) mod words;

@@ -38,6 +38,8 @@ pub(crate) struct Link {
     pub(crate) mtu: u32,
     pub(crate) loopback: bool,
     pub(crate) master: Option<u32>,
+    /// As a bridge's port: cannot talk to other isolated ones.
+    pub(crate) isolated: bool,
     pub(crate) addresses: Vec<Address>,
     /// Its root queue is a token bucket.
     pub(crate) limited: bool,
@@ -55,6 +57,10 @@ pub(crate) struct DataPlane {
     pub(crate) published: BTreeMap<Frontend, SocketAddr>,
     pub(crate) sandboxes: BTreeMap<u64, Sandbox>,
     pub(crate) uplinks: BTreeSet<u32>,
+    /// The host's addresses as it knows them.
+    pub(crate) local: BTreeSet<IpAddr>,
+    /// A socket hook that was attached is not any more.
+    pub(crate) hook_lost: bool,
     /// By the host's end of the link; nothing where the program is not attached.
     pub(crate) edges: BTreeMap<IfName, Option<Edge>>,
 }

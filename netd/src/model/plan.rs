@@ -146,6 +146,9 @@ pub(crate) fn repair(desired: &Desired, observed: &Observed) -> Vec<Step> {
         steps.extend(repair_endpoint(desired, endpoint, observed));
     }
     steps.extend(repair_edges(&desired.edges(), observed));
+    if observed.data_plane.hook_lost {
+        steps.push(Step::AttachHooks);
+    }
     steps.extend(repair_sandboxes(&desired.sandboxes(), observed));
     let ports = desired.endpoints.values().flat_map(|e| e.host_ports());
     let missing: BTreeSet<u16> = ports
@@ -184,7 +187,9 @@ pub(crate) fn host(desired: &Desired, observed: &Observed) -> Vec<Step> {
             index: *index,
             name: (*name).clone(),
         });
-    [Step::SetLocalAddresses(observed.local_addresses())]
+    let local = observed.local_addresses();
+    (local != observed.data_plane.local)
+        .then_some(Step::SetLocalAddresses(local))
         .into_iter()
         .chain(gone)
         .chain(new)
@@ -376,7 +381,8 @@ fn repair_endpoint(desired: &Desired, endpoint: &Endpoint, observed: &Observed) 
         steps.extend(resize(endpoint, attachment.mtu));
     }
     let on = link.master.and_then(|index| observed.name_of(index));
-    if !link.up || on != Some(&bridge.link) {
+    let is_apart = bridge.icc || link.isolated;
+    if !link.up || on != Some(&bridge.link) || !is_apart {
         steps.push(Step::SetMaster {
             link: host.clone(),
             bridge: bridge.link.clone(),

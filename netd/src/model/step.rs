@@ -109,6 +109,8 @@ pub(crate) enum Step {
         from: Option<Sandbox>,
         to: Option<Sandbox>,
     },
+    /// Attaches the socket hooks that are not.
+    AttachHooks,
     ReservePorts(BTreeSet<u16>),
     ReleasePorts(BTreeSet<u16>),
     Publish {
@@ -202,6 +204,7 @@ impl Step {
             | Self::SetRate { .. }
             | Self::Redirect { .. }
             | Self::SetLocalAddresses(_)
+            | Self::AttachHooks
             | Self::DetachUplink { .. } => None,
         }
     }
@@ -255,6 +258,7 @@ impl fmt::Display for Step {
             Self::SetRate { link, .. } => write!(f, "limit the rate of {link}"),
             Self::CreateBuffer { link, .. } => write!(f, "create rate limiting device {link}"),
             Self::Redirect { from, to } => write!(f, "redirect {from} through {to}"),
+            Self::AttachHooks => write!(f, "attach the socket hooks"),
             Self::SetSandbox { cookie, .. } => write!(f, "register namespace cookie {cookie}"),
             Self::Publish { frontend, backend } => {
                 write!(f, "publish {frontend} to {backend}")

@@ -10,8 +10,9 @@ use abi::MARK_PUBLISHED;
 
 use super::expr::{Family, Link, Rule, Side, Verdict};
 use super::set::{BRIDGES, GUARDED4, GUARDED6, INTERNAL, SAME, SOURCES4, SOURCES6};
-use super::wire::{Attrs, Batch, Kind, attribute, number, text};
+use super::wire::{Attrs, Batch, Kind, number, text};
 use super::{TABLE, uapi};
+use crate::netlink::attribute;
 
 /// Of rule user data; nft(8) passes over types it does not know.
 const UDATA_HASH: u8 = 0x48;

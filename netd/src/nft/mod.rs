@@ -47,16 +47,21 @@
 
 mod chain;
 mod expr;
+mod foreign;
 mod set;
 mod uapi;
+mod watch;
 mod wire;
 
 use std::io;
 
 use crate::model::filter::Filter;
+use crate::netlink::attribute;
 use chain::{Properties, Written, chains};
+pub(crate) use foreign::{ForeignChain, forward_drops};
 use set::{Element, sets};
-use wire::{Attrs, Batch, Connection, Kind, attribute, number};
+pub(crate) use watch::{is_change, subscribe};
+use wire::{Attrs, Batch, Connection, Kind, number};
 
 const TABLE: &str = "hawser";
 

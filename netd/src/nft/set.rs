@@ -6,9 +6,10 @@ use std::net::IpAddr;
 use api::id::IfName;
 use ipnet::IpNet;
 
-use super::wire::{Attrs, Batch, Kind, attribute, attributes, number};
+use super::wire::{Attrs, Batch, Kind, number};
 use super::{TABLE, uapi};
 use crate::model::filter::Filter;
+use crate::netlink::{attribute, attributes};
 
 pub(super) const BRIDGES: &str = "bridges";
 pub(super) const SAME: &str = "same";

@@ -131,6 +131,33 @@ fn every_change_of_the_rules_is_seen_and_undone_in_our_table_alone() {
 }
 
 #[test]
+fn changes_by_others_are_heard_and_own_ones_are_not() {
+    let own = |thread: u32| std::path::Path::new(&format!("/proc/self/task/{thread}")).exists();
+    namespace()
+        .run(|| {
+            let socket = subscribe().unwrap();
+            let heard = || {
+                let (mut changed, mut touched) = (false, false);
+                // The kernel queues notifications before it answers the transaction.
+                while let Ok((datagram, _)) = socket.recv_from_full() {
+                    changed |= is_change(&datagram, own, &mut touched);
+                }
+                changed
+            };
+            write(&filter()).unwrap();
+            assert!(!heard(), "our own change");
+            nft("add table inet other");
+            assert!(!heard(), "somebody else's table");
+            nft("add element inet hawser bridges { \"x\" }");
+            assert!(heard(), "an element");
+            nft("flush ruleset");
+            assert!(heard(), "the table");
+            assert!(!heard(), "once");
+        })
+        .unwrap();
+}
+
+#[test]
 fn a_thousand_networks_fit_one_transaction() {
     let mut filter = Filter::default();
     for n in 0..1000u32 {

@@ -14,6 +14,7 @@ pub(super) const NLA_F_NESTED: u16 = 0x8000;
 
 // netfilter/nfnetlink.h
 pub(super) const NFNL_SUBSYS_NFTABLES: u16 = 10;
+pub(super) const NFNLGRP_NFTABLES: u32 = 7;
 pub(super) const NFNL_MSG_BATCH_BEGIN: u16 = 0x10;
 pub(super) const NFNL_MSG_BATCH_END: u16 = 0x11;
 /// `sizeof(struct nfgenmsg)`: family, version, resource.
@@ -78,6 +79,9 @@ pub(super) const NFTA_SET_ELEM_LIST_ELEMENTS: u16 = 3;
 pub(super) const NFTA_SET_ELEM_KEY: u16 = 1;
 pub(super) const NFTA_SET_ELEM_FLAGS: u16 = 3;
 pub(super) const NFT_SET_ELEM_INTERVAL_END: u32 = 1;
+
+// enum nft_gen_attributes
+pub(super) const NFTA_GEN_PROC_PID: u16 = 2;
 
 // enum nft_expr_attributes, nft_data_attributes, nft_verdict_attributes
 pub(super) const NFTA_EXPR_NAME: u16 = 1;

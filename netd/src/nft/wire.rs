@@ -27,6 +27,7 @@ pub(super) enum Kind {
     NewSetElem = 12,
     GetSetElem = 13,
     DelSetElem = 14,
+    NewGen = 15,
 }
 
 impl Kind {
@@ -179,31 +180,42 @@ impl Connection {
         Ok(())
     }
 
-    /// Asks for one object; shows its attributes.
-    pub(super) fn ask(&self, kind: Kind, attrs: &Attrs, show: impl FnMut(&[u8])) -> io::Result<()> {
-        self.query(kind, uapi::NLM_F_ACK, attrs, show)
+    /// Asks for one object of our family; shows its attributes.
+    pub(super) fn ask(
+        &self,
+        kind: Kind,
+        attrs: &Attrs,
+        mut show: impl FnMut(&[u8]),
+    ) -> io::Result<()> {
+        let request = Message::of_table(kind, uapi::NLM_F_REQUEST | uapi::NLM_F_ACK, 1, attrs);
+        self.query(&request, |_family, attrs| show(attrs))
     }
 
-    /// Dumps objects; shows the attributes of each.
+    /// Dumps objects of our family; shows the attributes of each.
     pub(super) fn dump(
         &self,
         kind: Kind,
         attrs: &Attrs,
-        show: impl FnMut(&[u8]),
-    ) -> io::Result<()> {
-        self.query(kind, uapi::NLM_F_DUMP, attrs, show)
-    }
-
-    fn query(
-        &self,
-        kind: Kind,
-        flags: u16,
-        attrs: &Attrs,
         mut show: impl FnMut(&[u8]),
     ) -> io::Result<()> {
+        let request = Message::of_table(kind, uapi::NLM_F_REQUEST | uapi::NLM_F_DUMP, 1, attrs);
+        self.query(&request, |_family, attrs| show(attrs))
+    }
+
+    /// Dumps the chains of every family; shows family and attributes of each.
+    pub(super) fn dump_chains(&self, show: impl FnMut(u8, &[u8])) -> io::Result<()> {
+        let flags = uapi::NLM_F_REQUEST | uapi::NLM_F_DUMP;
+        let all = Attrs::new();
+        let request = Message {
+            family: uapi::NFPROTO_UNSPEC,
+            ..Message::of_table(Kind::GetChain, flags, 1, &all)
+        };
+        self.query(&request, show)
+    }
+
+    fn query(&self, request: &Message<'_>, mut show: impl FnMut(u8, &[u8])) -> io::Result<()> {
         let mut datagram = Vec::new();
-        let flags = uapi::NLM_F_REQUEST | flags;
-        Message::of_table(kind, flags, 1, attrs).append(&mut datagram);
+        request.append(&mut datagram);
         self.socket.send(&datagram, 0)?;
         loop {
             let (answer, _) = self.socket.recv_from_full()?;
@@ -211,7 +223,10 @@ impl Connection {
                 match frame.kind {
                     // An error of 0 is the end of an answer, and of a dump alike.
                     uapi::NLMSG_DONE | uapi::NLMSG_ERROR => return check(frame.payload),
-                    _ => show(attributes_of(frame.payload)),
+                    _ => {
+                        let family = frame.payload.first().copied().unwrap_or_default();
+                        show(family, attributes_of(frame.payload));
+                    }
                 }
             }
         }
@@ -232,23 +247,6 @@ fn check(payload: &[u8]) -> io::Result<()> {
 /// What follows the family header of a message of nfnetlink.
 pub(super) fn attributes_of(payload: &[u8]) -> &[u8] {
     payload.get(uapi::NFGENMSG..).unwrap_or_default()
-}
-
-/// The attributes of a list: kind without flags, and value.
-pub(super) fn attributes(mut list: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
-    std::iter::from_fn(move || {
-        let length = usize::from(u16::from_ne_bytes(list.get(..2)?.try_into().ok()?));
-        let kind = u16::from_ne_bytes(list.get(2..4)?.try_into().ok()?);
-        let value = list.get(4..length)?;
-        list = list.get(length.next_multiple_of(4)..).unwrap_or_default();
-        Some((kind & !uapi::NLA_F_NESTED, value))
-    })
-}
-
-pub(super) fn attribute(list: &[u8], wanted: u16) -> Option<&[u8]> {
-    attributes(list)
-        .find(|(kind, _)| *kind == wanted)
-        .map(|(_, value)| value)
 }
 
 pub(super) fn number(value: &[u8]) -> Option<u32> {

@@ -113,6 +113,10 @@ impl World {
         self.netd.as_ref().expect("the daemon runs")
     }
 
+    pub(crate) fn pin_dir(&self) -> &Path {
+        &self.pin_dir
+    }
+
     pub(crate) fn create(&self, json: &str) {
         let request = serde_json::from_str(json).unwrap();
         let created = self.netd().create_network(request);

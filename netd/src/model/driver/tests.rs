@@ -17,6 +17,7 @@ impl Host {
             loopback,
             master,
             addresses: Vec::new(),
+            isolated: false,
             limited: false,
         };
         let links = [

@@ -1,0 +1,211 @@
+//! What a burst of notifications asks for.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use api::id::IfName;
+use ipnet::IpNet;
+use netlink_packet_core::NetlinkPayload;
+use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
+use netlink_packet_route::tc::TcMessage;
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
+
+use crate::bpf::FILTER_PRIORITY;
+use crate::model::desired::Desired;
+use crate::mtu::Seen;
+use crate::netlink::{self, Frame, attribute};
+use crate::observe;
+
+/// `RTM_NEWNETCONF`, include/uapi/linux/rtnetlink.h.
+const NEW_NETCONF: u16 = 80;
+
+/// Everything heard since the last look. What a link ends as counts, not what it went through.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub(super) struct Due {
+    /// Look at everything: notifications were lost, or what changed concerns us for certain.
+    pub(super) repair: bool,
+    /// Nothing was heard: it is time to see what nobody tells of.
+    pub(super) look: bool,
+    /// Addresses of the host changed, and with them its uplinks.
+    pub(super) host: bool,
+    links: BTreeMap<IfName, Fate>,
+    addresses_lost: BTreeSet<IpNet>,
+    /// Links that lost a filter of our priority.
+    filters_lost: BTreeSet<u32>,
+    links_gone: BTreeSet<u32>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fate {
+    Up {
+        is_port: bool,
+    },
+    Down,
+    Gone,
+    /// A port that may talk to all others of its bridge.
+    Unguarded,
+}
+
+impl Due {
+    pub(super) fn everything() -> Self {
+        Self {
+            repair: true,
+            ..Self::default()
+        }
+    }
+
+    pub(super) fn look() -> Self {
+        Self {
+            look: true,
+            ..Self::default()
+        }
+    }
+
+    pub(super) fn is_nothing(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// Adds what a datagram of rtnetlink tells.
+    pub(super) fn note(&mut self, datagram: &[u8], seen: &mut Seen) {
+        for frame in netlink::frames(datagram) {
+            if frame.kind == NEW_NETCONF {
+                self.repair |= stops_forwarding(&frame).unwrap_or_default();
+                continue;
+            }
+            match frame.parse() {
+                Ok(NetlinkPayload::InnerMessage(message)) => {
+                    self.note_message(message, &frame, seen);
+                }
+                Ok(_) => {}
+                // Whatever it was, the dump will tell.
+                Err(_unreadable) => self.host = true,
+            }
+        }
+    }
+
+    fn note_message(&mut self, message: RouteNetlinkMessage, frame: &Frame<'_>, seen: &mut Seen) {
+        match message {
+            RouteNetlinkMessage::NewAddress(_) => self.host = true,
+            RouteNetlinkMessage::DelAddress(address) => {
+                self.host = true;
+                self.addresses_lost.extend(observe::address_net(&address));
+            }
+            RouteNetlinkMessage::NewLink(link) => {
+                self.repair |= seen.is_changed(&link);
+                self.note_link(&link, frame);
+            }
+            RouteNetlinkMessage::DelLink(link) => {
+                // A bridge tells of a port that leaves as of a link that is deleted.
+                if link.header.interface_family != AddressFamily::Bridge {
+                    self.links_gone.insert(link.header.index);
+                    seen.forget(&link);
+                }
+                let name = observe::link_name(&link);
+                self.links.extend(name.map(|name| (name, Fate::Gone)));
+            }
+            RouteNetlinkMessage::DelTrafficFilter(filter) => self.note_filter(&filter),
+            RouteNetlinkMessage::DelQueueDiscipline(qdisc) => {
+                self.filters_lost.extend(u32::try_from(qdisc.header.index));
+            }
+            _ => {}
+        }
+    }
+
+    fn note_link(&mut self, link: &LinkMessage, frame: &Frame<'_>) {
+        let Some(name) = observe::link_name(link) else {
+            return;
+        };
+        let fate = if !link.header.flags.contains(LinkFlags::Up) {
+            Fate::Down
+        } else if is_unguarded(frame).unwrap_or_default() {
+            Fate::Unguarded
+        } else {
+            let is_port = |a: &LinkAttribute| matches!(a, LinkAttribute::Controller(_));
+            Fate::Up {
+                is_port: link.attributes.iter().any(is_port),
+            }
+        };
+        self.links.insert(name, fate);
+    }
+
+    fn note_filter(&mut self, filter: &TcMessage) {
+        // Zero: all of them.
+        let priority = filter.header.info >> 16;
+        if priority == 0 || priority == u32::from(FILTER_PRIORITY) {
+            self.filters_lost.extend(u32::try_from(filter.header.index));
+        }
+    }
+
+    /// Whether something of ours is not as it should be, as far as the notifications tell.
+    pub(super) fn concerns(&self, view: &Desired) -> bool {
+        if self.repair
+            || self
+                .filters_lost
+                .difference(&self.links_gone)
+                .next()
+                .is_some()
+        {
+            return true;
+        }
+        let fate = |link: &IfName| self.links.get(link);
+        let bridge = view
+            .bridges()
+            .any(|link| matches!(fate(link), Some(Fate::Down | Fate::Gone)));
+        let gateway = || {
+            let mut gateways = view
+                .networks
+                .values()
+                .flat_map(|network| network.gateways());
+            gateways.any(|gateway| self.addresses_lost.contains(&gateway))
+        };
+        let parent = || {
+            view.parents().any(|parent| {
+                let fate = fate(&parent.parent.link);
+                matches!(fate, Some(Fate::Down | Fate::Gone))
+            })
+        };
+        bridge || parent() || gateway() || self.concerns_endpoint(view)
+    }
+
+    fn concerns_endpoint(&self, view: &Desired) -> bool {
+        if self.links.is_empty() {
+            return false;
+        }
+        view.endpoints.values().any(|endpoint| {
+            let attachment = &endpoint.attachment;
+            let link = attachment.host_ifname.as_ref();
+            match link.and_then(|link| self.links.get(link)) {
+                None | Some(Fate::Up { is_port: true }) => false,
+                Some(Fate::Down | Fate::Gone | Fate::Up { is_port: false }) => true,
+                Some(Fate::Unguarded) => {
+                    let network = view.networks.get(&attachment.network_id);
+                    let bridge = network.and_then(|network| network.bridge());
+                    bridge.is_some_and(|bridge| !bridge.icc)
+                }
+            }
+        })
+    }
+}
+
+/// Whether the host stops routing between its links: `NETCONFA_FORWARDING` of `struct netconfmsg`,
+/// include/uapi/linux/netconf.h.
+fn stops_forwarding(frame: &Frame<'_>) -> Option<bool> {
+    const HEADER: usize = 4;
+    const IFINDEX: u16 = 1;
+    const FORWARDING: u16 = 2;
+    const ALL: i32 = -1;
+    let attrs = frame.payload.get(HEADER..)?;
+    let value = |kind| -> Option<i32> {
+        Some(i32::from_ne_bytes(attribute(attrs, kind)?.try_into().ok()?))
+    };
+    Some(value(IFINDEX)? == ALL && value(FORWARDING)? == 0)
+}
+
+/// Whether a bridge tells of a port that is not isolated: `IFLA_BRPORT_ISOLATED` in
+/// `IFLA_PROTINFO`, include/uapi/linux/if_link.h.
+fn is_unguarded(frame: &Frame<'_>) -> Option<bool> {
+    const HEADER: usize = 16;
+    const PROTINFO: u16 = 12;
+    const ISOLATED: u16 = 33;
+    let port = attribute(frame.payload.get(HEADER..)?, PROTINFO)?;
+    Some(attribute(port, ISOLATED)? == [0])
+}
