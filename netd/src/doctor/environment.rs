@@ -16,7 +16,7 @@ pub(super) fn findings(view: &Desired, observed: &Observed) -> Vec<Finding> {
     let mut findings = Vec::new();
     if view.bridges().next().is_some() {
         match &drops {
-            Ok(chains) => findings.extend(chains.iter().map(|chain| dropped(chain))),
+            Ok(chains) => findings.extend(chains.iter().map(dropped)),
             Err(error) => findings.push(Finding {
                 what: format!("the host's packet filters cannot be read: {error}"),
                 way_out: "nft list ruleset shows whether a forward chain drops".to_owned(),
@@ -80,7 +80,7 @@ fn strict_reverse_path(observed: &Observed) -> Option<Finding> {
         .iter()
         .filter_map(|index| observed.name_of(*index))
         .map(|name| name.as_str())
-        .filter(|name| reverse_path_filter(name) == Some("1"))
+        .filter(|name| is_strict(name))
         .collect();
     (uplinks > 1 && !strict.is_empty()).then(|| Finding {
         what: format!(
@@ -93,16 +93,13 @@ fn strict_reverse_path(observed: &Observed) -> Option<Finding> {
     })
 }
 
-/// The kernel takes the larger of an interface's setting and that of all.
-fn reverse_path_filter(name: &str) -> Option<&'static str> {
+/// The kernel takes the larger of an interface's setting and that of all; 1 is strict.
+fn is_strict(name: &str) -> bool {
     let read = |name: &str| -> u8 {
         let value = sysctl::read(&format!("net/ipv4/conf/{name}/rp_filter"));
         value.ok().and_then(|value| value.parse().ok()).unwrap_or(0)
     };
-    match read(name).max(read("all")) {
-        1 => Some("1"),
-        _ => None,
-    }
+    read(name).max(read("all")) == 1
 }
 
 fn full_connection_table() -> Option<Finding> {

@@ -221,6 +221,148 @@ fn isolation_on_a_bridge_comes_back() {
     soon("the port is isolated again", isolated);
 }
 
+/// Without anybody following the kernel: what is found, repaired, and then no more.
+#[test]
+fn the_doctor_names_each_difference_and_repairs_it() {
+    let world = World::new("doctor");
+    world.create(r#"{"Name":"shop","EnableIPv6":true}"#);
+    let web = Sandbox::new("web");
+    let port = r#"[{"protocol":"tcp","container_port":80,"host_port":8080}]"#;
+    let at = web.publish(&world, "shop", port);
+    let (bridge, link) = (
+        format!("br-{}", world.netd().network("shop").unwrap().id.short()),
+        at.host_ifname.clone().unwrap(),
+    );
+    let gateway = at.addresses[0].gateway.unwrap();
+    let inside = address(&at, false);
+    let check = |damage: &dyn Fn(), what: &[&str]| {
+        let well = world.netd().doctor(false).unwrap();
+        assert!(well.is_well(), "before {what:?}: {:?}", well.differences);
+        damage();
+        let found = world.netd().doctor(false).unwrap();
+        let lines: Vec<&str> = found.differences.iter().map(|d| d.what.as_str()).collect();
+        for what in what {
+            assert!(
+                lines.iter().any(|line| line == what),
+                "no {what} in {lines:?}"
+            );
+        }
+        assert!(!found.is_well());
+        let again = world.netd().doctor(false).unwrap();
+        assert_eq!(
+            again.differences, found.differences,
+            "looking changes nothing"
+        );
+        let repaired = world.netd().doctor(true).unwrap();
+        assert!(repaired.is_well(), "{:?}", repaired.differences);
+        let after = world.netd().doctor(false).unwrap();
+        assert_eq!(after.differences, [], "{what:?}");
+    };
+    check(
+        &|| drop(ip(&format!("link set {bridge} down"))),
+        &[&format!("bridge {bridge} of network shop is down")],
+    );
+    check(
+        &|| drop(ip(&format!("link delete {bridge}"))),
+        &[
+            &format!("bridge {bridge} of network shop is missing"),
+            &format!("interface {bridge} lacks address {gateway}/16"),
+            &format!("interface {link} is not on bridge {bridge}"),
+        ],
+    );
+    check(
+        &|| drop(run("nft", "flush ruleset")),
+        &["nftables table inet hawser is missing, or its rules were changed"],
+    );
+    check(
+        &|| std::fs::write("/proc/sys/net/ipv4/ip_forward", "0").unwrap(),
+        &["the host does not forward IPv4"],
+    );
+    check(
+        &|| drop(ip(&format!("link delete {link}"))),
+        &["interface eth0 of container web is gone"],
+    );
+    check(
+        &|| drop(run("tc", &format!("filter delete dev {link} ingress"))),
+        &[&format!(
+            "what container web sends is not checked at {link}"
+        )],
+    );
+    check(
+        &|| drop(web.run(|| ip(&format!("address delete {inside}/16 dev eth0")))),
+        &[&format!(
+            "interface eth0 of container web: address {inside} is missing"
+        )],
+    );
+    check(
+        &|| drop(web.run(|| ip("link set eth0 down"))),
+        &["interface eth0 of container web: it is down"],
+    );
+    check(
+        &|| drop(ip("address add 192.0.2.99/24 dev eth0")),
+        &["the data plane does not know the host's addresses"],
+    );
+    check(
+        &|| {
+            let pins = std::fs::read_dir(world.pin_dir()).unwrap();
+            for pin in pins.map(|entry| entry.unwrap()) {
+                if pin.file_name().to_string_lossy().starts_with("uplink_") {
+                    std::fs::remove_file(pin.path()).unwrap();
+                }
+            }
+        },
+        &["published ports are not served on eth0"],
+    );
+}
+
+#[test]
+fn the_doctor_warns_of_forward_chains_that_drop() {
+    let world = World::new("warns");
+    let chains = || -> Vec<String> {
+        let findings = world.netd().doctor(true).unwrap().findings;
+        findings.into_iter().map(|finding| finding.what).collect()
+    };
+    assert!(!chains().iter().any(|what| what.contains("drops")));
+    run("iptables", "-P FORWARD DROP");
+    run("nft", "add table inet site");
+    run(
+        "nft",
+        "add chain inet site through { type filter hook forward priority 5; policy drop; }",
+    );
+    for part in [
+        "chain FORWARD of nftables table ip filter",
+        "chain through of nftables table inet site",
+    ] {
+        let found = chains();
+        assert!(
+            found.iter().any(|what| what.starts_with(part)),
+            "{part}: {found:?}"
+        );
+    }
+    assert!(
+        run("iptables", "-S FORWARD").contains("-P FORWARD DROP"),
+        "it stays so"
+    );
+
+    // The way out that is named works.
+    world.create(r#"{"Name":"shop"}"#);
+    let web = Sandbox::new("web");
+    let port = r#"[{"protocol":"tcp","container_port":80,"host_port":8080}]"#;
+    web.publish(&world, "shop", port);
+    web.run(|| serve((Ipv4Addr::UNSPECIFIED, 80)));
+    run("nft", "delete table inet site");
+    assert!(world.outside(|| crate::traffic::is_refused((HOST4, 8080))));
+    run(
+        "nft",
+        "insert rule ip filter FORWARD meta mark & 0x1000 == 0x1000 accept",
+    );
+    run(
+        "iptables",
+        "-A FORWARD -m conntrack --ctstate ESTABLISHED -j ACCEPT",
+    );
+    world.outside(|| seen_by((HOST4, 8080))).unwrap();
+}
+
 /// Somebody who undoes each repair gets ever slower answers, not a busy loop.
 #[test]
 fn a_dispute_does_not_run_hot() {
