@@ -1,10 +1,11 @@
 //! Attaching sandboxes to networks.
 
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 
 use api::id::MacAddr;
-use api::net::{AttachRequest, Attachment, Dns, LinkBy, PortBinding};
+use api::net::{AttachRequest, Attachment, Dns, LinkBy, PortBinding, Protocol};
 
 use crate::apply;
 use crate::dns::NamedEndpoint;
@@ -14,7 +15,7 @@ use crate::model::desired::Desired;
 use crate::model::endpoint::{self, Endpoint, EndpointError, EndpointKey, NewEndpoint, Sandbox};
 use crate::model::network::{Network, Stage};
 use crate::model::plan;
-use crate::model::port::{self, BoundSocket, HolderNames};
+use crate::model::port::{self, Bound, BoundSocket, HolderNames};
 use crate::netd::{Netd, Writer};
 use crate::networks::random_id;
 use crate::resolver;
@@ -235,12 +236,16 @@ impl Netd {
         writer: &Writer,
     ) -> Result<Vec<PortBinding>, NetError> {
         let mut bound = Vec::new();
-        let mut protocols: Vec<_> = requested.iter().map(|binding| binding.protocol).collect();
-        protocols.sort_unstable();
-        protocols.dedup();
-        for protocol in protocols {
-            bound.extend(self.kernel.bound_sockets(protocol)?);
+        for protocol in [Protocol::Tcp, Protocol::Udp, Protocol::Sctp] {
+            if let Some(which) = Bound::needed(requested, protocol) {
+                bound.extend(self.kernel.bound_sockets(protocol, which)?);
+            }
         }
+        // The resolvers are asked by containers alone, and their way there is no published port's.
+        bound.retain(|socket| {
+            let at = SocketAddr::new(socket.address, socket.port);
+            !before.resolvers.values().any(|own| *own == at)
+        });
         let names = Holders {
             desired: before,
             kernel: &*self.kernel,

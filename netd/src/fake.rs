@@ -14,7 +14,7 @@ use crate::kernel::{Kernel, KernelError};
 use crate::model::driver::LinkKind;
 use crate::model::endpoint::Sandbox;
 use crate::model::observed::{Address, Inside, InsideLink, Link, Observed};
-use crate::model::port::BoundSocket;
+use crate::model::port::{Bound, BoundSocket};
 use crate::model::step::{Change, SandboxLink, Step};
 
 pub(crate) const HOST_COOKIE: u64 = 1;
@@ -473,9 +473,14 @@ impl Kernel for FakeKernel {
         })
     }
 
-    fn bound_sockets(&self, protocol: Protocol) -> Result<Vec<BoundSocket>, KernelError> {
+    fn bound_sockets(
+        &self,
+        protocol: Protocol,
+        which: Bound,
+    ) -> Result<Vec<BoundSocket>, KernelError> {
         let state = self.state();
         let bound = state.bound.iter().filter(|s| s.protocol == protocol);
+        let bound = bound.filter(|s| s.listens || which == Bound::All);
         Ok(bound.cloned().collect())
     }
 

@@ -11,7 +11,7 @@ use crate::dns;
 use crate::model::driver::LinkKind;
 use crate::model::endpoint::Sandbox;
 use crate::model::observed::{Inside, Observed};
-use crate::model::port::BoundSocket;
+use crate::model::port::{Bound, BoundSocket};
 use crate::model::step::{Change, Step};
 
 /// Implemented by the host and by the fake of the unit tests.
@@ -35,8 +35,13 @@ pub(crate) trait Kernel: Send + Sync {
     /// at another one.
     fn resolver_sockets(&self, sandbox: &Sandbox, port: u16) -> Result<dns::Sockets, KernelError>;
 
-    /// Sockets of the host, so that no port is published that a process serves.
-    fn bound_sockets(&self, protocol: Protocol) -> Result<Vec<BoundSocket>, KernelError>;
+    /// Sockets of the host, so that no port is published that a process serves: those that wait for
+    /// peers, or all that have a port. A busy host has few of the former.
+    fn bound_sockets(
+        &self,
+        protocol: Protocol,
+        which: Bound,
+    ) -> Result<Vec<BoundSocket>, KernelError>;
 
     /// Who holds a socket, for people.
     fn holder(&self, socket: &BoundSocket) -> String;

@@ -25,6 +25,8 @@ mod doctor;
 mod error;
 #[cfg(test)]
 mod fake;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 mod kernel;
 mod metrics;
 mod model;

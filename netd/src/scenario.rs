@@ -537,6 +537,7 @@ fn what_others_change_is_repaired() {
                     address: FrontendAddress::Any4,
                     protocol: api::net::Protocol::Udp,
                     port: 9,
+                    count: 1,
                 };
                 let backend = "192.0.2.1:9".parse().unwrap();
                 observed.data_plane.published.insert(stray, backend);

@@ -13,7 +13,7 @@ use netlink_sys::{Socket, SocketAddr};
 use rustix::net::AddressFamily;
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
 
-use crate::model::port::BoundSocket;
+use crate::model::port::{Bound, BoundSocket};
 
 // include/net/tcp_states.h. An unconnected UDP socket is in state CLOSE.
 const TCP_TIME_WAIT: u8 = 6;
@@ -21,27 +21,32 @@ const TCP_CLOSE: u8 = 7;
 const TCP_LISTEN: u8 = 10;
 
 /// The bound sockets of one protocol in the calling thread's namespace, of both families.
-pub(crate) fn bound(protocol: Protocol) -> io::Result<Vec<BoundSocket>> {
+pub(crate) fn bound(protocol: Protocol, which: Bound) -> io::Result<Vec<BoundSocket>> {
     let mut socket = Socket::new(NETLINK_SOCK_DIAG)?;
     socket.bind_auto()?;
     socket.connect(&SocketAddr::new(0, 0))?;
     let timeout = Some(Duration::from_secs(10));
     set_socket_timeout(socket.as_fd(), Timeout::Recv, timeout)?;
-    let mut result = dump(&socket, protocol, AddressFamily::INET)?;
-    result.extend(dump(&socket, protocol, AddressFamily::INET6)?);
+    let states = match which {
+        Bound::All => StateFlags::all(),
+        Bound::Listening => StateFlags::LISTEN | StateFlags::CLOSE,
+    };
+    let mut result = dump(&socket, protocol, states.clone(), AddressFamily::INET)?;
+    result.extend(dump(&socket, protocol, states, AddressFamily::INET6)?);
     Ok(result)
 }
 
 fn dump(
     socket: &Socket,
     protocol: Protocol,
+    states: StateFlags,
     family: AddressFamily,
 ) -> io::Result<Vec<BoundSocket>> {
     let request = SockDiagMessage::InetRequest(InetRequest {
         family: u8::try_from(family.as_raw()).map_err(io::Error::other)?,
         protocol: protocol.number(),
         extensions: ExtensionFlags::empty(),
-        states: StateFlags::all(),
+        states,
         socket_id: SocketId::new_v4(),
     });
     let mut message = NetlinkMessage::from(request);
@@ -94,11 +99,12 @@ mod tests {
             .run(|| {
                 let listener = TcpListener::bind("0.0.0.0:0").unwrap();
                 let socket = UdpSocket::bind("[::]:0").unwrap();
-                let tcp = bound(Protocol::Tcp).unwrap();
+                let tcp = bound(Protocol::Tcp, Bound::Listening).unwrap();
                 assert_eq!(tcp.len(), 1);
                 assert_eq!(tcp[0].port, listener.local_addr().unwrap().port());
                 assert!(tcp[0].listens);
-                let udp = bound(Protocol::Udp).unwrap();
+                assert_eq!(bound(Protocol::Tcp, Bound::All).unwrap(), tcp);
+                let udp = bound(Protocol::Udp, Bound::Listening).unwrap();
                 assert_eq!(udp.len(), 1);
                 assert_eq!(udp[0].port, socket.local_addr().unwrap().port());
                 assert!(udp[0].address.is_ipv6() && udp[0].listens);

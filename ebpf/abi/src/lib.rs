@@ -18,6 +18,7 @@ pub mod frontend;
 pub mod guard;
 pub mod map;
 pub mod packet;
+pub mod range;
 pub mod socket;
 
 pub use address::{Address, Be16};

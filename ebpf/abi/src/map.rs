@@ -3,6 +3,7 @@
 //! ```text
 //! prefilter  bit maps: ports published per family and protocol, sources that may be backends
 //! frontends  address, port, protocol ──▶ service
+//! ranges     the same for ranges of ports, by prefix
 //! services   service ──▶ backend         (a Maglev table later, same key)
 //! backends   id ──▶ address, port, generation
 //! ct_tcp/ct_any   client, frontend ──▶ backend      forward
@@ -12,9 +13,13 @@
 use crate::address::{Address, Be16};
 use crate::dns::{ANSWERS, ASKERS, NAMES};
 use crate::endpoint::{ENDPOINTS, REFUSALS};
+#[cfg(feature = "user")]
+use crate::range::{RangeKey, RangeValue};
 
 pub const PREFILTER: &str = "prefilter";
 pub const FRONTENDS: &str = "frontends";
+/// Frontends of several ports: see [`crate::range`].
+pub const RANGES: &str = "ranges";
 pub const SERVICES: &str = "services";
 pub const BACKENDS: &str = "backends";
 pub const LOCAL_ADDRS: &str = "local_addrs";
@@ -29,9 +34,10 @@ pub const DROPS: &str = "drops";
 pub const JUMP_TC: &str = "jump_tc";
 
 /// Every map but the tail-call tables.
-pub const DATA: [&str; 17] = [
+pub const DATA: [&str; 18] = [
     PREFILTER,
     FRONTENDS,
+    RANGES,
     SERVICES,
     BACKENDS,
     LOCAL_ADDRS,
@@ -94,6 +100,7 @@ pub const TC_PROGRAMS: [(TcSlot, &str); 7] = [
 ];
 
 pub const MAX_FRONTENDS: u32 = 65_536;
+pub const MAX_RANGES: u32 = 65_536;
 pub const MAX_SERVICES: u32 = 65_536;
 pub const MAX_BACKENDS: u32 = 65_536;
 pub const MAX_LOCAL_ADDRS: u32 = 4_096;
@@ -324,6 +331,8 @@ pod!(
     Address,
     FrontendKey,
     FrontendValue,
+    RangeKey,
+    RangeValue,
     Service,
     Backend,
     FlowKey,

@@ -10,7 +10,7 @@ use aya_ebpf::helpers::bpf_set_retval;
 use aya_ebpf::macros::cgroup_sock_addr;
 use aya_ebpf::programs::SockAddrContext;
 
-use crate::map;
+use crate::{lookup, map};
 use crate::socket::{self, ALLOW, Family, REFUSE};
 
 const EADDRINUSE: i32 = 98;
@@ -71,7 +71,8 @@ fn is_published(ctx: &SockAddrContext, family: Family) -> bool {
         return false;
     }
     let candidates = Candidates::of(address, port, protocol);
-    map::frontend(&candidates.exact).is_some() || map::frontend(&candidates.wildcard).is_some()
+    lookup::published(&candidates.exact).is_some()
+        || lookup::published(&candidates.wildcard).is_some()
 }
 
 /// Whether any frontend of that family has the port.

@@ -1,7 +1,8 @@
 //! From a destination to the backend that serves it.
 
 use abi::frontend::Candidates;
-use abi::map::{BACKEND_LIVE, Backend, NO_BACKEND};
+use abi::map::{BACKEND_LIVE, Backend, FrontendKey, NO_BACKEND};
+use abi::range::RangeValue;
 use abi::socket::Wildcard;
 use abi::{Address, Be16};
 
@@ -22,24 +23,37 @@ pub(crate) enum Found {
     Target(Target),
 }
 
-/// Looks up the exact frontend, then the wildcard.
+/// Looks up the exact frontend, then the wildcard. No port has both, nor a range besides: whoever
+/// publishes it sees to that.
 #[inline(always)]
 pub(crate) fn find(destination: Address, port: Be16, protocol: u8, wildcard: Wildcard) -> Found {
     let candidates = Candidates::of(destination, port, protocol);
-    let frontend = match map::frontend(&candidates.exact) {
-        Some(exact) => Some(exact),
-        None => match map::frontend(&candidates.wildcard) {
-            // Traffic that this host only forwards is somebody else's (GHSA-jv3w-x3r3-g6rm).
-            Some(any) if answers(destination, wildcard) => Some(any),
-            _ => None,
+    let (found, is_wildcard) = match published(&candidates.exact) {
+        Some(exact) => (exact, false),
+        None => match published(&candidates.wildcard) {
+            Some(any) => (any, true),
+            None => return Found::Nothing,
         },
     };
-    match frontend {
-        Some(frontend) => match target(frontend.service) {
-            Some(target) => Found::Target(target),
-            None => Found::NoBackend,
-        },
-        None => Found::Nothing,
+    // Traffic that this host only forwards is somebody else's (GHSA-jv3w-x3r3-g6rm).
+    if is_wildcard && !answers(destination, wildcard) {
+        return Found::Nothing;
+    }
+    match target(found.service) {
+        Some(mut target) => {
+            target.backend.port = found.target(port, target.backend.port);
+            Found::Target(target)
+        }
+        None => Found::NoBackend,
+    }
+}
+
+/// What is published at exactly this address and port, alone or in a range.
+#[inline(always)]
+pub(crate) fn published(key: &FrontendKey) -> Option<RangeValue> {
+    match map::frontend(key) {
+        Some(single) => Some(RangeValue::single(single.service, key.port)),
+        None => map::range(key),
     }
 }
 

@@ -6,12 +6,14 @@ use abi::frontend::{Bit, PREFILTER_WORDS};
 use abi::map::{
     Backend, Counters, Flow, FlowKey, FragmentKey, FragmentPorts, FrontendKey, FrontendValue,
     MAX_BACKENDS, MAX_CT_ANY, MAX_CT_TCP, MAX_FRAGMENTS, MAX_FRONTENDS, MAX_LOCAL_ADDRS, MAX_PEERS,
-    MAX_SANDBOXES, MAX_SERVICES, Peer, PeerKey, REASONS, Reason, SandboxValue, Service,
+    MAX_RANGES, MAX_SANDBOXES, MAX_SERVICES, Peer, PeerKey, REASONS, Reason, SandboxValue, Service,
 };
+use abi::range::{ALL_BITS, RangeKey, RangeValue};
 use abi::{Address, protocol};
 use aya_ebpf::bindings::{BPF_F_NO_COMMON_LRU, BPF_F_NO_PREALLOC};
 use aya_ebpf::macros::map;
-use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray, PerCpuHashMap, ProgramArray};
+use aya_ebpf::maps::lpm_trie::Key;
+use aya_ebpf::maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, PerCpuHashMap, ProgramArray};
 
 use crate::count;
 
@@ -26,6 +28,8 @@ static PREFILTER: Array<u64> = Array::with_max_entries(PREFILTER_WORDS, 0);
 #[map(name = "frontends")]
 static FRONTENDS: HashMap<FrontendKey, FrontendValue> =
     HashMap::with_max_entries(MAX_FRONTENDS, SPARSE);
+#[map(name = "ranges")]
+static RANGES: LpmTrie<RangeKey, RangeValue> = LpmTrie::with_max_entries(MAX_RANGES, 0);
 #[map(name = "services")]
 static SERVICES: HashMap<u32, Service> = HashMap::with_max_entries(MAX_SERVICES, SPARSE);
 #[map(name = "backends")]
@@ -73,6 +77,12 @@ pub(crate) fn is_set(bit: Bit) -> bool {
 pub(crate) fn frontend(key: &FrontendKey) -> Option<FrontendValue> {
     // SAFETY: the map is SPARSE, so the value outlives this run; it is copied at once.
     unsafe { FRONTENDS.get(key) }.copied()
+}
+
+/// The range that a frontend's port is in.
+#[inline(always)]
+pub(crate) fn range(key: &FrontendKey) -> Option<RangeValue> {
+    RANGES.get(Key::new(ALL_BITS, RangeKey::of(key))).copied()
 }
 
 #[inline(always)]

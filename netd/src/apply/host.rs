@@ -16,7 +16,7 @@ use crate::kernel::{Kernel, KernelError};
 use crate::model::driver::LinkKind;
 use crate::model::endpoint::Sandbox;
 use crate::model::observed::{self, Inside, Observed};
-use crate::model::port::BoundSocket;
+use crate::model::port::{Bound, BoundSocket};
 use crate::model::step::{Change, Step};
 use crate::netlink::Rtnl;
 use crate::{dns, nft, observe, sockdiag};
@@ -282,8 +282,12 @@ impl Kernel for Host {
             })
     }
 
-    fn bound_sockets(&self, protocol: Protocol) -> Result<Vec<BoundSocket>, KernelError> {
-        sockdiag::bound(protocol).map_err(|source| KernelError::Sockets { protocol, source })
+    fn bound_sockets(
+        &self,
+        protocol: Protocol,
+        which: Bound,
+    ) -> Result<Vec<BoundSocket>, KernelError> {
+        sockdiag::bound(protocol, which).map_err(|source| KernelError::Sockets { protocol, source })
     }
 
     fn holder(&self, socket: &BoundSocket) -> String {

@@ -19,12 +19,14 @@ pub enum FrontendAddress {
     Ip(IpAddr),
 }
 
-/// A published port.
+/// A published port, or a range of them that goes to as many ports of the backend.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Frontend {
     pub address: FrontendAddress,
     pub protocol: Protocol,
     pub port: u16,
+    /// How many ports from `port` on.
+    pub count: u16,
 }
 
 impl fmt::Display for Frontend {
@@ -34,10 +36,13 @@ impl fmt::Display for Frontend {
             FrontendAddress::Any6 => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
             FrontendAddress::Ip(ip) => ip,
         };
+        write!(f, "{}", SocketAddr::new(ip, self.port))?;
+        if self.count > 1 {
+            write!(f, "-{}", self.last_port())?;
+        }
         write!(
             f,
-            "{}/{}",
-            SocketAddr::new(ip, self.port),
+            "/{}",
             match self.protocol {
                 Protocol::Tcp => "tcp",
                 Protocol::Udp => "udp",
@@ -48,6 +53,25 @@ impl fmt::Display for Frontend {
 }
 
 impl Frontend {
+    fn last_port(&self) -> u16 {
+        self.port.saturating_add(self.count.saturating_sub(1))
+    }
+
+    pub(super) fn is_range(&self) -> bool {
+        self.count > 1
+    }
+
+    /// The keys of its ports, each by itself.
+    pub(super) fn keys(&self) -> Result<impl Iterator<Item = FrontendKey> + use<>, BpfError> {
+        let first = self.key()?;
+        let ports = self.port..=self.last_port();
+        Ok(ports.map(move |port| FrontendKey {
+            port: Be16::new(port),
+            ..first
+        }))
+    }
+
+    /// The key of its first port.
     pub(super) fn key(&self) -> Result<FrontendKey, BpfError> {
         let number = match self.protocol {
             Protocol::Tcp => protocol::TCP,
@@ -89,6 +113,7 @@ impl Frontend {
             address,
             protocol,
             port: key.port.get(),
+            count: 1,
         })
     }
 }
@@ -120,6 +145,7 @@ mod tests {
                 address,
                 protocol: Protocol::Udp,
                 port: 5353,
+                count: 1,
             };
             assert_eq!(Frontend::from_key(&frontend.key().unwrap()), Some(frontend));
         }
@@ -131,10 +157,11 @@ mod tests {
             address: FrontendAddress::Any6,
             protocol: Protocol::Sctp,
             port: 9,
+            count: 2,
         };
         let error = frontend.key().unwrap_err().to_string();
         assert!(
-            error.starts_with("[::]:9/sctp cannot be published"),
+            error.starts_with("[::]:9-10/sctp cannot be published"),
             "{error}"
         );
     }

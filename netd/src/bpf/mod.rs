@@ -28,6 +28,7 @@ mod names;
 mod object;
 mod pin;
 mod prefilter;
+mod range;
 mod replay;
 mod sandbox;
 mod service;

@@ -3,7 +3,7 @@
 //! The users of each bit are counted in memory and rebuilt from the other maps at start, so that a
 //! bit a dead daemon left behind is cleared then.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use abi::frontend::{Bit, PREFILTER_WORDS};
 use abi::map::PREFILTER;
@@ -39,26 +39,40 @@ impl Prefilter {
             .map_err(BpfError::map(PREFILTER))
     }
 
-    pub(super) fn add(&mut self, bit: Bit) -> Result<(), BpfError> {
-        if !self.users.contains_key(&bit) {
-            self.set(bit.word, self.word(bit.word) | bit.mask)
+    /// One write for each word, however many of its bits are new.
+    pub(super) fn add(&mut self, bits: impl Iterator<Item = Bit>) -> Result<(), BpfError> {
+        let bits: Vec<Bit> = bits.collect();
+        let mut words = BTreeMap::<u32, u64>::new();
+        for bit in bits.iter().filter(|bit| !self.users.contains_key(bit)) {
+            *words.entry(bit.word).or_default() |= bit.mask;
+        }
+        for (word, new) in words {
+            self.set(word, self.word(word) | new)
                 .map_err(BpfError::map(PREFILTER))?;
         }
-        *self.users.entry(bit).or_default() += 1;
+        for bit in bits {
+            *self.users.entry(bit).or_default() += 1;
+        }
         Ok(())
     }
 
-    pub(super) fn remove(&mut self, bit: Bit) -> Result<(), BpfError> {
-        match self.users.get_mut(&bit) {
-            Some(users) if *users > 1 => *users -= 1,
-            Some(_last) => {
-                self.users.remove(&bit);
-                self.set(bit.word, self.word(bit.word))
-                    .map_err(BpfError::map(PREFILTER))?;
+    /// As [`Self::add`]; one that was not added changes nothing.
+    pub(super) fn remove(&mut self, bits: impl Iterator<Item = Bit>) -> Result<(), BpfError> {
+        let mut words = BTreeSet::new();
+        for bit in bits {
+            match self.users.get_mut(&bit) {
+                Some(users) if *users > 1 => *users -= 1,
+                Some(_last) => {
+                    self.users.remove(&bit);
+                    words.insert(bit.word);
+                }
+                None => {}
             }
-            None => {}
         }
-        Ok(())
+        words
+            .into_iter()
+            .try_for_each(|word| self.set(word, self.word(word)))
+            .map_err(BpfError::map(PREFILTER))
     }
 
     /// The word as the users have it.

@@ -25,9 +25,11 @@ use super::error::{BpfError, optional};
 use super::frontend::{Frontend, address, ip};
 use super::object;
 use super::prefilter::Prefilter;
+use super::range::Ranges;
 
 pub(super) struct Services {
     frontends: HashMap<MapData, FrontendKey, FrontendValue>,
+    ranges: Ranges,
     services: HashMap<MapData, u32, Service>,
     backends: Array<MapData, Backend>,
     prefilter: Prefilter,
@@ -45,6 +47,7 @@ impl Services {
     pub(super) fn open(object: &mut Ebpf) -> Result<Self, BpfError> {
         let mut services = Self {
             frontends: object::take(object, FRONTENDS)?,
+            ranges: Ranges::open(object)?,
             services: object::take(object, SERVICES)?,
             backends: object::take(object, BACKENDS)?,
             prefilter: Prefilter::open(object)?,
@@ -62,43 +65,39 @@ impl Services {
         frontend: Frontend,
         backend: SocketAddr,
     ) -> Result<Change, BpfError> {
-        let key = frontend.key()?;
         let (address, port) = (address(backend.ip()), Be16::new(backend.port()));
-        let Some(found) = self.frontend(&key)? else {
-            self.create(frontend, &key, address, port)?;
+        let Some(id) = self.find(&frontend)? else {
+            self.create(frontend, address, port)?;
             return Ok(Change::Created);
         };
-        if let Some(service) = self.service(found.service)? {
+        if let Some(service) = self.service(id)? {
             let current = self.backend(service.backend)?;
             let same = current.address == address && current.port == port;
             if same && current.state == BACKEND_LIVE {
-                self.finish_retiring(found.service, service)?;
+                self.finish_retiring(id, service)?;
                 return Ok(Change::Unchanged);
             }
-            self.replace(frontend, found.service, service, address, port)?;
+            self.replace(frontend, id, service, address, port)?;
         } else {
-            self.remove_frontend(&key, found.service, None)?;
-            self.create(frontend, &key, address, port)?;
+            self.remove_frontend(&frontend, id, None)?;
+            self.create(frontend, address, port)?;
         }
         Ok(Change::Changed)
     }
 
     pub(super) fn unpublish(&mut self, frontend: &Frontend) -> Result<Change, BpfError> {
-        let key = frontend.key()?;
-        let Some(found) = self.frontend(&key)? else {
+        let Some(id) = self.find(frontend)? else {
             return Ok(Change::Unchanged);
         };
-        let service = self.service(found.service)?;
-        self.remove_frontend(&key, found.service, service)?;
+        let service = self.service(id)?;
+        self.remove_frontend(frontend, id, service)?;
         Ok(Change::Changed)
     }
 
     pub(super) fn published(&self) -> Result<BTreeMap<Frontend, SocketAddr>, BpfError> {
         let mut published = BTreeMap::new();
-        for (key, value) in self.frontend_entries()? {
-            if let (Some(frontend), Some(backend)) =
-                (Frontend::from_key(&key), self.live_backend(value.service)?)
-            {
+        for (frontend, service) in self.entries()? {
+            if let Some(backend) = self.live_backend(service)? {
                 published.insert(
                     frontend,
                     SocketAddr::new(ip(backend.address), backend.port.get()),
@@ -109,9 +108,8 @@ impl Services {
     }
 
     pub(super) fn counters(&self) -> Result<Vec<FrontendCounters>, BpfError> {
-        self.frontend_entries()?
+        self.entries()?
             .into_iter()
-            .filter_map(|(key, value)| Some((Frontend::from_key(&key)?, value.service)))
             .map(|(frontend, service)| self.traffic.read(frontend, service))
             .collect()
     }
@@ -120,16 +118,16 @@ impl Services {
     fn repair(&mut self) -> Result<(), BpfError> {
         let mut known = BTreeSet::new();
         let mut bits = Vec::new();
-        for (key, value) in self.frontend_entries()? {
-            let service = self.service(value.service)?;
-            match (service, self.live_backend(value.service)?) {
+        for (frontend, id) in self.entries()? {
+            let service = self.service(id)?;
+            match (service, self.live_backend(id)?) {
                 (Some(service), Some(backend)) => {
-                    self.finish_retiring(value.service, service)?;
+                    self.finish_retiring(id, service)?;
                     self.used.insert(service.backend);
-                    known.insert(value.service);
-                    bits.extend(bits_of(&key, backend.address));
+                    known.insert(id);
+                    bits.extend(bits_of(&frontend, backend.address)?);
                 }
-                (service, _) => self.remove_frontend(&key, value.service, service)?,
+                (service, _) => self.remove_frontend(&frontend, id, service)?,
             }
         }
         for id in self.service_ids()? {
@@ -147,24 +145,19 @@ impl Services {
         self.prefilter.rebuild(bits.into_iter())
     }
 
-    fn create(
-        &mut self,
-        frontend: Frontend,
-        key: &FrontendKey,
-        address: Address,
-        port: Be16,
-    ) -> Result<(), BpfError> {
+    fn create(&mut self, frontend: Frontend, address: Address, port: Be16) -> Result<(), BpfError> {
         let backend = self.add_backend(frontend, address, port)?;
         let service = self.next_service;
         self.next_service += 1;
         self.traffic.start(service)?;
         self.set_service(service, backend, NO_BACKEND)?;
-        for bit in bits_of(key, address) {
-            self.prefilter.add(bit)?;
+        self.prefilter.add(bits_of(&frontend, address)?)?;
+        if frontend.is_range() {
+            return self.ranges.insert(&frontend, service);
         }
         let value = FrontendValue { service, flags: 0 };
         self.frontends
-            .insert(key, value, 0)
+            .insert(frontend.key()?, value, 0)
             .map_err(BpfError::map(FRONTENDS))
     }
 
@@ -179,11 +172,12 @@ impl Services {
         self.retire(service.retiring)?;
         let old = self.backend(service.backend)?;
         let new = self.add_backend(frontend, address, port)?;
-        self.prefilter.add(Bit::source(address))?;
+        self.prefilter.add([Bit::source(address)].into_iter())?;
         self.set_service(id, new, service.backend)?;
         self.retire(service.backend)?;
         self.set_service(id, new, NO_BACKEND)?;
-        self.prefilter.remove(Bit::source(old.address))
+        self.prefilter
+            .remove([Bit::source(old.address)].into_iter())
     }
 
     /// Completes a replacement that stopped between its two writes.
@@ -197,7 +191,7 @@ impl Services {
 
     fn remove_frontend(
         &mut self,
-        key: &FrontendKey,
+        frontend: &Frontend,
         id: u32,
         service: Option<Service>,
     ) -> Result<(), BpfError> {
@@ -207,15 +201,16 @@ impl Services {
             self.retire(service.backend)?;
             self.retire(service.retiring)?;
         }
-        optional(self.frontends.remove(key)).map_err(BpfError::map(FRONTENDS))?;
-        self.remove_service(id)?;
-        for bit in address
-            .into_iter()
-            .flat_map(|address| bits_of(key, address))
-        {
-            self.prefilter.remove(bit)?;
+        if frontend.is_range() {
+            self.ranges.remove(frontend)?;
+        } else {
+            optional(self.frontends.remove(&frontend.key()?)).map_err(BpfError::map(FRONTENDS))?;
         }
-        Ok(())
+        self.remove_service(id)?;
+        match address {
+            Some(address) => self.prefilter.remove(bits_of(frontend, address)?),
+            None => Ok(()),
+        }
     }
 
     fn remove_service(&mut self, id: u32) -> Result<(), BpfError> {
@@ -285,15 +280,24 @@ impl Services {
         Ok(())
     }
 
-    fn frontend(&self, key: &FrontendKey) -> Result<Option<FrontendValue>, BpfError> {
-        optional(self.frontends.get(key, 0)).map_err(BpfError::map(FRONTENDS))
+    /// The service of a frontend.
+    fn find(&self, frontend: &Frontend) -> Result<Option<u32>, BpfError> {
+        if frontend.is_range() {
+            return self.ranges.service(frontend);
+        }
+        let found = optional(self.frontends.get(&frontend.key()?, 0));
+        let found = found.map_err(BpfError::map(FRONTENDS))?;
+        Ok(found.map(|value| value.service))
     }
 
-    fn frontend_entries(&self) -> Result<Vec<(FrontendKey, FrontendValue)>, BpfError> {
-        self.frontends
-            .iter()
-            .collect::<Result<_, _>>()
-            .map_err(BpfError::map(FRONTENDS))
+    /// Every frontend and its service.
+    fn entries(&self) -> Result<Vec<(Frontend, u32)>, BpfError> {
+        let mut entries = self.ranges.all()?;
+        for single in self.frontends.iter() {
+            let (key, value) = single.map_err(BpfError::map(FRONTENDS))?;
+            entries.extend(Frontend::from_key(&key).map(|frontend| (frontend, value.service)));
+        }
+        Ok(entries)
     }
 
     fn service(&self, id: u32) -> Result<Option<Service>, BpfError> {
@@ -321,8 +325,12 @@ impl Services {
 }
 
 /// The prefilter bits of one frontend and its backend.
-fn bits_of(key: &FrontendKey, backend: Address) -> impl Iterator<Item = Bit> {
-    Bit::port(key.address.is_v4(), key.protocol, key.port)
-        .into_iter()
-        .chain([Bit::source(backend)])
+fn bits_of(
+    frontend: &Frontend,
+    backend: Address,
+) -> Result<impl Iterator<Item = Bit> + use<>, BpfError> {
+    let bits = frontend
+        .keys()?
+        .filter_map(|key| Bit::port(key.address.is_v4(), key.protocol, key.port));
+    Ok(bits.chain([Bit::source(backend)]))
 }

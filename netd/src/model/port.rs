@@ -51,6 +51,28 @@ pub(crate) struct BoundSocket {
     pub(crate) inode: u64,
 }
 
+/// Which sockets are asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Bound {
+    Listening,
+    All,
+}
+
+impl Bound {
+    /// What has to be known to resolve these bindings: only a choice avoids sockets that do not
+    /// listen.
+    pub(crate) fn needed(requested: &[PortBinding], protocol: Protocol) -> Option<Self> {
+        let mut wanted = requested.iter().filter(|b| b.protocol == protocol);
+        let first = wanted.next()?;
+        let open = |binding: &PortBinding| binding.host_port == 0;
+        Some(if open(first) || wanted.any(open) {
+            Self::All
+        } else {
+            Self::Listening
+        })
+    }
+}
+
 /// # Errors
 /// [`PortError`] when the binding names no ports or more than there are.
 pub(crate) fn check(binding: &PortBinding) -> Result<(), PortError> {
@@ -111,15 +133,14 @@ pub(crate) fn frontends(
         };
         for (address, backend) in addresses {
             let Some(backend) = backend else { continue };
-            for offset in 0..binding.count {
-                let frontend = Frontend {
-                    address: *address,
-                    protocol: binding.protocol,
-                    port: binding.host_port + offset,
-                };
-                let backend = SocketAddr::new(*backend, binding.container_port + offset);
-                result.insert(frontend, backend);
-            }
+            let frontend = Frontend {
+                address: *address,
+                protocol: binding.protocol,
+                port: binding.host_port,
+                count: binding.count,
+            };
+            let backend = SocketAddr::new(*backend, binding.container_port);
+            result.insert(frontend, backend);
         }
     }
     result

@@ -59,7 +59,7 @@ impl Drop for Instance {
     }
 }
 
-/// `any4:80/tcp`, `any6:53/udp` or `1.2.3.4:80/tcp`, `[fd00::1]:80/tcp`.
+/// `any4:80/tcp`, `any6:53/udp`, `any4:8000+100/tcp` or `1.2.3.4:80/tcp`, `[fd00::1]:80/tcp`.
 pub(crate) fn frontend(text: &str) -> Frontend {
     let (address, protocol) = text.rsplit_once('/').unwrap();
     let (host, port) = address.rsplit_once(':').unwrap();
@@ -68,6 +68,7 @@ pub(crate) fn frontend(text: &str) -> Frontend {
         "any6" => FrontendAddress::Any6,
         ip => FrontendAddress::Ip(ip.trim_matches(['[', ']']).parse().unwrap()),
     };
+    let (port, count) = port.split_once('+').unwrap_or((port, "1"));
     Frontend {
         address,
         protocol: if protocol == "tcp" {
@@ -76,5 +77,6 @@ pub(crate) fn frontend(text: &str) -> Frontend {
             Protocol::Udp
         },
         port: port.parse().unwrap(),
+        count: count.parse().unwrap(),
     }
 }

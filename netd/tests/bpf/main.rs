@@ -12,4 +12,5 @@ mod guard;
 mod instance;
 mod live;
 mod programs;
+mod range;
 mod topology;

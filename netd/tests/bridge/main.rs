@@ -10,6 +10,7 @@ mod isolation;
 mod names;
 mod option;
 mod parent;
+mod range;
 mod repair;
 mod shared;
 mod tests;
