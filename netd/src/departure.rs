@@ -20,8 +20,9 @@ use crate::model::endpoint::{Endpoint, Sandbox};
 use crate::model::step::Step;
 use crate::store::Store;
 
-/// How long an attach waits for an interface that is in its way. Deletions take milliseconds.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// How long an attach waits for an interface that is in its way. A deletion takes milliseconds, but a
+/// kernel that tears down hundreds of namespaces at once keeps it waiting for seconds.
+const PATIENCE: Duration = Duration::from_secs(30);
 /// When the thread tries again what the kernel refused.
 const RETRY: Duration = Duration::from_secs(1);
 
