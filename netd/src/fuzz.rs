@@ -2,9 +2,9 @@
 //!
 //! A body is either refused in one line, or means an object that holds the model's invariants.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
-use api::id::{Id, IfName};
+use api::id::Id;
 use api::net::{AttachRequest, NetworkCreate};
 
 use crate::model::endpoint::{self, Endpoint, EndpointError, NewEndpoint, Sandbox};
@@ -34,8 +34,9 @@ fn network(request: NetworkCreate) -> Result<Network, String> {
         id: Id::from_bytes([7; 32]),
         created: "2026-01-02T03:04:05.000000006Z".to_owned(),
         random: [1, 2, 3, 4, 5],
-        link: IfName::parse("br-070707070707").map_err(|error| error.to_string())?,
         mtu: 1500,
+        links: &BTreeMap::new(),
+        parents: &[],
         pools: &Pool::defaults(),
         taken: &[],
     };
@@ -79,11 +80,12 @@ fn endpoint(request: &AttachRequest) -> Result<Endpoint, String> {
         },
         ports: ports.map_err(|error| error.to_string())?,
         dns: request.dns.clone(),
+        parent_mac: None,
         others: &Endpoints::default(),
         has_default_route: false,
         walks: &Walks::default(),
     };
-    Endpoint::create(request, &network, 1500, new).map_err(words)
+    Endpoint::create(request, &network, new).map_err(words)
 }
 
 fn check_endpoint(endpoint: &Endpoint) {
