@@ -18,7 +18,11 @@ mod root {
         assert!(well.stdout.contains("uplinks: "), "{}", well.stdout);
 
         // A change inside a container is its own affair until somebody asks.
-        shop.hawser(&["exec", "web", "ip", "link", "set", "eth0", "down"]);
+        let pid = shop.inspect("web", "{{.State.Pid}}");
+        let inside = [
+            "--target", &pid, "--net", "ip", "link", "set", "eth0", "down",
+        ];
+        shop.host.output("nsenter", &inside).unwrap();
         let ill = shop.run(&["doctor"]);
         assert_eq!(ill.code, 1, "{}", ill.text());
         let line = "interface eth0 of container web: it is down: would configure eth0 in ";
@@ -108,8 +112,9 @@ mod root {
                 "iptables-save",
                 "ip -brief link",
                 "ip -brief address",
-                "ip route show table all",
-                "ip -6 route show table all",
+                "ip -4 route show table all",
+                // The kernel's own entries in table local follow IPv6 forwarding.
+                "ip -6 route show table main",
                 "ip rule",
                 "sysctl net.ipv4.conf.all.rp_filter net.ipv4.conf.other0.forwarding",
             ] {
