@@ -10,8 +10,8 @@ use aya_ebpf::helpers::bpf_set_retval;
 use aya_ebpf::macros::cgroup_sock_addr;
 use aya_ebpf::programs::SockAddrContext;
 
-use crate::{lookup, map};
 use crate::socket::{self, ALLOW, Family, REFUSE};
+use crate::{lookup, map};
 
 const EADDRINUSE: i32 = 98;
 
