@@ -1,4 +1,4 @@
-//! Whose attachments these are (docs/adr/0012-owners-of-attachments.md).
+//! Whose attachments these are (docs/adr/0013-owners-of-attachments.md).
 //!
 //! `GC` names the attachments that one runtime still knows; all others of that runtime may go. The
 //! specification has no name for a runtime, so the configuration's name and the program that runs

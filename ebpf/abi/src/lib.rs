@@ -6,8 +6,9 @@
 //!
 //! **Invariants.** Every struct is `repr(C)`, has no implicit padding and only fixed-width fields,
 //! because map keys are compared byte by byte. Addresses and ports are in network order as soon as
-//! they are in an [`Address`] or a [`Be16`]. A change of any layout or of [`map`]'s names must raise
-//! [`SCHEMA`]: the daemon then pins beside the old maps instead of misreading them.
+//! they are in an [`Address`] or a [`Be16`]. A change of a layout, or of what a name of [`map`] means,
+//! must raise [`SCHEMA`]: the daemon then pins beside the old maps instead of misreading them. A new
+//! map need not, because a daemon makes what it does not find.
 #![no_std]
 
 pub mod address;
