@@ -268,9 +268,7 @@ impl Kernel for Host {
     fn is_alive(&self, sandbox: &Sandbox) -> bool {
         // A namespace that cannot be looked at may well live: better a late clean-up than cutting
         // a container off.
-        netns::identify(Path::new(&sandbox.path)).map_or(true, |id| {
-            id.is_some_and(|id| (id.device, id.inode) == (sandbox.device, sandbox.inode))
-        })
+        netns::identify(Path::new(&sandbox.path)).map_or(true, |id| id == Some(sandbox.id()))
     }
 
     fn resolver_sockets(&self, sandbox: &Sandbox, port: u16) -> Result<dns::Sockets, KernelError> {
@@ -298,17 +296,24 @@ impl Kernel for Host {
     }
 }
 
-/// The namespace of a sandbox, which must be the one it was.
+/// The namespace of a sandbox. `NotFound` when it is gone, whatever its path names now.
 pub(super) fn open(sandbox: &Sandbox) -> io::Result<NetNs> {
-    let namespace = NetNs::open(Path::new(&sandbox.path))?;
-    let NsId { device, inode } = namespace.id();
-    if (device, inode) == (sandbox.device, sandbox.inode) {
+    let path = Path::new(&sandbox.path);
+    let gone = || {
+        io::Error::new(
+            io::ErrorKind::NotFound,
+            format!("the sandbox's network namespace is no longer {}", sandbox.path),
+        )
+    };
+    // Looked at before it is opened: a path of `/proc` may be anybody's file by now.
+    if netns::identify(path)? != Some(sandbox.id()) {
+        return Err(gone());
+    }
+    let namespace = NetNs::open(path)?;
+    if namespace.id() == sandbox.id() {
         Ok(namespace)
     } else {
-        Err(io::Error::new(
-            io::ErrorKind::NotFound,
-            format!("another namespace is at {} now", sandbox.path),
-        ))
+        Err(gone())
     }
 }
 

@@ -149,7 +149,9 @@ impl Drop for World {
     fn drop(&mut self) {
         self.kill();
         if let Err(error) = Netd::uninstall(&self.options()) {
-            eprintln!("{}: {error}", self.pin_dir.display());
+            let left = format!("left {}: {error}", self.pin_dir.display());
+            assert!(std::thread::panicking(), "{left}");
+            eprintln!("{left}");
         }
     }
 }
