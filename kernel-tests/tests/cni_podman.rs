@@ -13,7 +13,11 @@ mod root {
 
     impl Drop for Parents {
         fn drop(&mut self) {
-            for hierarchy in fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten() {
+            for hierarchy in fs::read_dir("/sys/fs/cgroup")
+                .into_iter()
+                .flatten()
+                .flatten()
+            {
                 let parent = hierarchy.path().join("libpod_parent");
                 // Only empty ones go: those in use are those of somebody else's podman.
                 for group in [parent.join("conmon"), parent] {

@@ -3,7 +3,8 @@
 use api::net::Network;
 
 use crate::error::NetError;
-use crate::model::endpoint::{self, EndpointError};
+use crate::model::address;
+use crate::model::endpoint::EndpointError;
 use crate::model::plan;
 use crate::netd::Netd;
 
@@ -16,7 +17,7 @@ impl Netd {
     pub fn ready(&self, key: &str) -> Result<Network, NetError> {
         let view = self.view();
         let network = view.network(key)?;
-        endpoint::check_room(network, &view.endpoints).map_err(EndpointError::from)?;
+        address::check_room(network, &view.endpoints).map_err(EndpointError::from)?;
         if let Some(missing) = plan::missing(&view, network, &self.kernel.observe()?) {
             return Err(NetError::Degraded {
                 network: network.name.to_string(),

@@ -302,7 +302,10 @@ pub(super) fn open(sandbox: &Sandbox) -> io::Result<NetNs> {
     let gone = || {
         io::Error::new(
             io::ErrorKind::NotFound,
-            format!("the sandbox's network namespace is no longer {}", sandbox.path),
+            format!(
+                "the sandbox's network namespace is no longer {}",
+                sandbox.path
+            ),
         )
     };
     // Looked at before it is opened: a path of `/proc` may be anybody's file by now.

@@ -4,16 +4,16 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use api::id::{Id, IfName, MacAddr};
-use api::net::{AttachRequest, Attachment, Dns, EndpointAddress, Link, LinkBy, PortBinding};
+use api::net::{AttachRequest, Attachment, Dns, Link, LinkBy, PortBinding};
 use serde::{Deserialize, Serialize};
 use sys::netns::NsId;
 
+use super::address;
 use super::endpoints::Endpoints;
 use super::ipam::{IpamError, Walks};
 use super::network::{Network, Stage};
 use super::port::{self, PortError};
 use super::route;
-use super::subnet::outside_all;
 use crate::bpf::Frontend;
 
 /// Which endpoint: one interface of one container.
@@ -232,12 +232,12 @@ impl Endpoint {
         new: NewEndpoint<'_>,
     ) -> Result<Self, EndpointError> {
         let mtu = check_driver(request, network, new.others)?;
-        let addresses = addresses(request, network, &new)?;
+        let addresses = address::choose(request, network, &new)?;
         let is_ours = request.link == LinkBy::Hawser;
         let mac = match request.mac {
-            Some(mac) => Some(check_mac(mac, network, new.others)?),
+            Some(mac) => Some(address::check_mac(mac, network, new.others)?),
             None if !is_ours => None,
-            None if network.driver.has_own_macs() => Some(derived_mac(&addresses)),
+            None if network.driver.has_own_macs() => Some(address::derived_mac(&addresses)),
             None => new.parent_mac,
         };
         let has_pair = is_ours && network.bridge().is_some();
@@ -381,187 +381,6 @@ fn check_driver(
         });
     }
     Ok(mtu)
-}
-
-/// One address of each family that the network has.
-fn addresses(
-    request: &AttachRequest,
-    network: &Network,
-    new: &NewEndpoint<'_>,
-) -> Result<Vec<EndpointAddress>, EndpointError> {
-    if !request.addresses.is_empty() {
-        return given_addresses(request, network, new);
-    }
-    let v4 = address(network, false, request.ipv4.map(IpAddr::from), new)?;
-    let v6 = address(network, true, request.ipv6.map(IpAddr::from), new)?;
-    if let (Some(address), None) = (request.ipv4, &v4) {
-        return Err(EndpointError::NoIpv4 {
-            network: network.name.to_string(),
-            address,
-        });
-    }
-    if let (Some(address), None) = (request.ipv6, &v6) {
-        return Err(EndpointError::NoIpv6 {
-            network: network.name.to_string(),
-            address,
-        });
-    }
-    Ok(v4.into_iter().chain(v6).collect())
-}
-
-/// Whether each family has an address left.
-pub(crate) fn check_room(network: &Network, others: &Endpoints) -> Result<(), IpamError> {
-    let is_used = |address: IpAddr| others.holder(&network.id, address).is_some();
-    for v6 in [false, true] {
-        let mut subnets = network
-            .subnets
-            .iter()
-            .filter(|subnet| subnet.subnet.addr().is_ipv6() == v6)
-            .peekable();
-        let Some(first) = subnets.peek().copied() else {
-            continue;
-        };
-        let walks = Walks::default();
-        if !subnets.any(|subnet| walks.next(&network.id, subnet, is_used).is_some()) {
-            return Err(IpamError::Exhausted {
-                network: network.name.to_string(),
-                range: first.range,
-            });
-        }
-    }
-    Ok(())
-}
-
-/// Somebody else's address management chose them. On an interface of ours they must be ones that
-/// the network's bridge reaches.
-fn given_addresses(
-    request: &AttachRequest,
-    network: &Network,
-    new: &NewEndpoint<'_>,
-) -> Result<Vec<EndpointAddress>, EndpointError> {
-    let count = |v6: bool| {
-        let all = request.addresses.iter();
-        all.filter(|a| a.address.addr().is_ipv6() == v6).count()
-    };
-    if count(false) > 1 || count(true) > 1 {
-        return Err(EndpointError::Addresses {
-            container: request.container_id.clone(),
-            given: request.addresses.len(),
-        });
-    }
-    for given in &request.addresses {
-        let address = given.address.addr();
-        let subnet = network.subnets.iter().find(|s| s.subnet.contains(&address));
-        let reserved = match (subnet, request.link) {
-            (Some(subnet), _) => subnet.reserved(address),
-            (None, LinkBy::Others) => None,
-            (None, LinkBy::Hawser) => {
-                let error = outside_all(address, network.name.as_str(), &network.subnets);
-                return Err(error.into());
-            }
-        };
-        check_free(address, reserved, network, new.others)?;
-    }
-    Ok(request.addresses.clone())
-}
-
-fn address(
-    network: &Network,
-    v6: bool,
-    wanted: Option<IpAddr>,
-    new: &NewEndpoint<'_>,
-) -> Result<Option<EndpointAddress>, EndpointError> {
-    let subnets: Vec<_> = network
-        .subnets
-        .iter()
-        .filter(|subnet| subnet.subnet.addr().is_ipv6() == v6)
-        .collect();
-    let Some(first) = subnets.first() else {
-        return Ok(None);
-    };
-    let (subnet, address) = match wanted {
-        Some(wanted) => {
-            let subnet = subnets
-                .iter()
-                .find(|subnet| subnet.subnet.contains(&wanted))
-                .ok_or_else(|| outside_all(wanted, network.name.as_str(), &network.subnets))?;
-            check_free(wanted, subnet.reserved(wanted), network, new.others)?;
-            (subnet, wanted)
-        }
-        None => {
-            let is_used = |address: IpAddr| new.others.holder(&network.id, address).is_some();
-            subnets
-                .iter()
-                .find_map(|subnet| {
-                    let address = new.walks.next(&network.id, subnet, is_used)?;
-                    Some((subnet, address))
-                })
-                .ok_or_else(|| IpamError::Exhausted {
-                    network: network.name.to_string(),
-                    range: first.range,
-                })?
-        }
-    };
-    Ok(Some(EndpointAddress {
-        address: subnet.host_net(address),
-        gateway: (network.has_way_out(v6) && network.driver.has_gateway())
-            .then_some(subnet.gateway),
-    }))
-}
-
-fn check_free(
-    address: IpAddr,
-    reserved: Option<&'static str>,
-    network: &Network,
-    others: &Endpoints,
-) -> Result<(), IpamError> {
-    let name = network.name.to_string();
-    if let Some(why) = reserved {
-        return Err(IpamError::Reserved {
-            address,
-            network: name,
-            why,
-        });
-    }
-    match others.holder(&network.id, address) {
-        None => Ok(()),
-        Some(holder) => Err(IpamError::InUse {
-            address,
-            network: name,
-            container: holder.display_name().to_owned(),
-        }),
-    }
-}
-
-fn check_mac(
-    mac: MacAddr,
-    network: &Network,
-    others: &Endpoints,
-) -> Result<MacAddr, EndpointError> {
-    let mut neighbours = others.values().filter(|e| e.is_on(&network.id));
-    match neighbours.find(|e| e.attachment.mac == Some(mac)) {
-        None => Ok(mac),
-        Some(holder) => Err(EndpointError::MacInUse {
-            mac,
-            container: holder.display_name().to_owned(),
-            network: network.name.to_string(),
-        }),
-    }
-}
-
-/// Docker's rule: 02:42 and the IPv4 address, so that an address that is given out again comes
-/// with the link address that neighbours remember. Without IPv4, the end of the IPv6 address.
-fn derived_mac(addresses: &[EndpointAddress]) -> MacAddr {
-    let tail = match addresses.first().map(|a| a.address.addr()) {
-        Some(IpAddr::V4(address)) => address.octets(),
-        Some(IpAddr::V6(address)) => {
-            let [.., a, b, c, d] = address.octets();
-            [a, b, c, d]
-        }
-        None => [0; 4],
-    };
-    let [a, b, c, d] = tail;
-    MacAddr([0x02, 0x42, a, b, c, d])
 }
 
 fn is_container_id(id: &str) -> bool {

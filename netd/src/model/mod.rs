@@ -3,6 +3,7 @@
 //! Nothing here does I/O, knows the time or asks the kernel: identities, dates and what was
 //! observed come in as arguments.
 
+pub(crate) mod address;
 pub(crate) mod child;
 pub(crate) mod desired;
 pub(crate) mod driver;
@@ -19,4 +20,5 @@ pub(crate) mod reserved;
 mod route;
 pub(crate) mod step;
 pub(crate) mod subnet;
+pub(crate) mod subnets;
 pub(crate) mod words;

@@ -13,9 +13,10 @@ use super::driver::{
 };
 use super::endpoint::Endpoint;
 use super::filter::Filter;
-use super::ipam::{self, IpamError, Pool, Taken, TakenBy};
+use super::ipam::{IpamError, Pool, Taken, TakenBy};
 use super::observed::{Link, Observed};
 use super::subnet::{Subnet, SubnetError};
+use super::subnets;
 
 /// Name of the network that containers are attached to unless told otherwise.
 pub(crate) const DEFAULT: &str = "bridge";
@@ -120,8 +121,7 @@ impl Network {
         };
         let driver = Driver::parse(&request.driver, &options, &around)?;
         check_ipam(&request.ipam)?;
-        let families = Families::of(&request, &options)?;
-        let subnets = subnets(&request, families, &driver, &new)?;
+        let subnets = subnets::choose(&request, &driver, &new)?;
         Ok(Self {
             id: new.id,
             name,
@@ -365,106 +365,6 @@ fn check_ipam(ipam: &Ipam) -> Result<(), NetworkError> {
     match ipam.options.iter().flatten().next() {
         None => Ok(()),
         Some((key, _)) => Err(NetworkError::IpamOption(key.clone())),
-    }
-}
-
-/// The address families of a network.
-#[derive(Debug, Clone, Copy)]
-struct Families {
-    v4: bool,
-    v6: bool,
-}
-
-impl Families {
-    /// As asked for by members, which win, or by options; a subnet of IPv6 asks for it, too.
-    fn of(request: &NetworkCreate, options: &Options<'_>) -> Result<Self, NetworkError> {
-        let subnets = || {
-            request
-                .ipam
-                .config
-                .iter()
-                .filter_map(|config| config.subnet)
-        };
-        let v4 = match request.enable_ipv4 {
-            Some(v4) => v4,
-            None => options.enables(false)?.unwrap_or(true),
-        };
-        let v6 = request.enable_ipv6
-            || options.enables(true)?.unwrap_or(false)
-            || subnets().any(|subnet| subnet.addr().is_ipv6());
-        let v4_subnet = subnets().find(|subnet| subnet.addr().is_ipv4());
-        match (v4, v6, v4_subnet) {
-            (false, _, Some(subnet)) => Err(NetworkError::Ipv4Disabled { subnet }),
-            (false, false, None) => {
-                let name = request.name.chars().take(64).collect();
-                Err(NetworkError::NoFamily(name))
-            }
-            _ => Ok(Self { v4, v6 }),
-        }
-    }
-}
-
-/// The subnets asked for, and one from the pools for a family that has none.
-fn subnets(
-    request: &NetworkCreate,
-    families: Families,
-    driver: &Driver,
-    new: &NewNetwork<'_>,
-) -> Result<Vec<Subnet>, NetworkError> {
-    let mut taken = new.taken.to_vec();
-    let mut result: Vec<Subnet> = Vec::new();
-    let mut open = api::net::IpamConfig::default();
-    for config in &request.ipam.config {
-        let Some(subnet) = config.subnet else {
-            check_open(config)?;
-            open = config.clone();
-            continue;
-        };
-        let checked = Subnet::from_config(config, subnet)?;
-        ipam::check_clear(subnet, &in_the_way(driver, &taken))?;
-        taken.push(Taken {
-            range: subnet,
-            by: TakenBy::Network(request.name.clone()),
-        });
-        result.push(checked);
-    }
-    let has = |v6: bool| result.iter().any(|s| s.is_ipv6() == v6);
-    let (has_v4, has_v6) = (has(false), has(true));
-    if families.v4 && !has_v4 {
-        let chosen = ipam::choose_subnet(new.pools, false, &taken)?;
-        result.insert(0, Subnet::from_config(&open, chosen)?);
-    }
-    if families.v6 && !has_v6 {
-        let chosen = match ipam::choose_subnet(new.pools, true, &taken) {
-            Err(IpamError::NoPool { .. }) => ipam::local_subnet(new.random),
-            chosen => chosen?,
-        };
-        ipam::check_clear(chosen, &taken)?;
-        result.push(Subnet::of(chosen)?);
-    }
-    Ok(result)
-}
-
-/// What a subnet that was asked for must be clear of. A bridge gives the host a route to its
-/// subnet; the subnet of a network with a parent is the parent's, that of a pool is that of others'
-/// interfaces, and the host may have a route to either by right.
-fn in_the_way(driver: &Driver, taken: &[Taken]) -> Vec<Taken> {
-    let routed = driver.bridge().is_some();
-    let counts = |taken: &&Taken| routed || matches!(taken.by, TakenBy::Network(_));
-    taken.iter().filter(counts).cloned().collect()
-}
-
-/// A configuration without a subnet can carry nothing that depends on one.
-fn check_open(config: &api::net::IpamConfig) -> Result<(), SubnetError> {
-    let needs = |option| Err(SubnetError::NoSubnet { option });
-    if config.ip_range.is_some() {
-        needs("ip-range")
-    } else if config.gateway.is_some() {
-        needs("gateway")
-    } else if !config.auxiliary_addresses.is_empty() {
-        needs("aux-address")
-    } else {
-        Ok(())
     }
 }
 
