@@ -31,8 +31,9 @@ impl<K, V> Default for CowMap<K, V> {
 
 impl<K: Hash + Eq + Clone, V: Clone> CowMap<K, V> {
     fn shard_of<Q: Hash + ?Sized>(&self, key: &Q) -> usize {
-        // Truncation keeps the low bits, which is all the remainder needs.
-        self.hasher.hash_one(key) as usize % SHARDS
+        // Bits in the middle: a shard places its entries by the low ones and tells them apart by
+        // the high ones, which would be alike in a whole shard.
+        (self.hasher.hash_one(key) >> 32) as usize % SHARDS
     }
 
     pub(super) fn get<Q>(&self, key: &Q) -> Option<&V>
