@@ -119,9 +119,7 @@ const _: () = {
 };
 
 #[cfg(feature = "user")]
-// SAFETY: `repr(C)`, `Copy`, integers only, no padding (the size is asserted above) and valid for
-// every bit pattern.
-unsafe impl aya::Pod for EndpointValue {}
+pod!(EndpointValue);
 
 #[cfg(test)]
 mod tests {

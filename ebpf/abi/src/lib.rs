@@ -11,6 +11,16 @@
 //! map need not, because a daemon makes what it does not find.
 #![no_std]
 
+/// Lets user space hand values of these types to the kernel as they lie in memory.
+#[cfg(feature = "user")]
+macro_rules! pod {
+    ($($name:ident),*) => {$(
+        // SAFETY: `repr(C)`, `Copy`, integers only, no padding (sizes are asserted next to the
+        // type) and valid for every bit pattern.
+        unsafe impl aya::Pod for $name {}
+    )*};
+}
+
 pub mod address;
 pub mod dns;
 pub mod endpoint;

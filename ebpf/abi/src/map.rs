@@ -319,14 +319,6 @@ const _: () = {
 };
 
 #[cfg(feature = "user")]
-macro_rules! pod {
-    ($($name:ident),*) => {$(
-        // SAFETY: `repr(C)`, `Copy`, integers only, no padding (sizes are asserted above) and
-        // valid for every bit pattern.
-        unsafe impl aya::Pod for $name {}
-    )*};
-}
-#[cfg(feature = "user")]
 pod!(
     Address,
     FrontendKey,

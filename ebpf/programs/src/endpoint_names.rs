@@ -18,7 +18,7 @@ use aya_ebpf::macros::classifier;
 use aya_ebpf::programs::TcContext;
 
 use crate::endpoint_ingress::ifindex;
-use crate::packet::{Unknown, load};
+use crate::packet::{Ipv4, Unknown, load};
 use crate::rewrite::Failed;
 use crate::{count, map};
 
@@ -59,16 +59,7 @@ pub(crate) fn endpoint_names(ctx: TcContext) -> i32 {
 #[repr(C)]
 #[derive(Clone, Copy)]
 struct Headers {
-    version_length: u8,
-    tos: u8,
-    length: u16,
-    id: u16,
-    fragment: u16,
-    ttl: u8,
-    protocol: u8,
-    checksum: u16,
-    source: u32,
-    destination: u32,
+    ip: Ipv4,
     source_port: u16,
     destination_port: u16,
     udp_length: u16,
@@ -125,13 +116,13 @@ fn try_names(ctx: &TcContext) -> Result<Answer, Unknown> {
 /// follows it.
 #[inline(always)]
 fn is_ours(ctx: &TcContext, endpoint: &EndpointValue, headers: &Headers) -> bool {
-    let length = u32::from(u16::from_be(headers.length));
-    headers.version_length == 0x45
+    let length = u32::from(u16::from_be(headers.ip.length));
+    headers.ip.version_length == 0x45
         // Whole: neither an offset nor more to come.
-        && headers.fragment & 0xbfff_u16.to_be() == 0
-        && headers.protocol == protocol::UDP
-        && headers.source == endpoint.v4
-        && headers.destination == endpoint.resolver
+        && headers.ip.fragment & 0xbfff_u16.to_be() == 0
+        && headers.ip.protocol == protocol::UDP
+        && headers.ip.source == endpoint.v4
+        && headers.ip.destination == endpoint.resolver
         && headers.destination_port == endpoint.resolver_port.0
         && ctx.len() == IP + length
         && u32::from(u16::from_be(headers.udp_length)) + 20 == length
@@ -339,12 +330,12 @@ impl Answer {
         let new = ((self.end + length - IP) as u16).to_be();
         ctx.l3_csum_replace(
             IP_CHECKSUM as usize,
-            u64::from(self.headers.length),
+            u64::from(self.headers.ip.length),
             u64::from(new),
             2,
         )?;
         ctx.store(IP_LEN as usize, &new, 0)?;
-        let addresses = [self.headers.destination, self.headers.source];
+        let addresses = [self.headers.ip.destination, self.headers.ip.source];
         Ok(ctx.store(IP_ADDRESSES as usize, &addresses, 0)?)
     }
 

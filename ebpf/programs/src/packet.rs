@@ -30,19 +30,20 @@ pub(crate) struct Header {
     pub transport: u32,
 }
 
+/// The fixed part (RFC 791 §3.1), fields in network order.
 #[repr(C)]
 #[derive(Clone, Copy)]
-struct Ipv4 {
-    version_length: u8,
+pub(crate) struct Ipv4 {
+    pub version_length: u8,
     tos: u8,
-    length: u16,
+    pub length: u16,
     id: u16,
-    fragment: u16,
+    pub fragment: u16,
     ttl: u8,
-    protocol: u8,
+    pub protocol: u8,
     checksum: u16,
-    source: u32,
-    destination: u32,
+    pub source: u32,
+    pub destination: u32,
 }
 
 #[repr(C)]
