@@ -1,6 +1,5 @@
-//! Whole operations on the fake kernel: idempotence, undo, and a crash after every step.
+//! Whole operations on the fake kernel: idempotence, refusals, repair.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -12,12 +11,13 @@ use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
 use crate::bpf::{Frontend, FrontendAddress};
-use crate::fake::{End, FakeKernel};
+use crate::fake::FakeKernel;
 use crate::model::port::BoundSocket;
 use crate::netd::Netd;
 use crate::store::Store;
 use crate::{NetError, OpenError, Report};
 
+mod crash;
 mod mtu;
 mod network;
 mod parent;
@@ -299,126 +299,6 @@ fn a_rename_moves_the_name_on_every_network_and_is_kept() {
 }
 
 #[test]
-fn a_failing_step_is_undone() {
-    let world = World::new();
-    let netd = world.start().unwrap();
-    netd.create_network(network(r#"{"Name":"shop"}"#)).unwrap();
-    let before = world.kernel.snapshot();
-    // The bridge is gone: the pair cannot be made.
-    let bridge =
-        IfName::parse(&format!("br-{}", netd.network("shop").unwrap().id.short())).unwrap();
-    let mut link = None;
-    world
-        .kernel
-        .edit(|observed| link = observed.links.remove(&bridge));
-    let (code, message) = refusal(netd.attach(request("shop", "web", 10)));
-    assert_eq!(code, ErrorCode::Internal);
-    assert!(
-        message.starts_with("create interface pair veth"),
-        "{message}"
-    );
-    world.kernel.edit(|observed| {
-        observed
-            .links
-            .extend(link.map(|link| (bridge.clone(), link)));
-    });
-    assert_eq!(world.kernel.snapshot(), before);
-    assert!(netd.endpoints(None).is_empty());
-    netd.attach(request("shop", "web", 10)).unwrap();
-}
-
-/// Runs `operation` with a kernel that ends after each possible number of steps, starts a new
-/// daemon, and expects that it undoes or completes the operation and leaves nothing to repair.
-fn crash_everywhere(prepare: fn(&Netd), operation: fn(&Netd) -> Result<(), NetError>) {
-    for end in [End::Killed, End::Refuses] {
-        let mut steps = 0;
-        while !crash_after(steps, end, prepare, operation) {
-            steps += 1;
-        }
-        assert!(steps > 0, "the operation has no steps");
-    }
-}
-
-/// Returns whether the operation was through before the end.
-fn crash_after(
-    steps: usize,
-    end: End,
-    prepare: fn(&Netd),
-    operation: fn(&Netd) -> Result<(), NetError>,
-) -> bool {
-    let world = World::new();
-    let netd = world.start().unwrap();
-    prepare(&netd);
-    let look = |netd: &Netd| {
-        (
-            netd.endpoints(None),
-            netd.networks(),
-            world.kernel.snapshot(),
-        )
-    };
-    let before = look(&netd);
-    world.kernel.end_after(Some((steps, end)));
-    let done = catch_unwind(AssertUnwindSafe(|| operation(&netd)));
-    drop(netd);
-    world.kernel.end_after(None);
-    let netd = world.start().unwrap();
-    if matches!(done, Ok(Ok(()))) {
-        return true;
-    }
-    let after = look(&netd);
-    let undone = (after.0.len(), after.1.len()) == (before.0.len(), before.1.len());
-    if undone {
-        assert_eq!(after, before, "undone after {steps} steps, {end:?}");
-    }
-    let again = netd.reconcile().unwrap();
-    assert_eq!(again, Report::default(), "start leaves nothing to do");
-    assert_eq!(look(&netd), after);
-    if undone {
-        operation(&netd).unwrap_or_else(|error| panic!("after {steps} steps, {end:?}: {error}"));
-    }
-    false
-}
-
-#[test]
-fn a_crash_while_creating_a_network_is_undone() {
-    crash_everywhere(
-        |_| {},
-        |netd| {
-            let request = network(r#"{"Name":"shop","EnableIPv6":true}"#);
-            netd.create_network(request).map(drop)
-        },
-    );
-}
-
-#[test]
-fn a_crash_while_attaching_is_undone() {
-    crash_everywhere(
-        |netd| {
-            netd.create_network(network(r#"{"Name":"shop"}"#)).unwrap();
-            netd.attach(request("shop", "db", 11)).unwrap();
-        },
-        |netd| netd.attach(request("shop", "web", 10)).map(drop),
-    );
-}
-
-#[test]
-fn a_crash_while_limiting_rates_is_undone() {
-    crash_everywhere(
-        |netd| {
-            netd.create_network(network(r#"{"Name":"shop"}"#)).unwrap();
-        },
-        |netd| {
-            let mut limited = request("shop", "web", 10);
-            limited.bandwidth = serde_json::from_str(
-                r#"{"ingress_rate":8000,"ingress_burst":8000,"egress_rate":8000}"#,
-            )
-            .unwrap();
-            netd.attach(limited).map(drop)
-        },
-    );
-}
-
-#[test]
 fn a_pool_gives_each_holder_an_address_until_its_sandbox_dies() {
     let world = World::new();
     let netd = world.start().unwrap();
@@ -476,22 +356,6 @@ fn a_network_is_ready_until_it_is_full_or_loses_a_part() {
     assert_eq!(status("shop"), Err(ErrorCode::Unavailable));
     netd.reconcile().unwrap();
     assert_eq!(status("shop"), Ok(()));
-}
-
-#[test]
-fn a_crash_while_detaching_is_completed() {
-    crash_everywhere(
-        |netd| {
-            netd.create_network(network(r#"{"Name":"shop"}"#)).unwrap();
-            netd.attach(request("shop", "web", 10)).unwrap();
-            netd.attach(request("shop", "db", 11)).unwrap();
-        },
-        |netd| {
-            netd.detach("web", &eth0())?;
-            assert_eq!(netd.endpoints(None).len(), 1);
-            Ok(())
-        },
-    );
 }
 
 #[test]

@@ -4,8 +4,8 @@
 //! be repeated by the next start or by `rm` from what is on disk, whoever made the thing.
 
 mod network;
+mod volume;
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -28,7 +28,7 @@ use super::spec::user::{Accounts, User, UserError};
 use super::spec::{EtcFiles, Input, NetworkNamespace, Security, SpecError, config};
 use super::streams::{ConsoleSocket, Streams, remove_stale};
 use crate::cni::{Cni, CniError};
-use crate::container::{MountKind, Record, Status};
+use crate::container::{Record, Status};
 use crate::link::{self, LinkError, Linked};
 use crate::store::{ContainerDir, StoreError};
 use crate::volume::{Plugins, VolumeError};
@@ -255,23 +255,7 @@ impl Setup {
     /// name, directory. May be repeated until it succeeds.
     pub(crate) fn remove(&self) -> Result<(), SetupError> {
         patiently(is_away, || self.daemon.remove_rootfs())?;
-        for mount in self
-            .record
-            .mounts
-            .iter()
-            .filter(|mount| mount.kind == MountKind::Volume)
-        {
-            if mount.driver.is_empty() || mount.driver == crate::volume::LOCAL {
-                patiently(is_away, || self.daemon.leave_volume(&mount.name))?;
-            }
-            if mount.anonymous {
-                // Another container may use it by `--volumes-from`; then it stays.
-                match self.plugins.driver(&mount.driver)?.remove(&mount.name) {
-                    Ok(()) | Err(VolumeError::Refused { .. }) => {}
-                    Err(error) => return Err(error.into()),
-                }
-            }
-        }
+        self.leave_volumes()?;
         self.dir
             .store()
             .release_name(&self.record.name, self.dir.id())?;
@@ -363,24 +347,6 @@ impl Setup {
         Ok(owner)
     }
 
-    fn check_bind_sources(&self) -> Result<(), SetupError> {
-        let binds = self
-            .record
-            .mounts
-            .iter()
-            .filter(|mount| mount.kind == MountKind::Bind);
-        match binds
-            .into_iter()
-            .find(|mount| !Path::new(&mount.source).exists())
-        {
-            None => Ok(()),
-            Some(mount) => Err(SetupError::NoBindSource {
-                destination: mount.destination.clone(),
-                source_path: mount.source.clone(),
-            }),
-        }
-    }
-
     fn user(&self, rootfs: &Rootfs) -> Result<User, SetupError> {
         let read = |path: &'static str| rootfs.read(path).map_err(failed("read", Path::new(path)));
         let accounts = Accounts {
@@ -401,41 +367,6 @@ impl Setup {
         rootfs
             .create_dir_all(dir)
             .map_err(failed("create working directory", Path::new(dir)))
-    }
-
-    fn mount_volumes(&self) -> Result<BTreeMap<String, PathBuf>, SetupError> {
-        let mut mounted = BTreeMap::new();
-        for mount in self
-            .record
-            .mounts
-            .iter()
-            .filter(|mount| mount.kind == MountKind::Volume)
-        {
-            let driver = self.plugins.driver(&mount.driver)?;
-            let path = driver.mount(&mount.name, self.dir.id().as_str())?;
-            mounted.insert(mount.destination.clone(), path);
-        }
-        Ok(mounted)
-    }
-
-    fn unmount_volumes(&self) -> Result<(), SetupError> {
-        let is_plugin_away = |error: &VolumeError| matches!(error, VolumeError::Call { source, .. } if is_away(source));
-        let mut outcome = Ok(());
-        for mount in self
-            .record
-            .mounts
-            .iter()
-            .filter(|mount| mount.kind == MountKind::Volume)
-        {
-            let driver = self.plugins.driver(&mount.driver);
-            let unmounted = driver.and_then(|driver| {
-                patiently(is_plugin_away, || {
-                    driver.unmount(&mount.name, self.dir.id().as_str())
-                })
-            });
-            outcome = outcome.and(unmounted.map_err(SetupError::from));
-        }
-        outcome
     }
 
     /// The files for `/etc`: our own, or those of the container whose network is shared.

@@ -4,7 +4,8 @@ use api::id::IfName;
 use api::net::{AttachRequest, NetworkCreate};
 use api::{ApiError, ErrorCode};
 
-use super::{World, crash_everywhere, eth0, network, refusal, request};
+use super::crash::crash_everywhere;
+use super::{World, eth0, network, refusal, request};
 use crate::Report;
 use crate::model::driver::LinkKind;
 

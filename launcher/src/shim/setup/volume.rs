@@ -1,0 +1,71 @@
+//! The volumes and bind mounts of a container.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use super::{Setup, SetupError};
+use crate::container::{Mount, MountKind};
+use crate::shim::daemon::{is_away, patiently};
+use crate::volume::VolumeError;
+
+impl Setup {
+    pub(super) fn check_bind_sources(&self) -> Result<(), SetupError> {
+        let absent = self
+            .mounts(MountKind::Bind)
+            .find(|mount| !Path::new(&mount.source).exists());
+        match absent {
+            None => Ok(()),
+            Some(mount) => Err(SetupError::NoBindSource {
+                destination: mount.destination.clone(),
+                source_path: mount.source.clone(),
+            }),
+        }
+    }
+
+    pub(super) fn mount_volumes(&self) -> Result<BTreeMap<String, PathBuf>, SetupError> {
+        let mut mounted = BTreeMap::new();
+        for mount in self.mounts(MountKind::Volume) {
+            let driver = self.plugins.driver(&mount.driver)?;
+            let path = driver.mount(&mount.name, self.dir.id().as_str())?;
+            mounted.insert(mount.destination.clone(), path);
+        }
+        Ok(mounted)
+    }
+
+    pub(super) fn unmount_volumes(&self) -> Result<(), SetupError> {
+        let is_plugin_away = |error: &VolumeError| matches!(error, VolumeError::Call { source, .. } if is_away(source));
+        let mut outcome = Ok(());
+        for mount in self.mounts(MountKind::Volume) {
+            let driver = self.plugins.driver(&mount.driver);
+            let unmounted = driver.and_then(|driver| {
+                patiently(is_plugin_away, || {
+                    driver.unmount(&mount.name, self.dir.id().as_str())
+                })
+            });
+            outcome = outcome.and(unmounted.map_err(SetupError::from));
+        }
+        outcome
+    }
+
+    /// Gives up every volume for good, and removes those that were made for this container.
+    pub(super) fn leave_volumes(&self) -> Result<(), SetupError> {
+        for mount in self.mounts(MountKind::Volume) {
+            if mount.driver.is_empty() || mount.driver == crate::volume::LOCAL {
+                patiently(is_away, || self.daemon.leave_volume(&mount.name))?;
+            }
+            if mount.anonymous {
+                // Another container may use it by `--volumes-from`; then it stays.
+                match self.plugins.driver(&mount.driver)?.remove(&mount.name) {
+                    Ok(()) | Err(VolumeError::Refused { .. }) => {}
+                    Err(error) => return Err(error.into()),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn mounts(&self, kind: MountKind) -> impl Iterator<Item = &Mount> {
+        let mounts = self.record.mounts.iter();
+        mounts.filter(move |mount| mount.kind == kind)
+    }
+}
