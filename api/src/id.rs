@@ -9,11 +9,12 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidId {
     #[error(
-        "invalid {what} name {text:?}: only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed, 2 to {max} characters"
+        "invalid {what} name {text:?}: only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed, {min} to {max} characters"
     )]
     Name {
         what: &'static str,
         text: String,
+        min: usize,
         max: usize,
     },
     #[error(
@@ -37,10 +38,10 @@ fn excerpt(text: &str) -> String {
     }
 }
 
-/// Docker's rule for names of containers, volumes and networks: `[a-zA-Z0-9][a-zA-Z0-9_.-]+`.
-fn is_restricted_name(text: &str, max: usize) -> bool {
+/// Docker's rule for names: `[a-zA-Z0-9][a-zA-Z0-9_.-]+`. Those of networks may be one character.
+fn is_restricted_name(text: &str, min: usize) -> bool {
     let mut bytes = text.bytes();
-    (2..=max).contains(&text.len())
+    (min..=NAME_MAX).contains(&text.len())
         && bytes.next().is_some_and(|b| b.is_ascii_alphanumeric())
         && bytes.all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-'))
 }
@@ -108,22 +109,22 @@ macro_rules! text_newtype {
 const NAME_MAX: usize = 255;
 
 text_newtype!(
-    /// A network's name, 2 to 255 characters.
+    /// A network's name, 1 to 255 characters.
     NetworkName,
-    |text| is_restricted_name(text, NAME_MAX),
-    |text| InvalidId::Name { what: "network", text, max: NAME_MAX }
+    |text| is_restricted_name(text, 1),
+    |text| InvalidId::Name { what: "network", text, min: 1, max: NAME_MAX }
 );
 text_newtype!(
     /// A volume's name, 2 to 255 characters. An anonymous volume's is 64 hexadecimal digits.
     VolumeName,
-    |text| is_restricted_name(text, NAME_MAX),
-    |text| InvalidId::Name { what: "volume", text, max: NAME_MAX }
+    |text| is_restricted_name(text, 2),
+    |text| InvalidId::Name { what: "volume", text, min: 2, max: NAME_MAX }
 );
 text_newtype!(
     /// A container's name, 2 to 255 characters.
     ContainerName,
-    |text| is_restricted_name(text, NAME_MAX),
-    |text| InvalidId::Name { what: "container", text, max: NAME_MAX }
+    |text| is_restricted_name(text, 2),
+    |text| InvalidId::Name { what: "container", text, min: 2, max: NAME_MAX }
 );
 text_newtype!(
     /// A random id of 64 lower-case hexadecimal digits: containers, networks, endpoints.
@@ -248,7 +249,9 @@ mod tests {
             &"0".repeat(300),
         ] {
             assert!(VolumeName::parse(bad).is_err(), "{bad:?}");
+            assert_eq!(NetworkName::parse(bad).is_err(), bad != "a", "{bad:?}");
         }
+        assert!(ContainerName::parse("a").is_err());
     }
 
     #[test]

@@ -99,8 +99,13 @@ pub struct NetworkCreate {
         skip_serializing_if = "Option::is_none"
     )]
     pub enable_ipv4: Option<bool>,
-    #[serde(rename = "EnableIPv6", default)]
-    pub enable_ipv6: bool,
+    /// Off when absent, unless a subnet or the option `com.docker.network.enable_ipv6` asks for it.
+    #[serde(
+        rename = "EnableIPv6",
+        default,
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub enable_ipv6: Option<bool>,
     #[serde(rename = "IPAM", default)]
     pub ipam: Ipam,
     #[serde(default)]

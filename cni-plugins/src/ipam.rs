@@ -195,7 +195,7 @@ impl Config {
             name: target.network().to_owned(),
             driver: "pool".to_owned(),
             enable_ipv4: None,
-            enable_ipv6: request::has_ipv6(&subnets),
+            enable_ipv6: request::has_ipv6(&subnets).then_some(true),
             ipam: Ipam {
                 driver: "default".to_owned(),
                 options: None,

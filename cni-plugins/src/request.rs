@@ -172,7 +172,7 @@ pub(crate) fn create(config: &Config, given: &Given) -> Result<Option<NetworkCre
         name: config.target.network().to_owned(),
         driver: driver.clone(),
         enable_ipv4: None,
-        enable_ipv6: config.ipv6 || has_ipv6(&subnets),
+        enable_ipv6: (config.ipv6 || has_ipv6(&subnets)).then_some(true),
         ipam: Ipam {
             driver: "default".to_owned(),
             options: None,

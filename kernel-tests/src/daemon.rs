@@ -99,12 +99,22 @@ impl Daemon {
     /// # Errors
     /// When it does not start; the error has its log.
     pub fn start(host: Arc<Host>) -> Result<Self> {
+        Self::configured(host, "")
+    }
+
+    /// A daemon on `host` with fresh directories and with `settings` in its configuration.
+    ///
+    /// # Errors
+    /// As [`Daemon::start`].
+    pub fn configured(host: Arc<Host>, settings: &str) -> Result<Self> {
         // Not /tmp, which may be a tmpfs: a layer store belongs on a disk.
         let scratch = tempfile::Builder::new()
             .prefix("hawser-test-")
             .tempdir_in("/var/tmp")
             .context("scratch directory")?;
         let directories = Directories::new(scratch.path())?;
+        let config = fs::read_to_string(directories.config()).context("configuration")?;
+        fs::write(directories.config(), config + settings).context("configuration")?;
         let mut daemon = Self {
             host,
             directories,

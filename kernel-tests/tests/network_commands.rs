@@ -259,4 +259,94 @@ mod root {
         let unknown = format!("run --network nope {TOOLS} true");
         shop.refuses(&unknown, 125, "network nope not found");
     }
+
+    #[test]
+    fn a_network_of_ipv6_alone_says_so() {
+        let shop = Shop::open();
+        shop.type_("network create --ipv4=false --ipv6 --subnet fd66:1::/64 six");
+        assert_eq!(
+            shop.inspect(
+                "six",
+                "{{.EnableIPv4}} {{.EnableIPv6}} {{len .IPAM.Config}}"
+            ),
+            "false true 1"
+        );
+        let listed = "network ls --filter type=custom --format {{.Name}}:{{.IPv4}}:{{.IPv6}}";
+        assert_eq!(shop.type_(listed), "six:false:true");
+        shop.idle("c1", "--network six");
+        assert_eq!(shop.inside("c1", "ip -4 -o addr show dev eth0"), "");
+        shop.type_("network create --ipv4 both");
+        assert_eq!(
+            shop.inspect("both", "{{.EnableIPv4}} {{.EnableIPv6}}"),
+            "true false"
+        );
+        shop.refuses(
+            "network create --ipv4=false none-at-all",
+            1,
+            "neither IPv4 nor IPv6",
+        );
+        shop.refuses(
+            "network create --ipv6=false --subnet fd66:2::/64 four",
+            1,
+            "subnet fd66:2::/64 is given, but IPv6 is disabled",
+        );
+    }
+
+    #[test]
+    fn subnets_that_cannot_be_are_refused_in_one_line() {
+        let shop = Shop::open();
+        shop.type_("network create --subnet 10.66.0.0/24 -o com.docker.network.bridge.name=lan9 x");
+        let before = (
+            shop.type_("network ls -q"),
+            shop.host.output("ip", &["-o", "link"]),
+        );
+        for (flags, part) in [
+            ("--subnet 10.67.0.0/32", "too small"),
+            ("--subnet fd67::/128", "too small"),
+            (
+                "--subnet 10.67.0.0/24 --gateway 10.68.0.1",
+                "no matching subnet",
+            ),
+            (
+                "--subnet 10.67.0.0/24 --ip-range 10.67.0.0/23",
+                "not in subnet",
+            ),
+            (
+                "--subnet 10.67.0.0/24 --ip-range 10.68.0.0/25",
+                "no matching subnet",
+            ),
+            ("--subnet 10.67.0.0/24 --subnet 10.67.0.0/24", "overlap"),
+            ("--subnet 10.66.0.0/25", "overlaps network x"),
+            (
+                "--subnet 10.67.0.0/30 --aux-address a=10.67.0.2",
+                "no address of",
+            ),
+            ("--subnet 224.0.0.0/24", "multicast"),
+            ("--subnet 127.1.0.0/24", "loopback"),
+            ("--subnet 240.1.0.0/24", "reserved"),
+            ("--subnet fe80::/64", "link-local"),
+            (
+                "-o com.docker.network.bridge.name=lan9",
+                "is that of network x already",
+            ),
+            (
+                "-o com.docker.network.bridge.name=lo",
+                "interface lo exists already",
+            ),
+        ] {
+            shop.refuses(&format!("network create {flags} y"), 1, part);
+        }
+        let after = (
+            shop.type_("network ls -q"),
+            shop.host.output("ip", &["-o", "link"]),
+        );
+        assert_eq!(before.0, after.0);
+        assert_eq!(
+            before.1.unwrap(),
+            after.1.unwrap(),
+            "nothing is left behind"
+        );
+        // Other names are two characters or more.
+        assert_eq!(shop.inspect("x", "{{.Name}}"), "x");
+    }
 }

@@ -79,7 +79,9 @@ fn code(error: &NetError) -> ErrorCode {
 fn network_code(error: &NetworkError) -> ErrorCode {
     match error {
         NetworkError::NotFound(_) => ErrorCode::NotFound,
-        NetworkError::Exists(_) | NetworkError::LinkExists(_) => ErrorCode::Conflict,
+        NetworkError::Exists(_)
+        | NetworkError::LinkExists(_)
+        | NetworkError::BridgeTaken { .. } => ErrorCode::Conflict,
         NetworkError::InUse { .. } => ErrorCode::InUse,
         NetworkError::Driver(DriverError::NotYet(_) | DriverError::NoKernelSupport { .. }) => {
             ErrorCode::Unsupported
@@ -87,13 +89,13 @@ fn network_code(error: &NetworkError) -> ErrorCode {
         NetworkError::Driver(DriverError::Parent(error)) => parent_code(error),
         NetworkError::Ipam(error) => ipam_code(error),
         NetworkError::Name(_)
-        | NetworkError::Ambiguous(_)
+        | NetworkError::Ambiguous { .. }
         | NetworkError::Predefined(_)
         | NetworkError::Driver(_)
         | NetworkError::IpamDriver(_)
         | NetworkError::IpamOption(_)
         | NetworkError::NoFamily(_)
-        | NetworkError::Ipv4Disabled { .. }
+        | NetworkError::FamilyDisabled { .. }
         | NetworkError::Until(_)
         | NetworkError::Subnet(_) => ErrorCode::InvalidInput,
     }

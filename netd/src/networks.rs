@@ -33,11 +33,7 @@ impl Netd {
         }
         let observed = self.kernel.observe()?;
         let network = self.new_network(request, &before, &observed)?;
-        if let Some(bridge) = network.bridge()
-            && observed.links.contains_key(&bridge.link)
-        {
-            return Err(NetworkError::LinkExists(bridge.link.clone()).into());
-        }
+        check_bridge(&network, &before, &observed)?;
         self.check_support(&network)?;
         let id = network.id.clone();
         let warning = network.warning(&observed).unwrap_or_default();
@@ -130,7 +126,7 @@ impl Netd {
             name: network::DEFAULT.to_owned(),
             driver: "bridge".to_owned(),
             enable_ipv4: None,
-            enable_ipv6: false,
+            enable_ipv6: None,
             ipam: Ipam {
                 config: subnet
                     .map(|subnet| IpamConfig {
@@ -241,6 +237,29 @@ impl Netd {
         self.publish_view(after);
         Ok(())
     }
+}
+
+/// A bridge belongs to one network, and is never somebody else's interface.
+fn check_bridge(
+    network: &Network,
+    before: &Desired,
+    observed: &Observed,
+) -> Result<(), NetworkError> {
+    let Some(bridge) = network.bridge() else {
+        return Ok(());
+    };
+    let link = &bridge.link;
+    let has_it = |other: &&Arc<Network>| other.bridge().is_some_and(|b| b.link == *link);
+    if let Some(other) = before.networks.values().find(has_it) {
+        return Err(NetworkError::BridgeTaken {
+            link: link.clone(),
+            network: other.name.clone(),
+        });
+    }
+    if observed.links.contains_key(link) {
+        return Err(NetworkError::LinkExists(link.clone()));
+    }
+    Ok(())
 }
 
 /// What a failure has left in the kernel.

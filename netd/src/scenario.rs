@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use api::id::IfName;
-use api::net::{AttachRequest, Attachment, EndpointRename, NetworkCreate, NetworkPrune};
+use api::net::{AttachRequest, EndpointRename, NetworkCreate, NetworkPrune};
 use api::{ApiError, ErrorCode};
 use redb::Database;
 use tempfile::TempDir;
@@ -88,7 +88,7 @@ pub(crate) fn eth0() -> IfName {
     IfName::parse("eth0").unwrap()
 }
 
-fn refusal(result: Result<Attachment, NetError>) -> (ErrorCode, String) {
+fn refusal<T: std::fmt::Debug>(result: Result<T, NetError>) -> (ErrorCode, String) {
     let error = ApiError::from(result.unwrap_err());
     (error.code, error.message)
 }

@@ -38,7 +38,7 @@ fn with_value(switch: Arg) -> Arg {
 }
 
 /// The texts that Go's `strconv.ParseBool` knows, which Docker's switches take.
-fn truth(text: &str) -> Result<bool, &'static str> {
+pub(super) fn truth(text: &str) -> Result<bool, &'static str> {
     match text {
         "1" | "t" | "T" | "true" | "True" | "TRUE" => Ok(true),
         "0" | "f" | "F" | "false" | "False" | "FALSE" => Ok(false),

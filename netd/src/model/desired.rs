@@ -32,7 +32,8 @@ pub(crate) struct Desired {
 }
 
 impl Desired {
-    /// By name, id or unambiguous prefix of an id, in this order.
+    /// By name, id or unambiguous prefix of an id, in this order. A prefix may be as short as one
+    /// digit, as in Docker.
     pub(crate) fn network(&self, key: &str) -> Result<&Arc<Network>, NetworkError> {
         let not_found = || NetworkError::NotFound(key.chars().take(64).collect());
         if let Some(network) = self.networks.values().find(|n| n.name.as_str() == key) {
@@ -41,14 +42,15 @@ impl Desired {
         if key.is_empty() {
             return Err(not_found());
         }
-        let mut matching = self
+        let matching: Vec<&Arc<Network>> = self
             .networks
             .values()
-            .filter(|network| network.id.as_str().starts_with(key));
-        match (matching.next(), matching.next()) {
-            (Some(network), None) => Ok(network),
-            (Some(_), Some(_)) => Err(NetworkError::Ambiguous(key.to_owned())),
-            (None, _) => Err(not_found()),
+            .filter(|network| network.id.as_str().starts_with(key))
+            .collect();
+        match matching.as_slice() {
+            [network] => Ok(network),
+            [] => Err(not_found()),
+            several => Err(NetworkError::ambiguous(key, several)),
         }
     }
 

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use api::id::{Id, IfName, InvalidId, MacAddr, NetworkName};
 use api::net::{ConfigFrom, Ipam, NetworkContainer, NetworkCreate, PortBinding};
@@ -58,8 +59,8 @@ pub enum NetworkError {
     Exists(NetworkName),
     #[error("network {0} not found")]
     NotFound(String),
-    #[error("network id prefix {0} is ambiguous: give more of the id")]
-    Ambiguous(String),
+    #[error("network {key} is ambiguous: the ids of {matches} begin with it, give more of the id")]
+    Ambiguous { key: String, matches: String },
     #[error("network {0} is pre-defined and cannot be removed")]
     Predefined(NetworkName),
     #[error("network {name} is in use by container {containers}: disconnect or remove it first")]
@@ -81,10 +82,32 @@ pub enum NetworkError {
     Ipam(#[from] IpamError),
     #[error("interface {0} exists already: choose another bridge name")]
     LinkExists(IfName),
+    #[error("bridge {link} is that of network {network} already: choose another bridge name")]
+    BridgeTaken { link: IfName, network: NetworkName },
     #[error("network {0} has neither IPv4 nor IPv6: enable one of them")]
     NoFamily(String),
-    #[error("subnet {subnet} is given, but IPv4 is disabled: drop one of them")]
-    Ipv4Disabled { subnet: IpNet },
+    #[error("subnet {subnet} is given, but {family} is disabled: drop one of them")]
+    FamilyDisabled { subnet: IpNet, family: &'static str },
+}
+
+impl NetworkError {
+    /// Of several networks with ids that begin with `key`: names the first ones.
+    pub(crate) fn ambiguous(key: &str, networks: &[&Arc<Network>]) -> Self {
+        const NAMED: usize = 5;
+        let mut matches: Vec<String> = networks
+            .iter()
+            .take(NAMED)
+            .map(|network| format!("{} ({})", network.name, network.id.short()))
+            .collect();
+        if networks.len() > NAMED {
+            matches.push(format!("{} more", networks.len() - NAMED));
+        }
+        let last = matches.pop().unwrap_or_default();
+        Self::Ambiguous {
+            key: key.to_owned(),
+            matches: format!("{} and {last}", matches.join(", ")),
+        }
+    }
 }
 
 /// What the world adds to a request.

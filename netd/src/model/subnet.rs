@@ -1,10 +1,10 @@
 //! One subnet of a network.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use api::net::IpamConfig;
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use serde::{Deserialize, Serialize};
 
 use super::ipam::IpamError;
@@ -42,6 +42,10 @@ pub enum SubnetError {
         which: &'static str,
         subnet: IpNet,
     },
+    #[error(
+        "no address of {range} is left for a container: the gateway and the --aux-address have all"
+    )]
+    Full { range: IpNet },
     #[error("--{option} needs a --subnet")]
     NoSubnet { option: &'static str },
 }
@@ -84,7 +88,20 @@ impl Subnet {
             result.check_host("aux-address", *address)?;
             result.auxiliary.insert(name.clone(), *address);
         }
-        Ok(result)
+        match result.has_room() {
+            true => Ok(result),
+            false => Err(SubnetError::Full {
+                range: result.range,
+            }),
+        }
+    }
+
+    /// Whether there is an address to hand out. However large the range, the search passes over no
+    /// more than the reserved addresses.
+    fn has_room(&self) -> bool {
+        let ends = [self.range.network(), self.range.broadcast()];
+        let mut all = ends.into_iter().chain(self.range.hosts());
+        all.any(|address| self.reserved(address).is_none())
     }
 
     pub(crate) fn config(&self) -> IpamConfig {
@@ -170,6 +187,28 @@ fn is_pair(subnet: IpNet) -> bool {
     subnet.max_prefix_len() - subnet.prefix_len() == 1
 }
 
+/// No host has a usable address of its own in these (RFC 6890, RFC 5735 section 4).
+const SPECIAL: [(IpNet, &str); 9] = [
+    (v4([0, 0, 0, 0], 8), "the unspecified range"),
+    (v4([127, 0, 0, 0], 8), "loopback"),
+    (v4([224, 0, 0, 0], 4), "multicast"),
+    (v4([240, 0, 0, 0], 4), "reserved"),
+    (v6([0, 0, 0, 0, 0, 0, 0, 0], 128), "the unspecified range"),
+    (v6([0, 0, 0, 0, 0, 0, 0, 1], 128), "loopback"),
+    (v6([0, 0, 0, 0, 0, 0xffff, 0, 0], 96), "IPv4 in IPv6"),
+    (v6([0xfe80, 0, 0, 0, 0, 0, 0, 0], 10), "link-local"),
+    (v6([0xff00, 0, 0, 0, 0, 0, 0, 0], 8), "multicast"),
+];
+
+const fn v4([a, b, c, d]: [u8; 4], prefix: u8) -> IpNet {
+    IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::new(a, b, c, d), prefix))
+}
+
+const fn v6([a, b, c, d, e, f, g, h]: [u16; 8], prefix: u8) -> IpNet {
+    let address = Ipv6Addr::new(a, b, c, d, e, f, g, h);
+    IpNet::V6(Ipv6Net::new_assert(address, prefix))
+}
+
 fn check(subnet: IpNet) -> Result<(), SubnetError> {
     if subnet != subnet.trunc() {
         return Err(SubnetError::HostBits {
@@ -181,13 +220,13 @@ fn check(subnet: IpNet) -> Result<(), SubnetError> {
         return Err(SubnetError::TooSmall { subnet });
     }
     let special = |why| Err(SubnetError::Special { subnet, why });
-    match subnet.network() {
-        address if address.is_multicast() => special("multicast"),
-        address if address.is_loopback() => special("loopback"),
-        address if address.is_unspecified() => special("the unspecified range"),
-        IpAddr::V6(address) if address.is_unicast_link_local() => special("link-local"),
-        _ if subnet.prefix_len() < 8 => special("shorter than /8"),
-        _ => Ok(()),
+    if subnet.prefix_len() < 8 {
+        return special("shorter than /8");
+    }
+    let meets = |(range, _): &&(IpNet, _)| range.contains(&subnet) || subnet.contains(range);
+    match SPECIAL.iter().find(meets) {
+        Some((_, why)) => special(why),
+        None => Ok(()),
     }
 }
 

@@ -15,7 +15,8 @@ struct Families {
 }
 
 impl Families {
-    /// As asked for by members, which win, or by options; a subnet of IPv6 asks for it, too.
+    /// As asked for by members, which win, or by options; where neither says so, a subnet of IPv6
+    /// asks for it, too.
     fn of(request: &NetworkCreate, options: &Options<'_>) -> Result<Self, NetworkError> {
         let subnets = || {
             request
@@ -28,18 +29,24 @@ impl Families {
             Some(v4) => v4,
             None => options.enables(false)?.unwrap_or(true),
         };
-        let v6 = request.enable_ipv6
-            || options.enables(true)?.unwrap_or(false)
-            || subnets().any(|subnet| subnet.addr().is_ipv6());
-        let v4_subnet = subnets().find(|subnet| subnet.addr().is_ipv4());
-        match (v4, v6, v4_subnet) {
-            (false, _, Some(subnet)) => Err(NetworkError::Ipv4Disabled { subnet }),
-            (false, false, None) => {
-                let name = request.name.chars().take(64).collect();
-                Err(NetworkError::NoFamily(name))
+        let v6 = match request.enable_ipv6 {
+            Some(v6) => v6,
+            None => match options.enables(true)? {
+                Some(v6) => v6,
+                None => subnets().any(|subnet| subnet.addr().is_ipv6()),
+            },
+        };
+        for (on, is_v6, family) in [(v4, false, "IPv4"), (v6, true, "IPv6")] {
+            let given = subnets().find(|subnet| subnet.addr().is_ipv6() == is_v6);
+            if let (false, Some(subnet)) = (on, given) {
+                return Err(NetworkError::FamilyDisabled { subnet, family });
             }
-            _ => Ok(Self { v4, v6 }),
         }
+        if !v4 && !v6 {
+            let name = request.name.chars().take(64).collect();
+            return Err(NetworkError::NoFamily(name));
+        }
+        Ok(Self { v4, v6 })
     }
 }
 

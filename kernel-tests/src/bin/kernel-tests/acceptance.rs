@@ -14,13 +14,16 @@ use std::sync::Arc;
 use anyhow::{Context, Result, bail};
 use kernel_tests::{Daemon, Host, program};
 
+/// What somebody sets whose scripts were written for Docker.
+const SETTINGS: &str = "default-bridge = \"docker0\"\n";
+
 /// How often a script that races in itself is run before it counts as failed.
 const ATTEMPTS: usize = 5;
 
 pub(crate) fn run(dir: &Path, pending: &Path) -> Result<()> {
     let text = fs::read_to_string(pending).with_context(|| pending.display().to_string())?;
     let list = parse_list(&text)?;
-    let daemon = Daemon::start(Arc::new(Host::real()))?;
+    let daemon = Daemon::configured(Arc::new(Host::real()), SETTINGS)?;
     let restart = write_restart(&daemon)?;
     let runner = |names: &[&str]| run_scripts(dir, &daemon, &restart, names);
     let mut results = runner(&[])?;

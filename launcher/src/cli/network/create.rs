@@ -11,6 +11,7 @@ use crate::cli::context::Context;
 use crate::cli::error::CliError;
 use crate::cli::output;
 use crate::cli::run::env;
+use crate::cli::usage::truth;
 
 /// `hawser network create`.
 #[derive(Debug, Clone, Default, Args)]
@@ -58,9 +59,14 @@ pub struct CreateFlags {
     /// Address that somebody else uses: NAME=ADDRESS
     #[arg(long, value_name = "NAME=ADDRESS", help_heading = "Addresses")]
     pub aux_address: Vec<String>,
-    /// Give it IPv6 addresses too
-    #[arg(long, help_heading = "Addresses")]
-    pub ipv6: bool,
+    /// Give its containers IPv4 addresses; on unless --ipv4=false
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true,
+          default_missing_value = "true", value_parser = truth, help_heading = "Addresses")]
+    pub ipv4: Option<bool>,
+    /// Give its containers IPv6 addresses; off unless a --subnet is of IPv6
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true,
+          default_missing_value = "true", value_parser = truth, help_heading = "Addresses")]
+    pub ipv6: Option<bool>,
     /// Driver of the addresses: default
     #[arg(
         long,
@@ -119,7 +125,7 @@ pub fn create(context: &Context, flags: &CreateFlags) -> Result<i32, CliError> {
     let request = NetworkCreate {
         name: flags.name.clone(),
         driver: flags.driver.clone(),
-        enable_ipv4: None,
+        enable_ipv4: flags.ipv4,
         enable_ipv6: flags.ipv6,
         ipam: Ipam {
             driver: flags.ipam_driver.clone(),
