@@ -307,7 +307,14 @@ impl Daemon {
         {
             self.hawser(&["rm", "--force", "--volumes", id])?;
         }
-        let networks: Vec<api::net::Network> = self.client().get(api::path::NETWORKS)?;
+        let client = self.client();
+        let endpoints: Vec<api::net::Attachment> = client.get(api::path::ENDPOINTS)?;
+        for endpoint in endpoints {
+            let container = api::client::escape(&endpoint.container_id);
+            let ifname = endpoint.ifname;
+            client.delete(&format!("{}/{container}/{ifname}", api::path::ENDPOINTS))?;
+        }
+        let networks: Vec<api::net::Network> = client.get(api::path::NETWORKS)?;
         let predefined = ["bridge", "host", "none"];
         for network in networks
             .iter()

@@ -2,7 +2,7 @@
 
 use std::ffi::OsStr;
 use std::io::{Read, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
@@ -54,6 +54,17 @@ impl Host {
         match &self.namespaces {
             None => PathBuf::from("/proc/thread-self/ns/net"),
             Some(namespaces) => PathBuf::from(format!("/proc/{}/ns/net", namespaces.pid())),
+        }
+    }
+
+    /// `path` of this host's file system, as this process sees it.
+    pub fn path(&self, path: &Path) -> PathBuf {
+        let inside = path.strip_prefix("/").unwrap_or(path);
+        match &self.namespaces {
+            None => path.to_owned(),
+            Some(namespaces) => {
+                PathBuf::from(format!("/proc/{}/root", namespaces.pid())).join(inside)
+            }
         }
     }
 

@@ -65,11 +65,15 @@ enum Command {
     Demo,
     /// Measure against peers in the same run and print a table. Needs root.
     Bench {
-        /// Rows whose name contains one of these; all when absent.
+        /// Rows whose name contains one of these; all that do not take long when absent. `scale`
+        /// are those on crowded hosts, some twenty minutes.
         names: Vec<String>,
         /// Write the rows as JSON.
         #[arg(long, value_name = "FILE")]
         json: Option<PathBuf>,
+        /// Sizes for the measuring program: `-- --runs 3 --endpoints 0,10`; `-- --help` lists them.
+        #[arg(last = true)]
+        sizes: Vec<String>,
     },
 }
 
@@ -91,6 +95,6 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Tidy => tidy::run(),
         Command::Test { tier } => test::run(tier),
         Command::Demo => stories::demo(),
-        Command::Bench { names, json } => stories::bench(&names, json.as_deref()),
+        Command::Bench { names, json, sizes } => stories::bench(&names, json.as_deref(), &sizes),
     }
 }

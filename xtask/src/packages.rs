@@ -34,12 +34,17 @@ pub(crate) fn install(packages: &[&str]) -> Result<()> {
 }
 
 /// Unpacks `packages` below `target/packages/NAME/` without installing them and returns that
-/// directory. A package that is unpacked already is left as it is.
+/// directory. What was unpacked from the same packages is left as it is.
 pub(crate) fn unpack(name: &str, packages: &[&str]) -> Result<PathBuf> {
     let home = workspace::target_dir().join("packages");
     let done = home.join(name);
+    let list = home.join(format!("{name}.list"));
+    let wanted = packages.join("\n");
     if done.is_dir() {
-        return Ok(done);
+        if std::fs::read_to_string(&list).is_ok_and(|unpacked| unpacked == wanted) {
+            return Ok(done);
+        }
+        remove(&done)?;
     }
     println!("setup: unpacking {}", packages.join(" "));
     let staging = home.join(format!("{name}.part"));
@@ -64,6 +69,7 @@ pub(crate) fn unpack(name: &str, packages: &[&str]) -> Result<PathBuf> {
             .path();
         process::output(Command::new("dpkg-deb").arg("-x").arg(&archive).arg(&tree))?;
     }
+    std::fs::write(&list, wanted).with_context(|| list.display().to_string())?;
     std::fs::rename(&tree, &done).with_context(|| done.display().to_string())?;
     remove(&staging)?;
     Ok(done)

@@ -1,6 +1,7 @@
 //! `cargo xtask setup`: everything a fresh Debian 12 host lacks. Each step does nothing when its
 //! result is there already, so that the other commands call it every time.
 
+use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
@@ -68,8 +69,19 @@ const TEST: &[&str] = &[
     "xz-utils",
 ];
 
-/// Load generators; the peers themselves are unpacked, not installed.
-const BENCH: &[&str] = &["dnsperf", "iperf3", "iptables", "libdevmapper1.02.1", "wrk"];
+/// Load generators, and what peers need to be built and to run; they themselves are not installed.
+const BENCH: &[&str] = &[
+    "dnsperf",
+    "iperf3",
+    "iptables",
+    "libdevmapper1.02.1",
+    "libevent-2.1-7",
+    "libnghttp2-14",
+    "libprotobuf-c1",
+    "libpython3.11",
+    "protobuf-compiler",
+    "wrk",
+];
 
 /// The newest line that builds with the compiler the workspace asks for.
 const BPF_LINKER: &str = "^0.13";
@@ -122,6 +134,22 @@ fn nextest() -> Result<()> {
             .args(["--target-dir".as_ref(), tools_dir().as_os_str()]),
     )?;
     expect_on_path("cargo-nextest")
+}
+
+/// Builds the program `name` of the crate registry below `root`; does nothing when it is there.
+pub(crate) fn build_crate(name: &str, version: &str, root: &Path) -> Result<()> {
+    if root.join("bin").join(name).is_file() {
+        return Ok(());
+    }
+    println!("setup: building {name} (some minutes)");
+    process::output(
+        Command::new("cargo")
+            .args(["install", name, "--version", version, "--locked"])
+            .args(["--bin", name])
+            .args(["--root".as_ref(), root.as_os_str()])
+            .args(["--target-dir".as_ref(), tools_dir().as_os_str()]),
+    )
+    .map(drop)
 }
 
 /// Build output of tools: kept, so that an interrupted set-up goes on where it stopped.

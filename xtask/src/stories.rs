@@ -1,6 +1,6 @@
 //! Starts `kernel-tests`, the program that drives the real binaries on this host.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::Result;
@@ -17,15 +17,18 @@ const WEB_SERVER: [&str; 2] = ["nginx", "nginx-common"];
 /// What the benches measure against. dockerd and its parts are run from the unpacked tree, in
 /// namespaces of their own.
 const PEERS: [&str; 5] = [
-    "aardvark-dns",
     "containerd",
     "containernetworking-plugins",
     "docker.io",
     "runc",
+    "unbound",
 ];
 
+/// Peers that Debian has only in old versions, built from the crate registry.
+const PEER_CRATES: [(&str, &str); 2] = [("aardvark-dns", "=2.1.0"), ("netavark", "=2.1.0")];
+
 /// Unpacks the web server and returns the environment that says where.
-pub(crate) fn web_server() -> Result<(&'static str, std::path::PathBuf)> {
+pub(crate) fn web_server() -> Result<(&'static str, PathBuf)> {
     Ok((
         "HAWSER_WEB_SERVER",
         packages::unpack("web-server", &WEB_SERVER)?,
@@ -44,18 +47,30 @@ pub(crate) fn demo() -> Result<()> {
     )
 }
 
-pub(crate) fn bench(names: &[String], json: Option<&Path>) -> Result<()> {
+pub(crate) fn bench(names: &[String], json: Option<&Path>, sizes: &[String]) -> Result<()> {
     process::require_root("the bench")?;
     setup::run(Purpose::Bench)?;
     let web_server = web_server()?;
-    let peers = ("HAWSER_PEERS", packages::unpack("peers", &PEERS)?);
+    let peers = ("HAWSER_PEERS", peers()?);
     let bin = build::programs(true)?;
     let mut command = Command::new(bin.join("kernel-tests"));
-    command.arg("bench").args(names).envs([web_server, peers]);
+    command.arg("bench").args(names).args(sizes);
+    command.envs([web_server, peers]);
     if let Some(json) = json {
         command.arg("--json").arg(std::path::absolute(json)?);
     }
     process::run(&mut command)
+}
+
+/// The tree of peers. One that cannot be built is missing in it, which its rows then say.
+fn peers() -> Result<PathBuf> {
+    let tree = packages::unpack("peers", &PEERS)?;
+    for (name, version) in PEER_CRATES {
+        if let Err(error) = setup::build_crate(name, version, &tree.join("usr/local")) {
+            eprintln!("setup: {name} cannot be measured against: {error:#}");
+        }
+    }
+    Ok(tree)
 }
 
 /// The acceptance scripts of `dir` against a daemon of their own in the host's namespaces.

@@ -27,6 +27,8 @@ enum Command {
         names: Vec<String>,
         #[arg(long)]
         json: Option<PathBuf>,
+        #[command(flatten)]
+        sizes: bench::Sizes,
     },
     /// Run the acceptance scripts of DIR against a daemon of their own.
     Acceptance {
@@ -41,7 +43,7 @@ enum Command {
 fn main() -> ExitCode {
     let result = match Arguments::parse().command {
         Command::Demo => demo::run(),
-        Command::Bench { names, json } => bench::run(&names, json.as_deref()),
+        Command::Bench { names, json, sizes } => bench::run(&names, json.as_deref(), sizes),
         Command::Acceptance { dir, pending } => acceptance::run(&dir, &pending),
         Command::Leftovers => list_leftovers(),
     };

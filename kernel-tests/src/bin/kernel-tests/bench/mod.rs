@@ -7,10 +7,15 @@
 mod cni;
 mod containers;
 mod docker;
+mod engine;
 mod names;
 mod published;
 mod row;
+mod sizes;
+mod town;
+mod turns;
 
+use std::cell::OnceCell;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -19,23 +24,27 @@ use kernel_tests::Shop;
 
 use self::docker::Docker;
 use self::row::Row;
+pub(crate) use self::sizes::Sizes;
+use self::turns::Figures;
 
-/// Directory of the unpacked peers, as `cargo xtask` leaves it.
+/// Directory of the peers, as `cargo xtask` leaves it.
 const PEERS_ENV: &str = "HAWSER_PEERS";
 /// Repeats of a row that takes milliseconds, and of one that takes seconds.
 const MANY: usize = 25;
 const FEW: usize = 7;
+/// What takes minutes is measured only when it is named.
+const LONG: &str = "scale";
 
-/// A row to measure. The name selects it, so that one row can be measured alone.
+/// Rows to measure together. The name selects them.
 struct Bench {
     name: &'static str,
-    measure: fn(&Scene) -> Result<Row>,
+    measure: fn(&Scene) -> Result<Vec<Row>>,
 }
 
 const BENCHES: &[Bench] = &[
     Bench {
         name: "cni-add",
-        measure: cni::add,
+        measure: cni::empty_host,
     },
     Bench {
         name: "run-true",
@@ -65,30 +74,53 @@ const BENCHES: &[Bench] = &[
         name: "names",
         measure: names::lookups,
     },
+    Bench {
+        name: "scale-attach",
+        measure: cni::curve,
+    },
+    Bench {
+        name: "scale-range",
+        measure: cni::range,
+    },
 ];
 
-/// What the rows measure.
+/// What the rows measure; what only some need is opened by the first that does.
 struct Scene {
-    shop: Shop,
+    sizes: Sizes,
+    shop: OnceCell<Shop>,
     /// Why dockerd cannot run here, otherwise.
-    docker: Result<Docker>,
+    docker: OnceCell<Result<Docker>>,
 }
 
 impl Scene {
-    fn open() -> Result<Self> {
-        let shop = Shop::open();
-        shop.hawser(&["network", "create", "bench"]);
-        Ok(Self {
-            docker: Docker::start(),
-            shop,
+    fn new(sizes: Sizes) -> Self {
+        Self {
+            sizes,
+            shop: OnceCell::new(),
+            docker: OnceCell::new(),
+        }
+    }
+
+    fn shop(&self) -> &Shop {
+        self.shop.get_or_init(|| {
+            let shop = Shop::open();
+            shop.hawser(&["network", "create", "bench"]);
+            shop
         })
     }
 
     fn docker(&self) -> Result<&Docker, String> {
         self.docker
+            .get_or_init(Docker::start)
             .as_ref()
             .map_err(|error| format!("dockerd cannot run here: {error:#}"))
     }
+}
+
+/// One of the figures that each turn yields.
+fn column<const N: usize>(figures: &Figures<[f64; N]>, place: usize) -> Figures<f64> {
+    let figures = figures.as_ref().map_err(Clone::clone)?;
+    Ok(figures.iter().map(|figure| figure[place]).collect())
 }
 
 /// A file of the unpacked peers.
@@ -100,28 +132,68 @@ fn peer(path: &str) -> Result<PathBuf> {
     Ok(file)
 }
 
-/// Measures the rows whose name contains one of `names`, or all.
-pub(crate) fn run(names: &[String], json: Option<&Path>) -> Result<()> {
-    let wanted = |bench: &&Bench| {
-        names.is_empty() || names.iter().any(|name| bench.name.contains(name.as_str()))
-    };
-    let benches: Vec<&Bench> = BENCHES.iter().filter(wanted).collect();
+/// Measures the rows that `names` select, or all that do not take long.
+pub(crate) fn run(names: &[String], json: Option<&Path>, sizes: Sizes) -> Result<()> {
+    let benches: Vec<&Bench> = BENCHES
+        .iter()
+        .filter(|bench| is_wanted(bench.name, names))
+        .collect();
     let known: Vec<&str> = BENCHES.iter().map(|bench| bench.name).collect();
     ensure!(
         !benches.is_empty(),
         "no such row; there are: {}",
         known.join(", ")
     );
-    let scene = Scene::open()?;
+    let scene = Scene::new(sizes);
     let mut rows = Vec::new();
+    let mut failed = Vec::new();
     for bench in benches {
         eprintln!("measuring {}", bench.name);
-        rows.push((bench.measure)(&scene).with_context(|| bench.name)?);
+        // The rows measured so far are worth more than a clean end.
+        match (bench.measure)(&scene) {
+            Ok(measured) => rows.extend(measured),
+            Err(error) => failed.push(format!("{}: {error:#}", bench.name)),
+        }
     }
     println!("{}", row::table(&rows));
     if let Some(path) = json {
         let text = serde_json::to_string_pretty(&rows).context("rows as JSON")?;
         fs::write(path, text + "\n").with_context(|| path.display().to_string())?;
     }
+    ensure!(failed.is_empty(), "{}", failed.join("\n"));
     Ok(())
+}
+
+/// Whether the rows called `bench` are asked for: a name selects every one that it is a part of,
+/// of those that take long only when it says so.
+fn is_wanted(bench: &str, names: &[String]) -> bool {
+    let is_long = bench.starts_with(LONG);
+    if names.is_empty() {
+        return !is_long;
+    }
+    names
+        .iter()
+        .any(|name| name.starts_with(LONG) == is_long && bench.contains(name.as_str()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_takes_long_is_named() {
+        let wanted = |names: &[&str]| -> Vec<&str> {
+            let names: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
+            BENCHES
+                .iter()
+                .map(|bench| bench.name)
+                .filter(|name| is_wanted(name, &names))
+                .collect()
+        };
+        assert!(wanted(&[]).iter().all(|name| !name.starts_with(LONG)));
+        assert!(wanted(&["scale"]).iter().all(|name| name.starts_with(LONG)));
+        assert_eq!(wanted(&["scale-range"]), ["scale-range"]);
+        assert_eq!(wanted(&["names"]), ["names"]);
+        assert!(wanted(&["nothing"]).is_empty());
+    }
 }

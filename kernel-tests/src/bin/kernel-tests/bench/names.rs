@@ -17,20 +17,21 @@ const SECONDS: &str = "2";
 const PEER_PORT: &str = "5353";
 const SOON: Duration = Duration::from_secs(10);
 
-pub(crate) fn lookups(scene: &Scene) -> Result<Row> {
+pub(crate) fn lookups(scene: &Scene) -> Result<Vec<Row>> {
     let subject = Subject {
-        name: "names",
+        name: "names".to_owned(),
         unit: "1/s",
-        peer_name: "aardvark-dns",
         goal: Goal::AtLeast(1.0),
-        runs: FEW,
+        tail: false,
     };
     let asker = Asker::new(scene)?;
     let aardvark = Aardvark::start();
     let peer = aardvark.as_ref().map_err(|error| format!("{error:#}"));
     compare(
         subject,
+        scene.sizes.runs(FEW),
         Box::new(|| asker.ask()),
+        "aardvark-dns 2.1",
         peer.map(|aardvark| Box::new(|| aardvark.ask()) as _),
     )
 }
@@ -44,7 +45,7 @@ struct Asker<'a> {
 
 impl<'a> Asker<'a> {
     fn new(scene: &'a Scene) -> Result<Self> {
-        let shop = &scene.shop;
+        let shop = scene.shop();
         shop.hawser(&[
             "run",
             "-d",
@@ -77,7 +78,7 @@ impl<'a> Asker<'a> {
 
 impl Drop for Asker<'_> {
     fn drop(&mut self) {
-        self.scene.shop.hawser(&["rm", "-f", "asked"]);
+        self.scene.shop().hawser(&["rm", "-f", "asked"]);
     }
 }
 
@@ -103,7 +104,7 @@ impl Aardvark {
         let queries = tempfile::NamedTempFile::new().context("queries")?;
         fs::write(queries.path(), "asked.dns.podman A\n").context("queries")?;
         let process = host
-            .command(peer("usr/lib/podman/aardvark-dns")?)
+            .command(peer("usr/local/bin/aardvark-dns")?)
             .arg("--config")
             .arg(root)
             .args(["--port", PEER_PORT, "run"])

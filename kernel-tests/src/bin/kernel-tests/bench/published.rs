@@ -7,7 +7,8 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use kernel_tests::{Host, Outside, image, program, shop, wait};
 
-use super::row::{Goal, Row, Sample, Subject, compare};
+use super::row::{Goal, Row, Subject, compare};
+use super::turns::Sample;
 use super::{FEW, Scene, docker};
 
 /// Seconds of one repeat.
@@ -17,61 +18,43 @@ const WEB_PORT: u16 = 18080;
 const STREAM_PORT: u16 = 15201;
 const SOON: Duration = Duration::from_secs(10);
 
-pub(crate) fn throughput(scene: &Scene) -> Result<Row> {
-    let subject = subject(
-        "published-throughput",
-        "Gbit/s",
-        "docker, DNAT",
-        Goal::AtLeast(0.98),
-    );
-    measure(scene, subject, stream_server, |side| {
+const DNAT: &str = "docker, DNAT";
+const PROXY: &str = "docker-proxy";
+
+pub(crate) fn throughput(scene: &Scene) -> Result<Vec<Row>> {
+    let subject = subject("published-throughput", "Gbit/s", Goal::AtLeast(0.98));
+    measure(scene, subject, DNAT, stream_server, |side| {
         side.stream_from_outside()
     })
 }
 
-pub(crate) fn own_throughput(scene: &Scene) -> Result<Row> {
-    let subject = subject(
-        "own-port-throughput",
-        "Gbit/s",
-        "docker-proxy",
-        Goal::AtLeast(1.8),
-    );
-    measure(scene, subject, stream_server, |side| {
+pub(crate) fn own_throughput(scene: &Scene) -> Result<Vec<Row>> {
+    let subject = subject("own-port-throughput", "Gbit/s", Goal::AtLeast(1.8));
+    measure(scene, subject, PROXY, stream_server, |side| {
         side.stream_from_host()
     })
 }
 
-pub(crate) fn requests(scene: &Scene) -> Result<Row> {
-    let subject = subject(
-        "published-requests",
-        "1/s",
-        "docker, DNAT",
-        Goal::AtLeast(1.0),
-    );
-    measure(scene, subject, web_server, |side| {
+pub(crate) fn requests(scene: &Scene) -> Result<Vec<Row>> {
+    let subject = subject("published-requests", "1/s", Goal::AtLeast(1.0));
+    measure(scene, subject, DNAT, web_server, |side| {
         side.load("Connection: keep-alive")
     })
 }
 
-pub(crate) fn connections(scene: &Scene) -> Result<Row> {
-    let subject = subject(
-        "published-connections",
-        "1/s",
-        "docker, DNAT",
-        Goal::AtLeast(0.97),
-    );
-    measure(scene, subject, web_server, |side| {
+pub(crate) fn connections(scene: &Scene) -> Result<Vec<Row>> {
+    let subject = subject("published-connections", "1/s", Goal::AtLeast(0.97));
+    measure(scene, subject, DNAT, web_server, |side| {
         side.load("Connection: close")
     })
 }
 
-fn subject(name: &'static str, unit: &'static str, peer_name: &'static str, goal: Goal) -> Subject {
+fn subject(name: &str, unit: &'static str, goal: Goal) -> Subject {
     Subject {
-        name,
+        name: name.to_owned(),
         unit,
-        peer_name,
         goal,
-        runs: FEW,
+        tail: false,
     }
 }
 
@@ -90,11 +73,11 @@ struct Side<'a> {
 
 fn ours(scene: &Scene) -> Side<'_> {
     Side {
-        host: &scene.shop.host,
-        outside: &scene.shop.outside,
-        command: Box::new(|arguments| scene.shop.daemon.hawser(arguments)),
+        host: &scene.shop().host,
+        outside: &scene.shop().outside,
+        command: Box::new(|arguments| scene.shop().daemon.hawser(arguments)),
         tools: shop::TOOLS,
-        scratch: scene.shop.daemon.directories().root(),
+        scratch: scene.shop().daemon.directories().root(),
     }
 }
 
@@ -112,17 +95,19 @@ fn theirs(scene: &Scene) -> Result<Side<'_>, String> {
 fn measure(
     scene: &Scene,
     subject: Subject,
+    peer_name: &str,
     serve: impl Fn(Side<'_>) -> Result<Server<'_>>,
     sample: impl Fn(&Side<'_>) -> Result<f64>,
-) -> Result<Row> {
+) -> Result<Vec<Row>> {
     let ours = serve(ours(scene))?;
     let theirs = theirs(scene)
         .and_then(|side| serve(side).map_err(|error| format!("docker cannot serve: {error:#}")));
     let peer = match &theirs {
-        Ok(server) => Ok(Box::new(|| sample(&server.side)) as Sample<'_>),
+        Ok(server) => Ok(Box::new(|| sample(&server.side)) as Sample<'_, f64>),
         Err(why) => Err(why.clone()),
     };
-    compare(subject, Box::new(|| sample(&ours.side)), peer)
+    let ours = Box::new(|| sample(&ours.side));
+    compare(subject, scene.sizes.runs(FEW), ours, peer_name, peer)
 }
 
 /// A container that goes with its row.
