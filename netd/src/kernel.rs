@@ -3,7 +3,7 @@
 use std::io;
 use std::path::Path;
 
-use api::id::IfName;
+use api::id::{Id, IfName};
 use api::net::Protocol;
 
 use crate::bpf::BpfError;
@@ -27,6 +27,9 @@ pub(crate) trait Kernel: Send + Sync {
 
     /// Whether the kernel has interfaces of `kind`.
     fn supports(&self, kind: LinkKind) -> Result<bool, KernelError>;
+
+    /// Whether the sandbox has the link that was made inside it for this endpoint, under any name.
+    fn has_child(&self, sandbox: &Sandbox, endpoint: &Id) -> Result<bool, KernelError>;
 
     /// Whether the namespace that was at the sandbox's path is still there.
     fn is_alive(&self, sandbox: &Sandbox) -> bool;

@@ -10,7 +10,9 @@ use netlink_packet_route::address::{AddressAttribute, AddressMessage, AddressSco
 use netlink_packet_route::link::{
     InfoBridgePort, InfoPortData, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
 };
-use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteHeader, RouteMessage};
+use netlink_packet_route::route::{
+    RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteType,
+};
 use netlink_packet_route::tc::{TcHandle, TcMessage};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
@@ -251,6 +253,16 @@ fn add_address(observed: &mut Observed, message: &AddressMessage) {
     }
 }
 
+const MAIN_TABLE: u32 = RouteHeader::RT_TABLE_MAIN as u32;
+
+/// Whether it is a default route of the host: what the underlay is known by.
+pub(crate) fn is_default(message: &RouteMessage) -> bool {
+    // Tables above 255 are in the attribute alone.
+    message.header.destination_prefix_length == 0
+        && message.header.table == RouteHeader::RT_TABLE_MAIN
+        && message.header.kind == RouteType::Unicast
+}
+
 fn add_route(observed: &mut Observed, message: &RouteMessage) {
     let mut table = u32::from(message.header.table);
     let mut destination = None;
@@ -268,7 +280,7 @@ fn add_route(observed: &mut Observed, message: &RouteMessage) {
             _ => {}
         }
     }
-    let (Some(link), true) = (link, table == u32::from(RouteHeader::RT_TABLE_MAIN)) else {
+    let (Some(link), true) = (link, table == MAIN_TABLE) else {
         return;
     };
     if message.header.destination_prefix_length == 0 {

@@ -82,7 +82,12 @@ impl Netd {
             }
             let path = Path::new(&endpoint.sandbox.path);
             let inside = self.kernel.inspect(path, &endpoint.attachment.ifname)?;
-            if inside.is_some_and(|inside| inside.link.is_none()) {
+            // It may have another name by now.
+            let is_lost = inside.is_some_and(|inside| inside.link.is_none())
+                && !self
+                    .kernel
+                    .has_child(&endpoint.sandbox, &endpoint.attachment.endpoint_id)?;
+            if is_lost {
                 lost.insert(endpoint.key());
             }
         }

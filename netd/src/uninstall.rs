@@ -47,7 +47,8 @@ impl Netd {
                 && endpoint.attachment.link == LinkBy::Hawser
             {
                 let ifname = &endpoint.attachment.ifname;
-                delete_child(&endpoint.sandbox, ifname, kind.link_kind())
+                let id = &endpoint.attachment.endpoint_id;
+                delete_child(&endpoint.sandbox, ifname, id, kind.link_kind())
                     .map_err(|source| failed(&format!("delete interface {ifname}"), source))?;
             }
             store.delete_endpoint(&endpoint.key(), &[])?;

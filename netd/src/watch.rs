@@ -1,9 +1,9 @@
 //! Following the kernel: what others change is heard of and repaired, and everything is looked at
 //! now and then.
 //!
-//! Heard of are links, addresses, tc filters and forwarding by rtnetlink, and our table by nftables.
-//! A link of a program can be taken off without a word, so that those are asked after twice a
-//! second: a few system calls for each uplink. Settings that send no notification wait for the
+//! Heard of are links, addresses, default routes, tc filters and forwarding by rtnetlink, and our
+//! table by nftables. A link of a program can be taken off without a word, so that those are asked
+//! after twice a second: a few system calls for each uplink and each hook. Settings that send no notification wait for the
 //! periodic look.
 
 mod due;
@@ -88,7 +88,8 @@ impl Netd {
         let programs = self.programs();
         let mut repaired = false;
         let dead = || due.look && self.holds_dead_sandbox();
-        if programs.lacks(known) || due.concerns(&self.view()) || dead() {
+        let stopped = || due.stops_any(&known.uplinks);
+        if programs.lacks(known) || due.concerns(&self.view()) || stopped() || dead() {
             match self.reconcile() {
                 Ok(report) => repaired = report.repaired > 0,
                 Err(error) => tracing::warn!(%error, "reconcile"),
@@ -169,7 +170,7 @@ impl Ears {
             }
         };
         Self {
-            route: heard("links and addresses", subscribe()),
+            route: heard("links, addresses and routes", subscribe()),
             filter: heard("packet filters", nft::subscribe()),
             touched: false,
             seen,
@@ -234,7 +235,9 @@ mod group {
     pub(super) const LINK: u32 = 1;
     pub(super) const TC: u32 = 4;
     pub(super) const IPV4_IFADDR: u32 = 5;
+    pub(super) const IPV4_ROUTE: u32 = 7;
     pub(super) const IPV6_IFADDR: u32 = 9;
+    pub(super) const IPV6_ROUTE: u32 = 11;
     pub(super) const IPV4_NETCONF: u32 = 24;
     pub(super) const IPV6_NETCONF: u32 = 25;
 }
@@ -244,7 +247,9 @@ fn subscribe() -> io::Result<Socket> {
         group::LINK,
         group::TC,
         group::IPV4_IFADDR,
+        group::IPV4_ROUTE,
         group::IPV6_IFADDR,
+        group::IPV6_ROUTE,
         group::IPV4_NETCONF,
         group::IPV6_NETCONF,
     ];

@@ -2,6 +2,7 @@
 //!
 //! Everything here is synchronous and without policy; nothing is logged.
 
+pub mod bpf;
 pub mod copy;
 pub mod mount;
 pub mod netns;

@@ -3,7 +3,7 @@
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 
-use api::id::IfName;
+use api::id::{Id, IfName};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::{
     InfoData, InfoIpVlan, InfoKind, InfoMacVlan, InfoVlan, IpVlanFlags, IpVlanMode, LinkAttribute,
@@ -85,11 +85,22 @@ pub(super) fn create_child(rtnl: &mut Rtnl, child: &Child, sandbox: &NetNs) -> i
     message
         .attributes
         .extend(child.mac.map(|mac| LinkAttribute::Address(mac.0.to_vec())));
-    created(rtnl.ask(RouteNetlinkMessage::NewLink(message), Mode::Create))
+    let change = created(rtnl.ask(RouteNetlinkMessage::NewLink(message), Mode::Create))?;
+    // A link takes no alias from the request that makes it (`rtnl_create_link`).
+    let mut mark = named(&child.ifname);
+    let alias = LinkAttribute::IfAlias(alias(&child.endpoint));
+    mark.attributes.push(alias);
+    sandbox.run(|| Rtnl::open()?.ask(RouteNetlinkMessage::SetLink(mark), Mode::Change))??;
+    Ok(change)
 }
 
-/// Removes the interface from the sandbox, if it is of the kind and the sandbox is still there.
-pub(crate) fn delete_child(sandbox: &Sandbox, name: &IfName, kind: LinkKind) -> io::Result<Change> {
+/// Removes the endpoint's interface from the sandbox, if both are still there.
+pub(crate) fn delete_child(
+    sandbox: &Sandbox,
+    name: &IfName,
+    endpoint: &Id,
+    kind: LinkKind,
+) -> io::Result<Change> {
     let namespace = match open(sandbox) {
         Ok(namespace) => namespace,
         // It went with its sandbox.
@@ -98,11 +109,38 @@ pub(crate) fn delete_child(sandbox: &Sandbox, name: &IfName, kind: LinkKind) -> 
     };
     namespace.run(|| {
         let mut rtnl = Rtnl::open()?;
+        if let Some(link) = marked(&mut rtnl, endpoint)? {
+            return delete(&mut rtnl, &link);
+        }
+        // One that was made by a version without marks, or not marked yet.
         match observe::link_by_name(&mut rtnl, name)? {
             Some(link) if is_of_kind(&link, kind) => delete(&mut rtnl, name),
             _ => Ok(Change::Unchanged),
         }
     })?
+}
+
+/// Whether the endpoint's interface is in the sandbox, under any name.
+pub(super) fn is_there(sandbox: &Sandbox, endpoint: &Id) -> io::Result<bool> {
+    match open(sandbox) {
+        Ok(namespace) => namespace.run(|| Ok(marked(&mut Rtnl::open()?, endpoint)?.is_some()))?,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// The link of the socket's namespace that carries the endpoint's mark: its name may have changed.
+fn marked(rtnl: &mut Rtnl, endpoint: &Id) -> io::Result<Option<IfName>> {
+    let alias = alias(endpoint);
+    let answers = rtnl.dump(RouteNetlinkMessage::GetLink(LinkMessage::default()))?;
+    Ok(answers.into_iter().find_map(|answer| match answer {
+        RouteNetlinkMessage::NewLink(link) if has_alias(&link, &alias) => observe::link_name(&link),
+        _ => None,
+    }))
+}
+
+fn alias(endpoint: &Id) -> String {
+    format!("{MARK} {}", endpoint.short())
 }
 
 /// Whether the kernel knows links of `kind`; it loads the module, if there is one.
@@ -191,8 +229,13 @@ fn info_kind(kind: LinkKind) -> InfoKind {
 }
 
 fn is_marked(link: &LinkMessage) -> bool {
+    has_alias(link, MARK)
+}
+
+fn has_alias(link: &LinkMessage, wanted: &str) -> bool {
     let mut attributes = link.attributes.iter();
-    attributes.any(|attribute| matches!(attribute, LinkAttribute::IfAlias(alias) if alias == MARK))
+    attributes
+        .any(|attribute| matches!(attribute, LinkAttribute::IfAlias(alias) if alias == wanted))
 }
 
 fn is_of_kind(link: &LinkMessage, kind: LinkKind) -> bool {

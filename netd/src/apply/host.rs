@@ -5,7 +5,7 @@ use std::io;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use api::id::IfName;
+use api::id::{Id, IfName};
 use api::net::Protocol;
 use netlink_packet_route::tc::TcHandle;
 use sys::netns::{self, NetNs, NsId};
@@ -117,8 +117,9 @@ impl Host {
             Step::DeleteChild {
                 sandbox,
                 ifname,
+                endpoint,
                 kind,
-            } => child::delete_child(sandbox, ifname, *kind),
+            } => child::delete_child(sandbox, ifname, endpoint, *kind),
             Step::SetMtu { link, mtu } => link::set_mtu(&mut self.rtnl(), link, *mtu),
             Step::SetSandboxMtu {
                 sandbox,
@@ -261,6 +262,13 @@ impl Kernel for Host {
     fn supports(&self, kind: LinkKind) -> Result<bool, KernelError> {
         child::supports(&mut self.rtnl(), kind).map_err(|source| KernelError::Netlink {
             action: format!("ask for {kind} interfaces"),
+            source,
+        })
+    }
+
+    fn has_child(&self, sandbox: &Sandbox, endpoint: &Id) -> Result<bool, KernelError> {
+        child::is_there(sandbox, endpoint).map_err(|source| KernelError::Namespace {
+            path: sandbox.path.clone(),
             source,
         })
     }

@@ -74,19 +74,35 @@ impl Hooks {
         let directory = File::open(cgroup).map_err(BpfError::attach("socket hooks", &target))?;
         for hook in missing {
             let link = attach(object, hook, &directory, &target)?;
+            // Of a link that somebody detached.
+            self.pins.unpin(&pin(hook))?;
             self.pins.pin_link(&pin(hook), link)?;
         }
         Ok(Change::Created)
     }
 
-    /// The hooks without a pin, which is what keeps a link attached.
+    /// The hooks that are not attached: without a pin, which keeps a link, or detached in spite of it.
     fn missing(&self) -> Result<Vec<&'static str>, BpfError> {
-        let names = self.pins.names()?;
-        let is_pinned = |hook: &&str| names.contains(&pin(hook));
-        Ok(SOCKET_HOOKS
-            .into_iter()
-            .filter(|hook| !is_pinned(hook))
-            .collect())
+        let mut missing = Vec::new();
+        for hook in SOCKET_HOOKS {
+            if !self.is_attached(hook)? {
+                missing.push(hook);
+            }
+        }
+        Ok(missing)
+    }
+
+    fn is_attached(&self, hook: &str) -> Result<bool, BpfError> {
+        let path = self.pins.path(&pin(hook));
+        match sys::bpf::is_cgroup_link_attached(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(source) => Err(BpfError::Pin {
+                what: "look at the link pinned at",
+                path,
+                source,
+            }),
+            Ok(attached) => Ok(attached),
+        }
     }
 }
 

@@ -4,7 +4,7 @@
 //! is somebody's interface, or one made for the network, which carries our mark in the kernel, so
 //! that nobody else's is ever removed.
 
-use api::id::{IfName, MacAddr};
+use api::id::{Id, IfName, MacAddr};
 use api::net::LinkBy;
 
 use super::driver::{Driver, IpvlanFlag, IpvlanMode, LinkKind, MacvlanMode};
@@ -21,6 +21,8 @@ pub(crate) struct Child {
     pub(crate) kind: ChildKind,
     pub(crate) sandbox: Sandbox,
     pub(crate) ifname: IfName,
+    /// By which it is found when somebody has renamed it.
+    pub(crate) endpoint: Id,
     /// The parent's when absent.
     pub(crate) mac: Option<MacAddr>,
     pub(crate) mtu: u32,
@@ -90,6 +92,7 @@ pub(super) fn connect(network: &Network, endpoint: &Endpoint) -> Vec<Step> {
         kind,
         sandbox: endpoint.sandbox.clone(),
         ifname: attachment.ifname.clone(),
+        endpoint: attachment.endpoint_id.clone(),
         mac: attachment.mac.filter(|_| network.driver.has_own_macs()),
         mtu: attachment.mtu,
     };
@@ -103,6 +106,7 @@ pub(super) fn disconnect(network: &Network, endpoint: &Endpoint) -> Option<Step>
     Some(Step::DeleteChild {
         sandbox: endpoint.sandbox.clone(),
         ifname: endpoint.attachment.ifname.clone(),
+        endpoint: endpoint.attachment.endpoint_id.clone(),
         kind: ChildKind::of(&network.driver)?.link_kind(),
     })
 }

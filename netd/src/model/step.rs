@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
-use api::id::{IfName, MacAddr};
+use api::id::{Id, IfName, MacAddr};
 use api::net::Route;
 use ipnet::IpNet;
 
@@ -64,10 +64,12 @@ pub(crate) enum Step {
         link: IfName,
     },
     CreateChild(Child),
-    /// Removes a link of `kind` from a sandbox; one that is gone with its sandbox is fine.
+    /// Removes an endpoint's link of `kind` from its sandbox, whatever it is called by now; one that
+    /// is gone with its sandbox is fine.
     DeleteChild {
         sandbox: endpoint::Sandbox,
         ifname: IfName,
+        endpoint: Id,
         kind: LinkKind,
     },
     SetMtu {
@@ -171,6 +173,7 @@ impl Step {
             Self::CreateChild(child) => Some(Self::DeleteChild {
                 sandbox: child.sandbox,
                 ifname: child.ifname,
+                endpoint: child.endpoint,
                 kind: child.kind.link_kind(),
             }),
             Self::SetFilter { from, to } => Some(Self::SetFilter {

@@ -32,6 +32,7 @@ pub(super) struct Due {
     /// Links that lost a filter of our priority.
     filters_lost: BTreeSet<u32>,
     links_gone: BTreeSet<u32>,
+    links_down: BTreeSet<u32>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -102,6 +103,9 @@ impl Due {
                 let name = observe::link_name(&link);
                 self.links.extend(name.map(|name| (name, Fate::Gone)));
             }
+            RouteNetlinkMessage::NewRoute(route) | RouteNetlinkMessage::DelRoute(route) => {
+                self.repair |= observe::is_default(&route);
+            }
             RouteNetlinkMessage::DelTrafficFilter(filter) => self.note_filter(&filter),
             RouteNetlinkMessage::DelQueueDiscipline(qdisc) => {
                 self.filters_lost.extend(u32::try_from(qdisc.header.index));
@@ -115,6 +119,7 @@ impl Due {
             return;
         };
         let fate = if !link.header.flags.contains(LinkFlags::Up) {
+            self.links_down.insert(link.header.index);
             Fate::Down
         } else if is_unguarded(frame).unwrap_or_default() {
             Fate::Unguarded
@@ -164,6 +169,13 @@ impl Due {
             })
         };
         bridge || parent() || gateway() || self.concerns_endpoint(view)
+    }
+
+    /// Whether one of these links went down, or away. Its IPv4 routes go with it without a word
+    /// (`fib_table_flush`, net/ipv4/fib_trie.c), and another default route may count from now on.
+    pub(super) fn stops_any(&self, links: &BTreeSet<u32>) -> bool {
+        let stopped = self.links_down.iter().chain(&self.links_gone);
+        stopped.into_iter().any(|link| links.contains(link))
     }
 
     fn concerns_endpoint(&self, view: &Desired) -> bool {

@@ -1,8 +1,15 @@
 //! MTU, address families and subnets of bridge networks.
 
+use std::os::fd::{AsFd, AsRawFd};
+use std::time::{Duration, Instant};
+
 use crate::tests::{HOST4, HOST6, OUTSIDE4, OUTSIDE6, any4, any6};
 use crate::traffic::{is_refused, seen_by, serve};
 use crate::world::{Sandbox, World, address, ip, soon};
+
+/// The daemon looks at everything twice a minute; what it heard of it follows at once. A machine
+/// with more to do than it can is late, but not that late.
+const BEFORE_THE_TICK: Duration = Duration::from_secs(10);
 
 fn mtu(link: &str) -> u32 {
     let shown = ip(&format!("-oneline link show {link}"));
@@ -55,6 +62,44 @@ fn links_follow_the_underlays_mtu() {
     }
     sandboxes[0].run(|| serve(any4(80)));
     seen_by((address(&attached[0], false), 80)).unwrap();
+}
+
+/// Long before the next look at everything.
+#[test]
+fn another_default_route_brings_its_links_mtu() {
+    let world = World::new("route");
+    let peer = world.outside.as_fd().as_raw_fd();
+    let peer = format!("/proc/{}/fd/{peer}", std::process::id());
+    ip(&format!(
+        "link add vpn0 mtu 1380 type veth peer name vpn0 netns {peer}"
+    ));
+    ip("address add 198.51.100.1/24 dev vpn0");
+    ip("link set vpn0 up");
+    ip("route add default via 192.0.2.7 metric 100");
+    world.netd().reconcile().unwrap();
+    world.follow();
+    world.create(r#"{"Name":"shop"}"#);
+    let web = Sandbox::new("web");
+    let attached = web.attach(&world, "shop");
+    assert_eq!(attached.mtu, 1500);
+    let follows = |what: &str, bytes| {
+        let start = Instant::now();
+        soon(what, || web.run(|| mtu("eth0")) == bytes);
+        assert!(
+            start.elapsed() < BEFORE_THE_TICK,
+            "{what}: {:?}",
+            start.elapsed()
+        );
+    };
+    ip("route add default dev vpn0 metric 50");
+    follows("a better default route", 1380);
+    ip("route delete default dev vpn0");
+    follows("the one before", 1500);
+    ip("route add default dev vpn0 metric 50");
+    follows("the better one again", 1380);
+    // Its route goes without a word.
+    ip("link set vpn0 down");
+    follows("a link that is down carries nothing", 1500);
 }
 
 #[test]

@@ -178,6 +178,34 @@ fn without_a_parent_containers_have_only_each_other_and_are_repaired() {
     });
 }
 
+#[test]
+fn a_renamed_interface_is_neither_lost_nor_left_behind() {
+    let world = World::new("mv-renamed");
+    world.create(&lan(r#""parent":"eth0""#));
+    let (web, _) = server(&world, "web", "lan");
+    let links = || {
+        let shown = web.run(|| ip("-brief link show type macvlan"));
+        let names = shown.lines().filter_map(|line| line.split('@').next());
+        names.map(str::to_owned).collect::<Vec<_>>()
+    };
+    web.run(|| {
+        ip("link set eth0 down");
+        ip("link set eth0 name lan0");
+        ip("link set lan0 up");
+        // Of somebody else, under the name that ours had.
+        ip("link add link lan0 name eth0 type macvlan mode bridge");
+    });
+    let report = world.netd().reconcile().unwrap();
+    assert_eq!(report.failures, [""; 0]);
+    assert_eq!(links(), ["lan0", "eth0"], "made once");
+    web.run(|| ip("link delete eth0"));
+    let report = world.netd().reconcile().unwrap();
+    assert_eq!(report.failures, [""; 0]);
+    assert_eq!(links(), ["lan0"], "not lost");
+    web.detach(&world);
+    assert_eq!(links(), [""; 0]);
+}
+
 fn ip_finds(link: &str) -> bool {
     let shown = Command::new("ip").args(["link", "show", link]).output();
     shown.unwrap().status.success()
