@@ -27,6 +27,7 @@ pub mod endpoint;
 pub mod flow;
 pub mod frontend;
 pub mod guard;
+pub mod maglev;
 pub mod map;
 pub mod packet;
 pub mod range;

@@ -4,7 +4,8 @@
 //! prefilter  bit maps: ports published per family and protocol, sources that may be backends
 //! frontends  address, port, protocol ──▶ service
 //! ranges     the same for ranges of ports, by prefix
-//! services   service ──▶ backend         (a Maglev table later, same key)
+//! services   service ──▶ backend, or how to choose one
+//! tables     service ──▶ table of backends, for services with several: see `maglev`
 //! backends   id ──▶ address, port, generation
 //! ct_tcp/ct_any   client, frontend ──▶ backend      forward
 //!                 backend, client  ──▶ frontend     reverse
@@ -21,6 +22,14 @@ pub const FRONTENDS: &str = "frontends";
 /// Frontends of several ports: see [`crate::range`].
 pub const RANGES: &str = "ranges";
 pub const SERVICES: &str = "services";
+/// Tables of [`crate::maglev::SMALL`] slots, by service.
+pub const TABLES: &str = "tables";
+/// Tables of [`crate::maglev::LARGE`] slots, by service.
+pub const LARGE_TABLES: &str = "large_tables";
+/// The daemon's own notes: services with several backends by the daemon's number for them.
+pub const BALANCED: &str = "balanced";
+/// The daemon's own notes: the backends of those services.
+pub const MEMBERS: &str = "members";
 pub const BACKENDS: &str = "backends";
 pub const LOCAL_ADDRS: &str = "local_addrs";
 pub const CT_TCP: &str = "ct_tcp";
@@ -34,11 +43,15 @@ pub const DROPS: &str = "drops";
 pub const JUMP_TC: &str = "jump_tc";
 
 /// Every map but the tail-call tables.
-pub const DATA: [&str; 18] = [
+pub const DATA: [&str; 22] = [
     PREFILTER,
     FRONTENDS,
     RANGES,
     SERVICES,
+    TABLES,
+    LARGE_TABLES,
+    BALANCED,
+    MEMBERS,
     BACKENDS,
     LOCAL_ADDRS,
     CT_TCP,
@@ -103,6 +116,8 @@ pub const MAX_FRONTENDS: u32 = 65_536;
 pub const MAX_RANGES: u32 = 65_536;
 pub const MAX_SERVICES: u32 = 65_536;
 pub const MAX_BACKENDS: u32 = 65_536;
+/// Services with several backends, of either size of table.
+pub const MAX_TABLES: u32 = 16_384;
 pub const MAX_LOCAL_ADDRS: u32 = 4_096;
 /// 17.8 MB for this many two-entry flows in the prototype.
 pub const MAX_CT_TCP: u32 = 131_072;
@@ -133,13 +148,33 @@ pub struct FrontendValue {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Service {
+    /// How many it has.
     pub backends: u32,
-    /// Index into [`BACKENDS`].
+    /// Index into [`BACKENDS`]; [`NO_BACKEND`] when a table chooses.
     pub backend: u32,
     /// The backend that this one replaces, until it is retired; zero if none. A daemon that died
     /// between the two writes finds it here.
     pub retiring: u32,
+    /// Of [`SERVICE_BALANCED`] and those after it.
     pub flags: u32,
+}
+
+/// A table chooses the backend of each flow.
+pub const SERVICE_BALANCED: u32 = 1;
+/// The table is in [`LARGE_TABLES`].
+pub const SERVICE_LARGE: u32 = 2;
+/// All flows of a client go to one backend.
+pub const SERVICE_AFFINITY: u32 = 4;
+/// The daemon is changing the table: should it die, the next one makes it anew.
+pub const SERVICE_CHANGING: u32 = 8;
+
+/// Key of [`MEMBERS`].
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct MemberKey {
+    pub service: u32,
+    /// Index into [`BACKENDS`].
+    pub backend: u32,
 }
 
 /// Slot zero of [`BACKENDS`] is never used, so that zero can mean "none".
@@ -306,6 +341,7 @@ const _: () = {
     assert!(size_of::<FrontendKey>() == 20);
     assert!(size_of::<FrontendValue>() == 8);
     assert!(size_of::<Service>() == 16);
+    assert!(size_of::<MemberKey>() == 8);
     assert!(size_of::<Backend>() == 24);
     assert!(size_of::<FlowKey>() == 40);
     assert!(size_of::<Flow>() == 64);
@@ -326,6 +362,7 @@ pod!(
     RangeKey,
     RangeValue,
     Service,
+    MemberKey,
     Backend,
     FlowKey,
     Flow,

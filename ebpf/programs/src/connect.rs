@@ -2,12 +2,13 @@
 //! container, or the name server, from the first packet on.
 
 use abi::Address;
+use abi::maglev::number_hash;
 use abi::map::{NO_BACKEND, Reason};
 use abi::socket::{Route, reaches, route};
 use aya_ebpf::macros::cgroup_sock_addr;
 use aya_ebpf::programs::SockAddrContext;
 
-use crate::lookup::{self, Found, Target};
+use crate::lookup::{self, Asker, Found, Target};
 use crate::socket::{self, ALLOW, Family};
 use crate::{count, peer};
 
@@ -43,7 +44,13 @@ pub(crate) fn redirect(
         Route::Dns => (sandbox.dns_address, sandbox.dns_port, NO_SERVICE),
         Route::DnsInside => (destination, sandbox.dns_inside_port, NO_SERVICE),
         Route::Frontend { wildcard } => {
-            let target = found(lookup::find(destination, port, protocol, wildcard))?;
+            let target = found(lookup::find(
+                destination,
+                port,
+                protocol,
+                wildcard,
+                &Caller(ctx),
+            ))?;
             (target.backend.address, target.backend.port, target.service)
         }
     };
@@ -63,6 +70,21 @@ pub(crate) fn redirect(
         count::service(service, |counters| counters.connects += 1);
     }
     Some(())
+}
+
+/// A process whose socket has no address yet: each socket is a flow, each namespace a client.
+struct Caller<'a>(&'a SockAddrContext);
+
+impl Asker for Caller<'_> {
+    #[inline(always)]
+    fn hash(&self, affinity: bool) -> u64 {
+        let Self(ctx) = self;
+        number_hash(if affinity {
+            socket::namespace(ctx)
+        } else {
+            socket::cookie(ctx)
+        })
+    }
 }
 
 /// Service ids begin at one.

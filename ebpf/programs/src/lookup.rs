@@ -1,7 +1,10 @@
 //! From a destination to the backend that serves it.
 
 use abi::frontend::Candidates;
-use abi::map::{BACKEND_LIVE, Backend, FrontendKey, NO_BACKEND};
+use abi::map::{
+    BACKEND_LIVE, Backend, FrontendKey, NO_BACKEND, SERVICE_AFFINITY, SERVICE_BALANCED,
+    SERVICE_LARGE,
+};
 use abi::range::RangeValue;
 use abi::socket::Wildcard;
 use abi::{Address, Be16};
@@ -23,10 +26,22 @@ pub(crate) enum Found {
     Target(Target),
 }
 
+/// What a service is asked for by, to be hashed where it has several backends.
+pub(crate) trait Asker {
+    /// With affinity, all of a client's flows have one hash.
+    fn hash(&self, affinity: bool) -> u64;
+}
+
 /// Looks up the exact frontend, then the wildcard. No port has both, nor a range besides: whoever
 /// publishes it sees to that.
 #[inline(always)]
-pub(crate) fn find(destination: Address, port: Be16, protocol: u8, wildcard: Wildcard) -> Found {
+pub(crate) fn find(
+    destination: Address,
+    port: Be16,
+    protocol: u8,
+    wildcard: Wildcard,
+    asker: &impl Asker,
+) -> Found {
     let candidates = Candidates::of(destination, port, protocol);
     let (found, is_wildcard) = match published(&candidates.exact) {
         Some(exact) => (exact, false),
@@ -39,7 +54,7 @@ pub(crate) fn find(destination: Address, port: Be16, protocol: u8, wildcard: Wil
     if is_wildcard && !answers(destination, wildcard) {
         return Found::Nothing;
     }
-    match target(found.service) {
+    match target(found.service, asker) {
         Some(mut target) => {
             target.backend.port = found.target(port, target.backend.port);
             Found::Target(target)
@@ -63,8 +78,15 @@ fn answers(destination: Address, wildcard: Wildcard) -> bool {
 }
 
 #[inline(always)]
-fn target(service: u32) -> Option<Target> {
-    let id = map::service(service)?.backend;
+fn target(service: u32, asker: &impl Asker) -> Option<Target> {
+    let value = map::service(service)?;
+    let has = |flag| value.flags & flag != 0;
+    let id = if has(SERVICE_BALANCED) {
+        let hash = asker.hash(has(SERVICE_AFFINITY));
+        map::chosen(service, has(SERVICE_LARGE), hash)?
+    } else {
+        value.backend
+    };
     if id == NO_BACKEND {
         return None;
     }

@@ -3,15 +3,18 @@
 use abi::dns::{ANSWER_NAMES, AskerKey, AskerValue, MAX_ASKERS, MAX_NAMES, NameKey, NameValue};
 use abi::endpoint::{EndpointValue, MAX_ENDPOINTS, REFUSAL_NAMES};
 use abi::frontend::{Bit, PREFILTER_WORDS};
+use abi::maglev::{self, LARGE, LARGE_WORDS, SMALL, SMALL_WORDS};
 use abi::map::{
     Backend, Counters, Flow, FlowKey, FragmentKey, FragmentPorts, FrontendKey, FrontendValue,
     MAX_BACKENDS, MAX_CT_ANY, MAX_CT_TCP, MAX_FRAGMENTS, MAX_FRONTENDS, MAX_LOCAL_ADDRS, MAX_PEERS,
-    MAX_RANGES, MAX_SANDBOXES, MAX_SERVICES, Peer, PeerKey, REASONS, Reason, SandboxValue, Service,
+    MAX_RANGES, MAX_SANDBOXES, MAX_SERVICES, MAX_TABLES, MemberKey, Peer, PeerKey, REASONS, Reason,
+    SandboxValue, Service,
 };
 use abi::range::{ALL_BITS, RangeKey, RangeValue};
 use abi::{Address, protocol};
 use aya_ebpf::bindings::{BPF_F_NO_COMMON_LRU, BPF_F_NO_PREALLOC};
-use aya_ebpf::macros::map;
+use aya_ebpf::btf_maps::{Array as InnerArray, HashOfMaps};
+use aya_ebpf::macros::{btf_map, map};
 use aya_ebpf::maps::lpm_trie::Key;
 use aya_ebpf::maps::{
     Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, PerCpuHashMap, ProgramArray,
@@ -34,6 +37,25 @@ static FRONTENDS: HashMap<FrontendKey, FrontendValue> =
 static RANGES: LpmTrie<RangeKey, RangeValue> = LpmTrie::with_max_entries(MAX_RANGES, 0);
 #[map(name = "services")]
 static SERVICES: HashMap<u32, Service> = HashMap::with_max_entries(MAX_SERVICES, SPARSE);
+/// One element, so that a table is written at once.
+#[btf_map(name = "tables")]
+static TABLES: HashOfMaps<
+    u32,
+    InnerArray<[u32; SMALL_WORDS], 1>,
+    { MAX_TABLES as usize },
+    { SPARSE as usize },
+> = HashOfMaps::new();
+#[btf_map(name = "large_tables")]
+static LARGE_TABLES: HashOfMaps<
+    u32,
+    InnerArray<[u32; LARGE_WORDS], 1>,
+    { MAX_TABLES as usize },
+    { SPARSE as usize },
+> = HashOfMaps::new();
+#[map(name = "balanced")]
+static BALANCED: HashMap<u64, u32> = HashMap::with_max_entries(MAX_TABLES, SPARSE);
+#[map(name = "members")]
+static MEMBERS: HashMap<MemberKey, u32> = HashMap::with_max_entries(MAX_BACKENDS, SPARSE);
 #[map(name = "backends")]
 static BACKENDS: Array<Backend> = Array::with_max_entries(MAX_BACKENDS, 0);
 #[map(name = "local_addrs")]
@@ -91,6 +113,21 @@ pub(crate) fn range(key: &FrontendKey) -> Option<RangeValue> {
 pub(crate) fn service(id: u32) -> Option<Service> {
     // SAFETY: as in `frontend`.
     unsafe { SERVICES.get(id) }.copied()
+}
+
+/// The backend that a service's table has for a flow.
+#[inline(always)]
+pub(crate) fn chosen(service: u32, large: bool, hash: u64) -> Option<u32> {
+    // SAFETY: as in `frontend`; a table that is replaced outlives this run as well.
+    unsafe {
+        if large {
+            let table = LARGE_TABLES.get_value(&service, &0)?;
+            table.get(maglev::slot(hash, LARGE)).copied()
+        } else {
+            let table = TABLES.get_value(&service, &0)?;
+            table.get(maglev::slot(hash, SMALL)).copied()
+        }
+    }
 }
 
 #[inline(always)]

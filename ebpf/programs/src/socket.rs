@@ -126,8 +126,14 @@ pub(crate) fn datagram_source(ctx: &SockAddrContext, family: Family) -> Address 
 /// What the daemon knows of the caller's network namespace; `None` if it is not one of ours.
 #[inline(always)]
 pub(crate) fn sandbox(ctx: &SockAddrContext) -> Option<&'static SandboxValue> {
+    map::sandbox(namespace(ctx))
+}
+
+/// The identity of the caller's network namespace.
+#[inline(always)]
+pub(crate) fn namespace(ctx: &SockAddrContext) -> u64 {
     // SAFETY: the helper takes the hook's context.
-    map::sandbox(unsafe { bpf_get_netns_cookie(ctx.as_ptr()) })
+    unsafe { bpf_get_netns_cookie(ctx.as_ptr()) }
 }
 
 /// The socket's identity for as long as it lives.

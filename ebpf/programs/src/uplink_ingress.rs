@@ -5,6 +5,7 @@ use abi::flow::{
     PORT_ATTEMPTS, State, Verdict, alternative_port, is_current, is_same_flow, judge, reverse_key,
 };
 use abi::frontend::{Bit, answers_uplink};
+use abi::maglev::{client_hash, flow_hash};
 use abi::map::{Direction, Flow, FlowKey, FragmentPorts, Reason, TcSlot};
 use abi::packet::Fragment;
 use abi::socket::Wildcard;
@@ -13,7 +14,7 @@ use aya_ebpf::helpers::bpf_ktime_get_ns;
 use aya_ebpf::macros::classifier;
 use aya_ebpf::programs::TcContext;
 
-use crate::lookup::{self, Found, Target};
+use crate::lookup::{self, Asker, Found, Target};
 use crate::packet::{Header, Ports};
 use crate::rewrite::{Failed, Side, Translation, translate, vouch};
 use crate::{count, map};
@@ -80,6 +81,7 @@ fn try_uplink_ingress(ctx: &TcContext) -> Result<(), Reason> {
         ports.destination_port,
         header.protocol,
         Wildcard::IfLocal,
+        &key,
     ) {
         Found::Nothing => return Ok(()),
         Found::NoBackend => return Err(Reason::NoBackend),
@@ -93,6 +95,22 @@ fn try_uplink_ingress(ctx: &TcContext) -> Result<(), Reason> {
     let flow = begin(ctx, &key, &target, now)?;
     count::service(target.service, |counters| counters.new_flows += 1);
     follow(ctx, &header, &ports, &flow)
+}
+
+impl Asker for FlowKey {
+    #[inline(always)]
+    fn hash(&self, affinity: bool) -> u64 {
+        if affinity {
+            return client_hash(self.source);
+        }
+        flow_hash(
+            self.source,
+            self.source_port,
+            self.destination,
+            self.destination_port,
+            self.protocol,
+        )
+    }
 }
 
 /// Enters a new flow in both directions.

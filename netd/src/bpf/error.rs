@@ -47,8 +47,10 @@ pub enum BpfError {
         frontend: Frontend,
         protocol: Protocol,
     },
-    #[error("{frontend} cannot be published: {limit} backends are in use")]
-    Exhausted { frontend: Frontend, limit: u32 },
+    #[error("{subject} cannot be published: {limit} backends are in use")]
+    Exhausted { subject: String, limit: u32 },
+    #[error("{frontend} cannot be published: it leads elsewhere already")]
+    Taken { frontend: Frontend },
     #[error("replay a frame of {length} bytes: {source}")]
     Replay {
         length: usize,

@@ -61,6 +61,17 @@ impl Frontend {
         self.count > 1
     }
 
+    /// Its ports, each by itself.
+    pub(super) fn single(&self) -> impl Iterator<Item = Self> + use<> {
+        let range = *self;
+        let ports = self.port..=self.last_port();
+        ports.map(move |port| Self {
+            port,
+            count: 1,
+            ..range
+        })
+    }
+
     /// The keys of its ports, each by itself.
     pub(super) fn keys(&self) -> Result<impl Iterator<Item = FrontendKey> + use<>, BpfError> {
         let first = self.key()?;

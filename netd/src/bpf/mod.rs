@@ -51,6 +51,7 @@ pub use frontend::{Frontend, FrontendAddress};
 pub use names::{NameAddresses, NameFact};
 pub use replay::{Replay, Side, Verdict};
 pub use sandbox::Sandbox;
+pub use service::balance::Balanced;
 
 /// The version of the map layouts: the last part of the pin directory's path, as `v1`.
 pub const SCHEMA: u32 = abi::SCHEMA;
@@ -173,6 +174,31 @@ impl DataPlane {
     /// [`BpfError::Map`].
     pub fn published(&self) -> Result<BTreeMap<Frontend, SocketAddr>, BpfError> {
         self.lock().services.published()
+    }
+
+    /// Spreads flows over several backends. `number` is the caller's name for the service. Flows to
+    /// backends that stay go on; those to backends that are gone are cut.
+    ///
+    /// # Errors
+    /// [`BpfError::Taken`], before anything is changed; others: calling again goes on from there.
+    pub fn balance(&self, number: u64, service: &Balanced) -> Result<Change, BpfError> {
+        self.lock().services.balance(number, service)
+    }
+
+    /// Undoes [`Self::balance`]; flows in progress are cut.
+    ///
+    /// # Errors
+    /// [`BpfError`]; calling again goes on from where it stopped.
+    pub fn unbalance(&self, number: u64) -> Result<Change, BpfError> {
+        self.lock().services.unbalance(number)
+    }
+
+    /// The services with several backends, read from the kernel.
+    ///
+    /// # Errors
+    /// [`BpfError::Map`].
+    pub fn balanced(&self) -> Result<BTreeMap<u64, Balanced>, BpfError> {
+        self.lock().services.balanced()
     }
 
     /// The addresses of the host, for which wildcard frontends answer.

@@ -6,14 +6,19 @@
 //! * publish: backend, service, prefilter, frontend (which makes it reachable);
 //! * replace: new backend, service (which switches, and names the old backend), retire the old;
 //! * unpublish: retire the backend (which cuts its flows), frontend, service, prefilter.
+//!
+//! Services with several backends are in `balance`.
+
+pub(super) mod balance;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::net::SocketAddr;
 
 use abi::frontend::Bit;
 use abi::map::{
     BACKEND_LIVE, BACKENDS, Backend, FRONTENDS, FrontendKey, FrontendValue, MAX_BACKENDS,
-    NO_BACKEND, SERVICES, Service,
+    NO_BACKEND, SERVICE_BALANCED, SERVICES, Service,
 };
 use abi::{Be16, address::Address};
 use aya::Ebpf;
@@ -26,6 +31,7 @@ use super::frontend::{Frontend, address, ip};
 use super::object;
 use super::prefilter::Prefilter;
 use super::range::Ranges;
+use balance::Balancing;
 
 pub(super) struct Services {
     frontends: HashMap<MapData, FrontendKey, FrontendValue>,
@@ -34,6 +40,7 @@ pub(super) struct Services {
     backends: Array<MapData, Backend>,
     prefilter: Prefilter,
     traffic: Traffic,
+    balancing: Balancing,
     /// Service ids are never used again.
     next_service: u32,
     /// Backend slots in use, and where to look for the next one. A slot rests as long as possible
@@ -52,6 +59,7 @@ impl Services {
             backends: object::take(object, BACKENDS)?,
             prefilter: Prefilter::open(object)?,
             traffic: Traffic::open(object)?,
+            balancing: Balancing::open(object)?,
             next_service: 1,
             used: BTreeSet::new(),
             next_backend: 1,
@@ -70,6 +78,9 @@ impl Services {
             self.create(frontend, address, port)?;
             return Ok(Change::Created);
         };
+        if self.is_balanced(id)? {
+            return Err(BpfError::Taken { frontend });
+        }
         if let Some(service) = self.service(id)? {
             let current = self.backend(service.backend)?;
             let same = current.address == address && current.port == port;
@@ -90,6 +101,9 @@ impl Services {
             return Ok(Change::Unchanged);
         };
         let service = self.service(id)?;
+        if service.is_some_and(is_balanced) {
+            return Ok(Change::Unchanged);
+        }
         self.remove_frontend(frontend, id, service)?;
         Ok(Change::Changed)
     }
@@ -108,17 +122,23 @@ impl Services {
     }
 
     pub(super) fn counters(&self) -> Result<Vec<FrontendCounters>, BpfError> {
+        let balanced: BTreeSet<u32> = self.balancing.services()?.into_values().collect();
         self.entries()?
             .into_iter()
+            .filter(|(_, service)| !balanced.contains(service))
             .map(|(frontend, service)| self.traffic.read(frontend, service))
             .collect()
     }
 
     /// Finishes or takes back what an earlier daemon left half done, and learns what is in use.
     fn repair(&mut self) -> Result<(), BpfError> {
-        let mut known = BTreeSet::new();
-        let mut bits = Vec::new();
-        for (frontend, id) in self.entries()? {
+        let entries = self.entries()?;
+        let mut bits = self.repair_balanced(&entries)?;
+        let mut known: BTreeSet<u32> = self.balancing.services()?.into_values().collect();
+        for (frontend, id) in entries {
+            if known.contains(&id) {
+                continue;
+            }
             let service = self.service(id)?;
             match (service, self.live_backend(id)?) {
                 (Some(service), Some(backend)) => {
@@ -146,7 +166,7 @@ impl Services {
     }
 
     fn create(&mut self, frontend: Frontend, address: Address, port: Be16) -> Result<(), BpfError> {
-        let backend = self.add_backend(frontend, address, port)?;
+        let backend = self.add_backend(&frontend, address, port)?;
         let service = self.next_service;
         self.next_service += 1;
         self.traffic.start(service)?;
@@ -171,7 +191,7 @@ impl Services {
     ) -> Result<(), BpfError> {
         self.retire(service.retiring)?;
         let old = self.backend(service.backend)?;
-        let new = self.add_backend(frontend, address, port)?;
+        let new = self.add_backend(&frontend, address, port)?;
         self.prefilter.add([Bit::source(address)].into_iter())?;
         self.set_service(id, new, service.backend)?;
         self.retire(service.backend)?;
@@ -233,12 +253,12 @@ impl Services {
     /// Fills a free slot. Until a service names it no packet can meet it.
     fn add_backend(
         &mut self,
-        frontend: Frontend,
+        subject: &impl fmt::Display,
         address: Address,
         port: Be16,
     ) -> Result<u32, BpfError> {
         let exhausted = || BpfError::Exhausted {
-            frontend,
+            subject: subject.to_string(),
             limit: MAX_BACKENDS - 1,
         };
         let start = self.next_backend.clamp(1, MAX_BACKENDS - 1);
@@ -278,6 +298,10 @@ impl Services {
         }
         self.used.remove(&id);
         Ok(())
+    }
+
+    fn is_balanced(&self, id: u32) -> Result<bool, BpfError> {
+        Ok(self.service(id)?.is_some_and(is_balanced))
     }
 
     /// The service of a frontend.
@@ -324,13 +348,20 @@ impl Services {
     }
 }
 
+fn is_balanced(service: Service) -> bool {
+    service.flags & SERVICE_BALANCED != 0
+}
+
 /// The prefilter bits of one frontend and its backend.
 fn bits_of(
     frontend: &Frontend,
     backend: Address,
 ) -> Result<impl Iterator<Item = Bit> + use<>, BpfError> {
-    let bits = frontend
-        .keys()?
-        .filter_map(|key| Bit::port(key.address.is_v4(), key.protocol, key.port));
-    Ok(bits.chain([Bit::source(backend)]))
+    Ok(port_bits(frontend)?.chain([Bit::source(backend)]))
+}
+
+/// The prefilter bits of a frontend's ports.
+fn port_bits(frontend: &Frontend) -> Result<impl Iterator<Item = Bit> + use<>, BpfError> {
+    let keys = frontend.keys()?;
+    Ok(keys.filter_map(|key| Bit::port(key.address.is_v4(), key.protocol, key.port)))
 }

@@ -12,6 +12,7 @@ pub(crate) mod endpoints;
 pub(crate) mod filter;
 pub(crate) mod ipam;
 pub(crate) mod limit;
+pub(crate) mod maglev;
 pub(crate) mod network;
 pub(crate) mod observed;
 pub(crate) mod plan;

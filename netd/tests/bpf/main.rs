@@ -5,6 +5,7 @@
     reason = "a test fails by panicking, and so do its helpers"
 )]
 
+mod balance;
 mod cost;
 mod endpoint;
 mod frame;
