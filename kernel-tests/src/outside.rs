@@ -1,6 +1,7 @@
 //! A host outside: a network namespace behind a veth pair whose only route leads to the host.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
+use std::path::PathBuf;
 use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
@@ -89,6 +90,11 @@ impl Outside {
     /// `program`, to be run on the outside host.
     pub fn command(&self, program: &str) -> Command {
         self.namespace.command(program)
+    }
+
+    /// Path of the outside host's network namespace.
+    pub fn network_namespace(&self) -> PathBuf {
+        PathBuf::from(format!("/proc/{}/ns/net", self.namespace.pid()))
     }
 
     /// The page at `url`, fetched from here.

@@ -100,6 +100,11 @@ impl Docker {
         program::output(&mut self.command(arguments))
     }
 
+    /// Its process.
+    pub(crate) fn pid(&self) -> u32 {
+        self.process.id()
+    }
+
     /// Where dockerd keeps everything.
     pub(crate) fn directory(&self) -> &Path {
         self.directory.path()
@@ -111,8 +116,9 @@ impl Docker {
 
     fn stop(&mut self) -> Result<()> {
         let containers = self.output(&["ps", "--all", "--quiet"])?;
-        for id in containers.lines() {
-            self.output(&["rm", "--force", id])?;
+        if !containers.is_empty() {
+            let ids = containers.lines();
+            self.output(&["rm", "--force"].into_iter().chain(ids).collect::<Vec<_>>())?;
         }
         program::output(Command::new("kill").arg(self.process.id().to_string()))?;
         let status = wait::until(STOP_LIMIT, "dockerd ends", || {

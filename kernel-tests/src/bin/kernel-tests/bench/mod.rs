@@ -8,8 +8,10 @@ mod cni;
 mod containers;
 mod docker;
 mod engine;
+mod memory;
 mod names;
 mod published;
+mod resolver;
 mod row;
 mod sizes;
 mod town;
@@ -81,6 +83,14 @@ const BENCHES: &[Bench] = &[
     Bench {
         name: "scale-range",
         measure: cni::range,
+    },
+    Bench {
+        name: "scale-memory",
+        measure: memory::rows,
+    },
+    Bench {
+        name: "scale-names",
+        measure: resolver::rows,
     },
 ];
 

@@ -23,7 +23,7 @@ pub(crate) struct Sizes {
     #[arg(long, value_name = "N", default_value_t = 60)]
     pub(crate) crowd: u32,
     /// Names the name servers know.
-    #[arg(long, value_name = "N", default_value_t = 500)]
+    #[arg(long = "zone", value_name = "N", default_value_t = 500)]
     pub(crate) zone: u32,
     /// Attaches of a storm.
     #[arg(long, value_name = "N", default_value_t = 1000)]

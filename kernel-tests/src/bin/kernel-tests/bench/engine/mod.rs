@@ -15,8 +15,8 @@ use std::time::Duration;
 use anyhow::Result;
 use kernel_tests::Host;
 
-pub(crate) use self::hawser::Hawser;
-pub(crate) use self::netavark::Netavark;
+pub(crate) use self::hawser::{Hawser, NETWORK};
+pub(crate) use self::netavark::{GATEWAY, Netavark};
 pub(crate) use self::reference::Reference;
 
 /// What a program that has not ended by then is killed after.

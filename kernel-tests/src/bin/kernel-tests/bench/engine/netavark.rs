@@ -1,7 +1,7 @@
 //! netavark, as podman starts it: the caller has chosen the address already.
 
 use std::net::Ipv4Addr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,24 +20,35 @@ pub(crate) const GATEWAY: Ipv4Addr = Ipv4Addr::new(10, 89, 0, 1);
 
 pub(crate) struct Netavark {
     program: PathBuf,
-    aardvark: PathBuf,
+    /// Serves the names of containers, where they have any.
+    aardvark: Option<PathBuf>,
     state: tempfile::TempDir,
     namespace: NetNs,
     host: Arc<Host>,
-    /// Names are served by aardvark-dns.
-    has_names: bool,
 }
 
 impl Netavark {
     pub(crate) fn new(host: &Arc<Host>) -> Result<Self> {
         Ok(Self {
             program: peer("usr/local/bin/netavark")?,
-            aardvark: peer("usr/local/bin/aardvark-dns")?,
+            aardvark: None,
             state: tempfile::tempdir().context("state of netavark")?,
             namespace: NetNs::open(&host.network_namespace()).context("the host's network")?,
             host: Arc::clone(host),
-            has_names: false,
         })
+    }
+
+    /// With the names of containers served by aardvark-dns.
+    pub(crate) fn with_names(host: &Arc<Host>) -> Result<Self> {
+        Ok(Self {
+            aardvark: Some(peer("usr/local/bin/aardvark-dns")?),
+            ..Self::new(host)?
+        })
+    }
+
+    /// Where it and aardvark-dns keep what they know.
+    pub(crate) fn state(&self) -> &Path {
+        self.state.path()
     }
 
     fn options(&self, sandbox: &Sandbox, ports: Ports) -> Value {
@@ -54,7 +65,7 @@ impl Netavark {
             },
             "network_info": {
                 NETWORK: {
-                    "dns_enabled": self.has_names,
+                    "dns_enabled": self.aardvark.is_some(),
                     "driver": "bridge",
                     "id": "53ce4390f2adb1681eb1a90ec8b48c49c015e0a8d336c197637e7f65e365fa9e",
                     "internal": false,
@@ -68,16 +79,15 @@ impl Netavark {
     }
 
     fn command(&self, mut command: Command, verb: Verb, sandbox: &Sandbox) -> Command {
-        command
-            .arg("--config")
-            .arg(self.state.path())
-            .arg("--aardvark-binary")
-            .arg(&self.aardvark)
-            .arg(match verb {
-                Verb::Add => "setup",
-                Verb::Del => "teardown",
-            })
-            .arg(&sandbox.path);
+        command.arg("--config").arg(self.state.path());
+        if let Some(aardvark) = &self.aardvark {
+            command.arg("--aardvark-binary").arg(aardvark);
+        }
+        let verb = match verb {
+            Verb::Add => "setup",
+            Verb::Del => "teardown",
+        };
+        command.arg(verb).arg(&sandbox.path);
         command
     }
 }
