@@ -340,7 +340,8 @@ pub struct Attachment {
     pub routes: Vec<Route>,
     pub name: Option<String>,
     pub aliases: Vec<String>,
-    /// As published: no zero host ports.
+    /// As published. On a routed network the host port is zero: the container answers at its own
+    /// address.
     pub ports: Vec<PortBinding>,
     pub dns: Dns,
     #[serde(default, skip_serializing_if = "LinkBy::is_hawser")]

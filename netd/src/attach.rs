@@ -207,7 +207,7 @@ impl Netd {
         let new = NewEndpoint {
             id: random_id(),
             order: before.endpoints.next_order(),
-            ports: self.ports(&network.bind(&request.ports), &before, writer)?,
+            ports: self.ports(network, &request.ports, &before, writer)?,
             dns: self.resolver_settings(&request.dns, network),
             parent_mac: self.parent_mac(network)?,
             others: &before.endpoints,
@@ -231,13 +231,15 @@ impl Netd {
 
     fn ports(
         &self,
+        network: &Network,
         requested: &[PortBinding],
         before: &Desired,
         writer: &Writer,
     ) -> Result<Vec<PortBinding>, NetError> {
+        let (requested, direct) = network.split_ports(requested);
         let mut bound = Vec::new();
         for protocol in [Protocol::Tcp, Protocol::Udp, Protocol::Sctp] {
-            if let Some(which) = Bound::needed(requested, protocol) {
+            if let Some(which) = Bound::needed(&requested, protocol) {
                 bound.extend(self.kernel.bound_sockets(protocol, which)?);
             }
         }
@@ -250,8 +252,14 @@ impl Netd {
             desired: before,
             kernel: &*self.kernel,
         };
-        let ports = port::resolve(requested, &writer.ports, &bound, &names);
-        Ok(ports.map_err(EndpointError::Port)?)
+        let ports = port::resolve(&requested, &writer.ports, &bound, &names);
+        let mut ports = ports.map_err(EndpointError::Port)?;
+        ports.extend(direct.into_iter().map(|port| PortBinding {
+            host_port: 0,
+            host_port_last: None,
+            ..port
+        }));
+        Ok(ports)
     }
 
     fn resolver_settings(&self, asked: &Dns, network: &Network) -> Dns {

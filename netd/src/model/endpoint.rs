@@ -13,6 +13,7 @@ use super::endpoints::Endpoints;
 use super::ipam::{IpamError, Walks};
 use super::network::{Network, Stage};
 use super::port::{self, PortError};
+use super::published::{self, Routed};
 use super::route;
 use crate::bpf::Frontend;
 
@@ -73,6 +74,8 @@ pub(crate) struct Endpoint {
     /// Names that this sandbox alone sees.
     #[serde(default)]
     pub(crate) links: Vec<Link>,
+    #[serde(default)]
+    pub(crate) routed: Routed,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -269,6 +272,7 @@ impl Endpoint {
             sandbox: new.sandbox,
             upstreams: request.dns.nameservers.clone(),
             links: request.links.clone(),
+            routed: network.routed(),
         })
     }
 
@@ -305,12 +309,13 @@ impl Endpoint {
                 IpAddr::V6(address) => v6 = v6.or(Some(address)),
             }
         }
-        port::frontends(&self.attachment.ports, v4, v6).into_iter()
+        published::frontends(&self.attachment.ports, v4, v6, self.routed).into_iter()
     }
 
     pub(crate) fn host_ports(&self) -> impl Iterator<Item = u16> {
         let ports = self.attachment.ports.iter();
-        ports.flat_map(|binding| (0..binding.count).map(|offset| binding.host_port + offset))
+        let on_host = ports.filter(|binding| binding.host_port != 0);
+        on_host.flat_map(|binding| (0..binding.count).map(|offset| binding.host_port + offset))
     }
 
     /// The device that limits what the sandbox sends, when that is limited.

@@ -17,6 +17,7 @@ pub(crate) mod network;
 pub(crate) mod observed;
 pub(crate) mod plan;
 pub(crate) mod port;
+pub(crate) mod published;
 pub(crate) mod reserved;
 mod route;
 pub(crate) mod step;

@@ -16,6 +16,7 @@ use super::endpoint::Endpoint;
 use super::filter::Filter;
 use super::ipam::{IpamError, Pool, Taken, TakenBy};
 use super::observed::{Link, Observed};
+use super::published::Routed;
 use super::subnet::{Subnet, SubnetError};
 use super::subnets;
 
@@ -249,13 +250,43 @@ impl Network {
     }
 
     /// The published ports, on the network's address of the host where they name none.
-    pub(crate) fn bind(&self, ports: &[PortBinding]) -> Vec<PortBinding> {
+    fn bind(&self, ports: &[PortBinding]) -> Vec<PortBinding> {
         let address = self.bridge().and_then(|bridge| bridge.host_binding);
         let bind = |port: &PortBinding| PortBinding {
             host_ip: port.host_ip.or(address.map(IpAddr::from)),
             ..*port
         };
         ports.iter().map(bind).collect()
+    }
+
+    /// Those of `ports` that take ports of the host, and those that answer on the container's
+    /// address alone.
+    pub(crate) fn split_ports(
+        &self,
+        ports: &[PortBinding],
+    ) -> (Vec<PortBinding>, Vec<PortBinding>) {
+        let (v4, v6, routed) = (self.has(false), self.has(true), self.routed());
+        let bound = self.bind(ports);
+        bound
+            .iter()
+            .flat_map(|port| routed.by_family(port))
+            .partition(|port| routed.needs_host_port(port, v4, v6))
+    }
+
+    fn has(&self, v6: bool) -> bool {
+        self.subnets.iter().any(|subnet| subnet.is_ipv6() == v6)
+    }
+
+    /// The families in which the world knows the containers' own addresses.
+    pub(crate) fn routed(&self) -> Routed {
+        let is_routed = |v6: bool| {
+            let mode = self.bridge().map(|bridge| bridge.gateway_mode(v6));
+            mode == Some(GatewayMode::Routed) && self.has(v6)
+        };
+        Routed {
+            v4: is_routed(false),
+            v6: is_routed(true),
+        }
     }
 
     pub(crate) fn bridge(&self) -> Option<&Bridge> {
@@ -334,7 +365,9 @@ impl Network {
     pub(crate) fn add_to(&self, filter: &mut Filter) {
         let Some(bridge) = self.bridge() else { return };
         filter.bridges.insert(bridge.link.clone());
-        filter.guarded.extend(self.subnets.iter().map(|s| s.subnet));
+        let subnets = self.subnets.iter().map(|s| s.subnet);
+        let guarded = subnets.filter(|subnet| bridge.is_guarded(subnet.addr().is_ipv6()));
+        filter.guarded.extend(guarded);
         if bridge.icc {
             filter.same.insert(bridge.link.clone());
         }

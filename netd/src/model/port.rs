@@ -1,13 +1,12 @@
 //! Published ports: what a binding means in the data plane, and who holds which port.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
 use api::net::{PortBinding, Protocol};
 
 use super::endpoint::{Endpoint, EndpointKey};
-use crate::bpf::{Frontend, FrontendAddress};
 
 /// Where the daemon looks for a port when it is to choose: Linux' default ephemeral range.
 const CHOSEN: std::ops::RangeInclusive<u16> = 32768..=60999;
@@ -109,43 +108,6 @@ pub(crate) fn check(binding: &PortBinding) -> Result<(), PortError> {
     }
 }
 
-/// The data plane's entries for the `ports` of an endpoint with these addresses.
-///
-/// Without a host address, IPv6 clients are served by the IPv4 address where the endpoint has no
-/// other: the socket hooks map it.
-pub(crate) fn frontends(
-    ports: &[PortBinding],
-    v4: Option<Ipv4Addr>,
-    v6: Option<Ipv6Addr>,
-) -> BTreeMap<Frontend, SocketAddr> {
-    let (v4, v6) = (v4.map(IpAddr::from), v6.map(IpAddr::from));
-    let mut result = BTreeMap::new();
-    for binding in ports {
-        let addresses: &[(FrontendAddress, Option<IpAddr>)] = match binding.host_ip {
-            None => &[
-                (FrontendAddress::Any4, v4),
-                (FrontendAddress::Any6, v6.or(v4)),
-            ],
-            Some(IpAddr::V4(Ipv4Addr::UNSPECIFIED)) => &[(FrontendAddress::Any4, v4)],
-            Some(IpAddr::V6(Ipv6Addr::UNSPECIFIED)) => &[(FrontendAddress::Any6, v6.or(v4))],
-            Some(ip @ IpAddr::V4(_)) => &[(FrontendAddress::Ip(ip), v4)],
-            Some(ip @ IpAddr::V6(_)) => &[(FrontendAddress::Ip(ip), v6.or(v4))],
-        };
-        for (address, backend) in addresses {
-            let Some(backend) = backend else { continue };
-            let frontend = Frontend {
-                address: *address,
-                protocol: binding.protocol,
-                port: binding.host_port,
-                count: binding.count,
-            };
-            let backend = SocketAddr::new(*backend, binding.container_port);
-            result.insert(frontend, backend);
-        }
-    }
-    result
-}
-
 /// Whether two host addresses, absent for all, have one in common.
 fn overlap(a: Option<IpAddr>, b: Option<IpAddr>) -> bool {
     match (a, b) {
@@ -227,9 +189,9 @@ impl PortTable {
 }
 
 fn each_port(ports: &[PortBinding]) -> impl Iterator<Item = (&PortBinding, u16)> {
-    ports
-        .iter()
-        .flat_map(|binding| (0..binding.count).map(move |o| (binding, binding.host_port + o)))
+    // One that takes no port of the host has none.
+    let on_host = ports.iter().filter(|binding| binding.host_port != 0);
+    on_host.flat_map(|binding| (0..binding.count).map(move |o| (binding, binding.host_port + o)))
 }
 
 /// Names the holder of a port for an error message.

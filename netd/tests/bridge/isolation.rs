@@ -14,22 +14,22 @@ const HOST4: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
 const HOST6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1);
 const OUTSIDE4: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 7);
 const OUTSIDE6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 7);
-const FAMILIES: [bool; 2] = [false, true];
+pub(crate) const FAMILIES: [bool; 2] = [false, true];
 
-fn any6(port: u16) -> SocketAddr {
+pub(crate) fn any6(port: u16) -> SocketAddr {
     (Ipv6Addr::UNSPECIFIED, port).into()
 }
 
-fn host(v6: bool) -> IpAddr {
+pub(crate) fn host(v6: bool) -> IpAddr {
     if v6 { HOST6.into() } else { HOST4.into() }
 }
 
-fn outside(v6: bool) -> IpAddr {
+pub(crate) fn outside(v6: bool) -> IpAddr {
     if v6 { OUTSIDE6.into() } else { OUTSIDE4.into() }
 }
 
 /// Publishes 8080/tcp and 8053/udp, serves on those and on port 81, which is not published.
-fn published(world: &World, network: &str) -> (Sandbox, Attachment) {
+pub(crate) fn published(world: &World, network: &str) -> (Sandbox, Attachment) {
     let web = Sandbox::new("web");
     let ports = r#"[{"protocol":"tcp","container_port":80,"host_port":8080},
                     {"protocol":"udp","container_port":53,"host_port":8053},
@@ -46,7 +46,7 @@ fn published(world: &World, network: &str) -> (Sandbox, Attachment) {
 }
 
 /// Lets the outside machine send to the containers' addresses through the host.
-fn route_to(world: &World, at: &Attachment) {
+pub(crate) fn route_to(world: &World, at: &Attachment) {
     for address in &at.addresses {
         let subnet = address.address.trunc();
         let via = host(subnet.addr().is_ipv6());

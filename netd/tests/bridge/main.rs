@@ -6,6 +6,7 @@
 
 mod dns_query;
 mod edge;
+mod gateway;
 mod isolation;
 mod names;
 mod option;

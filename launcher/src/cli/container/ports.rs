@@ -21,11 +21,12 @@ pub struct Published {
     pub count: u16,
 }
 
-/// What a container publishes, by container port. A binding without an address is published on
-/// all addresses of both families.
+/// What a container publishes on the host, by container port. A binding without an address is
+/// published on all addresses of both families; one without a port, as on a routed network, on none.
 pub fn published(view: &View) -> Vec<Published> {
     let mut published = Vec::new();
-    for binding in view.attachments.iter().flat_map(|a| &a.ports) {
+    let bindings = view.attachments.iter().flat_map(|a| &a.ports);
+    for binding in bindings.filter(|binding| binding.host_port != 0) {
         let any: [IpAddr; 2] = [Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()];
         let addresses = binding
             .host_ip

@@ -47,6 +47,11 @@ pub(crate) struct Bridge {
 pub(crate) enum GatewayMode {
     /// It hides the containers behind its own addresses and publishes their ports on them.
     Nat,
+    /// The same, and lets whoever has a route reach every port of theirs.
+    NatUnprotected,
+    /// It forwards: the world knows the containers' own addresses, and reaches published ports
+    /// there.
+    Routed,
     /// It has no address on the network.
     Isolated,
 }
@@ -125,7 +130,13 @@ impl Bridge {
 
     /// Whether source addresses of a family are hidden behind the host's.
     pub(crate) fn masquerades(&self, v6: bool) -> bool {
-        self.masquerade && self.gateway_mode(v6) == GatewayMode::Nat
+        let mode = self.gateway_mode(v6);
+        self.masquerade && matches!(mode, GatewayMode::Nat | GatewayMode::NatUnprotected)
+    }
+
+    /// Whether others than containers and the host reach published ports of a family only.
+    pub(crate) fn is_guarded(&self, v6: bool) -> bool {
+        self.gateway_mode(v6) != GatewayMode::NatUnprotected
     }
 
     /// The options of the network `bridge`, as Docker lists them.
@@ -152,8 +163,10 @@ fn default_link(id: &Id) -> IfName {
 fn gateway_mode(given: Given<'_>, internal: bool) -> Result<GatewayMode, DriverError> {
     match given.value {
         "" | "nat" => Ok(GatewayMode::Nat),
+        "nat-unprotected" => Ok(GatewayMode::NatUnprotected),
+        "routed" => Ok(GatewayMode::Routed),
         "isolated" if internal => Ok(GatewayMode::Isolated),
         "isolated" => Err(given.needs("an --internal network")),
-        _ => Err(given.invalid("nat or isolated")),
+        _ => Err(given.invalid("nat, nat-unprotected, routed or isolated")),
     }
 }

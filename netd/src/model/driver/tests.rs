@@ -121,6 +121,27 @@ fn dockers_bridge_options_are_understood() {
 }
 
 #[test]
+fn each_gateway_mode_hides_and_guards_as_its_name_says() {
+    let host = Host::new();
+    for (mode, masquerades, is_guarded) in [
+        ("nat", true, true),
+        ("nat-unprotected", true, false),
+        ("routed", false, true),
+    ] {
+        for v6 in [false, true] {
+            let family = if v6 { 6 } else { 4 };
+            let key = format!("com.docker.network.bridge.gateway_mode_ipv{family}");
+            let parsed = host.parse("bridge", &[(&key, mode)]).unwrap();
+            let bridge = parsed.bridge().unwrap();
+            let seen = (bridge.masquerades(v6), bridge.is_guarded(v6));
+            assert_eq!(seen, (masquerades, is_guarded), "{mode} {v6}");
+            assert_eq!(bridge.gateway_mode(!v6), GatewayMode::Nat);
+            assert!(bridge.is_gateway(v6));
+        }
+    }
+}
+
+#[test]
 fn refusals_name_the_option() {
     let host = Host::new();
     host.refuses(
@@ -146,9 +167,11 @@ fn refusals_name_the_option() {
         &[(mode, "isolated")],
         "needs an --internal network",
     );
-    for refused in ["routed", "nat-unprotected"] {
-        host.refuses("bridge", &[(mode, refused)], "expected nat or isolated");
-    }
+    host.refuses(
+        "bridge",
+        &[(mode, "open")],
+        "expected nat, nat-unprotected, routed or isolated",
+    );
     host.refuses(
         "macvlan",
         &[(icc, "true")],

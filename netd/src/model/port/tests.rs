@@ -118,30 +118,6 @@ fn a_removed_holder_frees_its_ports() {
 }
 
 #[test]
-fn one_binding_serves_both_families() {
-    let v4 = Ipv4Addr::new(172, 17, 0, 2);
-    let show = |v6: Option<Ipv6Addr>, text: &str| -> Vec<String> {
-        frontends(&[binding(text)], Some(v4), v6)
-            .iter()
-            .map(|(f, backend)| format!("{:?}:{} {backend}", f.address, f.port))
-            .collect()
-    };
-    assert_eq!(
-        show(None, "8080"),
-        ["Any4:8080 172.17.0.2:80", "Any6:8080 172.17.0.2:80"]
-    );
-    assert_eq!(
-        show("fd00::2".parse().ok(), "8080"),
-        ["Any4:8080 172.17.0.2:80", "Any6:8080 [fd00::2]:80"]
-    );
-    assert_eq!(show(None, "0.0.0.0@8080"), ["Any4:8080 172.17.0.2:80"]);
-    assert_eq!(
-        show(None, "10.0.0.1@8080"),
-        ["Ip(10.0.0.1):8080 172.17.0.2:80"]
-    );
-}
-
-#[test]
 fn impossible_bindings_are_refused() {
     let check = |edit: fn(&mut PortBinding), part: &str| {
         let mut given = binding("8000");
