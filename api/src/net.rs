@@ -277,6 +277,11 @@ pub struct AttachRequest {
     /// An endpoint that exists already is a conflict, also if it is the one asked for.
     #[serde(default)]
     pub exclusive: bool,
+    /// Of the endpoints of a sandbox, the one with the highest carries the default route, and of
+    /// several the first by the name of its network. Absent: as 0, but before all those of 0 that
+    /// have one, in the order in which they joined.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gw_priority: Option<i64>,
 }
 
 /// Who makes the interface of an endpoint.
@@ -350,6 +355,8 @@ pub struct Attachment {
     pub bandwidth: Option<Bandwidth>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub owner: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gw_priority: Option<i64>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

@@ -103,6 +103,8 @@ pub(crate) struct RuntimeConfig {
     pub(crate) aliases: Aliases,
     /// Names of the container's own for others of the network.
     pub(crate) links: Vec<Link>,
+    /// Which of a container's networks carries its default route.
+    pub(crate) gw_priority: Option<i64>,
     pub(crate) bandwidth: Option<Limits>,
     /// Read for its shape only: the hooks know a sandbox by its namespace.
     #[serde(rename = "cgroupPath")]

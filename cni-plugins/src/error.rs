@@ -160,7 +160,7 @@ impl PluginError {
             11 => "hawserd is not reachable, try again later",
             50 => "hawserd cannot serve ADD requests",
             51 => "hawserd cannot serve ADD requests, connectivity is limited",
-            100 => "exists already",
+            100 => "conflict",
             101 => "in use",
             102 => "exhausted",
             103 => "not supported on this host",

@@ -141,6 +141,7 @@ fn add(
         bandwidth: None,
         owner: Some(owner::of(target, LEVELS)),
         exclusive: true,
+        gw_priority: None,
     };
     let mut attachment = execute::attach(daemon, &asked, config.create(target)?)?;
     // The upper plugin sets them.

@@ -121,6 +121,7 @@ pub(crate) fn plain(config: &Config, sandbox: &Sandbox) -> Result<AttachRequest,
         bandwidth: None,
         owner: None,
         exclusive: false,
+        gw_priority: runtime.gw_priority,
         links: runtime.links.clone(),
     })
 }

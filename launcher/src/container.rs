@@ -213,6 +213,8 @@ pub struct NetworkRequest {
     pub links: Vec<String>,
     /// Options of the endpoint, such as [`IFNAME_OPTION`].
     pub driver_opts: BTreeMap<String, String>,
+    /// The network with the highest carries the default route; of several the first by name.
+    pub gw_priority: i64,
 }
 
 /// Names the interface inside the container; Docker's name of the option.

@@ -9,6 +9,7 @@ pub mod cli;
 pub mod cni;
 pub mod container;
 pub mod format;
+pub mod joining;
 pub mod link;
 pub mod shim;
 pub mod store;

@@ -13,6 +13,7 @@ use crate::error::NetError;
 use crate::kernel::Kernel;
 use crate::model::desired::Desired;
 use crate::model::endpoint::{self, Endpoint, EndpointError, EndpointKey, NewEndpoint, Sandbox};
+use crate::model::gateway;
 use crate::model::network::{Network, Stage};
 use crate::model::plan;
 use crate::model::port::{self, Bound, BoundSocket, HolderNames};
@@ -58,10 +59,11 @@ impl Netd {
             },
         };
         self.make_way(&mut writer, &request, &network, &sandbox)?;
-        let endpoint = self.new_endpoint(&mut writer, &request, &network, &sandbox)?;
+        let mut endpoint = self.new_endpoint(&mut writer, &request, &network, &sandbox)?;
         let before = self.view();
+        let losers = gateway::join(&before, &mut endpoint);
         let attachment = endpoint.attachment.clone();
-        self.connect(&mut writer, &before, &network, endpoint)?;
+        self.connect(&mut writer, &before, &network, (endpoint, losers))?;
         tracing::info!(
             container = %attachment.container_id,
             ifname = %attachment.ifname,
@@ -200,10 +202,6 @@ impl Netd {
         sandbox: &Sandbox,
     ) -> Result<Endpoint, NetError> {
         let before = self.view();
-        let has_default_route = before
-            .endpoints
-            .in_sandbox(sandbox)
-            .any(|endpoint| endpoint.has_default_route());
         let new = NewEndpoint {
             id: random_id(),
             order: before.endpoints.next_order(),
@@ -211,7 +209,6 @@ impl Netd {
             dns: self.resolver_settings(&request.dns, network),
             parent_mac: self.parent_mac(network)?,
             others: &before.endpoints,
-            has_default_route,
             walks: &writer.walks,
             sandbox: sandbox.clone(),
         };
@@ -272,13 +269,14 @@ impl Netd {
         }
     }
 
-    /// Record, kernel, names, record: the first failure undoes what came before it.
+    /// Record, kernel, names, record: the first failure undoes what came before it. The losers are
+    /// endpoints of the same sandbox as they are without what the new one carries.
     fn connect(
         &self,
         writer: &mut Writer,
         before: &Desired,
         network: &Network,
-        mut endpoint: Endpoint,
+        (mut endpoint, losers): (Endpoint, Vec<Endpoint>),
     ) -> Result<(), NetError> {
         let key = endpoint.key();
         let cursors: Cursors = network
@@ -289,7 +287,8 @@ impl Netd {
         let mut after = before.clone();
         after.endpoints.insert(Arc::new(endpoint.clone()));
         self.serve_inside(&mut after, &endpoint.sandbox);
-        let steps = plan::attach(before, &after, network, &endpoint, &writer.ports);
+        let joining = (&endpoint, losers.as_slice());
+        let steps = plan::attach(before, &after, network, joining, &writer.ports);
         for ((id, subnet), address) in cursors {
             writer.walks.given(&id, subnet, address);
         }
@@ -298,8 +297,12 @@ impl Netd {
             Ok(()) => {
                 self.publish_names(network, &endpoint);
                 endpoint.stage = Stage::Committed;
+                self.demote(writer, &mut after, &losers);
                 self.publish_endpoint(&mut after, endpoint.clone());
-                let committed = self.store.put_endpoint(&endpoint, &Cursors::new());
+                // The new one last: until then a start would undo it, and the losers have all back.
+                let mut records = losers.iter().chain([&endpoint]);
+                let committed =
+                    records.try_for_each(|e| self.store.put_endpoint(e, &Cursors::new()));
                 committed.or_else(|error| {
                     self.disconnect(writer, &endpoint)?;
                     Err(error.into())
@@ -316,6 +319,16 @@ impl Netd {
                 self.publish_endpoint(&mut after, endpoint);
                 Err(failure.cause.into())
             }
+        }
+    }
+
+    fn demote(&self, writer: &mut Writer, after: &mut Desired, losers: &[Endpoint]) {
+        for loser in losers {
+            writer.replace_ports(after, loser);
+            if let Some(network) = after.networks.get(&loser.attachment.network_id) {
+                self.publish_names(network, loser);
+            }
+            after.endpoints.insert(Arc::new(loser.clone()));
         }
     }
 

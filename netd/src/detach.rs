@@ -3,13 +3,14 @@
 use std::sync::Arc;
 
 use api::id::IfName;
-use api::net::{AttachRequest, LinkBy};
+use api::net::AttachRequest;
 
 use crate::apply;
 use crate::departure::Departure;
 use crate::error::NetError;
 use crate::model::desired::Desired;
 use crate::model::endpoint::{Endpoint, EndpointKey};
+use crate::model::gateway;
 use crate::model::network::Stage;
 use crate::model::plan;
 use crate::netd::{Netd, Writer};
@@ -89,38 +90,32 @@ impl Netd {
                 .wait_for(&endpoint.sandbox, &attachment.ifname);
         }
         writer.free(&after, endpoint);
-        if endpoint.has_default_route() {
-            self.hand_over_default_route(&mut after, endpoint);
-        }
+        self.hand_over(writer, &mut after, endpoint);
         self.publish_view(after);
         Ok(())
     }
 
-    /// The sandbox's next endpoint carries its default route from now on. A failure leaves it
-    /// without one, as Docker would: it is logged, the detach is done all the same.
-    fn hand_over_default_route(&self, after: &mut Desired, gone: &Endpoint) {
-        let endpoints = after.endpoints.in_sandbox(&gone.sandbox);
-        let ours = endpoints.filter(|e| e.attachment.link == LinkBy::Hawser);
-        let heirs = ours.filter_map(|endpoint| {
-            let network = after.networks.get(&endpoint.attachment.network_id)?;
-            let mut heir = Endpoint::clone(endpoint);
-            heir.take_default_route(network);
-            heir.has_default_route().then_some(heir)
-        });
-        let Some(heir) = heirs.min_by_key(|endpoint| endpoint.order) else {
-            return;
-        };
-        if !self.kernel.is_alive(&heir.sandbox) {
+    /// The sandbox's other endpoints carry its default routes and publish its ports from now on. A
+    /// failure leaves it without: it is logged, the detach is done all the same.
+    fn hand_over(&self, writer: &mut Writer, after: &mut Desired, gone: &Endpoint) {
+        let heirs = gateway::leave(after, gone);
+        if heirs.is_empty() || !self.kernel.is_alive(&gone.sandbox) {
             return;
         }
-        let done = apply::run(&*self.kernel, &[plan::configure(&heir)])
-            .map_err(|failure| NetError::from(failure.cause))
-            .and_then(|()| Ok(self.store.put_endpoint(&heir, &Cursors::new())?));
-        match done {
-            Ok(()) => {
-                after.endpoints.insert(Arc::new(heir));
+        for heir in heirs {
+            let steps = plan::inherit(&heir, &writer.ports);
+            let done = apply::run(&*self.kernel, &steps)
+                .map_err(|failure| NetError::from(failure.cause))
+                .and_then(|()| Ok(self.store.put_endpoint(&heir, &Cursors::new())?));
+            if let Err(error) = done {
+                tracing::warn!(endpoint = %heir.key(), %error, "no default route");
+                continue;
             }
-            Err(error) => tracing::warn!(endpoint = %heir.key(), %error, "no default route"),
+            writer.replace_ports(after, &heir);
+            if let Some(network) = after.networks.get(&heir.attachment.network_id) {
+                self.publish_names(network, &heir);
+            }
+            after.endpoints.insert(Arc::new(heir));
         }
     }
 }

@@ -330,6 +330,16 @@ impl State {
                 std::mem::replace(&mut link.mtu, *mtu) != *mtu
             }
             Step::ConfigureSandbox(link) => self.configure(link).ok_or_else(not_found)?,
+            Step::MoveRoute { sandbox, from, to } => {
+                let key = |ifname: &IfName| (sandbox.inode, ifname.clone());
+                let entry = |route: &api::net::Route| (route.dst, route.gateway);
+                if let Some((_, link)) = self.inside.get_mut(&key(&from.0)) {
+                    link.routes.remove(&entry(&from.1));
+                }
+                let (_, link) = self.inside.get_mut(&key(&to.0)).ok_or_else(not_found)?;
+                link.routes.insert(entry(&to.1));
+                true
+            }
             Step::SetRate { link, .. } => {
                 let link = self.observed.links.get_mut(link).ok_or_else(not_found)?;
                 !std::mem::replace(&mut link.limited, true)

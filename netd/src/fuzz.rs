@@ -82,7 +82,6 @@ fn endpoint(request: &AttachRequest) -> Result<Endpoint, String> {
         dns: request.dns.clone(),
         parent_mac: None,
         others: &Endpoints::default(),
-        has_default_route: false,
         walks: &Walks::default(),
     };
     Endpoint::create(request, &network, new).map_err(words)

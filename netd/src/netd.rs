@@ -74,6 +74,15 @@ impl Writer {
             }
         }
     }
+
+    /// Notes that an endpoint of `desired` publishes other ports.
+    pub(crate) fn replace_ports(&mut self, desired: &Desired, endpoint: &Endpoint) {
+        let key = endpoint.key();
+        if let Some(was) = desired.endpoints.get(&key) {
+            self.ports.remove(&key, &was.attachment.ports);
+        }
+        self.ports.insert(&key, &endpoint.attachment.ports);
+    }
 }
 
 impl fmt::Debug for Netd {

@@ -18,6 +18,7 @@ use crate::store::Store;
 use crate::{NetError, OpenError, Report};
 
 mod crash;
+mod gateway;
 mod mtu;
 mod network;
 mod parent;

@@ -262,6 +262,7 @@ fn attach(host: &Host, network: &str) -> (Attachment, std::path::PathBuf) {
         bandwidth: None,
         owner: None,
         exclusive: false,
+        gw_priority: None,
         links: Vec::new(),
     };
     (

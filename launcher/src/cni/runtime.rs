@@ -33,6 +33,9 @@ pub struct RuntimeConfig {
     /// Names of other containers for this one alone; the plugin `hawser` knows them.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub links: Vec<Link>,
+    /// Which network carries the default route; the plugin `hawser` knows it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gw_priority: Option<i64>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -92,6 +95,7 @@ impl RuntimeConfig {
             dns: (dns != DnsRequest::default()).then_some(dns),
             aliases: aliases(record, request),
             links: links(store, request),
+            gw_priority: Some(request.gw_priority),
         })
     }
 

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use api::Client;
 use api::client::{ClientError, escape};
-use api::net::Attachment;
-use api::path::{ENDPOINTS, ROOTFS, VOLUME_USERS, VOLUMES};
+use api::net::{Attachment, Network};
+use api::path::{ENDPOINTS, NETWORKS, ROOTFS, VOLUME_USERS, VOLUMES};
 use api::storage::RootfsMount;
 
 /// Waits between attempts while the daemon is away: it restarts within a second or two, and a
@@ -84,6 +84,10 @@ impl Daemon {
         let volume = escape(volume);
         let route = format!("{VOLUMES}/{volume}/{VOLUME_USERS}/{}", self.container);
         gone_is_fine(self.client.delete(&route))
+    }
+
+    pub(crate) fn network(&self, name: &str) -> Result<Network, ClientError> {
+        self.client.get(&format!("{NETWORKS}/{}", escape(name)))
     }
 
     /// The container's endpoints on all networks.

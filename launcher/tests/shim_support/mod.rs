@@ -336,6 +336,8 @@ fn serve(socket: &Path, rootfs: &Path) -> Arc<Mutex<Vec<String>>> {
                 serde_json::json!({ "path": rootfs }).to_string()
             } else if request.starts_with("GET /v1/endpoints") {
                 "[]".to_owned()
+            } else if let Some(rest) = request.strip_prefix("GET /v1/networks/") {
+                network(rest.split_whitespace().next().unwrap_or_default())
             } else {
                 "null".to_owned()
             };
@@ -345,6 +347,17 @@ fn serve(socket: &Path, rootfs: &Path) -> Arc<Mutex<Vec<String>>> {
         }
     });
     asked
+}
+
+fn network(name: &str) -> String {
+    serde_json::json!({
+        "Name": name, "Id": "ab".repeat(32), "Created": "2026-01-02T03:04:05.000000000Z",
+        "Scope": "local", "Driver": "bridge", "EnableIPv6": false, "IPAM": {},
+        "Internal": false, "Attachable": false, "Ingress": false,
+        "ConfigFrom": {"Network": ""}, "ConfigOnly": false, "Containers": {}, "Options": {},
+        "Labels": {},
+    })
+    .to_string()
 }
 
 fn read_request(stream: &UnixStream) -> String {

@@ -127,6 +127,11 @@ impl Host {
                 mtu,
             } => sandbox::set_mtu(&open(sandbox)?, ifname, *mtu),
             Step::ConfigureSandbox(link) => sandbox::configure(&open(&link.sandbox)?, link),
+            Step::MoveRoute {
+                sandbox,
+                to: (ifname, route),
+                ..
+            } => sandbox::set_route(&open(sandbox)?, ifname, route),
             Step::SetRate { link, rate } => limit::set_rate(&mut self.rtnl(), link, *rate),
             Step::CreateBuffer { link, mtu } => limit::create_buffer(&mut self.rtnl(), link, *mtu),
             Step::Redirect { from, to } => limit::redirect(&mut self.rtnl(), from, to),
@@ -196,6 +201,7 @@ impl Kernel for Host {
             | Step::SetMtu { .. }
             | Step::SetSandboxMtu { .. }
             | Step::ConfigureSandbox(_)
+            | Step::MoveRoute { .. }
             | Step::SetRate { .. }
             | Step::CreateBuffer { .. }
             | Step::Redirect { .. } => self.netlink(step).map_err(|source| KernelError::Netlink {

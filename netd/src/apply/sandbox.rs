@@ -51,6 +51,19 @@ pub(super) fn configure(namespace: &NetNs, link: &SandboxLink) -> io::Result<Cha
     })?
 }
 
+/// Replaces the route to the same destination, by whatever interface it goes.
+pub(super) fn set_route(namespace: &NetNs, name: &IfName, wanted: &Route) -> io::Result<Change> {
+    namespace.run(|| {
+        let mut rtnl = Rtnl::open()?;
+        let link = observe::link_by_name(&mut rtnl, name)?.ok_or(Errno::NODEV)?;
+        let message = route(link.header.index, wanted);
+        rtnl.batch(vec![(message, Mode::Replace)])?
+            .into_iter()
+            .collect::<io::Result<()>>()?;
+        Ok(Change::Done)
+    })?
+}
+
 /// The sockets of the sandbox's resolver, at `port` of its loopback or another.
 pub(super) fn resolver_sockets(namespace: &NetNs, port: u16) -> io::Result<dns::Sockets> {
     namespace.run(|| {

@@ -4,7 +4,7 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use api::id::{Id, IfName, MacAddr};
-use api::net::{AttachRequest, Attachment, Dns, Link, LinkBy, PortBinding};
+use api::net::{AttachRequest, Attachment, Dns, Link, LinkBy, PortBinding, Route};
 use serde::{Deserialize, Serialize};
 use sys::netns::NsId;
 
@@ -76,6 +76,9 @@ pub(crate) struct Endpoint {
     pub(crate) links: Vec<Link>,
     #[serde(default)]
     pub(crate) routed: Routed,
+    /// The default routes it can carry; those it does are among the attachment's.
+    #[serde(default)]
+    pub(crate) defaults: Vec<Route>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -184,8 +187,6 @@ pub(crate) struct NewEndpoint<'a> {
     pub(crate) parent_mac: Option<MacAddr>,
     /// All that exist, of other networks as well.
     pub(crate) others: &'a Endpoints,
-    /// Whether another endpoint of the sandbox carries the default route already.
-    pub(crate) has_default_route: bool,
     /// How far the walk through each subnet has come.
     pub(crate) walks: &'a Walks,
 }
@@ -245,6 +246,9 @@ impl Endpoint {
         };
         let has_pair = is_ours && network.bridge().is_some();
         let host_ifname = has_pair.then(|| host_ifname(&new.id));
+        let routes = route::choose(request, network, &addresses);
+        let defaults = routes.iter().filter(|route| route::is_default(route));
+        let defaults = defaults.copied().collect();
         let attachment = Attachment {
             network: network.name.clone(),
             network_id: network.id.clone(),
@@ -255,7 +259,7 @@ impl Endpoint {
             host_ifname,
             mac,
             mtu,
-            routes: route::choose(request, network, &addresses, new.has_default_route),
+            routes,
             addresses,
             name: request.name.clone(),
             aliases: request.aliases.clone(),
@@ -264,6 +268,7 @@ impl Endpoint {
             link: request.link,
             bandwidth: request.bandwidth,
             owner: request.owner.clone(),
+            gw_priority: request.gw_priority,
         };
         Ok(Self {
             stage: Stage::Pending,
@@ -273,6 +278,7 @@ impl Endpoint {
             upstreams: request.dns.nameservers.clone(),
             links: request.links.clone(),
             routed: network.routed(),
+            defaults,
         })
     }
 
@@ -330,12 +336,39 @@ impl Endpoint {
         self.attachment.routes.iter().any(route::is_default)
     }
 
-    /// Lets this endpoint carry the sandbox's default route from now on, if it leads anywhere.
-    pub(crate) fn take_default_route(&mut self, network: &Network) {
-        let routes = &mut self.attachment.routes;
-        routes.retain(|route| !route::is_default(route));
-        routes.extend(route::defaults(network, &self.attachment.addresses));
+    /// The default routes of a family that it can carry.
+    pub(crate) fn offered(&self, v6: bool) -> impl Iterator<Item = &Route> {
+        // A record without them is one of before they were kept.
+        let known = match self.defaults.as_slice() {
+            [] => &self.attachment.routes,
+            defaults => defaults,
+        };
+        known.iter().filter(move |route| is_default_of(route, v6))
     }
+
+    /// Whether it carries the default route of a family.
+    pub(crate) fn carries(&self, v6: bool) -> bool {
+        let mut routes = self.attachment.routes.iter();
+        routes.any(|route| is_default_of(route, v6))
+    }
+
+    /// Lets it carry the default route of a family, or not; whether that is a change.
+    pub(crate) fn carry(&mut self, v6: bool, carries: bool) -> bool {
+        if self.carries(v6) == carries {
+            return false;
+        }
+        let offered: Vec<Route> = self.offered(v6).copied().collect();
+        let routes = &mut self.attachment.routes;
+        match carries {
+            true => routes.extend(offered),
+            false => routes.retain(|route| !is_default_of(route, v6)),
+        }
+        true
+    }
+}
+
+fn is_default_of(route: &Route, v6: bool) -> bool {
+    route::is_default(route) && route.dst.addr().is_ipv6() == v6
 }
 
 fn host_ifname(id: &Id) -> IfName {

@@ -10,6 +10,7 @@ pub(crate) mod driver;
 pub(crate) mod endpoint;
 pub(crate) mod endpoints;
 pub(crate) mod filter;
+pub(crate) mod gateway;
 pub(crate) mod ipam;
 pub(crate) mod limit;
 pub(crate) mod maglev;

@@ -14,6 +14,7 @@ use super::limit::Rate;
 use super::network::Network;
 use super::observed::{Link, Observed};
 use super::port::PortTable;
+use super::route::is_default;
 use super::step::{Pair, SandboxLink, Step};
 use crate::bpf::{Edge, Frontend, Sandbox};
 
@@ -57,16 +58,22 @@ pub(crate) fn remove_network(after: &Desired, network: &Network) -> Vec<Step> {
 }
 
 /// Connects `endpoint`, which `after` has and `before` lacks. `ports` are those of all endpoints, with
-/// or without it.
+/// or without it; what `losers` carry no more becomes its own.
 pub(crate) fn attach(
     before: &Desired,
     after: &Desired,
     network: &Network,
-    endpoint: &Endpoint,
+    (endpoint, losers): (&Endpoint, &[Endpoint]),
     ports: &PortTable,
 ) -> Vec<Step> {
     let mut steps = connect(after, network, endpoint);
     steps.extend(sandbox_change(before, after, endpoint));
+    for loser in losers {
+        if let Some(was) = before.endpoints.get(&loser.key()) {
+            steps.extend(take_routes(endpoint, was, loser));
+            steps.extend(withdraw(was, loser));
+        }
+    }
     let ports = own_ports(ports, endpoint);
     if !ports.is_empty() {
         steps.push(Step::ReservePorts(ports));
@@ -74,6 +81,47 @@ pub(crate) fn attach(
     // Traffic comes last, when there is somebody to answer it.
     steps.extend(publish(endpoint));
     steps
+}
+
+/// Leads the default routes that `was` carried and `is` does not by `endpoint`'s interface.
+fn take_routes(endpoint: &Endpoint, was: &Endpoint, is: &Endpoint) -> Vec<Step> {
+    let (old, new) = (&was.attachment, &endpoint.attachment);
+    let lost = old
+        .routes
+        .iter()
+        .filter(|route| !is.attachment.routes.contains(route));
+    let moved = lost.filter_map(|from| {
+        let mut routes = new.routes.iter().filter(|route| is_default(route));
+        let to = routes.find(|to| to.dst == from.dst)?;
+        Some(Step::MoveRoute {
+            sandbox: endpoint.sandbox.clone(),
+            from: (old.ifname.clone(), *from),
+            to: (new.ifname.clone(), *to),
+        })
+    });
+    moved.collect()
+}
+
+/// Takes back what `was` published and `is` does not.
+fn withdraw(was: &Endpoint, is: &Endpoint) -> Vec<Step> {
+    let kept: BTreeMap<Frontend, SocketAddr> = is.frontends().collect();
+    let lost = was
+        .frontends()
+        .filter(|(frontend, _)| !kept.contains_key(frontend));
+    lost.map(|(frontend, backend)| Step::Unpublish { frontend, backend })
+        .collect()
+}
+
+/// Lets `heir` carry what an endpoint of its sandbox did that is gone; `ports` are those of all
+/// endpoints, with or without it.
+pub(crate) fn inherit(heir: &Endpoint, ports: &PortTable) -> Vec<Step> {
+    let ports = own_ports(ports, heir);
+    let reserve = (!ports.is_empty()).then_some(Step::ReservePorts(ports));
+    [configure(heir)]
+        .into_iter()
+        .chain(reserve)
+        .chain(publish(heir))
+        .collect()
 }
 
 /// Disconnects `endpoint`, which `before` has and `after` lacks. Its interface is cut off, and may be
@@ -110,7 +158,7 @@ pub(crate) fn resize(endpoint: &Endpoint, mtu: u32) -> Vec<Step> {
     [inside].into_iter().chain(host).collect()
 }
 
-/// Lets `endpoint` carry its sandbox's default route.
+/// Sets the endpoint's interface up as its record says.
 pub(crate) fn configure(endpoint: &Endpoint) -> Step {
     let attachment = &endpoint.attachment;
     Step::ConfigureSandbox(SandboxLink {

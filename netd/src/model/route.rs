@@ -7,31 +7,27 @@ use ipnet::IpNet;
 
 use super::network::Network;
 
-/// A sandbox has one default route: the second one is left out.
+/// What was asked for, or the defaults; which endpoint of a sandbox carries the default route is
+/// settled elsewhere.
 pub(super) fn choose(
     request: &AttachRequest,
     network: &Network,
     addresses: &[EndpointAddress],
-    has_default_route: bool,
 ) -> Vec<Route> {
-    let mut routes = match (&request.routes, request.link) {
+    match (&request.routes, request.link) {
         (Some(routes), _) => routes.clone(),
         (None, LinkBy::Hawser) => defaults(network, addresses),
         (None, LinkBy::Others) => Vec::new(),
-    };
-    if has_default_route {
-        routes.retain(|route| !is_default(route));
     }
-    routes
 }
 
 /// Of the main table and of no priority of its own: two of those clash.
-pub(super) fn is_default(route: &Route) -> bool {
+pub(crate) fn is_default(route: &Route) -> bool {
     route.dst.prefix_len() == 0 && route.priority.is_none() && route.table.is_none()
 }
 
 /// One by each gateway; by the interface alone where the network has a way out and no gateway.
-pub(super) fn defaults(network: &Network, addresses: &[EndpointAddress]) -> Vec<Route> {
+fn defaults(network: &Network, addresses: &[EndpointAddress]) -> Vec<Route> {
     let routes = addresses.iter().filter_map(|address| {
         let v6 = address.address.addr().is_ipv6();
         let direct = !network.driver.has_gateway() && network.has_way_out(v6);

@@ -82,6 +82,12 @@ pub(crate) enum Step {
         mtu: u32,
     },
     ConfigureSandbox(SandboxLink),
+    /// Lets a route to the same destination go by another interface, without a moment in between.
+    MoveRoute {
+        sandbox: endpoint::Sandbox,
+        from: (IfName, Route),
+        to: (IfName, Route),
+    },
     /// Judges what the endpoint sends through the host's end of its link.
     GuardEndpoint {
         link: IfName,
@@ -176,6 +182,11 @@ impl Step {
                 endpoint: child.endpoint,
                 kind: child.kind.link_kind(),
             }),
+            Self::MoveRoute { sandbox, from, to } => Some(Self::MoveRoute {
+                sandbox,
+                from: to,
+                to: from,
+            }),
             Self::SetFilter { from, to } => Some(Self::SetFilter {
                 to: from?,
                 from: Some(to),
@@ -256,6 +267,11 @@ impl fmt::Display for Step {
             Self::ConfigureSandbox(link) => {
                 write!(f, "configure {} in {}", link.ifname, link.sandbox.path)
             }
+            Self::MoveRoute { sandbox, from, to } => write!(
+                f,
+                "move the route to {} from {} to {} in {}",
+                to.1.dst, from.0, to.0, sandbox.path
+            ),
             Self::GuardEndpoint { link, .. } => write!(f, "guard {link}"),
             Self::ReleaseEndpoint { link } => write!(f, "release {link}"),
             Self::SetRate { link, .. } => write!(f, "limit the rate of {link}"),

@@ -206,3 +206,58 @@ fn somebody_else_may_be_the_gateway() {
     assert_eq!(seen.to_canonical(), address(&at, false));
     assert_eq!(world.netd().reconcile().unwrap().repaired, 0);
 }
+
+/// Whose gateway each default route of the calling thread's namespace goes by.
+fn ways_out(attached: &[&Attachment]) -> Vec<String> {
+    let shown = ip("-4 route show default") + &ip("-6 route show default");
+    let gateway = |line: &str| {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let via = words.iter().position(|word| *word == "via").unwrap();
+        words[via + 1].parse::<std::net::IpAddr>().unwrap()
+    };
+    let name_of = |gateway: std::net::IpAddr| {
+        let mut all = attached.iter();
+        let at = all.find(|at| at.addresses.iter().any(|a| a.gateway == Some(gateway)));
+        at.unwrap().network.to_string()
+    };
+    shown.lines().map(|line| name_of(gateway(line))).collect()
+}
+
+#[test]
+fn the_default_route_and_the_ports_go_by_the_network_that_goes_first() {
+    let world = World::new("gw-priority");
+    for name in ["m", "a"] {
+        world.create(&format!(r#"{{"Name":"{name}","EnableIPv6":true}}"#));
+    }
+    let web = Sandbox::new("web");
+    let mut request = web.request("m");
+    request.gw_priority = Some(0);
+    request.ports =
+        serde_json::from_str(r#"[{"protocol":"tcp","container_port":80,"host_port":8080}]"#)
+            .unwrap();
+    let first = world.netd().attach(request).unwrap();
+    web.run(|| serve(any6(80)));
+    world.outside(|| serve(any6(90)));
+    let works = |attached: &[&Attachment], expected: &str| {
+        let ways = web.run(|| ways_out(attached));
+        assert_eq!(ways, [expected, expected]);
+        for v6 in FAMILIES {
+            let seen = world.outside(|| seen_by((host(v6), 8080))).unwrap();
+            assert_eq!(seen.to_canonical(), outside(v6));
+            web.run(|| seen_by((outside(v6), 90))).unwrap();
+        }
+        for at in world.netd().endpoints(None) {
+            world.netd().check(&at.container_id, &at.ifname).unwrap();
+        }
+        assert_eq!(world.netd().reconcile().unwrap().repaired, 0);
+    };
+    works(&[&first], "m");
+    let mut request = web.request("a");
+    request.gw_priority = Some(0);
+    request.ifname = api::id::IfName::parse("eth1").unwrap();
+    let second = world.netd().attach(request).unwrap();
+    works(&[&first, &second], "a");
+    let id = web.request("").container_id;
+    world.netd().detach(&id, &second.ifname).unwrap();
+    works(&[&first], "m");
+}

@@ -202,6 +202,7 @@ impl Sandbox {
             bandwidth: None,
             owner: None,
             exclusive: false,
+            gw_priority: None,
             links: Vec::new(),
         }
     }

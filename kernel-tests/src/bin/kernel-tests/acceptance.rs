@@ -15,7 +15,7 @@ use anyhow::{Context, Result, bail};
 use kernel_tests::{Daemon, Host, program};
 
 /// What somebody sets whose scripts were written for Docker.
-const SETTINGS: &str = "default-bridge = \"docker0\"\n";
+const SETTINGS: &str = "[network]\ndefault-bridge = \"docker0\"\n";
 
 /// How often a script that races in itself is run before it counts as failed.
 const ATTEMPTS: usize = 5;

@@ -5,7 +5,6 @@
 
 use std::path::{Path, PathBuf};
 
-use api::client::escape;
 use api::net::{Attachment, Network};
 use api::path::ENDPOINTS;
 use clap::Args;
@@ -15,6 +14,7 @@ use crate::cli::error::{CliError, ContainerError};
 use crate::cli::run::network::{DEFAULT, NetworkError, driver_opts, ipv4, ipv6, links};
 use crate::cni::{ConfList, RuntimeConfig, Sandbox};
 use crate::container::{Attachments, Joined, NetworkRequest, Record, Status};
+use crate::joining;
 use crate::shim::etc;
 use crate::store::{ContainerDir, durability_of};
 
@@ -36,6 +36,14 @@ pub struct ConnectFlags {
     /// Option of the endpoint: NAME=VALUE, such as com.docker.network.endpoint.ifname=lan0
     #[arg(long, value_name = "OPTION")]
     pub driver_opt: Vec<String>,
+    /// The network with the highest carries the default route; of several the first by name
+    #[arg(
+        long,
+        value_name = "NUMBER",
+        default_value_t = 0,
+        allow_negative_numbers = true
+    )]
+    pub gw_priority: i64,
     /// Link-local address; refused, for the kernel gives the interface its own
     #[arg(long, value_name = "ADDRESS", hide = true)]
     pub link_local_ip: Vec<String>,
@@ -76,9 +84,13 @@ pub fn connect(context: &Context, flags: &ConnectFlags) -> Result<i32, CliError>
     }
     let state = container.state()?;
     let joined = match state.init {
-        Some(init) if state.status == Status::Running => {
-            Some(join(context, &container, &record, &request, init.pid)?)
-        }
+        Some(init) if state.status == Status::Running => Some(join(
+            context,
+            &container,
+            &record,
+            (&request, &network),
+            init.pid,
+        )?),
         _ => None,
     };
     record.networks.push(request);
@@ -148,6 +160,7 @@ fn request(network: &Network, flags: &ConnectFlags) -> Result<NetworkRequest, Ne
         mac: None,
         links: links(&flags.link)?,
         driver_opts: driver_opts(&flags.driver_opt)?,
+        gw_priority: flags.gw_priority,
     })
 }
 
@@ -170,21 +183,19 @@ fn join(
     context: &Context,
     container: &ContainerDir,
     record: &Record,
-    request: &NetworkRequest,
+    (request, network): (&NetworkRequest, &Network),
     pid: u32,
 ) -> Result<String, CliError> {
     let mut attachments = container.attachments()?;
     let ifname = match request.ifname() {
         Some(name) => name.to_owned(),
-        None => free_interface(&attachments),
+        None => free_interface(&attachments, network),
     };
     let netns = PathBuf::from(format!("/proc/{pid}/ns/net"));
     let list = ConfList::hawser(&request.network, context.client().socket());
-    // Ports are published on one network: this one if the one they were on has been left.
-    let publish = attachments
-        .joined
-        .values()
-        .all(|joined| joined.runtime.port_mappings.is_empty());
+    // Ports are published on one network: this one if none of the others could.
+    let mut others = attachments.interfaces.values();
+    let publish = joining::can_publish(network) && others.all(|other| other.ports.is_empty());
     let runtime = RuntimeConfig::of(&container.store(), record, request, publish)?;
     let result = context
         .cni()?
@@ -196,12 +207,24 @@ fn join(
     };
     attachments.joined.insert(ifname.clone(), joined);
     container.write_attachments(&attachments)?;
-    let route = format!("{ENDPOINTS}/{}/{}", record.id, escape(&ifname));
-    let attachment: Attachment = context.client().get(&route)?;
-    attachments.interfaces.insert(ifname.clone(), attachment);
-    container.write_attachments(&attachments)?;
-    etc::refresh(container, context.client())?;
+    look_again(context, container, &mut attachments)?;
     Ok(ifname)
+}
+
+/// What one network carries may have become another one's: default route and ports.
+fn look_again(
+    context: &Context,
+    container: &ContainerDir,
+    attachments: &mut Attachments,
+) -> Result<(), CliError> {
+    let route = format!("{ENDPOINTS}?container={}", container.id());
+    let endpoints: Vec<Attachment> = context.client().get(&route)?;
+    let interfaces = endpoints
+        .into_iter()
+        .map(|attachment| (attachment.ifname.to_string(), attachment));
+    attachments.interfaces = interfaces.collect();
+    container.write_attachments(attachments)?;
+    Ok(etc::refresh(container, context.client())?)
 }
 
 /// Takes the running container off the network behind `ifname`.
@@ -220,9 +243,7 @@ fn leave(context: &Context, container: &ContainerDir, ifname: &str) -> Result<()
         )?;
     }
     attachments.joined.remove(ifname);
-    attachments.interfaces.remove(ifname);
-    container.write_attachments(&attachments)?;
-    Ok(etc::refresh(container, context.client())?)
+    look_again(context, container, &mut attachments)
 }
 
 fn sandbox<'s>(record: &'s Record, netns: &'s Path, ifname: &'s str) -> Sandbox<'s> {
@@ -234,37 +255,8 @@ fn sandbox<'s>(record: &'s Record, netns: &'s Path, ifname: &'s str) -> Sandbox<
     }
 }
 
-/// The first `ethN` that is not taken.
-fn free_interface(attachments: &Attachments) -> String {
-    let taken = |name: &String| {
-        attachments.joined.contains_key(name) || attachments.interfaces.contains_key(name)
-    };
-    // As many names as interfaces are taken at most, so that one more is always enough.
-    let last = attachments.joined.len() + attachments.interfaces.len();
-    (0..=last)
-        .map(|number| format!("eth{number}"))
-        .find(|name| !taken(name))
-        .unwrap_or_default()
-}
-
-#[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-
-    #[test]
-    fn a_gap_between_interfaces_is_used_again() {
-        let mut attachments = Attachments::default();
-        assert_eq!(free_interface(&attachments), "eth0");
-        for name in ["eth0", "eth2"] {
-            let joined = Joined {
-                list: ConfList::hawser("n", Path::new("/s")),
-                runtime: RuntimeConfig::default(),
-                result: json!({}),
-            };
-            attachments.joined.insert(name.to_owned(), joined);
-        }
-        assert_eq!(free_interface(&attachments), "eth1");
-    }
+fn free_interface(attachments: &Attachments, network: &Network) -> String {
+    let joined = attachments.joined.keys();
+    let taken = joined.chain(attachments.interfaces.keys());
+    joining::free_interface(network, &taken.cloned().collect())
 }

@@ -18,6 +18,7 @@ use crate::cli::error::{CliError, ContainerError};
 use crate::cli::network;
 use crate::cli::output;
 use crate::container::{Link, Mount, MountKind, Record, State, Status};
+use crate::joining;
 use crate::store::{ContainerDir, Durability, Store, StoreError, durability_of};
 use crate::volume::LOCAL;
 
@@ -98,6 +99,7 @@ fn drafted(
     let config = image_config(&image, reference)?;
     let mut draft = draft::draft(flags, &config.config, around)?;
     name_networks(context, &mut draft)?;
+    warn_of_ports(context, &mut draft)?;
     resolve_shared_network(context, &mut draft)?;
     add_volumes_from(context, flags, &mut draft)?;
     Ok((image, draft))
@@ -335,6 +337,30 @@ fn name_networks(context: &Context, draft: &mut Draft) -> Result<(), CliError> {
             Err(error) => return Err(error),
         }
     }
+    Ok(())
+}
+
+/// Says so if none of the networks can publish the ports that were asked for.
+fn warn_of_ports(context: &Context, draft: &mut Draft) -> Result<(), CliError> {
+    let host = &draft.host_config;
+    let publishes = !host.port_bindings.is_empty() || host.publish_all_ports;
+    if !publishes || draft.networks.is_empty() {
+        return Ok(());
+    }
+    let mut named = Vec::new();
+    for request in &draft.networks {
+        match network::find(context, &request.network) {
+            Ok(network) if joining::can_publish(&network) => return Ok(()),
+            Ok(network) => named.push(format!("{} ({})", network.name, network.driver)),
+            // The start will say so.
+            Err(CliError::Client(error)) if error.is_not_found() => return Ok(()),
+            Err(error) => return Err(error),
+        }
+    }
+    draft.warnings.push(format!(
+        "Published ports are discarded on network {}: containers are reached at their own addresses",
+        named.join(", ")
+    ));
     Ok(())
 }
 

@@ -25,9 +25,11 @@ pub enum NetworkError {
     Mac(#[from] InvalidId),
     #[error(
         "invalid --network {spec:?}: unexpected field {field:?} (name, alias, ip, ip6, \
-         mac-address, link, driver-opt)"
+         mac-address, link, driver-opt, gw-priority)"
     )]
     Field { spec: String, field: String },
+    #[error("invalid gw-priority {0:?} of --network: expected a whole number")]
+    Priority(String),
     #[error("invalid --network {spec:?}: the name is missing")]
     NoName { spec: String },
     #[error("invalid --network container:: expected container:NAME or container:ID")]
@@ -284,6 +286,11 @@ pub fn ipv6(flag: &'static str, text: &str) -> Result<Ipv6Addr, NetworkError> {
     })
 }
 
+fn priority(text: &str) -> Result<i64, NetworkError> {
+    text.parse()
+        .map_err(|_not_a_number| NetworkError::Priority(text.to_owned()))
+}
+
 /// A network's name, or Docker's comma-separated fields.
 fn parse(spec: &str) -> Result<NetworkRequest, NetworkError> {
     let mut parsed = if spec.contains('=') {
@@ -317,6 +324,7 @@ fn parse_fields(spec: &str) -> Result<NetworkRequest, NetworkError> {
             "mac-address" => parsed.mac = Some(value.parse::<MacAddr>()?),
             "link" => parsed.links.extend(links(&[value.to_owned()])?),
             "driver-opt" => options.push(value.to_owned()),
+            "gw-priority" => parsed.gw_priority = priority(value)?,
             "link-local-ip" => return Err(NetworkError::LinkLocal),
             _ => {
                 return Err(NetworkError::Field {

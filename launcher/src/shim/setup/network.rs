@@ -2,9 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
+use api::net::Network;
+
 use super::{Setup, SetupError};
 use crate::cni::{CniError, ConfList, RuntimeConfig, Sandbox};
 use crate::container::{Attachments, Joined};
+use crate::joining::{self, Joining};
 use crate::shim::daemon::patiently;
 
 impl Setup {
@@ -21,13 +24,12 @@ impl Setup {
     pub(super) fn join_networks(&self, pid: u32) -> Result<Attachments, SetupError> {
         let netns = PathBuf::from(format!("/proc/{pid}/ns/net"));
         let mut joined = Attachments::default();
-        for (index, request) in self.record.networks.iter().enumerate() {
-            let ifname = match request.ifname() {
-                Some(name) => name.to_owned(),
-                None => format!("eth{index}"),
-            };
+        let networks = self.networks()?;
+        let asked: Vec<_> = self.record.networks.iter().zip(&networks).collect();
+        for ((request, _), Joining { ifname, publishes }) in asked.iter().zip(joining::all(&asked))
+        {
             let list = ConfList::hawser(&request.network, &self.socket);
-            let runtime = RuntimeConfig::of(&self.dir.store(), &self.record, request, index == 0)?;
+            let runtime = RuntimeConfig::of(&self.dir.store(), &self.record, request, publishes)?;
             let result = self
                 .cni
                 .add(&list, self.sandbox(&netns, &ifname), &runtime)?;
@@ -51,6 +53,13 @@ impl Setup {
             self.dir.write_attachments(&joined)?;
         }
         Ok(joined)
+    }
+
+    /// The networks of the record.
+    fn networks(&self) -> Result<Vec<Network>, SetupError> {
+        let requests = self.record.networks.iter();
+        let networks = requests.map(|request| self.daemon.network(&request.network));
+        Ok(networks.collect::<Result<_, _>>()?)
     }
 
     /// Leaves all networks, those joined later by `network connect` too.

@@ -67,6 +67,7 @@ struct Endpoint {
     network_id: String,
     #[serde(flatten)]
     addresses: Addresses,
+    gw_priority: i64,
     #[serde(rename = "DNSNames")]
     dns_names: Option<Vec<String>>,
 }
@@ -209,6 +210,7 @@ fn asked(request: Option<&NetworkRequest>) -> Endpoint {
         links: some(&request.links),
         aliases: some(&request.aliases),
         driver_opts: (!options.is_empty()).then(|| options.clone()),
+        gw_priority: request.gw_priority,
         ..Endpoint::default()
     }
 }

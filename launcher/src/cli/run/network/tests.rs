@@ -25,6 +25,8 @@ fn the_first_network_is_the_mode() {
     assert_eq!(two.networks[1].aliases, ["db"]);
     assert_eq!(two.networks[1].ipv4, Some(Ipv4Addr::new(10, 0, 0, 9)));
     assert!(two.networks[1].mac.is_some());
+    let first = connection(&flags(&["name=front,gw-priority=-3"])).unwrap();
+    assert_eq!(first.networks[0].gw_priority, -3);
 }
 
 #[test]
@@ -83,7 +85,12 @@ fn modes_without_an_endpoint_have_no_networks() {
 #[test]
 fn what_does_not_fit_is_refused() {
     type Change = fn(&mut CreateFlags);
-    let rows: [(&[&str], Change, &str); 18] = [
+    let rows: [(&[&str], Change, &str); 19] = [
+        (
+            &["name=a,gw-priority=high"],
+            |_| {},
+            "invalid gw-priority \"high\"",
+        ),
         (
             &["host", "n1"],
             |_| {},
