@@ -16,6 +16,10 @@ use crate::bench::town;
 
 const RESOLVER: SocketAddr =
     SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::new(127, 0, 0, 11)), 53);
+/// Those who come in a storm are on a network of their own, which the asker is on too: a bridge has
+/// no room for all (`BR_MAX_PORTS` is 1 024, net/bridge/br_private.h).
+const STORM: &str = "storm";
+const STORM_SUBNET: &str = "10.92.0.0/16";
 /// Names of more than 62 characters are left to the daemon.
 const LONG: usize = 63;
 
@@ -30,6 +34,8 @@ impl Hawser {
     pub(super) fn start(sizes: &Sizes) -> Result<Self> {
         let host = Arc::new(Host::throwaway()?);
         let engine = engine::Hawser::start(Arc::clone(&host))?;
+        let create = ["network", "create", "--subnet", STORM_SUBNET, STORM];
+        engine.daemon.hawser(&create)?;
         let residents = town::sandboxes(&host, "name", sizes.zone.max(1))?;
         let guests = town::sandboxes(&host, "storm", sizes.storm)?;
         let asker = NetNs::open(&residents[0].path).context("namespace of the asker")?;
@@ -41,8 +47,10 @@ impl Hawser {
         };
         for sandbox in &residents {
             let number = sandbox.number;
-            server.connect("name", sandbox, &[long_name(number)])?;
+            let name = format!("name{number}");
+            server.connect(NETWORK, IFNAME, &name, sandbox, &[long_name(number)])?;
         }
+        server.connect(STORM, "eth1", "name0", &residents[0], &[])?;
         Ok(server)
     }
 
@@ -51,12 +59,18 @@ impl Hawser {
         ByDaemon(self)
     }
 
-    fn connect(&self, prefix: &str, sandbox: &Sandbox, aliases: &[String]) -> Result<()> {
-        let name = format!("{prefix}{}", sandbox.number);
+    fn connect(
+        &self,
+        network: &str,
+        ifname: &str,
+        name: &str,
+        sandbox: &Sandbox,
+        aliases: &[String],
+    ) -> Result<()> {
         let request = json!({
-            "network": NETWORK,
+            "network": network,
             "container_id": name,
-            "ifname": IFNAME,
+            "ifname": ifname,
             "netns": sandbox.path,
             "name": name,
             "aliases": aliases,
@@ -81,7 +95,8 @@ impl Server for Hawser {
     }
 
     fn attach(&self, number: u32) -> Result<()> {
-        self.connect("storm", &self.guests[number as usize], &[])
+        let guest = &self.guests[number as usize];
+        self.connect(STORM, IFNAME, &format!("storm{number}"), guest, &[])
     }
 
     fn detach(&self, number: u32) -> Result<()> {
