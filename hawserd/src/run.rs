@@ -2,6 +2,7 @@
 
 use std::thread;
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::net::UnixListener;
 use tokio::runtime::{Builder, Runtime};
 use tokio_util::sync::CancellationToken;
@@ -26,6 +27,7 @@ const MAX_WORKERS: usize = 4;
 /// [`StartError`] of the step that failed.
 pub(crate) fn run(config: &Config, flags: &Flags, level: &Level) -> Result<(), StartError> {
     std::panic::set_hook(Box::new(|panic| tracing::error!(%panic, "bug")));
+    raise_descriptors();
     let claim = Claim::take(config)?;
     let runtime = runtime()?;
     let daemon = claim.open(config, runtime.handle().clone())?;
@@ -37,6 +39,19 @@ pub(crate) fn run(config: &Config, flags: &Flags, level: &Level) -> Result<(), S
     runtime.shutdown_timeout(GRACE);
     info!("stopped");
     served
+}
+
+/// Every endpoint has sockets inside its sandbox, while a shell allows 1 024 descriptors in all:
+/// the soft limit goes to the hard one.
+fn raise_descriptors() {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: limit.maximum,
+        ..limit
+    };
+    if let Err(error) = setrlimit(Resource::Nofile, raised) {
+        warn!(%error, "the limit of open descriptors stays at {:?}", limit.current);
+    }
 }
 
 fn runtime() -> Result<Runtime, StartError> {
@@ -123,5 +138,22 @@ fn reload(flags: &Flags, level: &Level) {
             "configuration read again; only the log level changes"
         ),
         Err(error) => warn!(%error, "configuration not read again"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn descriptors_are_limited_by_the_hard_limit_alone() {
+        let limit = getrlimit(Resource::Nofile);
+        let lowered = Rlimit {
+            current: Some(512),
+            ..limit.clone()
+        };
+        setrlimit(Resource::Nofile, lowered).unwrap();
+        raise_descriptors();
+        assert_eq!(getrlimit(Resource::Nofile).current, limit.maximum);
     }
 }
