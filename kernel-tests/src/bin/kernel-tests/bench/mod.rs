@@ -20,9 +20,11 @@ mod turns;
 use std::cell::OnceCell;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use kernel_tests::Shop;
+use kernel_tests::host::Namespaces;
+use kernel_tests::{Host, Shop, wait};
 
 use self::docker::Docker;
 use self::row::Row;
@@ -34,6 +36,8 @@ const PEERS_ENV: &str = "HAWSER_PEERS";
 /// Repeats of a row that takes milliseconds, and of one that takes seconds.
 const MANY: usize = 25;
 const FEW: usize = 7;
+/// How long the kernel may take to remove thousands of namespaces.
+const REMOVAL_LIMIT: Duration = Duration::from_secs(300);
 /// What takes minutes is measured only when it is named.
 const LONG: &str = "scale";
 
@@ -164,6 +168,7 @@ pub(crate) fn run(names: &[String], json: Option<&Path>, sizes: Sizes) -> Result
             Ok(measured) => rows.extend(measured),
             Err(error) => failed.push(format!("{}: {error:#}", bench.name)),
         }
+        let_namespaces_go()?;
     }
     println!("{}", row::table(&rows));
     if let Some(path) = json {
@@ -172,6 +177,24 @@ pub(crate) fn run(names: &[String], json: Option<&Path>, sizes: Sizes) -> Result
     }
     ensure!(failed.is_empty(), "{}", failed.join("\n"));
     Ok(())
+}
+
+/// Waits until the kernel has removed the namespaces of the rows before: thousands take it seconds,
+/// with the lock held that all changes of links need.
+fn let_namespaces_go() -> Result<()> {
+    const LINK: &str = "last0";
+    let host = Host::throwaway()?;
+    let last = Namespaces::new(&["--net"])?;
+    let pid = last.pid().to_string();
+    let pair = ["type", "veth", "peer", "name", "eth0", "netns", &pid];
+    host.output("ip", &[&["link", "add", LINK][..], &pair].concat())?;
+    drop(last);
+    // One worker removes them in their order (net/core/net_namespace.c, cleanup_net), and a pair
+    // goes with either namespace.
+    wait::until(REMOVAL_LIMIT, "the kernel removes namespaces", || {
+        host.output("ip", &["link", "show", LINK]).err()
+    })
+    .map(drop)
 }
 
 /// Whether the rows called `bench` are asked for: a name selects every one that it is a part of,
