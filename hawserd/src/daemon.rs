@@ -10,6 +10,7 @@ use crate::cgroup::Hierarchy;
 use crate::config::Config;
 use crate::failure::Failure;
 use crate::metrics::Metrics;
+use crate::turns::Turns;
 
 /// The open daemon. Cheap to clone: every request has its own.
 #[derive(Debug, Clone)]
@@ -19,6 +20,7 @@ pub(crate) struct Daemon {
     pub(crate) storaged: Arc<Storaged>,
     pub(crate) hierarchy: Arc<Hierarchy>,
     pub(crate) metrics: Arc<Metrics>,
+    pub(crate) turns: Turns,
 }
 
 impl Daemon {
@@ -39,5 +41,24 @@ impl Daemon {
             // The panic's own words are in the log, by the panic hook.
             Err(_panicked) => Err(Failure::bug()),
         }
+    }
+
+    /// The same for what changes networks, when it is its turn. A client that goes before that has
+    /// asked for nothing.
+    pub(crate) async fn run_in_turn<T, E>(
+        self,
+        work: impl FnOnce(&Self) -> Result<T, E> + Send + 'static,
+    ) -> Result<T, Failure>
+    where
+        T: Send + 'static,
+        E: Into<api::ApiError> + Send + 'static,
+    {
+        let turn = self.turns.next().await?;
+        self.run(move |daemon| {
+            // Kept to the end of the work, although its client may go.
+            let _turn = turn;
+            work(daemon)
+        })
+        .await
     }
 }

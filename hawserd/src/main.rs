@@ -25,6 +25,7 @@ mod server;
 mod shutdown;
 mod start;
 mod systemd;
+mod turns;
 
 use std::error::Error;
 use std::process::ExitCode;

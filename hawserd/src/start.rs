@@ -20,6 +20,7 @@ use crate::daemon::Daemon;
 use crate::listen::{self, ListenError, Socket};
 use crate::lock::{Lock, LockError};
 use crate::metrics::Metrics;
+use crate::turns::Turns;
 
 /// Redb would take up to 1 GiB; the rows of a busy host are a few MB.
 const DATABASE_CACHE_BYTES: usize = 4 << 20;
@@ -125,6 +126,7 @@ impl Claim {
             storaged: Arc::new(storaged),
             hierarchy: Arc::new(self.hierarchy.clone()),
             metrics: Arc::new(Metrics::new()),
+            turns: Turns::new(),
         })
     }
 

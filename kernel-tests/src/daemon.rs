@@ -18,22 +18,30 @@ use crate::wait;
 const START_LIMIT: Duration = Duration::from_secs(20);
 const STOP_LIMIT: Duration = Duration::from_secs(20);
 
-/// Everything a daemon keeps, below one directory.
+/// Everything a daemon keeps.
 #[derive(Debug, Clone)]
 pub struct Directories {
     root: PathBuf,
+    run: PathBuf,
 }
 
 impl Directories {
+    /// All below one directory.
+    ///
     /// # Errors
     /// When the directories cannot be made.
     pub fn new(root: &Path) -> Result<Self> {
+        Self::with_run(root, root.join("run"))
+    }
+
+    fn with_run(root: &Path, run: PathBuf) -> Result<Self> {
         let directories = Self {
             root: root.to_owned(),
+            run,
         };
-        for dir in ["state", "run", "plugins", "cni"] {
-            let dir = root.join(dir);
-            fs::create_dir_all(&dir).with_context(|| dir.display().to_string())?;
+        let below = ["state", "plugins", "cni"].map(|dir| root.join(dir));
+        for dir in below.iter().chain([&directories.run]) {
+            fs::create_dir_all(dir).with_context(|| dir.display().to_string())?;
         }
         // A plugin's file has the name of its type.
         for (built, plugin) in [("hawser-cni", "hawser"), ("hawser-cni-ipam", "hawser-ipam")] {
@@ -57,7 +65,7 @@ impl Directories {
     }
 
     pub fn socket(&self) -> PathBuf {
-        self.root.join("run").join(api::path::SOCKET_NAME)
+        self.run.join(api::path::SOCKET_NAME)
     }
 
     pub fn config(&self) -> PathBuf {
@@ -70,11 +78,11 @@ impl Directories {
 
     fn arguments(&self) -> Vec<String> {
         [
-            ("state-dir", "state"),
-            ("run-dir", "run"),
-            ("plugin-dir", "plugins"),
+            ("state-dir", self.state()),
+            ("run-dir", self.run.clone()),
+            ("plugin-dir", self.root.join("plugins")),
         ]
-        .map(|(flag, dir)| format!("--{flag}={}", self.root.join(dir).display()))
+        .map(|(flag, dir)| format!("--{flag}={}", dir.display()))
         .into_iter()
         .chain([format!("--config={}", self.config().display())])
         .collect()
@@ -90,7 +98,7 @@ pub struct Daemon {
     /// Everything has been removed already.
     is_clean: bool,
     /// Removed last.
-    _scratch: Option<tempfile::TempDir>,
+    _scratch: Option<[tempfile::TempDir; 2]>,
 }
 
 impl Daemon {
@@ -107,12 +115,15 @@ impl Daemon {
     /// # Errors
     /// As [`Daemon::start`].
     pub fn configured(host: Arc<Host>, settings: &str) -> Result<Self> {
-        // Not /tmp, which may be a tmpfs: a layer store belongs on a disk.
-        let scratch = tempfile::Builder::new()
-            .prefix("hawser-test-")
-            .tempdir_in("/var/tmp")
-            .context("scratch directory")?;
-        let directories = Directories::new(scratch.path())?;
+        // A layer store belongs on a disk, which /tmp may not be; what goes with a boot is on a tmpfs,
+        // as /run is: there, a transaction costs next to nothing.
+        let scratch = |dir| {
+            let mut builder = tempfile::Builder::new();
+            let made = builder.prefix("hawser-test-").tempdir_in(dir);
+            made.context("scratch directory")
+        };
+        let (scratch, run) = (scratch("/var/tmp")?, scratch("/dev/shm")?);
+        let directories = Directories::with_run(scratch.path(), run.path().to_owned())?;
         let config = fs::read_to_string(directories.config()).context("configuration")?;
         fs::write(directories.config(), config + settings).context("configuration")?;
         let mut daemon = Self {
@@ -120,7 +131,7 @@ impl Daemon {
             directories,
             process: None,
             is_clean: true,
-            _scratch: Some(scratch),
+            _scratch: Some([scratch, run]),
         };
         daemon.launch()?;
         Ok(daemon)
@@ -179,7 +190,8 @@ impl Daemon {
     }
 
     fn wait_until_ready(&mut self) -> Result<()> {
-        let client = self.client();
+        // One that is busy answers another time.
+        let client = self.client().with_timeout(Duration::from_secs(1));
         let process = self.process.as_mut().context("the daemon was started")?;
         let ready = wait::until(START_LIMIT, "hawserd answers", || {
             match process.try_wait() {

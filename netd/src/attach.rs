@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, MutexGuard};
 
 use api::id::MacAddr;
 use api::net::{AttachRequest, Attachment, Dns, LinkBy, PortBinding, Protocol};
@@ -32,17 +32,9 @@ impl Netd {
     /// [`NetError`]; nothing is left of the endpoint then.
     pub fn attach(&self, request: AttachRequest) -> Result<Attachment, NetError> {
         endpoint::check(&request)?;
-        let mut writer = self.writer();
-        let network = Arc::clone(self.view().network(&request.network)?);
-        self.finish_removal(&mut writer, &request)?;
+        let (mut writer, network, found) = self.take_turn(&request)?;
         if request.exclusive {
             self.refuse_second(&request)?;
-        }
-        let mut found = self.sandbox(&request)?;
-        if let Found::Occupied(sandbox) = &found
-            && self.departures.wait_for(sandbox, &request.ifname)
-        {
-            found = self.sandbox(&request)?;
         }
         let sandbox = match found {
             // Somebody else's interface may be there or still come.
@@ -71,6 +63,33 @@ impl Netd {
             "attached"
         );
         Ok(attachment)
+    }
+
+    /// Waits for an interface that is in the way and still leaving, while others have their turns.
+    fn take_turn(
+        &self,
+        request: &AttachRequest,
+    ) -> Result<(MutexGuard<'_, Writer>, Arc<Network>, Found), NetError> {
+        let key = EndpointKey::new(&request.container_id, request.ifname.as_str());
+        let ifname = &request.ifname;
+        loop {
+            let mut writer = self.writer();
+            let network = Arc::clone(self.view().network(&request.network)?);
+            self.finish_removal(&mut writer, request)?;
+            let rounds = self.departures.rounds();
+            let found = self.sandbox(request)?;
+            let Found::Occupied(sandbox) = &found else {
+                return Ok((writer, network, found));
+            };
+            let is_on_record = self.view().endpoints.get(&key).is_some();
+            if is_on_record || !self.departures.may_leave(rounds, sandbox, ifname) {
+                return Ok((writer, network, found));
+            }
+            drop(writer);
+            if !self.departures.wait_for(sandbox, ifname) {
+                return Err(occupied(request).into());
+            }
+        }
     }
 
     /// The namespace of the request, and whether its interface exists there.

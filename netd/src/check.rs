@@ -43,22 +43,7 @@ impl Netd {
         let inside = self
             .kernel
             .inspect(Path::new(&endpoint.sandbox.path), ifname)?;
-        let published = match &self.data_plane {
-            Some(data_plane) if !endpoint.attachment.ports.is_empty() => {
-                let published =
-                    data_plane
-                        .published()
-                        .map_err(|source| KernelError::DataPlane {
-                            action: "read published ports".to_owned(),
-                            source,
-                        })?;
-                endpoint
-                    .frontends()
-                    .find(|(f, b)| published.get(f) != Some(b))
-            }
-            _ => None,
-        };
-        let missing = published.map(|(frontend, _)| format!("port {frontend} is not published"));
+        let missing = self.unpublished(endpoint)?;
         let unlimited = self.unlimited(endpoint)?;
         let network = view.networks.get(&endpoint.attachment.network_id);
         let own_mac = network.is_none_or(|network| network.driver.has_own_macs());
@@ -74,6 +59,27 @@ impl Netd {
                 what,
             }),
         }
+    }
+
+    /// The first of the endpoint's ports that is not published, in words. Asks for these alone: others
+    /// may have published thousands.
+    fn unpublished(&self, endpoint: &Endpoint) -> Result<Option<String>, NetError> {
+        let Some(data_plane) = &self.data_plane else {
+            return Ok(None);
+        };
+        for (frontend, backend) in endpoint.frontends() {
+            let published =
+                data_plane
+                    .backend(&frontend)
+                    .map_err(|source| KernelError::DataPlane {
+                        action: format!("read published port {frontend}"),
+                        source,
+                    })?;
+            if published != Some(backend) {
+                return Ok(Some(format!("port {frontend} is not published")));
+            }
+        }
+        Ok(None)
     }
 
     /// Whether a rate limit is missing, in words.

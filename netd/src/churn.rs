@@ -67,6 +67,29 @@ fn a_departure_that_is_refused_holds_nobody_up() {
 }
 
 #[test]
+fn an_attach_that_waits_for_an_interface_holds_nobody_up() {
+    let world = World::new();
+    let netd = world.start_threaded().unwrap();
+    netd.create_network(network(r#"{"Name":"shop"}"#)).unwrap();
+    netd.attach(plain("shop", 10)).unwrap();
+    let deletions = world.kernel.hold_deletions();
+    netd.detach("c10", &eth0()).unwrap();
+    let looks = world.kernel.looks_inside();
+    std::thread::scope(|scope| {
+        let again = scope.spawn(|| netd.attach(plain("shop", 10)));
+        while world.kernel.looks_inside() == looks {
+            std::thread::yield_now();
+        }
+        netd.attach(plain("shop", 11)).unwrap();
+        netd.detach("c11", &eth0()).unwrap();
+        assert!(!again.is_finished(), "its interface has not left yet");
+        drop(deletions);
+        again.join().unwrap().unwrap();
+    });
+    assert_eq!(netd.endpoints(None).len(), 1);
+}
+
+#[test]
 fn an_exhausted_subnet_gives_what_the_dead_hold() {
     let world = World::new();
     let netd = world.start().unwrap();
@@ -104,6 +127,30 @@ fn ports_addresses_and_mac_of_the_dead_are_free_at_need() {
     let heir = netd.attach(heir).unwrap();
     assert_eq!(heir.addresses, dead.addresses);
     assert_eq!(heir.ports, dead.ports);
+}
+
+#[test]
+fn a_reboot_leaves_networks_and_no_lease() {
+    let mut world = World::new();
+    let netd = world.start().unwrap();
+    let tiny = r#"{"Name":"tiny","IPAM":{"Config":[{"Subnet":"10.9.0.0/29"}]}}"#;
+    netd.create_network(network(tiny)).unwrap();
+    let before = world.kernel.snapshot();
+    for inode in 10..15 {
+        netd.attach(request("tiny", &format!("c{inode}"), inode))
+            .unwrap();
+    }
+    netd.detach("c14", &eth0()).unwrap();
+    drop(netd);
+    world.reboot();
+    let netd = world.start().unwrap();
+    assert!(netd.endpoints(None).is_empty());
+    assert_eq!(world.kernel.snapshot(), before, "the network is made anew");
+    // Every address and port is free, under the same names and in the same namespaces.
+    for inode in 10..15 {
+        netd.attach(request("tiny", &format!("c{inode}"), inode))
+            .unwrap();
+    }
 }
 
 #[test]

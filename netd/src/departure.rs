@@ -66,7 +66,15 @@ struct Shared {
 #[derive(Debug, Default)]
 struct State {
     waiting: BTreeMap<IfName, Departure>,
+    rounds: u64,
     stop: bool,
+}
+
+impl State {
+    fn is_leaving(&self, sandbox: &Sandbox, ifname: &IfName) -> bool {
+        let mut waiting = self.waiting.values();
+        waiting.any(|d| d.ifname == *ifname && d.sandbox.is_same(sandbox))
+    }
 }
 
 impl Departures {
@@ -110,19 +118,29 @@ impl Departures {
         }
     }
 
-    /// Waits until `ifname` has left the sandbox; whether it was leaving at all.
+    /// How many groups of interfaces are gone.
+    pub(crate) fn rounds(&self) -> u64 {
+        self.shared.state().rounds
+    }
+
+    /// Whether an interface seen in the sandbox after so many `rounds` is leaving, or gone since.
+    pub(crate) fn may_leave(&self, rounds: u64, sandbox: &Sandbox, ifname: &IfName) -> bool {
+        let state = self.shared.state();
+        state.rounds != rounds || state.is_leaving(sandbox, ifname)
+    }
+
+    /// Waits until `ifname` has left the sandbox, if it is leaving; whether it is not any more.
     pub(crate) fn wait_for(&self, sandbox: &Sandbox, ifname: &IfName) -> bool {
-        let leaving = |state: &State| {
-            let mut waiting = state.waiting.values();
-            waiting.any(|d| d.ifname == *ifname && d.sandbox.is_same(sandbox))
-        };
         let deadline = Instant::now() + PATIENCE;
         let mut state = self.shared.state();
-        let was_leaving = leaving(&state);
-        while leaving(&state) && Instant::now() < deadline {
-            state = self.shared.wait(state, PATIENCE);
+        while state.is_leaving(sandbox, ifname) {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return false;
+            }
+            state = self.shared.wait(state, left);
         }
-        was_leaving
+        true
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -175,6 +193,7 @@ impl Shared {
         for link in &links {
             state.waiting.remove(link);
         }
+        state.rounds += 1;
         drop(state);
         self.changed.notify_all();
         Ok(())

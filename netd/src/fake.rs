@@ -21,7 +21,11 @@ pub(crate) const HOST_COOKIE: u64 = 1;
 
 /// Clones share one kernel.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct FakeKernel(Arc<Mutex<State>>);
+pub(crate) struct FakeKernel {
+    state: Arc<Mutex<State>>,
+    /// Held by a test, it makes deletions wait.
+    deletions: Arc<Mutex<()>>,
+}
 
 #[derive(Debug, Default)]
 struct State {
@@ -35,6 +39,7 @@ struct State {
     /// Parents that were made by the daemon.
     marked: BTreeSet<IfName>,
     lacking: BTreeSet<LinkKind>,
+    looks_inside: usize,
     /// Steps until the kernel stops working, and how the daemon notices.
     end: Option<(usize, End)>,
 }
@@ -118,6 +123,16 @@ impl FakeKernel {
         self.state().delete_link(name);
     }
 
+    /// Deletions of links wait for the end of this.
+    pub(crate) fn hold_deletions(&self) -> MutexGuard<'_, ()> {
+        self.deletions.lock().unwrap()
+    }
+
+    /// How often a sandbox was looked into.
+    pub(crate) fn looks_inside(&self) -> usize {
+        self.state().looks_inside
+    }
+
     pub(crate) fn inside_mtu(&self, inode: u64, name: &IfName) -> u32 {
         self.state().inside[&(inode, name.clone())].1.mtu
     }
@@ -155,7 +170,7 @@ impl FakeKernel {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap()
+        self.state.lock().unwrap()
     }
 }
 
@@ -368,15 +383,15 @@ impl State {
             }
             Step::AttachHooks => std::mem::take(&mut self.observed.data_plane.hook_lost),
             Step::ReservePorts(ports) => {
-                let reserved = &mut self.observed.reserved_ports.0;
+                let reserved = &mut self.observed.reserved_ports;
                 let before = reserved.len();
-                reserved.extend(ports);
+                reserved.add(ports);
                 reserved.len() != before
             }
             Step::ReleasePorts(ports) => {
-                let reserved = &mut self.observed.reserved_ports.0;
+                let reserved = &mut self.observed.reserved_ports;
                 let before = reserved.len();
-                reserved.retain(|port| !ports.contains(port));
+                reserved.remove(ports);
                 reserved.len() != before
             }
             Step::Publish { frontend, backend } => {
@@ -424,6 +439,9 @@ impl Kernel for FakeKernel {
     }
 
     fn apply(&self, step: &Step) -> Result<Change, KernelError> {
+        if matches!(step, Step::DeleteLinks(_)) {
+            drop(self.hold_deletions());
+        }
         let mut state = self.state();
         let ended = match &mut state.end {
             None => None,
@@ -452,7 +470,8 @@ impl Kernel for FakeKernel {
     }
 
     fn inspect(&self, path: &Path, ifname: &IfName) -> Result<Option<Inside>, KernelError> {
-        let state = self.state();
+        let mut state = self.state();
+        state.looks_inside += 1;
         let inode = state.namespaces.get(path.to_str().unwrap());
         Ok(inode.map(|inode| Inside {
             device: 4,

@@ -28,6 +28,7 @@ mod fake;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
 mod kernel;
+mod laps;
 mod metrics;
 mod model;
 mod mtu;

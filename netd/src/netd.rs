@@ -17,6 +17,7 @@ use crate::departure::Departures;
 use crate::dns::{self, DnsError, DnsServer};
 use crate::error::{NetError, OpenError};
 use crate::kernel::Kernel;
+use crate::laps::Laps;
 use crate::model::desired::Desired;
 use crate::model::endpoint::Endpoint;
 use crate::model::ipam::Walks;
@@ -102,10 +103,12 @@ impl Netd {
     /// network cannot be created. A network that cannot be repaired is no error: it is logged, and
     /// tried again by every reconcile.
     pub fn open(options: Options, runtime: Handle) -> Result<Arc<Self>, OpenError> {
+        let mut laps = Laps::start();
         let data_plane = Arc::new(DataPlane::open(&bpf::Options {
             pin_dir: options.pin_dir,
             cgroup: options.cgroup.clone(),
         })?);
+        laps.end("data plane");
         let host = Host::open(Arc::clone(&data_plane))?;
         let cookie = host.cookie();
         let kernel: Arc<dyn Kernel> = Arc::new(host);
@@ -122,7 +125,8 @@ impl Netd {
             view: ArcSwap::default(),
             writer: Mutex::default(),
         };
-        netd.start(cookie)?;
+        netd.start(cookie, &mut laps)?;
+        tracing::info!(endpoints = netd.view().endpoints.len(), took = %laps, "networks opened");
         Ok(Arc::new(netd))
     }
 
@@ -131,11 +135,12 @@ impl Netd {
     pub(crate) fn on(
         kernel: Arc<dyn Kernel>,
         store: Arc<Store>,
+        departures: Departures,
         runtime: Handle,
     ) -> Result<Self, OpenError> {
         let config = NetConfig::default();
         let netd = Self {
-            departures: Departures::inline(Arc::clone(&kernel), Arc::clone(&store)),
+            departures,
             kernel,
             data_plane: None,
             dns: dns_server(&config, runtime)?,
@@ -145,7 +150,7 @@ impl Netd {
             view: ArcSwap::default(),
             writer: Mutex::default(),
         };
-        netd.start(Some(crate::fake::HOST_COOKIE))?;
+        netd.start(Some(crate::fake::HOST_COOKIE), &mut Laps::start())?;
         Ok(netd)
     }
 

@@ -9,6 +9,7 @@ use rpds::RedBlackTreeMapSync;
 
 use crate::apply;
 use crate::error::{NetError, OpenError};
+use crate::laps::Laps;
 use crate::model::desired::Desired;
 use crate::model::endpoint::{Endpoint, EndpointKey};
 use crate::model::network::{Network, Stage};
@@ -105,7 +106,7 @@ impl Netd {
     }
 
     /// Adopts the records: the last part of opening.
-    pub(crate) fn start(&self, host_cookie: Option<u64>) -> Result<(), OpenError> {
+    pub(crate) fn start(&self, host_cookie: Option<u64>, laps: &mut Laps) -> Result<(), OpenError> {
         let mut writer = self.writer();
         let networks = self.store.networks()?;
         let endpoints = self.store.endpoints()?;
@@ -121,10 +122,13 @@ impl Netd {
             inside: RedBlackTreeMapSync::default(),
             host_cookie,
         });
+        laps.end("records");
         self.undo_interrupted(&mut writer);
+        laps.end("interrupted");
         self.ensure_predefined()
             .map_err(|error| OpenError::DefaultNetwork(Box::new(error)))?;
         self.serve_names();
+        laps.end("names");
         if let Some(data_plane) = &self.data_plane {
             self.dns.mirror_to(Arc::clone(data_plane));
         }
@@ -133,6 +137,7 @@ impl Netd {
             Err(error) => tracing::warn!(%error, "reconcile at start"),
             Ok(_report) => {}
         }
+        laps.end("repair");
         Ok(())
     }
 

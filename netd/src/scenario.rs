@@ -11,7 +11,9 @@ use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
 use crate::bpf::{Frontend, FrontendAddress};
+use crate::departure::Departures;
 use crate::fake::FakeKernel;
+use crate::kernel::Kernel;
 use crate::model::port::BoundSocket;
 use crate::netd::Netd;
 use crate::store::Store;
@@ -44,12 +46,8 @@ impl World {
         // The resolvers bind real sockets: in a namespace of this test's own.
         let namespace = sys::netns::NetNs::create().expect("root is needed for a namespace");
         namespace.enter().unwrap();
-        let kernel = FakeKernel::new();
-        for inode in 10..20 {
-            kernel.add_namespace(&format!("/run/netns/n{inode}"), inode);
-        }
         Self {
-            kernel,
+            kernel: booted(),
             runtime: tokio::runtime::Builder::new_multi_thread()
                 .worker_threads(1)
                 .enable_all()
@@ -59,16 +57,44 @@ impl World {
         }
     }
 
+    /// Kernel and run directory begin anew, what is durable stays.
+    pub(crate) fn reboot(&mut self) {
+        self.kernel = booted();
+        std::fs::remove_file(self.path("endpoints.redb")).unwrap();
+    }
+
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.directory.path().join(name)
     }
 
     pub(crate) fn start(&self) -> Result<Netd, OpenError> {
+        self.start_with(|kernel, store| Departures::inline(kernel, store))
+    }
+
+    /// With a thread for interfaces that leave, as on a real host.
+    pub(crate) fn start_threaded(&self) -> Result<Netd, OpenError> {
+        self.start_with(|kernel, store| Departures::start(kernel, store).unwrap())
+    }
+
+    fn start_with(
+        &self,
+        departures: fn(Arc<dyn Kernel>, Arc<Store>) -> Departures,
+    ) -> Result<Netd, OpenError> {
         let durable = Arc::new(Database::create(self.path("meta.redb")).unwrap());
         let store = Arc::new(Store::open(durable, self.directory.path())?);
-        let kernel = Arc::new(self.kernel.clone());
-        Netd::on(kernel, store, self.runtime.handle().clone())
+        let kernel: Arc<dyn Kernel> = Arc::new(self.kernel.clone());
+        let departures = departures(Arc::clone(&kernel), Arc::clone(&store));
+        Netd::on(kernel, store, departures, self.runtime.handle().clone())
     }
+}
+
+/// With the namespaces that tests use.
+fn booted() -> FakeKernel {
+    let kernel = FakeKernel::new();
+    for inode in 10..20 {
+        kernel.add_namespace(&format!("/run/netns/n{inode}"), inode);
+    }
+    kernel
 }
 
 pub(crate) fn network(json: &str) -> NetworkCreate {

@@ -27,9 +27,12 @@ pub(crate) fn bound(protocol: Protocol, which: Bound) -> io::Result<Vec<BoundSoc
     socket.connect(&SocketAddr::new(0, 0))?;
     let timeout = Some(Duration::from_secs(10));
     set_socket_timeout(socket.as_fd(), Timeout::Recv, timeout)?;
-    let states = match which {
-        Bound::All => StateFlags::all(),
-        Bound::Listening => StateFlags::LISTEN | StateFlags::CLOSE,
+    let states = match (which, protocol) {
+        (Bound::All, _) => StateFlags::all(),
+        // With any other state the kernel walks the table of all connections of all namespaces
+        // (`inet_diag_dump_icsk`, net/ipv4/inet_diag.c).
+        (Bound::Listening, Protocol::Tcp) => StateFlags::LISTEN,
+        (Bound::Listening, Protocol::Udp | Protocol::Sctp) => StateFlags::CLOSE,
     };
     let mut result = dump(&socket, protocol, states.clone(), AddressFamily::INET)?;
     result.extend(dump(&socket, protocol, states, AddressFamily::INET6)?);

@@ -2,8 +2,8 @@
 //!
 //! Keys are paths, `net/ipv4/ip_forward`: interface names may contain dots.
 
-use std::fs;
-use std::io;
+use std::fs::{self, File};
+use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
 /// The value of `key` without its line end.
@@ -11,7 +11,19 @@ use std::path::{Path, PathBuf};
 /// # Errors
 /// The error of reading the file; `NotFound` when this kernel has no such setting.
 pub fn read(key: &str) -> io::Result<String> {
-    Ok(fs::read_to_string(file(key))?.trim_end().to_owned())
+    let mut size = 4096;
+    loop {
+        let mut value = vec![0; size];
+        let length = File::open(file(key))?.read(&mut value)?;
+        // A setting is read in one piece: lists (`proc_do_large_bitmap`, kernel/sysctl.c) give what
+        // fits the first read, and an end of file to the second.
+        if length < size {
+            value.truncate(length);
+            let value = String::from_utf8(value).map_err(io::Error::other)?;
+            return Ok(value.trim_end().to_owned());
+        }
+        size *= 4;
+    }
 }
 
 /// Writes `key` unless it has the value already, so that a read-only `/proc/sys` with the right
@@ -22,7 +34,8 @@ pub fn read(key: &str) -> io::Result<String> {
 pub fn ensure(key: &str, value: &str) -> io::Result<String> {
     let before = read(key)?;
     if before != value {
-        fs::write(file(key), value)?;
+        // With a line end, for an empty value would be no write at all.
+        fs::write(file(key), format!("{value}\n"))?;
     }
     Ok(before)
 }
@@ -49,5 +62,32 @@ mod tests {
             })
             .unwrap();
         assert_eq!(read(key).unwrap(), outside);
+    }
+
+    #[test]
+    fn a_long_setting_is_read_and_written_whole() {
+        let key = "net/ipv4/ip_local_reserved_ports";
+        let namespace = NetNs::create().expect("root is needed to create a network namespace");
+        let ports = (1..5000).map(|number| (2 * number).to_string());
+        let ports = ports.collect::<Vec<_>>().join(",");
+        namespace
+            .run(|| {
+                ensure(key, &ports).unwrap();
+                assert!(read(key).unwrap() == ports);
+            })
+            .unwrap();
+    }
+
+    #[test]
+    fn a_setting_can_be_emptied() {
+        let key = "net/ipv4/ip_local_reserved_ports";
+        let namespace = NetNs::create().expect("root is needed to create a network namespace");
+        namespace
+            .run(|| {
+                ensure(key, "80,443").unwrap();
+                assert_eq!(ensure(key, "").unwrap(), "80,443");
+                assert_eq!(read(key).unwrap(), "");
+            })
+            .unwrap();
     }
 }

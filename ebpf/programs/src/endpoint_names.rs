@@ -7,7 +7,7 @@
 use abi::dns::{
     Answered, AskerKey, Found, Header, Kind, NAME_LEN, NameKey, NameReader, NameValue, OPT,
     OPT_COOKIE_LEN, OPT_LEN, Octet, Record4, Record6, RecordHead, add_sums, find, is_plain_opt,
-    odd_sum,
+    sum_at,
 };
 use abi::endpoint::{EndpointValue, Mac, Refusal};
 use abi::packet::ETHERNET_LEN;
@@ -293,11 +293,7 @@ impl Answer {
         let mut tail = *tail;
         let tail = csum_diff(&mut old, &mut tail)?;
         // The message begins at an even offset of the datagram.
-        let tail = if (self.end - DNS) & 1 == 1 {
-            odd_sum(tail)
-        } else {
-            tail
-        };
+        let tail = sum_at(self.end - DNS, tail);
         // SAFETY: twelve bytes without padding.
         let mut before: [u8; 12] = unsafe { core::mem::transmute(self.header) };
         // SAFETY: as above.

@@ -70,14 +70,14 @@ async fn create(
     Content(request): Content<NetworkCreate>,
 ) -> Reply<NetworkCreated> {
     daemon
-        .run(|daemon| daemon.netd.create_network(request))
+        .run_in_turn(|daemon| daemon.netd.create_network(request))
         .await
         .map(Json)
 }
 
 async fn remove(State(daemon): State<Daemon>, Segments(network): Segments<String>) -> Done {
     daemon
-        .run(move |daemon| daemon.netd.remove_network(&network))
+        .run_in_turn(move |daemon| daemon.netd.remove_network(&network))
         .await?;
     Ok(StatusCode::NO_CONTENT)
 }
@@ -88,7 +88,7 @@ async fn prune(
 ) -> Reply<Pruned> {
     let which = which.unwrap_or_default();
     let deleted = daemon
-        .run(move |daemon| daemon.netd.prune_networks(&which))
+        .run_in_turn(move |daemon| daemon.netd.prune_networks(&which))
         .await?;
     Ok(Json(Pruned {
         deleted,
@@ -114,7 +114,7 @@ async fn attach(
     Content(request): Content<AttachRequest>,
 ) -> Reply<Attachment> {
     daemon
-        .run(|daemon| daemon.netd.attach(request))
+        .run_in_turn(|daemon| daemon.netd.attach(request))
         .await
         .map(Json)
 }
@@ -124,7 +124,7 @@ async fn rename(
     Content(request): Content<EndpointRename>,
 ) -> Reply<Vec<Attachment>> {
     daemon
-        .run(move |daemon| daemon.netd.rename(&request))
+        .run_in_turn(move |daemon| daemon.netd.rename(&request))
         .await
         .map(Json)
 }
@@ -153,7 +153,7 @@ async fn detach(
 ) -> Done {
     let ifname = interface(&ifname)?;
     daemon
-        .run(move |daemon| daemon.netd.detach(&container, &ifname))
+        .run_in_turn(move |daemon| daemon.netd.detach(&container, &ifname))
         .await?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -217,10 +217,8 @@ impl Kernel for Host {
                     })
             }
             Step::EnableForwarding { ipv6 } => setting::enable_forwarding(*ipv6),
-            Step::ReservePorts(ports) => setting::edit_reserved(|reserved| reserved.extend(ports)),
-            Step::ReleasePorts(ports) => {
-                setting::edit_reserved(|reserved| reserved.retain(|port| !ports.contains(port)))
-            }
+            Step::ReservePorts(ports) => setting::edit_reserved(|reserved| reserved.add(ports)),
+            Step::ReleasePorts(ports) => setting::edit_reserved(|reserved| reserved.remove(ports)),
             Step::GuardEndpoint { .. }
             | Step::ReleaseEndpoint { .. }
             | Step::SetSandbox { .. }

@@ -1,12 +1,11 @@
 //! Settings of the host's network namespace.
 
-use std::collections::BTreeSet;
 use std::io;
 
 use sys::sysctl;
 
 use crate::kernel::KernelError;
-use crate::model::reserved::ReservedPorts;
+use crate::model::reserved::PortSet;
 use crate::model::step::Change;
 
 /// For both families, in spite of its place.
@@ -53,17 +52,17 @@ fn keep_advertised_routes() -> io::Result<()> {
     Ok(())
 }
 
-pub(super) fn reserved() -> Result<ReservedPorts, KernelError> {
+pub(super) fn reserved() -> Result<PortSet, KernelError> {
     let text = sysctl::read(RESERVED).map_err(|source| failed(RESERVED, source))?;
     text.parse()
         .map_err(|error| failed(RESERVED, io::Error::other(error)))
 }
 
 /// Others' ports stay reserved.
-pub(super) fn edit_reserved(edit: impl FnOnce(&mut BTreeSet<u16>)) -> Result<Change, KernelError> {
+pub(super) fn edit_reserved(edit: impl FnOnce(&mut PortSet)) -> Result<Change, KernelError> {
     let before = reserved()?;
     let mut after = before.clone();
-    edit(&mut after.0);
+    edit(&mut after);
     if after == before {
         return Ok(Change::Unchanged);
     }

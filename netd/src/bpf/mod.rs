@@ -168,6 +168,14 @@ impl DataPlane {
         self.lock().services.unpublish(frontend)
     }
 
+    /// Where `frontend` leads now, read from the kernel.
+    ///
+    /// # Errors
+    /// [`BpfError`].
+    pub fn backend(&self, frontend: &Frontend) -> Result<Option<SocketAddr>, BpfError> {
+        self.lock().services.backend_of(frontend)
+    }
+
     /// What is published now, read from the kernel.
     ///
     /// # Errors

@@ -108,14 +108,18 @@ impl Services {
         Ok(Change::Changed)
     }
 
+    pub(super) fn backend_of(&self, frontend: &Frontend) -> Result<Option<SocketAddr>, BpfError> {
+        match self.find(frontend)? {
+            Some(service) => Ok(self.live_backend(service)?.map(socket_address)),
+            None => Ok(None),
+        }
+    }
+
     pub(super) fn published(&self) -> Result<BTreeMap<Frontend, SocketAddr>, BpfError> {
         let mut published = BTreeMap::new();
         for (frontend, service) in self.entries()? {
             if let Some(backend) = self.live_backend(service)? {
-                published.insert(
-                    frontend,
-                    SocketAddr::new(ip(backend.address), backend.port.get()),
-                );
+                published.insert(frontend, socket_address(backend));
             }
         }
         Ok(published)
@@ -350,6 +354,10 @@ impl Services {
 
 fn is_balanced(service: Service) -> bool {
     service.flags & SERVICE_BALANCED != 0
+}
+
+fn socket_address(backend: Backend) -> SocketAddr {
+    SocketAddr::new(ip(backend.address), backend.port.get())
 }
 
 /// The prefilter bits of one frontend and its backend.

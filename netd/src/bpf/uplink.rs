@@ -8,9 +8,9 @@ use std::io;
 
 use api::id::IfName;
 use aya::Ebpf;
-use aya::programs::links::{FdLink, LinkOrder};
-use aya::programs::tc::{TcAttachOptions, TcError};
-use aya::programs::{ProgramError, SchedClassifier, TcAttachType};
+use aya::programs::links::{FdLink, LinkOrder, PinnedLink};
+use aya::programs::tc::{SchedClassifierLink, TcAttachOptions, TcError};
+use aya::programs::{MultiProgLink as _, ProgramError, SchedClassifier, TcAttachType};
 use aya::util::KernelVersion;
 
 use super::Change;
@@ -219,8 +219,13 @@ fn remove(pins: &Directory, mode: Mode, ifindex: u32) -> Result<Change, BpfError
             clsact::detach(&ifname, side.attach_type())
                 .map_err(BpfError::attach(side.stub(), &ifname))?;
         }
-        // A TCX link without a pin and a descriptor is detached.
-        if pins.unpin(&side.pin(ifindex))? {
+        let pin = side.pin(ifindex);
+        if mode == Mode::Tcx
+            && let Some(link) = pins.link(&pin)?
+        {
+            detach_tcx(link).map_err(BpfError::attach(side.stub(), &pin))?;
+        }
+        if pins.unpin(&pin)? {
             change = Change::Changed;
         }
     }
@@ -249,6 +254,14 @@ fn is_tcx_attached(link: &FdLink, ifname: &str, side: Side) -> Result<bool, BpfE
     Ok(programs
         .iter()
         .any(|program| program.id() == info.program_id()))
+}
+
+/// Not left to the end of the link, which is only soon after that of its pin: until then the kernel
+/// refuses to attach the program again (`bpf_mprog_exists`, kernel/bpf/mprog.c).
+fn detach_tcx(link: PinnedLink) -> io::Result<()> {
+    let link = SchedClassifierLink::try_from(FdLink::from(link)).map_err(io::Error::other)?;
+    let descriptor = link.fd().map_err(io::Error::other)?;
+    sys::bpf::detach_link(descriptor)
 }
 
 fn attach_tcx(

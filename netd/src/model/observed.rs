@@ -8,7 +8,7 @@ use ipnet::IpNet;
 
 use super::endpoint::EndpointKey;
 use super::filter::Filter;
-use super::reserved::ReservedPorts;
+use super::reserved::PortSet;
 use crate::bpf::{Edge, Frontend, Sandbox};
 
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -21,7 +21,7 @@ pub(crate) struct Observed {
     pub(crate) underlay_mtu: Option<u32>,
     pub(crate) ipv4_forwarding: bool,
     pub(crate) ipv6_forwarding: bool,
-    pub(crate) reserved_ports: ReservedPorts,
+    pub(crate) reserved_ports: PortSet,
     /// Absent when the table is missing or not as this version writes it.
     pub(crate) filter: Option<Filter>,
     pub(crate) data_plane: DataPlane,

@@ -14,6 +14,7 @@ use super::limit::Rate;
 use super::network::Network;
 use super::observed::{Link, Observed};
 use super::port::PortTable;
+use super::reserved::PortSet;
 use super::route::is_default;
 use super::step::{Pair, SandboxLink, Step};
 use crate::bpf::{Edge, Frontend, Sandbox};
@@ -199,8 +200,8 @@ pub(crate) fn repair(desired: &Desired, observed: &Observed) -> Vec<Step> {
     }
     steps.extend(repair_sandboxes(&desired.sandboxes(), observed));
     let ports = desired.endpoints.values().flat_map(|e| e.host_ports());
-    let missing: BTreeSet<u16> = ports
-        .filter(|port| !observed.reserved_ports.0.contains(port))
+    let missing: PortSet = ports
+        .filter(|port| !observed.reserved_ports.contains(*port))
         .collect();
     if !missing.is_empty() {
         steps.push(Step::ReservePorts(missing));
@@ -366,7 +367,7 @@ fn disconnect(before: &Desired, endpoint: &Endpoint) -> Vec<Step> {
 }
 
 /// The host ports that only `endpoint` publishes: others may have the same on other addresses.
-fn own_ports(ports: &PortTable, endpoint: &Endpoint) -> BTreeSet<u16> {
+fn own_ports(ports: &PortTable, endpoint: &Endpoint) -> PortSet {
     let key = endpoint.key();
     let own = endpoint.host_ports();
     own.filter(|port| !ports.is_held_by_another(&key, *port))

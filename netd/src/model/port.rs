@@ -211,36 +211,61 @@ pub(crate) fn resolve(
     names: &dyn HolderNames,
 ) -> Result<Vec<PortBinding>, PortError> {
     let mut result: Vec<PortBinding> = Vec::with_capacity(requested.len());
+    let bound = BoundPorts::of(bound);
+    let mut own = PortTable::default();
+    let itself = EndpointKey::new("", "");
     // Given ports first, so that no chosen one takes them.
     let is_given = |b: &&PortBinding| b.host_port != 0 && b.host_port_last.is_none();
     let (given, open): (Vec<_>, Vec<_>) = requested.iter().partition(is_given);
     for binding in given.into_iter().copied() {
         let range = Range::of(&binding);
-        if let Some(other) = result.iter().find(|other| range.meets(other)) {
+        if let Some((port, _itself)) = range.published(&own) {
             return Err(PortError::Published {
-                port: show(binding.host_ip, other.host_port),
+                port: show(binding.host_ip, port),
                 protocol: binding.protocol,
                 holder: "this container itself".to_owned(),
             });
         }
         range.check_published(table, names)?;
-        range.check_bound(bound, names)?;
+        range.check_bound(&bound, names)?;
+        own.insert(&itself, &[binding]);
         result.push(binding);
     }
     for binding in open {
         let mut chosen = *binding;
-        chosen.host_port = choose(&chosen, &result, table, bound)?;
+        chosen.host_port = choose(&chosen, [&own, table], &bound)?;
         chosen.host_port_last = None;
+        own.insert(&itself, &[chosen]);
         result.push(chosen);
     }
     Ok(result)
 }
 
+/// Sockets by their ports: a busy host has thousands of each.
+struct BoundPorts<'a>(BTreeMap<u16, Vec<&'a BoundSocket>>);
+
+impl<'a> BoundPorts<'a> {
+    fn of(sockets: &'a [BoundSocket]) -> Self {
+        let mut ports = BTreeMap::<u16, Vec<&BoundSocket>>::new();
+        for socket in sockets {
+            ports.entry(socket.port).or_default().push(socket);
+        }
+        Self(ports)
+    }
+
+    fn within(&self, range: Range) -> impl Iterator<Item = &'a BoundSocket> {
+        let last = u16::try_from(range.last()).unwrap_or(u16::MAX);
+        let ports = self.0.range(range.first..=last);
+        ports
+            .flat_map(|(_port, sockets)| sockets.iter().copied())
+            .filter(move |socket| range.includes(socket))
+    }
+}
+
 fn choose(
     binding: &PortBinding,
-    own: &[PortBinding],
-    table: &PortTable,
-    bound: &[BoundSocket],
+    tables: [&PortTable; 2],
+    bound: &BoundPorts<'_>,
 ) -> Result<u16, PortError> {
     let (first, last) = match binding.host_port_last {
         Some(last) => (binding.host_port, last),
@@ -253,9 +278,8 @@ fn choose(
                 ..Range::of(binding)
             };
             range.last() <= u32::from(last)
-                && !own.iter().any(|other| range.meets(other))
-                && range.published(table).is_none()
-                && !bound.iter().any(|socket| range.includes(socket))
+                && tables.iter().all(|table| range.published(table).is_none())
+                && bound.within(range).next().is_none()
         })
         .ok_or(PortError::Exhausted {
             count: binding.count,
@@ -288,14 +312,6 @@ impl Range {
         u32::from(self.first) + u32::from(self.count) - 1
     }
 
-    fn meets(self, other: &PortBinding) -> bool {
-        let other = Self::of(other);
-        self.protocol == other.protocol
-            && overlap(self.ip, other.ip)
-            && u32::from(self.first) <= other.last()
-            && u32::from(other.first) <= self.last()
-    }
-
     fn includes(self, socket: &BoundSocket) -> bool {
         self.protocol == socket.protocol
             && (u32::from(self.first)..=self.last()).contains(&u32::from(socket.port))
@@ -321,8 +337,8 @@ impl Range {
         }
     }
 
-    fn check_bound(self, bound: &[BoundSocket], names: &dyn HolderNames) -> Result<(), PortError> {
-        match bound.iter().find(|s| s.listens && self.includes(s)) {
+    fn check_bound(self, bound: &BoundPorts<'_>, names: &dyn HolderNames) -> Result<(), PortError> {
+        match bound.within(self).find(|socket| socket.listens) {
             None => Ok(()),
             Some(socket) => Err(PortError::Bound {
                 port: show(self.ip, socket.port),

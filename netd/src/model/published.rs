@@ -81,6 +81,32 @@ pub(crate) fn frontends(
             }
         }
     }
+    if result.len() < MANY {
+        return result;
+    }
+    merged(result)
+}
+
+/// From how many entries on it pays to look for runs.
+const MANY: usize = 64;
+
+/// Entries that continue each other, on both sides, as one: ten thousand ports asked for one by one
+/// cost no more than as a range.
+fn merged(frontends: BTreeMap<Frontend, SocketAddr>) -> BTreeMap<Frontend, SocketAddr> {
+    let mut result = BTreeMap::new();
+    let mut ascending = frontends.into_iter().peekable();
+    while let Some((mut frontend, backend)) = ascending.next() {
+        while let Some((next, _)) = ascending.next_if(|(next, its_backend)| {
+            let after = |port: u16| port.checked_add(frontend.count);
+            (next.address, next.protocol) == (frontend.address, frontend.protocol)
+                && backend.ip() == its_backend.ip()
+                && after(frontend.port) == Some(next.port)
+                && after(backend.port()) == Some(its_backend.port())
+        }) {
+            frontend.count += next.count;
+        }
+        result.insert(frontend, backend);
+    }
     result
 }
 
@@ -189,5 +215,38 @@ mod tests {
         open.host_port = 0;
         let served = frontends(&[open], Some(OWN4), Some(OWN6), SIX);
         assert_eq!(served.len(), 1);
+    }
+
+    #[test]
+    fn many_ports_that_continue_each_other_are_published_as_one() {
+        let ports = |count: u16, container_port: fn(u16) -> u16| -> Vec<String> {
+            let bindings = (20_000..20_000 + count).map(|port| PortBinding {
+                protocol: api::net::Protocol::Tcp,
+                container_port: container_port(port),
+                host_port: port,
+                host_port_last: None,
+                count: 1,
+                host_ip: Some(Ipv4Addr::UNSPECIFIED.into()),
+            });
+            let bindings: Vec<PortBinding> = bindings.collect();
+            frontends(&bindings, Some(OWN4), None, NAT)
+                .iter()
+                .map(|(frontend, backend)| format!("{frontend} {backend}"))
+                .collect()
+        };
+        assert_eq!(
+            ports(10_000, |port| port),
+            ["0.0.0.0:20000-29999/tcp 10.0.0.2:20000"]
+        );
+        assert_eq!(
+            ports(10_000, |port| port + u16::from(port >= 20_100)),
+            [
+                "0.0.0.0:20000-20099/tcp 10.0.0.2:20000",
+                "0.0.0.0:20100-29999/tcp 10.0.0.2:20101"
+            ]
+        );
+        assert_eq!(ports(100, |_port| 80).len(), 100);
+        // Where there are few, each is counted by itself.
+        assert_eq!(ports(2, |port| port).len(), 2);
     }
 }

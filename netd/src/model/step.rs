@@ -16,6 +16,7 @@ use super::driver::{LinkKind, Made};
 use super::endpoint;
 use super::filter::Filter;
 use super::limit::Rate;
+use super::reserved::PortSet;
 use crate::bpf::{Edge, Frontend, Sandbox};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -119,8 +120,8 @@ pub(crate) enum Step {
     },
     /// Attaches the socket hooks that are not.
     AttachHooks,
-    ReservePorts(BTreeSet<u16>),
-    ReleasePorts(BTreeSet<u16>),
+    ReservePorts(PortSet),
+    ReleasePorts(PortSet),
     Publish {
         frontend: Frontend,
         backend: SocketAddr,

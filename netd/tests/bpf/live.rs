@@ -132,6 +132,13 @@ fn pins_go_with_the_interface_and_with_the_instance() {
         .unwrap();
     assert_eq!(detached, Change::Unchanged);
     assert_eq!(uplinks(), BTreeSet::new());
+    // Detached is detached: what may be attached again at once.
+    for _ in 0..20 {
+        net.attach(&plane);
+        net.host
+            .run(|| plane.detach_uplink(ifindex).unwrap())
+            .unwrap();
+    }
     net.attach(&plane);
     ip(&net.host, "link del eth0");
     assert_eq!(uplinks(), BTreeSet::new());

@@ -15,3 +15,4 @@ mod live;
 mod programs;
 mod range;
 mod topology;
+mod verifier;

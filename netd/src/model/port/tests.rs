@@ -118,6 +118,18 @@ fn a_removed_holder_frees_its_ports() {
 }
 
 #[test]
+fn a_container_cannot_have_a_port_twice() {
+    let wanted = [binding("8000+10"), binding("8005")];
+    let error = resolve(&wanted, &PortTable::default(), &[], &Names).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "port 8005/tcp is already allocated: published by this container itself"
+    );
+    let apart = [binding("127.0.0.1@8000"), binding("127.0.0.2@8000")];
+    assert!(resolve(&apart, &PortTable::default(), &[], &Names).is_ok());
+}
+
+#[test]
 fn impossible_bindings_are_refused() {
     let check = |edit: fn(&mut PortBinding), part: &str| {
         let mut given = binding("8000");
