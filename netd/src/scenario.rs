@@ -68,7 +68,7 @@ impl World {
     }
 
     pub(crate) fn start(&self) -> Result<Netd, OpenError> {
-        self.start_with(|kernel, store| Departures::inline(kernel, store))
+        self.start_with(Departures::inline)
     }
 
     /// With a thread for interfaces that leave, as on a real host.
