@@ -148,7 +148,6 @@ fn ipam_code(error: &IpamError) -> ErrorCode {
 
 fn port_code(error: &PortError) -> ErrorCode {
     match error {
-        PortError::Protocol { .. } => ErrorCode::Unsupported,
         PortError::Invalid { .. } => ErrorCode::InvalidInput,
         PortError::Published { .. } | PortError::Bound { .. } => ErrorCode::Conflict,
         PortError::Exhausted { .. } => ErrorCode::Exhausted,

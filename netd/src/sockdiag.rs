@@ -10,6 +10,7 @@ use netlink_packet_sock_diag::SockDiagMessage;
 use netlink_packet_sock_diag::inet::{ExtensionFlags, InetRequest, SocketId, StateFlags};
 use netlink_sys::protocols::NETLINK_SOCK_DIAG;
 use netlink_sys::{Socket, SocketAddr};
+use rustix::io::Errno;
 use rustix::net::AddressFamily;
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
 
@@ -67,7 +68,7 @@ fn dump(
             let message =
                 NetlinkMessage::<SockDiagMessage>::deserialize(rest).map_err(io::Error::other)?;
             match message.payload {
-                NetlinkPayload::Done(_) => return Ok(result),
+                NetlinkPayload::Done(done) => return finished(done.code).map(|()| result),
                 NetlinkPayload::Error(error) => return Err(error.to_io()),
                 NetlinkPayload::InnerMessage(SockDiagMessage::InetResponse(response)) => {
                     let header = &response.header;
@@ -90,10 +91,28 @@ fn dump(
     }
 }
 
+/// The verdict on a dump. The kernel answers ENOENT for a protocol that it does not have: then no
+/// socket has it either.
+fn finished(code: i32) -> io::Result<()> {
+    match code.saturating_neg() {
+        0 => Ok(()),
+        code if code == Errno::NOENT.raw_os_error() => Ok(()),
+        code => Err(io::Error::from_raw_os_error(code)),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::net::{TcpListener, UdpSocket};
+
+    #[test]
+    fn a_protocol_that_the_kernel_lacks_has_no_sockets() {
+        let namespace = sys::netns::NetNs::create().expect("root is needed");
+        let sctp = || bound(Protocol::Sctp, Bound::All).unwrap();
+        assert_eq!(namespace.run(sctp).unwrap(), []);
+        assert!(finished(-Errno::PERM.raw_os_error()).is_err());
+    }
 
     #[test]
     fn listeners_and_unconnected_sockets_are_seen() {

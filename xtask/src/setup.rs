@@ -64,6 +64,7 @@ const TEST: &[&str] = &[
     "podman",
     "procps",
     "python3",
+    "python3-scapy",
     "runc",
     "strace",
     "xz-utils",

@@ -2,12 +2,14 @@
 
 use crate::address::{Address, Be16};
 use crate::map::{BACKEND_LIVE, Backend, Direction, Flow, FlowKey};
-use crate::packet::TcpFlags;
+use crate::packet::Flags;
 use crate::protocol;
 
-/// How long an outbound UDP flow keeps its source port from being taken for a published one:
-/// `nf_conntrack_udp_timeout_stream`.
-pub const OUTBOUND_IDLE_NS: u64 = 120 * 1_000_000_000;
+/// How long an outbound flow keeps its source port from being taken for a published one:
+/// `nf_conntrack_udp_timeout_stream`, and `nf_conntrack_sctp_timeout_established`, before which the
+/// association would have ended by itself for want of an answer to its heartbeats.
+const UDP_IDLE_NS: u64 = 120 * 1_000_000_000;
+const SCTP_IDLE_NS: u64 = 210 * 1_000_000_000;
 
 /// What the two ends have been seen to do.
 #[repr(u8)]
@@ -17,7 +19,8 @@ pub enum State {
     New = 0,
     /// Both spoke.
     Established = 1,
-    /// A FIN or RST passed. Packets still follow the flow; a SYN begins another one.
+    /// A FIN or RST passed, or what SCTP has for them. Packets still follow the flow; a SYN, or an
+    /// INIT, begins another one.
     Closing = 2,
     /// Not ours: the host, or a masqueraded container, talks from a port that is also published.
     Outbound = 3,
@@ -37,7 +40,7 @@ impl State {
     /// The state after a packet of the flow. Total: no packet is refused for its flags, because
     /// the end points judge them better.
     #[inline(always)]
-    pub const fn next(self, direction: Direction, flags: TcpFlags) -> Self {
+    pub const fn next(self, direction: Direction, flags: Flags) -> Self {
         match (self, direction) {
             (Self::Outbound, _) => Self::Outbound,
             _ if flags.closes() => Self::Closing,
@@ -64,16 +67,17 @@ pub const fn judge(
     flow: &Flow,
     backend: Option<&Backend>,
     protocol: u8,
-    flags: TcpFlags,
+    flags: Flags,
     now: u64,
 ) -> Verdict {
     let state = State::from_raw(flow.state);
     if matches!(state, State::Outbound) {
+        let idle = now.saturating_sub(flow.last_seen);
         // A SYN comes from somebody who connects to us, never from the far end of our own flow.
-        let over = if protocol == protocol::TCP {
-            flags.opens()
-        } else {
-            now.saturating_sub(flow.last_seen) > OUTBOUND_IDLE_NS
+        let over = match protocol {
+            protocol::TCP => flags.opens(),
+            protocol::SCTP => flags.opens() || idle > SCTP_IDLE_NS,
+            _ => idle > UDP_IDLE_NS,
         };
         return if over { Verdict::Renew } else { Verdict::Pass };
     }
@@ -140,9 +144,9 @@ pub const fn reverse_key(
 mod tests {
     use super::*;
 
-    const SYN: TcpFlags = TcpFlags(2);
-    const ACK: TcpFlags = TcpFlags(16);
-    const FIN: TcpFlags = TcpFlags(17);
+    const SYN: Flags = Flags(2);
+    const ACK: Flags = Flags(16);
+    const FIN: Flags = Flags(17);
 
     fn flow(state: State) -> Flow {
         Flow {
@@ -166,11 +170,11 @@ mod tests {
         use Direction::{Forward, Reverse};
         for (from, direction, flags, to) in [
             (State::New, Forward, SYN, State::New),
-            (State::New, Reverse, TcpFlags(18), State::Established),
-            (State::New, Reverse, TcpFlags::NONE, State::Established),
+            (State::New, Reverse, Flags(18), State::Established),
+            (State::New, Reverse, Flags::NONE, State::Established),
             (State::Established, Forward, ACK, State::Established),
             (State::Established, Reverse, FIN, State::Closing),
-            (State::New, Forward, TcpFlags(4), State::Closing),
+            (State::New, Forward, Flags(4), State::Closing),
             (State::Closing, Forward, ACK, State::Closing),
             (State::Outbound, Reverse, FIN, State::Outbound),
         ] {
@@ -211,10 +215,14 @@ mod tests {
         let judge = |protocol, flags, now| judge(&outbound, None, protocol, flags, now);
         assert_eq!(judge(protocol::TCP, ACK, u64::MAX), Verdict::Pass);
         assert_eq!(judge(protocol::TCP, SYN, 1_000), Verdict::Renew);
-        assert_eq!(judge(protocol::UDP, TcpFlags::NONE, 1_000), Verdict::Pass);
-        assert_eq!(judge(protocol::UDP, TcpFlags::NONE, 0), Verdict::Pass);
-        let late = 1_001 + OUTBOUND_IDLE_NS;
-        assert_eq!(judge(protocol::UDP, TcpFlags::NONE, late), Verdict::Renew);
+        assert_eq!(judge(protocol::UDP, Flags::NONE, 1_000), Verdict::Pass);
+        assert_eq!(judge(protocol::UDP, Flags::NONE, 0), Verdict::Pass);
+        let late = 1_001 + UDP_IDLE_NS;
+        assert_eq!(judge(protocol::UDP, Flags::NONE, late), Verdict::Renew);
+        assert_eq!(judge(protocol::SCTP, ACK, late), Verdict::Pass);
+        assert_eq!(judge(protocol::SCTP, SYN, 1_000), Verdict::Renew);
+        let late = 1_001 + SCTP_IDLE_NS;
+        assert_eq!(judge(protocol::SCTP, ACK, late), Verdict::Renew);
     }
 
     #[test]

@@ -8,16 +8,20 @@ use crate::address::{Address, Be16};
 use crate::map::FrontendKey;
 use crate::protocol;
 
-/// 65 536 bits each: TCP and UDP ports over IPv4, over IPv6, and folded backend addresses.
-const SECTIONS: u32 = 5;
+/// 65 536 bits each: TCP and UDP ports over IPv4, over IPv6, folded backend addresses, and SCTP
+/// ports over IPv4 and over IPv6. The latter two lie in a map of their own, because the first one
+/// keeps the size that it is pinned with.
 const WORDS: u32 = 65_536 / 64;
 const SOURCES: u32 = 4;
-pub const PREFILTER_WORDS: u32 = SECTIONS * WORDS;
+const SCTP: u32 = 5;
+pub const PREFILTER_WORDS: u32 = 5 * WORDS;
+pub const PREFILTER_SCTP_WORDS: u32 = 2 * WORDS;
 
 /// One bit of the prefilter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Bit {
-    /// Index into [`crate::map::PREFILTER`].
+    /// Index into [`crate::map::PREFILTER`], and what exceeds it into
+    /// [`crate::map::PREFILTER_SCTP`].
     pub word: u32,
     pub mask: u64,
 }
@@ -34,12 +38,13 @@ impl Bit {
     /// Set while `port` is published on an address of that family; `None` for other protocols.
     #[inline(always)]
     pub const fn port(v4: bool, protocol: u8, port: Be16) -> Option<Self> {
-        let section = match protocol {
-            protocol::TCP => 0,
-            protocol::UDP => 1,
+        let (section, family) = match protocol {
+            protocol::TCP => (0, 2),
+            protocol::UDP => (1, 2),
+            protocol::SCTP => (SCTP, 1),
             _ => return None,
         };
-        Some(Self::new(section + if v4 { 0 } else { 2 }, port.get()))
+        Some(Self::new(section + if v4 { 0 } else { family }, port.get()))
     }
 
     /// Set while a backend has an address that folds like `source`.
@@ -97,9 +102,12 @@ mod tests {
             Bit::port(false, protocol::TCP, port).unwrap(),
             Bit::port(false, protocol::UDP, port).unwrap(),
             Bit::source(Address::v4(u32::from(8080_u16.to_be()))),
+            Bit::port(true, protocol::SCTP, port).unwrap(),
+            Bit::port(false, protocol::SCTP, port).unwrap(),
         ];
         for (i, a) in bits.iter().enumerate() {
-            assert!(a.word < PREFILTER_WORDS);
+            assert_eq!(a.word < PREFILTER_WORDS, i < 5);
+            assert!(a.word < PREFILTER_WORDS + PREFILTER_SCTP_WORDS);
             assert!(bits[..i].iter().all(|b| a != b), "{a:?}");
         }
         assert_eq!(Bit::port(true, protocol::ICMP, port), None);
@@ -111,6 +119,8 @@ mod tests {
         assert_eq!((last.word, last.mask), (PREFILTER_WORDS - 1, 1 << 63));
         let port = Bit::port(true, protocol::TCP, Be16::new(65_535)).unwrap();
         assert_eq!((port.word, port.mask), (WORDS - 1, 1 << 63));
+        let port = Bit::port(false, protocol::SCTP, Be16::new(65_535)).unwrap();
+        assert_eq!(port.word + 1, PREFILTER_WORDS + PREFILTER_SCTP_WORDS);
     }
 
     #[test]

@@ -31,6 +31,7 @@ pub mod maglev;
 pub mod map;
 pub mod packet;
 pub mod range;
+pub mod sctp;
 pub mod socket;
 
 pub use address::{Address, Be16};
@@ -53,4 +54,5 @@ pub mod protocol {
     pub const TCP: u8 = 6;
     pub const UDP: u8 = 17;
     pub const ICMPV6: u8 = 58;
+    pub const SCTP: u8 = 132;
 }

@@ -18,6 +18,7 @@ use crate::endpoint::{ENDPOINTS, REFUSALS};
 use crate::range::{RangeKey, RangeValue};
 
 pub const PREFILTER: &str = "prefilter";
+pub const PREFILTER_SCTP: &str = "prefilter_sctp";
 pub const FRONTENDS: &str = "frontends";
 /// Frontends of several ports: see [`crate::range`].
 pub const RANGES: &str = "ranges";
@@ -43,8 +44,9 @@ pub const DROPS: &str = "drops";
 pub const JUMP_TC: &str = "jump_tc";
 
 /// Every map but the tail-call tables.
-pub const DATA: [&str; 22] = [
+pub const DATA: [&str; 23] = [
     PREFILTER,
+    PREFILTER_SCTP,
     FRONTENDS,
     RANGES,
     SERVICES,
@@ -97,12 +99,16 @@ pub enum TcSlot {
     Endpoint = 4,
     /// Queries of an endpoint for its network's resolver.
     Names = 5,
+    /// SCTP packets whose ports were changed: their checksum.
+    Sctp = 6,
     /// Packets from an endpoint that may go on.
     Vouch = 7,
 }
 
 /// The program of each slot, by its name in the object.
-pub const TC_PROGRAMS: [(TcSlot, &str); 7] = [
+/// One that others call comes before them: a daemon fills the slots in this order.
+pub const TC_PROGRAMS: [(TcSlot, &str); 8] = [
+    (TcSlot::Sctp, "sctp_checksum"),
     (TcSlot::Ingress, "uplink_ingress"),
     (TcSlot::Egress, "uplink_egress"),
     (TcSlot::IngressIcmp, "icmp_ingress"),
@@ -121,7 +127,7 @@ pub const MAX_TABLES: u32 = 16_384;
 pub const MAX_LOCAL_ADDRS: u32 = 4_096;
 /// 17.8 MB for this many two-entry flows in the prototype.
 pub const MAX_CT_TCP: u32 = 131_072;
-/// Apart from TCP's, so that a UDP flood cannot evict TCP flows.
+/// UDP and SCTP. Apart from TCP's, so that a UDP flood cannot evict TCP flows.
 pub const MAX_CT_ANY: u32 = 65_536;
 pub const MAX_FRAGMENTS: u32 = 8_192;
 pub const MAX_SANDBOXES: u32 = 65_536;

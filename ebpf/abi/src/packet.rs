@@ -12,16 +12,47 @@ pub const ICMP_ERROR_LEN: u32 = 8;
 pub const PROTOCOL_IPV4: u32 = 0x0800_u16.to_be() as u32;
 pub const PROTOCOL_IPV6: u32 = 0x86dd_u16.to_be() as u32;
 
-/// The flag byte of a TCP header; [`TcpFlags::NONE`] for other protocols.
+/// What a packet does to its connection, as the flag byte of TCP says it; [`Flags::NONE`] where the
+/// protocol has no connections, or nothing is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct TcpFlags(pub u8);
+pub struct Flags(pub u8);
 
-impl TcpFlags {
+impl Flags {
     pub const NONE: Self = Self(0);
     const FIN: u8 = 1;
     const SYN: u8 = 2;
     const RST: u8 = 4;
     const ACK: u8 = 16;
+
+    /// From the 13th and 14th byte: TCP's flags are the latter, and the former is the type of SCTP's
+    /// first chunk.
+    ///
+    /// One chunk tells enough: those that begin and end an association stand alone, but for an
+    /// ABORT behind other control chunks and a SHUTDOWN behind a SACK (RFC 9260, 6.10), and Linux
+    /// sends these alone, too.
+    #[inline(always)]
+    pub const fn of(protocol: u8, bytes: [u8; 2]) -> Self {
+        if protocol == protocol::SCTP {
+            Self::of_chunk(bytes[0])
+        } else {
+            Self(bytes[1])
+        }
+    }
+
+    /// RFC 9260, 3.2.
+    #[inline(always)]
+    const fn of_chunk(kind: u8) -> Self {
+        match kind {
+            // INIT, and the answer to it.
+            1 => Self(Self::SYN),
+            2 => Self(Self::SYN | Self::ACK),
+            // ABORT.
+            6 => Self(Self::RST),
+            // SHUTDOWN, SHUTDOWN ACK, SHUTDOWN COMPLETE.
+            7 | 8 | 14 => Self(Self::FIN | Self::ACK),
+            _ => Self(Self::ACK),
+        }
+    }
 
     /// The first packet of a connection.
     #[inline(always)]
@@ -43,13 +74,22 @@ impl TcpFlags {
 /// A packet's place among the fragments of a larger one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fragment {
-    Whole,
+    Whole = 0,
     /// Carries the ports.
-    First,
-    Later,
+    First = 1,
+    Later = 2,
 }
 
 impl Fragment {
+    #[inline(always)]
+    pub const fn from_raw(raw: u8) -> Self {
+        match raw {
+            0 => Self::Whole,
+            1 => Self::First,
+            _ => Self::Later,
+        }
+    }
+
     /// From an offset in any unit and the more-fragments flag.
     #[inline(always)]
     const fn of(offset: u16, more: bool) -> Self {
@@ -110,7 +150,8 @@ pub const fn extension(number: u8, length: u8) -> Extension {
     }
 }
 
-/// Where the checksum lies in the transport header, and where it is optional.
+/// Where the transport header has a checksum of the kind that the kernel's helpers keep right: the
+/// sum of RFC 1071. SCTP's is another kind, see [`crate::sctp`].
 #[inline(always)]
 pub const fn checksum_offset(protocol: u8) -> Option<u32> {
     match protocol {
@@ -137,10 +178,33 @@ mod tests {
 
     #[test]
     fn tcp_flags() {
-        assert!(TcpFlags(2).opens());
-        assert!(TcpFlags(2 | 64 | 128).opens(), "a SYN that offers ECN");
-        assert!(!TcpFlags(18).opens(), "SYN-ACK");
-        assert!(TcpFlags(17).closes() && TcpFlags(4).closes() && !TcpFlags(24).closes());
+        assert!(Flags(2).opens());
+        assert!(Flags(2 | 64 | 128).opens(), "a SYN that offers ECN");
+        assert!(!Flags(18).opens(), "SYN-ACK");
+        assert!(Flags(17).closes() && Flags(4).closes() && !Flags(24).closes());
+        assert_eq!(Flags::of(protocol::TCP, [0x50, 2]), Flags(2));
+    }
+
+    #[test]
+    fn sctp_chunks() {
+        let of = |kind| Flags::of(protocol::SCTP, [kind, 0xff]);
+        assert!(of(1).opens() && !of(2).opens(), "INIT and INIT ACK");
+        for (kind, name) in [
+            (7, "SHUTDOWN"),
+            (8, "SHUTDOWN ACK"),
+            (14, "SHUTDOWN COMPLETE"),
+        ] {
+            assert!(of(kind).closes() && !of(kind).resets(), "{name}");
+        }
+        assert!(of(6).closes() && of(6).resets(), "ABORT");
+        for (kind, name) in [
+            (0, "DATA"),
+            (3, "SACK"),
+            (4, "HEARTBEAT"),
+            (10, "COOKIE ECHO"),
+        ] {
+            assert!(!of(kind).opens() && !of(kind).closes(), "{name}");
+        }
     }
 
     #[test]
@@ -152,6 +216,9 @@ mod tests {
         assert_eq!(Fragment::of_ipv6(0x0001), Fragment::First);
         assert_eq!(Fragment::of_ipv6(0x0008), Fragment::Later);
         assert_eq!(Fragment::of_ipv6(0), Fragment::Whole, "atomic, RFC 6946");
+        for fragment in [Fragment::Whole, Fragment::First, Fragment::Later] {
+            assert_eq!(Fragment::from_raw(fragment as u8), fragment);
+        }
     }
 
     #[test]

@@ -103,7 +103,6 @@ fn check(ctx: &TcContext, endpoint: &EndpointValue) -> Result<(), Refusal> {
 fn check6(ctx: &TcContext, endpoint: &EndpointValue) -> Result<(), Refusal> {
     let header = Header::ipv6(ctx, ETHERNET_LEN)?;
     let udp = udp_ports(ctx, &header)?;
-    // An IPv4-mapped source is on no wire (RFC 4291, 2.5.5.2): it is nobody's own.
     let source = guard::ipv6(endpoint, header.source, udp)?;
     let later = matches!(header.fragment, Fragment::Later);
     if header.protocol != protocol::ICMPV6 || later {

@@ -102,8 +102,10 @@ impl IcmpError {
         } else {
             Header::ipv6(ctx, at)?
         };
-        let has_ports = matches!(quoted.protocol, protocol::TCP | protocol::UDP)
-            && !matches!(quoted.fragment, Fragment::Later);
+        let has_ports = matches!(
+            quoted.protocol,
+            protocol::TCP | protocol::UDP | protocol::SCTP
+        ) && !matches!(quoted.fragment, Fragment::Later);
         if !has_ports {
             return Err(Stop::Pass);
         }

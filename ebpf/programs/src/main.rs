@@ -25,6 +25,7 @@ mod map;
 mod packet;
 mod peer;
 mod rewrite;
+mod sctp;
 mod sendmsg;
 mod socket;
 mod uplink_egress;

@@ -2,7 +2,7 @@
 
 use abi::dns::{ANSWER_NAMES, AskerKey, AskerValue, MAX_ASKERS, MAX_NAMES, NameKey, NameValue};
 use abi::endpoint::{EndpointValue, MAX_ENDPOINTS, REFUSAL_NAMES};
-use abi::frontend::{Bit, PREFILTER_WORDS};
+use abi::frontend::{Bit, PREFILTER_SCTP_WORDS, PREFILTER_WORDS};
 use abi::maglev::{self, LARGE, LARGE_WORDS, SMALL, SMALL_WORDS};
 use abi::map::{
     Backend, Counters, Flow, FlowKey, FragmentKey, FragmentPorts, FrontendKey, FrontendValue,
@@ -30,6 +30,8 @@ const PER_CPU_LRU: u32 = BPF_F_NO_COMMON_LRU;
 
 #[map(name = "prefilter")]
 static PREFILTER: Array<u64> = Array::with_max_entries(PREFILTER_WORDS, 0);
+#[map(name = "prefilter_sctp")]
+static PREFILTER_SCTP: Array<u64> = Array::with_max_entries(PREFILTER_SCTP_WORDS, 0);
 #[map(name = "frontends")]
 static FRONTENDS: HashMap<FrontendKey, FrontendValue> =
     HashMap::with_max_entries(MAX_FRONTENDS, SPARSE);
@@ -92,9 +94,11 @@ pub(crate) static JUMP_TC: ProgramArray = ProgramArray::with_max_entries(8, 0);
 /// One bit of the prefilter.
 #[inline(always)]
 pub(crate) fn is_set(bit: Bit) -> bool {
-    PREFILTER
-        .get(bit.word)
-        .is_some_and(|word| word & bit.mask != 0)
+    let word = match PREFILTER.get(bit.word) {
+        Some(word) => Some(word),
+        None => PREFILTER_SCTP.get(bit.word - PREFILTER_WORDS),
+    };
+    word.is_some_and(|word| word & bit.mask != 0)
 }
 
 #[inline(always)]

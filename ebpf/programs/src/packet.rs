@@ -4,11 +4,13 @@
 //! Uplinks are Ethernet devices: the packet begins with a 14-byte header (VLAN tags are in the
 //! metadata, where `rx-vlan-offload` and `skb_vlan_untag` put them).
 
+use core::ptr::addr_of;
+
 use abi::map::Direction;
 use abi::map::{FlowKey, FragmentKey, FragmentPorts};
 use abi::packet::{
-    ETHERNET_LEN, Extension, Fragment, IPV6_LEN, MAX_EXTENSIONS, PROTOCOL_IPV4, PROTOCOL_IPV6,
-    TcpFlags, extension, ipv4_header_len, is_icmp_error,
+    ETHERNET_LEN, Extension, Flags, Fragment, IPV6_LEN, MAX_EXTENSIONS, PROTOCOL_IPV4,
+    PROTOCOL_IPV6, extension, ipv4_header_len, is_icmp_error,
 };
 use abi::{Address, Be16, protocol};
 use aya_ebpf::programs::TcContext;
@@ -28,6 +30,8 @@ pub(crate) struct Header {
     pub network: u32,
     /// Offset of the upper layer's header.
     pub transport: u32,
+    /// Where the packet ends by its IP header: a short frame is padded.
+    pub end: u32,
 }
 
 /// The fixed part (RFC 791 §3.1), fields in network order.
@@ -63,11 +67,16 @@ pub(crate) struct Unknown;
 impl Header {
     #[inline(always)]
     pub(crate) fn outer(ctx: &TcContext) -> Result<Self, Unknown> {
-        match ctx.skb.protocol() {
-            PROTOCOL_IPV4 => Self::ipv4(ctx, ETHERNET_LEN),
-            PROTOCOL_IPV6 => Self::ipv6(ctx, ETHERNET_LEN),
-            _ => Err(Unknown),
-        }
+        let mut header = match ctx.skb.protocol() {
+            PROTOCOL_IPV4 => Self::ipv4(ctx, ETHERNET_LEN)?,
+            PROTOCOL_IPV6 => Self::ipv6(ctx, ETHERNET_LEN)?,
+            _ => return Err(Unknown),
+        };
+        let known = u32::from(header.protocol) << 8 | header.fragment as u32;
+        let [.., protocol, fragment] = forgotten(ctx, known).to_be_bytes();
+        header.protocol = protocol;
+        header.fragment = Fragment::from_raw(fragment);
+        Ok(header)
     }
 
     #[inline(always)]
@@ -82,12 +91,19 @@ impl Header {
             id: u32::from(ip.id),
             network,
             transport: network + length,
+            end: network + u32::from(u16::from_be(ip.length)),
         })
     }
 
     #[inline(always)]
     pub(crate) fn ipv6(ctx: &TcContext, network: u32) -> Result<Self, Unknown> {
         let ip: Ipv6 = load(ctx, network)?;
+        // IPv4 addresses in an IPv6 packet are on no wire (RFC 4291, 2.5.5.2), and here they would
+        // be taken for those of an IPv4 packet.
+        let [first, ..] = ip.version_class_flow.to_ne_bytes();
+        if first >> 4 != 6 || Address(ip.source).is_v4() || Address(ip.destination).is_v4() {
+            return Err(Unknown);
+        }
         let mut header = Self {
             source: Address(ip.source),
             destination: Address(ip.destination),
@@ -96,6 +112,7 @@ impl Header {
             id: 0,
             network,
             transport: network + IPV6_LEN,
+            end: network + IPV6_LEN + u32::from(u16::from_be(ip.length)),
         };
         for _ in 0..MAX_EXTENSIONS {
             // The common case reads nothing more.
@@ -117,7 +134,10 @@ impl Header {
                 return Ok(header);
             }
         }
-        Err(Unknown)
+        match extension(header.protocol, 0) {
+            Extension::Upper => Ok(header),
+            Extension::Skip(_) | Extension::Fragment => Err(Unknown),
+        }
     }
 
     #[inline(always)]
@@ -153,30 +173,31 @@ impl Header {
         }
     }
 
-    /// Ports and TCP flags. A later fragment's are those of its first one, if that was ours.
+    /// Ports and flags. A later fragment's are those of its first one, if that was ours.
     #[inline(always)]
     pub(crate) fn ports(&self, ctx: &TcContext) -> Result<Ports, Unknown> {
         if matches!(self.fragment, Fragment::Later) {
             let ports = map::fragment_ports(&self.fragment_key()).ok_or(Unknown)?;
             return Ok(Ports {
                 ports,
-                flags: TcpFlags::NONE,
+                flags: Flags::NONE,
             });
         }
         match self.protocol {
-            protocol::TCP => {
+            protocol::TCP | protocol::SCTP => {
                 let bytes: [u16; 7] = load(ctx, self.transport)?;
+                let flags = Flags::of(self.protocol, bytes[6].to_ne_bytes());
                 Ok(Ports {
                     ports: FragmentPorts {
                         source_port: Be16(bytes[0]),
                         destination_port: Be16(bytes[1]),
                     },
-                    flags: TcpFlags((u16::from_be(bytes[6]) & 0xff) as u8),
+                    flags: Flags(forgotten(ctx, u32::from(flags.0)) as u8),
                 })
             }
             protocol::UDP => Ok(Ports {
                 ports: quoted_ports(ctx, self)?,
-                flags: TcpFlags::NONE,
+                flags: Flags::NONE,
             }),
             _ => Err(Unknown),
         }
@@ -196,13 +217,13 @@ impl Header {
     }
 }
 
-/// The transport-layer facts of a TCP or UDP packet.
+/// The transport-layer facts of a packet that has ports.
 pub(crate) struct Ports {
     pub ports: FragmentPorts,
-    pub flags: TcpFlags,
+    pub flags: Flags,
 }
 
-/// The first four bytes of TCP and UDP alike: all that an ICMP error is sure to quote.
+/// The first four bytes of TCP, UDP and SCTP alike: all that an ICMP error is sure to quote.
 #[inline(always)]
 pub(crate) fn quoted_ports(ctx: &TcContext, header: &Header) -> Result<FragmentPorts, Unknown> {
     let [source, destination]: [u16; 2] = load(ctx, header.transport)?;
@@ -210,6 +231,18 @@ pub(crate) fn quoted_ports(ctx: &TcContext, header: &Header) -> Result<FragmentP
         source_port: Be16(source),
         destination_port: Be16(destination),
     })
+}
+
+/// The same number, of which the verifier does not know any more how it came about.
+///
+/// It would follow each way through the parser on its own to the end of the program, where one
+/// number leads to a branch, and that is a million instructions soon. The context's fields are
+/// anything to it, each time they are read.
+#[inline(always)]
+fn forgotten(ctx: &TcContext, number: u32) -> u32 {
+    // SAFETY: `skb` is the program's context; the field is an aligned u32 that programs may read.
+    let read = || unsafe { addr_of!((*ctx.skb.skb).len).read_volatile() };
+    number ^ read() ^ read()
 }
 
 #[inline(always)]

@@ -15,6 +15,7 @@ use aya_ebpf::helpers::bpf_csum_diff;
 use aya_ebpf::programs::TcContext;
 
 use crate::packet::Header;
+use crate::sctp;
 
 /// Offsets within the IP headers.
 const IPV4_CHECKSUM: u32 = 10;
@@ -96,6 +97,8 @@ pub(crate) fn translate(
             new.ports.destination_port,
             (checksum, flags),
         )?;
+    } else if header.protocol == protocol::SCTP && !matches!(header.fragment, Fragment::Later) {
+        sctp::ports(ctx, header, old, &new.ports)?;
     }
     Ok(())
 }
@@ -159,12 +162,11 @@ fn address6(
         let difference = difference(old, new)?;
         let flags = flags | u64::from(BPF_F_PSEUDO_HDR);
         ctx.l4_csum_replace(checksum as usize, 0, difference, flags)?;
-        // With a pseudo header the helper also takes the change out of a complete checksum, as if
-        // an IPv4 header checksum balanced it. IPv6 has none, so the store must put it back in.
-        let store = u64::from(BPF_F_RECOMPUTE_CSUM);
-        return Ok(ctx.store(offset as usize, &new.0, store)?);
     }
-    Ok(ctx.store(offset as usize, &new.0, 0)?)
+    // Nothing in the packet balances the change in a sum that a device made of it
+    // (`CHECKSUM_COMPLETE`): IPv6 has no header checksum, a later fragment and SCTP no sum of their
+    // own, and with a pseudo header the helper takes out what it puts into the transport's.
+    Ok(ctx.store(offset as usize, &new.0, u64::from(BPF_F_RECOMPUTE_CSUM))?)
 }
 
 /// Replaces a quoted IPv6 address, which the ICMPv6 checksum at `checksum` covers as data.

@@ -4,7 +4,6 @@ use std::io;
 use std::path::PathBuf;
 
 use api::id::IfName;
-use api::net::Protocol;
 use aya::maps::MapError;
 use aya::programs::ProgramError;
 
@@ -42,11 +41,6 @@ pub enum BpfError {
     },
     #[error("interface {ifname} does not have index {ifindex} any more")]
     InterfaceChanged { ifname: IfName, ifindex: u32 },
-    #[error("{frontend} cannot be published: only tcp and udp ports can, not {protocol:?}")]
-    Protocol {
-        frontend: Frontend,
-        protocol: Protocol,
-    },
     #[error("{subject} cannot be published: {limit} backends are in use")]
     Exhausted { subject: String, limit: u32 },
     #[error("{frontend} cannot be published: it leads elsewhere already")]

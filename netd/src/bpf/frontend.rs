@@ -7,8 +7,6 @@ use abi::map::FrontendKey;
 use abi::{Address, Be16, protocol};
 use api::net::Protocol;
 
-use super::error::BpfError;
-
 /// Where a published port answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum FrontendAddress {
@@ -40,15 +38,7 @@ impl fmt::Display for Frontend {
         if self.count > 1 {
             write!(f, "-{}", self.last_port())?;
         }
-        write!(
-            f,
-            "/{}",
-            match self.protocol {
-                Protocol::Tcp => "tcp",
-                Protocol::Udp => "udp",
-                Protocol::Sctp => "sctp",
-            }
-        )
+        write!(f, "/{}", self.protocol)
     }
 }
 
@@ -73,39 +63,29 @@ impl Frontend {
     }
 
     /// The keys of its ports, each by itself.
-    pub(super) fn keys(&self) -> Result<impl Iterator<Item = FrontendKey> + use<>, BpfError> {
-        let first = self.key()?;
+    pub(super) fn keys(&self) -> impl Iterator<Item = FrontendKey> + use<> {
+        let first = self.key();
         let ports = self.port..=self.last_port();
-        Ok(ports.map(move |port| FrontendKey {
+        ports.map(move |port| FrontendKey {
             port: Be16::new(port),
             ..first
-        }))
+        })
     }
 
     /// The key of its first port.
-    pub(super) fn key(&self) -> Result<FrontendKey, BpfError> {
-        let number = match self.protocol {
-            Protocol::Tcp => protocol::TCP,
-            Protocol::Udp => protocol::UDP,
-            Protocol::Sctp => {
-                return Err(BpfError::Protocol {
-                    frontend: *self,
-                    protocol: self.protocol,
-                });
-            }
-        };
+    pub(super) fn key(&self) -> FrontendKey {
         let address = match self.address {
             FrontendAddress::Any4 => Address::ANY4,
             FrontendAddress::Any6 => Address::ANY6,
             // The unspecified address as a literal means the same as the wildcard.
             FrontendAddress::Ip(ip) => address(ip),
         };
-        Ok(FrontendKey {
+        FrontendKey {
             address,
             port: Be16::new(self.port),
-            protocol: number,
+            protocol: self.protocol.number(),
             scope: 0,
-        })
+        }
     }
 
     /// `None` for a key that this version never writes.
@@ -113,6 +93,7 @@ impl Frontend {
         let protocol = match key.protocol {
             protocol::TCP => Protocol::Tcp,
             protocol::UDP => Protocol::Udp,
+            protocol::SCTP => Protocol::Sctp,
             _ => return None,
         };
         let address = match key.address {
@@ -152,28 +133,26 @@ mod tests {
             FrontendAddress::Ip("127.0.0.1".parse().unwrap()),
             FrontendAddress::Ip("fd00::1".parse().unwrap()),
         ] {
-            let frontend = Frontend {
-                address,
-                protocol: Protocol::Udp,
-                port: 5353,
-                count: 1,
-            };
-            assert_eq!(Frontend::from_key(&frontend.key().unwrap()), Some(frontend));
+            for protocol in [Protocol::Tcp, Protocol::Udp, Protocol::Sctp] {
+                let frontend = Frontend {
+                    address,
+                    protocol,
+                    port: 5353,
+                    count: 1,
+                };
+                assert_eq!(Frontend::from_key(&frontend.key()), Some(frontend));
+            }
         }
     }
 
     #[test]
-    fn sctp_is_refused_by_name() {
+    fn frontends_are_shown_as_people_write_them() {
         let frontend = Frontend {
             address: FrontendAddress::Any6,
             protocol: Protocol::Sctp,
             port: 9,
             count: 2,
         };
-        let error = frontend.key().unwrap_err().to_string();
-        assert!(
-            error.starts_with("[::]:9-10/sctp cannot be published"),
-            "{error}"
-        );
+        assert_eq!(frontend.to_string(), "[::]:9-10/sctp");
     }
 }

@@ -114,3 +114,45 @@ where
         .try_into()
         .map_err(BpfError::load(name))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::{Path, PathBuf};
+
+    use super::*;
+
+    /// Older kernels prune less, and give up after a million instructions.
+    const BUDGET: u32 = 250_000;
+    /// A name is compared byte by byte.
+    const NAMES_BUDGET: u32 = 800_000;
+
+    struct Pins(PathBuf);
+
+    impl Drop for Pins {
+        fn drop(&mut self) {
+            if let Ok(Some(pins)) = Directory::find(&self.0) {
+                pins.remove().expect("the pins can be removed");
+            }
+        }
+    }
+
+    #[test]
+    fn the_verifier_is_not_kept_busy() {
+        let name = format!("test-{}-verifier", std::process::id());
+        let pins = Pins(Path::new("/sys/fs/bpf/hawser").join(name).join("v1"));
+        let mut object = load(&Directory::create(&pins.0).unwrap()).unwrap();
+        install_tc(&mut object).unwrap();
+        for (_slot, name) in TC_PROGRAMS {
+            let program: &mut SchedClassifier = program(&mut object, name).unwrap();
+            let count = program.info().unwrap().verified_instruction_count();
+            let count = count.expect("this kernel tells");
+            let budget = if name == "endpoint_names" {
+                NAMES_BUDGET
+            } else {
+                BUDGET
+            };
+            println!("{name}: {count} instructions verified");
+            assert!(count < budget, "{name}: {count}");
+        }
+    }
+}

@@ -5,8 +5,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use abi::frontend::{Bit, PREFILTER_WORDS};
-use abi::map::PREFILTER;
+use abi::frontend::{Bit, PREFILTER_SCTP_WORDS, PREFILTER_WORDS};
+use abi::map::{PREFILTER, PREFILTER_SCTP};
 use aya::Ebpf;
 use aya::maps::{Array, MapData, MapError};
 
@@ -15,6 +15,7 @@ use super::object;
 
 pub(super) struct Prefilter {
     map: Array<MapData, u64>,
+    sctp: Array<MapData, u64>,
     users: BTreeMap<Bit, u32>,
 }
 
@@ -22,6 +23,7 @@ impl Prefilter {
     pub(super) fn open(object: &mut Ebpf) -> Result<Self, BpfError> {
         Ok(Self {
             map: object::take(object, PREFILTER)?,
+            sctp: object::take(object, PREFILTER_SCTP)?,
             users: BTreeMap::new(),
         })
     }
@@ -34,7 +36,7 @@ impl Prefilter {
             *self.users.entry(bit).or_default() += 1;
             *words.entry(bit.word).or_default() |= bit.mask;
         }
-        (0..PREFILTER_WORDS)
+        (0..PREFILTER_WORDS + PREFILTER_SCTP_WORDS)
             .try_for_each(|word| self.set(word, words.get(&word).copied().unwrap_or(0)))
             .map_err(BpfError::map(PREFILTER))
     }
@@ -85,8 +87,12 @@ impl Prefilter {
     }
 
     fn set(&mut self, word: u32, value: u64) -> Result<(), MapError> {
-        if self.map.get(&word, 0)? != value {
-            self.map.set(word, value, 0)?;
+        let (map, index) = match word.checked_sub(PREFILTER_WORDS) {
+            None => (&mut self.map, word),
+            Some(index) => (&mut self.sctp, index),
+        };
+        if map.get(&index, 0)? != value {
+            map.set(index, value, 0)?;
         }
         Ok(())
     }

@@ -34,7 +34,7 @@ impl Ranges {
 
     /// The service that serves the first of the range's ports.
     pub(super) fn service(&self, range: &Frontend) -> Result<Option<u32>, BpfError> {
-        let key = Key::new(ALL_BITS, RangeKey::of(&range.key()?));
+        let key = Key::new(ALL_BITS, RangeKey::of(&range.key()));
         let found = optional(self.map.get(&key, 0)).map_err(BpfError::map(RANGES))?;
         Ok(found
             .filter(|value| value.first.get() == range.port)
@@ -43,7 +43,7 @@ impl Ranges {
 
     /// All or nothing.
     pub(super) fn insert(&mut self, range: &Frontend, service: u32) -> Result<(), BpfError> {
-        let first = RangeKey::of(&range.key()?);
+        let first = RangeKey::of(&range.key());
         let value = RangeValue {
             service,
             first: first.port,
@@ -59,7 +59,7 @@ impl Ranges {
     }
 
     pub(super) fn remove(&mut self, range: &Frontend) -> Result<(), BpfError> {
-        let first = RangeKey::of(&range.key()?);
+        let first = RangeKey::of(&range.key());
         let ascending: Vec<Prefix> = prefixes(range.port, u32::from(range.count)).collect();
         for prefix in ascending.into_iter().rev() {
             optional(self.map.remove(&key(&first, prefix))).map_err(BpfError::map(RANGES))?;

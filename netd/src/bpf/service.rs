@@ -149,7 +149,7 @@ impl Services {
                     self.finish_retiring(id, service)?;
                     self.used.insert(service.backend);
                     known.insert(id);
-                    bits.extend(bits_of(&frontend, backend.address)?);
+                    bits.extend(bits_of(&frontend, backend.address));
                 }
                 (service, _) => self.remove_frontend(&frontend, id, service)?,
             }
@@ -175,13 +175,13 @@ impl Services {
         self.next_service += 1;
         self.traffic.start(service)?;
         self.set_service(service, backend, NO_BACKEND)?;
-        self.prefilter.add(bits_of(&frontend, address)?)?;
+        self.prefilter.add(bits_of(&frontend, address))?;
         if frontend.is_range() {
             return self.ranges.insert(&frontend, service);
         }
         let value = FrontendValue { service, flags: 0 };
         self.frontends
-            .insert(frontend.key()?, value, 0)
+            .insert(frontend.key(), value, 0)
             .map_err(BpfError::map(FRONTENDS))
     }
 
@@ -228,11 +228,11 @@ impl Services {
         if frontend.is_range() {
             self.ranges.remove(frontend)?;
         } else {
-            optional(self.frontends.remove(&frontend.key()?)).map_err(BpfError::map(FRONTENDS))?;
+            optional(self.frontends.remove(&frontend.key())).map_err(BpfError::map(FRONTENDS))?;
         }
         self.remove_service(id)?;
         match address {
-            Some(address) => self.prefilter.remove(bits_of(frontend, address)?),
+            Some(address) => self.prefilter.remove(bits_of(frontend, address)),
             None => Ok(()),
         }
     }
@@ -313,7 +313,7 @@ impl Services {
         if frontend.is_range() {
             return self.ranges.service(frontend);
         }
-        let found = optional(self.frontends.get(&frontend.key()?, 0));
+        let found = optional(self.frontends.get(&frontend.key(), 0));
         let found = found.map_err(BpfError::map(FRONTENDS))?;
         Ok(found.map(|value| value.service))
     }
@@ -361,15 +361,13 @@ fn socket_address(backend: Backend) -> SocketAddr {
 }
 
 /// The prefilter bits of one frontend and its backend.
-fn bits_of(
-    frontend: &Frontend,
-    backend: Address,
-) -> Result<impl Iterator<Item = Bit> + use<>, BpfError> {
-    Ok(port_bits(frontend)?.chain([Bit::source(backend)]))
+fn bits_of(frontend: &Frontend, backend: Address) -> impl Iterator<Item = Bit> + use<> {
+    port_bits(frontend).chain([Bit::source(backend)])
 }
 
 /// The prefilter bits of a frontend's ports.
-fn port_bits(frontend: &Frontend) -> Result<impl Iterator<Item = Bit> + use<>, BpfError> {
-    let keys = frontend.keys()?;
-    Ok(keys.filter_map(|key| Bit::port(key.address.is_v4(), key.protocol, key.port)))
+fn port_bits(frontend: &Frontend) -> impl Iterator<Item = Bit> + use<> {
+    frontend
+        .keys()
+        .filter_map(|key| Bit::port(key.address.is_v4(), key.protocol, key.port))
 }

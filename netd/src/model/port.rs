@@ -13,8 +13,6 @@ const CHOSEN: std::ops::RangeInclusive<u16> = 32768..=60999;
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PortError {
-    #[error("publishing {protocol} ports is not supported yet: use tcp or udp")]
-    Protocol { protocol: Protocol },
     #[error("invalid port mapping {binding}: {why}")]
     Invalid { binding: String, why: &'static str },
     #[error("port {port}/{protocol} is already allocated: published by {holder}")]
@@ -75,11 +73,6 @@ impl Bound {
 /// # Errors
 /// [`PortError`] when the binding names no ports or more than there are.
 pub(crate) fn check(binding: &PortBinding) -> Result<(), PortError> {
-    if binding.protocol == Protocol::Sctp {
-        return Err(PortError::Protocol {
-            protocol: binding.protocol,
-        });
-    }
     let invalid = |why| {
         Err(PortError::Invalid {
             binding: format!(

@@ -4,11 +4,11 @@ use std::net::{IpAddr, SocketAddrV4};
 use std::time::{Duration, Instant};
 
 use api::id::{Id, IfName};
-use netd::bpf::{Edge, NameAddresses, NameFact, Verdict};
+use netd::bpf::{Edge, NameAddresses, NameFact, Side, Verdict};
 
-use crate::frame::{self, SYN, Shape, tcp, udp};
+use crate::frame::{self, ACK, SYN, Shape, tcp, udp};
 use crate::guard::{edge, lo, on_loopback};
-use crate::instance::Instance;
+use crate::instance::{Instance, frontend};
 use crate::topology::{Topology, ip};
 
 const RUNS: usize = 2000;
@@ -114,4 +114,53 @@ fn attaching_endpoints() {
         median(first),
         median(last)
     );
+}
+
+/// The paths of a packet through an uplink's programs; each run is one frame, as above.
+#[test]
+fn packets_of_an_uplink() {
+    let plane = Instance::open("cost-uplink", None);
+    let local = ["192.0.2.1", "2001:db8::1"].map(|ip| ip.parse().unwrap());
+    plane.set_local_addresses(&local.into()).unwrap();
+    for (front, web) in [
+        ("any4:8080/tcp", "172.18.0.2:80"),
+        ("any6:8080/tcp", "[fd00:18::2]:80"),
+    ] {
+        plane
+            .publish(frontend(front), web.parse().unwrap())
+            .unwrap();
+    }
+    for (family, client, host, other, web) in [
+        (
+            "v4",
+            "198.51.100.7",
+            "192.0.2.1:8080",
+            "192.0.2.1:443",
+            "172.18.0.2:80",
+        ),
+        (
+            "v6",
+            "[2001:db8:7::7]",
+            "[2001:db8::1]:8080",
+            "[2001:db8::1]:443",
+            "[fd00:18::2]:80",
+        ),
+    ] {
+        let from = format!("{client}:40000");
+        let measure = |what: &str, side, frame: &dyn Fn(usize) -> Vec<u8>| {
+            let runs = (0..RUNS).map(|run| {
+                let got = plane.replay(side, &frame(run)).unwrap();
+                assert_eq!(got.verdict, Verdict::Pass, "{what}");
+                got.duration
+            });
+            println!("{family} {what}: {:?}", median(runs.collect()));
+        };
+        measure("miss", Side::Ingress, &|_run| tcp(&from, other, ACK));
+        measure("new flow", Side::Ingress, &|run| {
+            tcp(&format!("{client}:{}", 1024 + run), host, SYN)
+        });
+        measure("hit", Side::Ingress, &|_run| tcp(&from, host, ACK));
+        measure("reverse", Side::Egress, &|_run| tcp(web, &from, ACK));
+        measure("reverse miss", Side::Egress, &|_run| tcp(other, &from, ACK));
+    }
 }

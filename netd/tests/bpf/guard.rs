@@ -198,7 +198,7 @@ fn other_addresses_are_refused() {
     let packet = tcp("[::]:80", "[2001:db8::7]:4", SYN);
     out("no IPv6 source", "ipv6", &packet);
     let packet = udp("[::ffff:172.18.0.2]:80", "[2001:db8::7]:4");
-    out("a mapped source", "ipv6", &packet);
+    out("a mapped source", "malformed", &packet);
     out("ARP sender", "arp", &arp(2, MAC, [172, 18, 0, 1]));
     out("ARP hardware", "arp", &arp(2, OTHER_MAC, [172, 18, 0, 2]));
     out("ARP announcement", "arp", &arp(1, MAC, [172, 18, 0, 1]));

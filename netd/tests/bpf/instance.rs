@@ -3,7 +3,6 @@
 use std::ops::Deref;
 use std::path::PathBuf;
 
-use api::net::Protocol;
 use netd::bpf::{DataPlane, Frontend, FrontendAddress, Options};
 
 /// A data plane with pins of its own, which go with it.
@@ -71,11 +70,7 @@ pub(crate) fn frontend(text: &str) -> Frontend {
     let (port, count) = port.split_once('+').unwrap_or((port, "1"));
     Frontend {
         address,
-        protocol: if protocol == "tcp" {
-            Protocol::Tcp
-        } else {
-            Protocol::Udp
-        },
+        protocol: protocol.parse().unwrap(),
         port: port.parse().unwrap(),
         count: count.parse().unwrap(),
     }

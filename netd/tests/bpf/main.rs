@@ -6,12 +6,14 @@
 )]
 
 mod balance;
+mod cases;
 mod cost;
 mod endpoint;
 mod frame;
 mod guard;
 mod instance;
 mod live;
+mod packet;
 mod programs;
 mod range;
 mod topology;

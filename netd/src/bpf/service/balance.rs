@@ -251,7 +251,7 @@ impl Services {
         let ids: BTreeSet<u32> = self.balancing.services()?.into_values().collect();
         let mut bits = Vec::new();
         for (frontend, id) in entries.iter().filter(|(_, id)| ids.contains(id)) {
-            bits.extend(port_bits(frontend)?);
+            bits.extend(port_bits(frontend));
             self.balancing.known_mut(*id).frontends.insert(*frontend);
         }
         for (key, weight) in self.balancing.slots()? {
@@ -336,18 +336,18 @@ impl Services {
     fn set_frontends(&mut self, id: u32, want: &Balanced) -> Result<bool, BpfError> {
         let have = self.balancing.known(id).frontends;
         for frontend in have.difference(&want.frontends) {
-            let removed = self.frontends.remove(&frontend.key()?);
+            let removed = self.frontends.remove(&frontend.key());
             optional(removed).map_err(BpfError::map(FRONTENDS))?;
-            self.prefilter.remove(port_bits(frontend)?)?;
+            self.prefilter.remove(port_bits(frontend))?;
             self.balancing.known_mut(id).frontends.remove(frontend);
         }
         for frontend in want.frontends.difference(&have) {
-            self.prefilter.add(port_bits(frontend)?)?;
+            self.prefilter.add(port_bits(frontend))?;
             let value = FrontendValue {
                 service: id,
                 flags: 0,
             };
-            let inserted = self.frontends.insert(frontend.key()?, value, 0);
+            let inserted = self.frontends.insert(frontend.key(), value, 0);
             inserted.map_err(BpfError::map(FRONTENDS))?;
             self.balancing.known_mut(id).frontends.insert(*frontend);
         }

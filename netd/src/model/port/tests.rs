@@ -141,8 +141,4 @@ fn impossible_bindings_are_refused() {
     check(|b| b.host_port_last = Some(7999), "ends before it starts");
     check(|b| b.container_port = 0, "the container port is 0");
     check(|b| (b.host_port, b.count) = (65535, 2), "past port 65535");
-    check(
-        |b| b.protocol = Protocol::Sctp,
-        "sctp ports is not supported",
-    );
 }
