@@ -9,6 +9,7 @@ use netd::bpf::{Edge, NameAddresses, NameFact, Side, Verdict};
 use crate::frame::{self, ACK, SYN, Shape, tcp, udp};
 use crate::guard::{edge, lo, on_loopback};
 use crate::instance::{Instance, frontend};
+use crate::packet::{DATA, Packet, SCTP};
 use crate::topology::{Topology, ip};
 
 const RUNS: usize = 2000;
@@ -125,6 +126,8 @@ fn packets_of_an_uplink() {
     for (front, web) in [
         ("any4:8080/tcp", "172.18.0.2:80"),
         ("any6:8080/tcp", "[fd00:18::2]:80"),
+        ("any4:8080/sctp", "172.18.0.2:80"),
+        ("any6:8080/sctp", "[fd00:18::2]:80"),
     ] {
         plane
             .publish(frontend(front), web.parse().unwrap())
@@ -162,5 +165,11 @@ fn packets_of_an_uplink() {
         measure("hit", Side::Ingress, &|_run| tcp(&from, host, ACK));
         measure("reverse", Side::Egress, &|_run| tcp(web, &from, ACK));
         measure("reverse miss", Side::Egress, &|_run| tcp(other, &from, ACK));
+        let sctp = |from: &str, to: &str| {
+            let packet = Packet::new(SCTP, from.parse().unwrap(), to.parse().unwrap(), DATA);
+            packet.payload(&[7; 1400]).build()
+        };
+        measure("SCTP hit", Side::Ingress, &|_run| sctp(&from, host));
+        measure("SCTP reverse", Side::Egress, &|_run| sctp(web, &from));
     }
 }

@@ -252,7 +252,8 @@ impl Packet {
         bytes
     }
 
-    fn upper(&self) -> Vec<u8> {
+    /// The transport header and what follows it.
+    pub(crate) fn upper(&self) -> Vec<u8> {
         let (source, destination) = (self.from.port(), self.to.port());
         let mut bytes = [source.to_be_bytes(), destination.to_be_bytes()].concat();
         let checksum = match self.protocol {
@@ -319,12 +320,12 @@ impl Packet {
     }
 }
 
-fn put(bytes: &mut [u8], at: usize, value: u16) {
+pub(crate) fn put(bytes: &mut [u8], at: usize, value: u16) {
     bytes[at..at + 2].copy_from_slice(&value.to_be_bytes());
 }
 
 /// The sum of RFC 1071, not yet complemented.
-fn sum(data: &[u8], seed: u32) -> u16 {
+pub(crate) fn sum(data: &[u8], seed: u32) -> u16 {
     let sum = data.chunks(2).fold(seed, |sum, pair| {
         sum + u32::from(pair[0]) * 256 + u32::from(pair.get(1).copied().unwrap_or(0))
     });

@@ -20,7 +20,7 @@ use netd::bpf::DataPlane;
 use sys::netns::NetNs;
 
 /// Long enough for a loaded machine; a test that works does not wait.
-const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
 pub(crate) struct Topology {
     pub(crate) client: NetNs,
@@ -109,7 +109,7 @@ pub(crate) fn run(ns: &NetNs, program: &str, arguments: &str) -> String {
     String::from_utf8(out.stdout).unwrap()
 }
 
-fn path(ns: &NetNs) -> String {
+pub(crate) fn path(ns: &NetNs) -> String {
     format!("/proc/{}/fd/{}", std::process::id(), ns.as_fd().as_raw_fd())
 }
 

@@ -13,6 +13,7 @@ mod option;
 mod parent;
 mod range;
 mod repair;
+mod sctp;
 mod shared;
 mod tests;
 mod traffic;

@@ -128,11 +128,9 @@ fn others(all: &mut Cases, what: &str, p: u8, next: Next) {
         .after(Ingress, first(p, e.client, e.host))
         .ingress(error(e.host, &quoted).wrong(0x1111))
         .becomes(error(e.web, &quoted.quoted_between(e.web, e.client)).wrong(0x1111));
-    all.case(format!(
-        "{what}: an error about a reply of a closed port"
-    ))
-    .ingress(error(e.host, &more(p, e.closed, e.client)))
-    .untouched();
+    all.case(format!("{what}: an error about a reply of a closed port"))
+        .ingress(error(e.host, &more(p, e.closed, e.client)))
+        .untouched();
     all.case(format!(
         "{what}: an error that reaches another than the sender"
     ))

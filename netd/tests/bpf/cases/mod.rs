@@ -312,6 +312,12 @@ fn packets_in_and_out() {
         .filter_map(|case| Some(format!("{}: {}", case.name, run(&plane, case).err()?)))
         .collect();
     println!("{} cases", all.cases.len());
+    let drops = |case: &&Case| matches!(case.expect, Expect::Drops);
+    let dropped = all.cases.iter().filter(drops).count() as u64;
+    for (reason, count) in plane.drops().unwrap() {
+        let expected = if reason == "rewrite" { dropped } else { 0 };
+        assert_eq!(count, expected, "{reason}");
+    }
     assert!(
         failures.is_empty(),
         "{} of {} cases fail:\n{}",
