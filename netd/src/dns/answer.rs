@@ -257,10 +257,12 @@ impl<'q> Request<'q> {
         answers.header_mut().set_tc(complete.is_err());
         let mut additional = answers.additional();
         additional.clear_push_limit();
-        if self.opt.is_some() {
+        if let Some(asked) = &self.opt {
             additional.opt(|opt| {
                 opt.set_udp_payload_size(MAX_UDP);
                 opt.set_rcode(rcode);
+                // There is nothing signed here; the bit is repeated all the same (RFC 3225 §3).
+                opt.set_dnssec_ok(asked.dnssec_ok());
                 Ok(())
             })?;
         }

@@ -5,6 +5,12 @@
 //! leaves, while another worker is answering already: measured, two calls of `epoll_wait` a query
 //! and half of the processor time of a loaded server. This thread looks for events only when it has
 //! nothing to answer.
+//!
+//! It is one thread for all. Four containers asking at full speed left it idle for half of the time
+//! on a machine of two processors; a query cost it 12 to 15 µs of processor time where aardvark-dns,
+//! beside it in the same run, took 25 to 31 over all its threads, and lost some. More threads would
+//! need a socket each (`SO_REUSEPORT`) for every network and sandbox, for queries of which the
+//! frequent kind is answered at the askers' links and never gets here.
 
 use std::collections::HashMap;
 use std::io;

@@ -47,6 +47,32 @@ fn a_query_may_arrive_in_pieces() {
 }
 
 #[test]
+fn a_message_is_as_long_as_its_length_says() {
+    let topology = Topology::new(46, Config::default());
+    let mut stream = topology.connection_from(3);
+    // The longest there is: what follows the question belongs to nobody.
+    let mut longest = query("web", Rtype::A);
+    longest.resize(usize::from(u16::MAX), 0);
+    for message in [longest, query("app", Rtype::A)] {
+        send_framed(&mut stream, &message);
+    }
+    for expected in ["NOERROR 127.53.46.2", "NOERROR 127.53.46.3"] {
+        assert_eq!(render(&receive_framed(&mut stream).unwrap()), expected);
+    }
+    // Nothing is no query, and one that stops short of its length is never answered.
+    stream.write_all(&[0, 0]).unwrap();
+    assert_eq!(receive_framed(&mut stream), None);
+    let mut stream = topology.connection_from(3);
+    let half = query("web", Rtype::A);
+    stream
+        .write_all(&(half.len() as u16 + 1).to_be_bytes())
+        .unwrap();
+    stream.write_all(&half).unwrap();
+    stream.shutdown(std::net::Shutdown::Write).unwrap();
+    assert_eq!(receive_framed(&mut stream), None);
+}
+
+#[test]
 fn a_silent_connection_is_closed() {
     let limits = Limits {
         tcp_idle: Duration::from_millis(50),

@@ -64,16 +64,19 @@ fn world() -> Directory {
         .clone()
 }
 
-/// `name TYPE [CLASS] [+edns=SIZE] [+version=N]`
+/// `name TYPE [CLASS] [+edns=SIZE] [+version=N] [+do] [+option=CODE]`
 fn query(text: &str) -> Vec<u8> {
     let mut words = text.split(' ');
     let name: DomainName<Vec<u8>> = words.next().unwrap().parse().unwrap();
     let rtype: Rtype = words.next().unwrap().parse().unwrap();
     let (mut class, mut edns, mut version) = (Class::IN, None, 0);
+    let (mut dnssec, mut options) = (false, Vec::new());
     for word in words {
         match word.split_once('=') {
             Some(("+edns", size)) => edns = Some(size.parse().unwrap()),
             Some(("+version", number)) => version = number.parse().unwrap(),
+            Some(("+option", code)) => options.push(code.parse::<u16>().unwrap()),
+            None if word == "+do" => dnssec = true,
             _ => class = word.parse().unwrap(),
         }
     }
@@ -87,6 +90,14 @@ fn query(text: &str) -> Vec<u8> {
         let opt = |opt: &mut domain::base::message_builder::OptBuilder<'_, Vec<u8>>| {
             opt.set_udp_payload_size(size);
             opt.set_version(version);
+            opt.set_dnssec_ok(dnssec);
+            for code in &options {
+                let data = [0x5a; 8];
+                opt.push_raw_option((*code).into(), 8, |out| {
+                    out.extend_from_slice(&data);
+                    Ok(())
+                })?;
+            }
             Ok(())
         };
         builder.opt(opt).unwrap();
@@ -104,6 +115,7 @@ fn render(reply: &[u8]) -> String {
         ("aa", header.aa()),
         ("tc", header.tc()),
         ("opt", message.opt().is_some()),
+        ("do", message.opt().is_some_and(|opt| opt.dnssec_ok())),
     ] {
         if set {
             text += &format!(" {flag}");
@@ -246,11 +258,44 @@ fn edns_is_answered_in_kind() {
 }
 
 #[test]
+fn what_edns_asks_for_besides_is_passed_over() {
+    check("web. A +edns=1232 +do", "NOERROR aa opt do A 10.0.0.2");
+    check("app. AAAA +edns=1232 +do", "NOERROR aa opt do");
+    // A cookie (RFC 7873), padding (RFC 7830), the client's subnet (RFC 7871), the server's name
+    // (RFC 5001), keep-alive (RFC 7828), and one that means nothing.
+    for code in [10, 12, 8, 3, 11, 65001] {
+        let text = format!("web. A +edns=1232 +option={code}");
+        check(&text, "NOERROR aa opt A 10.0.0.2");
+        let (_, reply) = ask(&query(&text), "10.0.0.3", Transport::Tcp);
+        let message = Message::from_octets(&reply).unwrap();
+        assert!(message.opt().unwrap().opt().is_empty(), "{code}");
+    }
+    check(
+        "web. A +edns=1232 +option=10 +option=12",
+        "NOERROR aa opt A 10.0.0.2",
+    );
+    check("example.com. A +edns=1232 +do +option=10", "forward");
+    let mut cut = query("web. A +edns=1232 +option=10");
+    cut.truncate(cut.len() - 1);
+    let (_, reply) = ask(&cut, "10.0.0.3", Transport::Udp);
+    assert_eq!(render(&reply), "FORMERR");
+}
+
+#[test]
 fn unusual_classes_types_and_opcodes_are_refused() {
     check("web. A CH", "REFUSED");
     check("version.bind. TXT CH", "REFUSED");
     check("web. A CLASS255", "NOERROR aa A 10.0.0.2");
-    check("shop. AXFR", "REFUSED");
+    for name in ["shop.", "web.", "example.com."] {
+        check(&format!("{name} AXFR"), "REFUSED");
+        check(&format!("{name} IXFR"), "REFUSED");
+    }
+    check("hostname.bind. TXT CH", "REFUSED");
+    check("web. A HS", "REFUSED");
+    check("web. A NONE", "REFUSED");
+    check("six. ANY", "NOERROR aa AAAA fd00::3");
+    check("2.0.0.10.in-addr.arpa. ANY", "NOERROR aa PTR Web.shop.");
+    check("example.com. ANY", "forward");
     let mut update = query("web. A");
     update[2] = Opcode::UPDATE.to_int() << 3;
     let (_, reply) = ask(&update, "10.0.0.3", Transport::Udp);

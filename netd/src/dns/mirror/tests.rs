@@ -293,7 +293,8 @@ fn query(name: &str, kind: u16, tail: &[u8]) -> Vec<u8> {
     query
 }
 
-const OPT: [u8; 11] = [0, 0, 41, 4, 0xd0, 0, 0, 0x80, 0, 0, 0];
+const OPT: [u8; 11] = [0, 0, 41, 4, 0xd0, 0, 0, 0, 0, 0, 0];
+const DNSSEC_OK: [u8; 11] = [0, 0, 41, 4, 0xd0, 0, 0, 0x80, 0, 0, 0];
 const COOKIE: [u8; 23] = [
     0, 0, 41, 16, 0, 0, 0, 0, 0, 0, 12, 0, 10, 0, 8, 1, 2, 3, 4, 5, 6, 7, 8,
 ];
@@ -379,6 +380,7 @@ fn everything_else_is_the_daemons() {
         opt[at] = value;
         passed(what, web, &query("web", A, &opt));
     }
+    passed("DNSSEC OK", web, &query("web", A, &DNSSEC_OK));
     passed(
         "more than a record",
         web,
@@ -514,6 +516,7 @@ fn any_tail() -> impl Strategy<Value = Vec<u8>> {
         4 => Just(Vec::new()),
         3 => Just(OPT.to_vec()),
         2 => Just(COOKIE.to_vec()),
+        1 => Just(DNSSEC_OK.to_vec()),
         1 => prop::collection::vec(any::<u8>(), 0..40),
     ]
 }
