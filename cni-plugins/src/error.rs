@@ -185,9 +185,22 @@ impl PluginError {
             cni_version: version,
             code: self.code(),
             msg: self.title(),
-            details: self.to_string(),
+            details: one_line(&self.to_string()),
         }
     }
+}
+
+/// Errors quote what they were given, keys of the configuration among it: control characters are
+/// shown instead of passed on.
+fn one_line(text: &str) -> String {
+    let mut line = String::with_capacity(text.len());
+    for character in text.chars() {
+        match character.is_control() {
+            true => line.extend(character.escape_default()),
+            false => line.push(character),
+        }
+    }
+    line
 }
 
 fn daemon_code(error: &ClientError) -> u32 {
