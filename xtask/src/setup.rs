@@ -56,6 +56,8 @@ const TEST: &[&str] = &[
     "bsdutils",
     "containerd",
     "containernetworking-plugins",
+    "dbus-daemon",
+    "firewalld",
     "git",
     "golang-github-appc-cni-dev",
     "golang-go",
