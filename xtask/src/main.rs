@@ -5,6 +5,7 @@
 //! `kernel-tests` and is built and started from here.
 
 mod build;
+mod fuzz;
 mod install;
 mod packages;
 mod process;
@@ -60,6 +61,13 @@ enum Command {
         #[arg(value_enum, default_value_t = Tier::All)]
         tier: Tier,
     },
+    /// Feed a fuzz target with what libFuzzer makes of its corpus. Needs the nightly toolchain.
+    Fuzz {
+        /// A file of fuzz/fuzz_targets: api_request, cni_stdin, dns.
+        target: String,
+        #[arg(long, default_value_t = 300)]
+        seconds: u32,
+    },
     /// Show the main job on this host: containers that find each other by name, a published port,
     /// a volume that outlives them. Needs root.
     Demo,
@@ -94,6 +102,7 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Install { prefix, root } => install::run(&prefix, &root),
         Command::Tidy => tidy::run(),
         Command::Test { tier } => test::run(tier),
+        Command::Fuzz { target, seconds } => fuzz::run(&target, seconds),
         Command::Demo => stories::demo(),
         Command::Bench { names, json, sizes } => stories::bench(&names, json.as_deref(), &sizes),
     }
