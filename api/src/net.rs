@@ -274,6 +274,10 @@ pub struct AttachRequest {
     /// the same network.
     #[serde(default)]
     pub owner: Option<String>,
+    /// The process that asks for it all, by its number on the host. It may bind the published ports,
+    /// as no other process of the host may: some runtimes hold them with sockets.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub runtime: Option<u32>,
     /// An endpoint that exists already is a conflict, also if it is the one asked for.
     #[serde(default)]
     pub exclusive: bool,

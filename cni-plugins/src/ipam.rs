@@ -142,6 +142,7 @@ fn add(
         owner: Some(owner::of(target, LEVELS)),
         exclusive: true,
         gw_priority: None,
+        runtime: None,
     };
     let mut attachment = execute::attach(daemon, &asked, config.create(target)?)?;
     // The upper plugin sets them.

@@ -27,17 +27,25 @@ pub(crate) enum Given {
     Interface(Own),
 }
 
+/// The runtime that runs the plugin.
+#[derive(Debug)]
+pub(crate) struct Caller {
+    pub(crate) owner: String,
+    pub(crate) process: u32,
+}
+
 /// # Errors
 /// What of the configuration or of `CNI_ARGS` cannot be asked for.
 pub(crate) fn attach(
     config: &Config,
     sandbox: &Sandbox,
     given: &Given,
-    owner: String,
+    caller: Caller,
 ) -> Result<AttachRequest, PluginError> {
     config.check_keys()?;
     let mut request = AttachRequest {
-        owner: Some(owner),
+        owner: Some(caller.owner),
+        runtime: Some(caller.process),
         exclusive: true,
         bandwidth: bandwidth(config),
         ..plain(config, sandbox)?
@@ -122,6 +130,7 @@ pub(crate) fn plain(config: &Config, sandbox: &Sandbox) -> Result<AttachRequest,
         owner: None,
         exclusive: false,
         gw_priority: runtime.gw_priority,
+        runtime: None,
         links: runtime.links.clone(),
     })
 }

@@ -11,7 +11,7 @@ use crate::config::Config;
 use crate::lease::Lease;
 use crate::previous::{Own, Previous};
 use crate::reply::{HostLink, Parts, result};
-use crate::request::Given;
+use crate::request::{Caller, Given};
 use crate::version::Version;
 use crate::{check, request};
 
@@ -50,14 +50,25 @@ fn check_request(fields: Value, args: &str, expected: Expect) {
 
 #[track_caller]
 fn check_request_given(fields: Value, args: &str, given: &Given, expected: Expect) {
-    let owner = "us".to_owned();
-    let actual = match request::attach(&config(fields), &sandbox(args), given, owner) {
+    let caller = Caller {
+        owner: "us".to_owned(),
+        process: 7,
+    };
+    let actual = match request::attach(&config(fields), &sandbox(args), given, caller) {
         Ok(request) => {
             assert!(request.exclusive);
             assert_eq!(request.owner.as_deref(), Some("us"));
+            assert_eq!(request.runtime, Some(7));
             let mut value = serde_json::to_value(request).unwrap();
             let object = value.as_object_mut().unwrap();
-            for key in ["container_id", "ifname", "netns", "exclusive", "owner"] {
+            for key in [
+                "container_id",
+                "ifname",
+                "netns",
+                "exclusive",
+                "owner",
+                "runtime",
+            ] {
                 object.remove(key);
             }
             if object["link"] == "hawser" {

@@ -34,8 +34,7 @@ mod root {
         let config = format!(
             "[network]\nnetwork_backend = \"cni\"\ncni_plugin_dirs = [{:?}]\n\
              network_config_dir = {:?}\n[engine]\ncgroup_manager = \"cgroupfs\"\n\
-             events_logger = \"none\"\n\
-             enable_port_reservation = false\n",
+             events_logger = \"none\"\n",
             pods.plugins(),
             dir.join("net"),
         );

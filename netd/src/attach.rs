@@ -17,6 +17,7 @@ use crate::model::gateway;
 use crate::model::network::{Network, Stage};
 use crate::model::plan;
 use crate::model::port::{self, Bound, BoundSocket, HolderNames};
+use crate::model::step::Step;
 use crate::netd::{Netd, Writer};
 use crate::networks::random_id;
 use crate::resolver;
@@ -55,6 +56,7 @@ impl Netd {
         let before = self.view();
         let losers = gateway::join(&before, &mut endpoint);
         let attachment = endpoint.attachment.clone();
+        self.admit_runtime(&request);
         self.connect(&mut writer, &before, &network, (endpoint, losers))?;
         tracing::info!(
             container = %attachment.container_id,
@@ -89,6 +91,16 @@ impl Netd {
             if !self.departures.wait_for(sandbox, ifname) {
                 return Err(occupied(request).into());
             }
+        }
+    }
+
+    /// Lets the runtime hold the ports it asks for. Where it cannot, the runtime tells its user.
+    fn admit_runtime(&self, request: &AttachRequest) {
+        let Some(process) = request.runtime.filter(|_| !request.ports.is_empty()) else {
+            return;
+        };
+        if let Err(error) = self.kernel.apply(&Step::AdmitRuntime { process }) {
+            tracing::warn!(%error, "the runtime cannot bind the ports it publishes");
         }
     }
 

@@ -382,6 +382,7 @@ impl State {
                 before != *to
             }
             Step::AttachHooks => std::mem::take(&mut self.observed.data_plane.hook_lost),
+            Step::AdmitRuntime { .. } => false,
             Step::ReservePorts(ports) => {
                 let reserved = &mut self.observed.reserved_ports;
                 let before = reserved.len();

@@ -3,6 +3,7 @@
 use api::client::Client;
 use api::net::Attachment;
 use serde_json::Value;
+use std::os::unix::process::parent_id;
 
 use super::{Call, attach};
 use crate::command::Sandbox;
@@ -13,7 +14,7 @@ use crate::host_link;
 use crate::owner;
 use crate::previous::Previous;
 use crate::reply::{self, Parts};
-use crate::request::{self, Given};
+use crate::request::{self, Caller, Given};
 
 pub(super) fn add(
     daemon: &Client,
@@ -62,7 +63,11 @@ fn connect(
     sandbox: &Sandbox,
     given: &Given,
 ) -> Result<Attachment, PluginError> {
-    let asked = request::attach(config, sandbox, given, owner::of(&config.target, 1))?;
+    let caller = Caller {
+        owner: owner::of(&config.target, 1),
+        process: parent_id(),
+    };
+    let asked = request::attach(config, sandbox, given, caller)?;
     let create = request::create(config, given)?;
     Ok(attach(daemon, &asked, create)?)
 }

@@ -38,6 +38,8 @@ pub const CT_ANY: &str = "ct_any";
 pub const FRAGMENTS: &str = "fragments";
 pub const SANDBOXES: &str = "sandboxes";
 pub const PEERS: &str = "peers";
+/// Processes that may bind published ports, by their number in the first namespace.
+pub const RUNTIMES: &str = "runtimes";
 pub const COUNTERS: &str = "counters";
 pub const DROPS: &str = "drops";
 /// The tail-call table of the tc programs, indexed by [`TcSlot`].
@@ -61,6 +63,7 @@ pub const DATA: [&str; 23] = [
     FRAGMENTS,
     SANDBOXES,
     PEERS,
+    RUNTIMES,
     COUNTERS,
     DROPS,
     ENDPOINTS,
@@ -132,6 +135,7 @@ pub const MAX_CT_ANY: u32 = 65_536;
 pub const MAX_FRAGMENTS: u32 = 8_192;
 pub const MAX_SANDBOXES: u32 = 65_536;
 pub const MAX_PEERS: u32 = 65_536;
+pub const MAX_RUNTIMES: u32 = 1_024;
 
 /// Key of [`FRONTENDS`]. A wildcard frontend has [`Address::ANY4`] or [`Address::ANY6`].
 #[repr(C)]

@@ -1,12 +1,14 @@
 //! bind4, bind6: a published port is taken, although no process of the host holds a socket on it.
 //!
-//! The error a bind of a taken port has is EADDRINUSE. The helper that sets it came after 5.10, and
-//! one unknown helper fails a whole program: `bind4_eperm` and `bind6_eperm` do without.
+//! A runtime that asked for the port may hold it. Everybody else has the error that a bind of a taken
+//! port has, EADDRINUSE. The helpers for both came after 5.10 (`bpf_set_retval` with 5.18,
+//! `bpf_get_current_pid_tgid` for these hooks with 6.1), and one unknown helper fails a whole program:
+//! `bind4_eperm` and `bind6_eperm` do without.
 
 use abi::Be16;
 use abi::frontend::{Bit, Candidates};
 use abi::map::SANDBOX_HOST;
-use aya_ebpf::helpers::bpf_set_retval;
+use aya_ebpf::helpers::{bpf_get_current_pid_tgid, bpf_set_retval};
 use aya_ebpf::macros::cgroup_sock_addr;
 use aya_ebpf::programs::SockAddrContext;
 
@@ -45,12 +47,18 @@ pub(crate) fn bind6_eperm(ctx: SockAddrContext) -> i32 {
 
 #[inline(always)]
 fn refuse_in_use(ctx: &SockAddrContext, family: Family) -> i32 {
-    if !is_published(ctx, family) {
+    if !is_published(ctx, family) || is_runtime() {
         return ALLOW;
     }
     // SAFETY: the helper has no preconditions; it fails for values that are no errno.
     unsafe { bpf_set_retval(-EADDRINUSE) };
     REFUSE
+}
+
+/// Whether the process is a runtime that has published ports. Its number is the upper half.
+#[inline(always)]
+fn is_runtime() -> bool {
+    map::is_runtime((bpf_get_current_pid_tgid() >> 32) as u32)
 }
 
 /// Whether a frontend overlaps the address to bind, in the host's namespace.

@@ -7,8 +7,8 @@ use abi::maglev::{self, LARGE, LARGE_WORDS, SMALL, SMALL_WORDS};
 use abi::map::{
     Backend, Counters, Flow, FlowKey, FragmentKey, FragmentPorts, FrontendKey, FrontendValue,
     MAX_BACKENDS, MAX_CT_ANY, MAX_CT_TCP, MAX_FRAGMENTS, MAX_FRONTENDS, MAX_LOCAL_ADDRS, MAX_PEERS,
-    MAX_RANGES, MAX_SANDBOXES, MAX_SERVICES, MAX_TABLES, MemberKey, Peer, PeerKey, REASONS, Reason,
-    SandboxValue, Service,
+    MAX_RANGES, MAX_RUNTIMES, MAX_SANDBOXES, MAX_SERVICES, MAX_TABLES, MemberKey, Peer, PeerKey,
+    REASONS, Reason, SandboxValue, Service,
 };
 use abi::range::{ALL_BITS, RangeKey, RangeValue};
 use abi::{Address, protocol};
@@ -73,6 +73,8 @@ static FRAGMENTS: LruHashMap<FragmentKey, FragmentPorts> =
 static SANDBOXES: HashMap<u64, SandboxValue> = HashMap::with_max_entries(MAX_SANDBOXES, SPARSE);
 #[map(name = "peers")]
 pub(crate) static PEERS: LruHashMap<PeerKey, Peer> = LruHashMap::with_max_entries(MAX_PEERS, 0);
+#[map(name = "runtimes")]
+static RUNTIMES: LruHashMap<u32, u32> = LruHashMap::with_max_entries(MAX_RUNTIMES, 0);
 #[map(name = "counters")]
 static COUNTERS: PerCpuHashMap<u32, Counters> =
     PerCpuHashMap::with_max_entries(MAX_SERVICES, SPARSE);
@@ -148,6 +150,11 @@ pub(crate) fn is_local(address: &Address) -> bool {
 pub(crate) fn sandbox(cookie: u64) -> Option<&'static SandboxValue> {
     // SAFETY: as in `frontend`; the reference is not kept beyond the run.
     unsafe { SANDBOXES.get(cookie) }
+}
+
+#[inline(always)]
+pub(crate) fn is_runtime(process: u32) -> bool {
+    RUNTIMES.get_ptr(process).is_some()
 }
 
 #[inline(always)]

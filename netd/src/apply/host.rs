@@ -151,6 +151,7 @@ impl Host {
             Step::GuardEndpoint { link, edge } => data_plane.attach_endpoint(link, edge)?,
             Step::ReleaseEndpoint { link } => data_plane.release_endpoint(link)?,
             Step::AttachHooks => data_plane.attach_hooks()?,
+            Step::AdmitRuntime { process } => data_plane.admit_runtime(*process)?,
             Step::SetLocalAddresses(addresses) => data_plane.set_local_addresses(addresses)?,
             Step::AttachUplink { index, name } => data_plane.attach_uplink(*index, name)?,
             Step::DetachUplink { index } => data_plane.detach_uplink(*index)?,
@@ -226,6 +227,7 @@ impl Kernel for Host {
             | Step::Unpublish { .. }
             | Step::SetLocalAddresses(_)
             | Step::AttachHooks
+            | Step::AdmitRuntime { .. }
             | Step::AttachUplink { .. }
             | Step::DetachUplink { .. } => {
                 self.data(step).map_err(|source| KernelError::DataPlane {

@@ -30,6 +30,7 @@ mod pin;
 mod prefilter;
 mod range;
 mod replay;
+mod runtime;
 mod sandbox;
 mod service;
 mod uplink;
@@ -85,6 +86,7 @@ struct Parts {
     services: service::Services,
     addresses: address::Addresses,
     sandboxes: sandbox::Sandboxes,
+    runtimes: runtime::Runtimes,
     drops: counters::Drops,
     uplinks: uplink::Uplinks,
     hooks: hook::Hooks,
@@ -111,6 +113,7 @@ impl DataPlane {
         let services = service::Services::open(&mut object)?;
         let addresses = address::Addresses::open(&mut object)?;
         let sandboxes = sandbox::Sandboxes::open(&mut object)?;
+        let runtimes = runtime::Runtimes::open(&mut object)?;
         let drops = counters::Drops::open(&mut object)?;
         object::install_tc(&mut object)?;
         let mut hooks = hook::Hooks::new(pins.clone(), options.cgroup.clone());
@@ -128,6 +131,7 @@ impl DataPlane {
             services,
             addresses,
             sandboxes,
+            runtimes,
             drops,
             uplinks,
             hooks,
@@ -264,6 +268,14 @@ impl DataPlane {
     /// [`BpfError::Map`].
     pub fn sandboxes(&self) -> Result<BTreeMap<u64, Sandbox>, BpfError> {
         self.lock().sandboxes.all()
+    }
+
+    /// Lets a process bind published ports, from Linux 6.1.
+    ///
+    /// # Errors
+    /// [`BpfError::Map`].
+    pub fn admit_runtime(&self, process: u32) -> Result<Change, BpfError> {
+        self.lock().runtimes.admit(process)
     }
 
     /// Serves published ports on an interface of the caller's network namespace.

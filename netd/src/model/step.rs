@@ -120,6 +120,10 @@ pub(crate) enum Step {
     },
     /// Attaches the socket hooks that are not.
     AttachHooks,
+    /// Lets a process bind published ports: the runtime that asked for them.
+    AdmitRuntime {
+        process: u32,
+    },
     ReservePorts(PortSet),
     ReleasePorts(PortSet),
     Publish {
@@ -220,6 +224,8 @@ impl Step {
             | Self::Redirect { .. }
             | Self::SetLocalAddresses(_)
             | Self::AttachHooks
+            // The table forgets by itself.
+            | Self::AdmitRuntime { .. }
             | Self::DetachUplink { .. } => None,
         }
     }
@@ -279,6 +285,9 @@ impl fmt::Display for Step {
             Self::CreateBuffer { link, .. } => write!(f, "create rate limiting device {link}"),
             Self::Redirect { from, to } => write!(f, "redirect {from} through {to}"),
             Self::AttachHooks => write!(f, "attach the socket hooks"),
+            Self::AdmitRuntime { process } => {
+                write!(f, "let process {process} bind what it publishes")
+            }
             Self::SetSandbox { cookie, .. } => write!(f, "register namespace cookie {cookie}"),
             Self::Publish { frontend, backend } => {
                 write!(f, "publish {frontend} to {backend}")

@@ -319,3 +319,24 @@ fn a_published_port_cannot_be_bound_on_the_host() {
     plane.unpublish(&one).unwrap();
     listen(&net.host, "0.0.0.0:8080").expect("free again");
 }
+
+#[test]
+fn a_runtime_may_hold_what_it_has_published() {
+    let net = Topology::new();
+    let plane = hooked("hold", &net, "172.18.0.1:10053");
+    local(&plane);
+    publish(&plane, "any4", "172.18.0.2:80");
+    net.attach(&plane);
+    echo_tcp(&net.container, "172.18.0.2:80");
+    let listen = || net.host.run(|| TcpListener::bind("0.0.0.0:8080")).unwrap();
+    assert_eq!(listen().unwrap_err().kind(), ErrorKind::AddrInUse);
+    let own = std::process::id();
+    assert_eq!(plane.admit_runtime(own).unwrap(), Change::Created);
+    assert_eq!(plane.admit_runtime(own).unwrap(), Change::Unchanged);
+    let _held = listen().expect("the runtime holds the port");
+    for client in [&net.client, &net.host] {
+        let mut stream = connect(client, "192.0.2.1:8080").unwrap();
+        read_greeting(&mut stream);
+        round_trip(&stream, b"to the container all the same");
+    }
+}

@@ -203,6 +203,7 @@ impl Sandbox {
             owner: None,
             exclusive: false,
             gw_priority: None,
+            runtime: None,
             links: Vec::new(),
         }
     }
