@@ -46,7 +46,7 @@ pub const DROPS: &str = "drops";
 pub const JUMP_TC: &str = "jump_tc";
 
 /// Every map but the tail-call tables.
-pub const DATA: [&str; 23] = [
+pub const DATA: [&str; 24] = [
     PREFILTER,
     PREFILTER_SCTP,
     FRONTENDS,
