@@ -20,6 +20,9 @@ use netlink_sys::{Socket, SocketAddr};
 /// net/netlink/af_netlink.c); nothing else is nearly as long.
 const MAX_DATAGRAM: usize = 32 << 10;
 
+/// Answers that wait in the socket's buffer together.
+const MAX_ANSWERS: usize = 64;
+
 /// The kernel answers at once; a silent socket is a lost answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -48,6 +51,9 @@ pub(crate) struct Rtnl {
     socket: Socket,
     sequence: u32,
     buffer: Vec<u8>,
+    /// Datagrams.
+    #[cfg(test)]
+    pub(crate) sent: usize,
 }
 
 impl Rtnl {
@@ -64,6 +70,8 @@ impl Rtnl {
             socket,
             sequence: 0,
             buffer: vec![0; MAX_DATAGRAM],
+            #[cfg(test)]
+            sent: 0,
         })
     }
 
@@ -91,7 +99,7 @@ impl Rtnl {
             let flags = NLM_F_REQUEST | NLM_F_ACK | mode.flags();
             self.append(&mut datagram, message, flags);
         }
-        self.socket.send(&datagram, 0)?;
+        self.send(&datagram)?;
         let mut results: Vec<Option<io::Result<()>>> = (0..count).map(|_| None).collect();
         while results.iter().any(Option::is_none) {
             self.receive(|header_sequence, payload| {
@@ -118,6 +126,49 @@ impl Rtnl {
         self.query(message, NLM_F_REQUEST | NLM_F_ACK)
     }
 
+    /// The object that answers each request, or the kernel's refusal of it: asked for together.
+    pub(crate) fn get_each(
+        &mut self,
+        requests: Vec<RouteNetlinkMessage>,
+    ) -> io::Result<Vec<io::Result<RouteNetlinkMessage>>> {
+        let mut results = Vec::with_capacity(requests.len());
+        let mut requests = requests.into_iter().peekable();
+        while requests.peek().is_some() {
+            let some = requests.by_ref().take(MAX_ANSWERS).collect();
+            results.extend(self.get_some(some)?);
+        }
+        Ok(results)
+    }
+
+    fn get_some(
+        &mut self,
+        requests: Vec<RouteNetlinkMessage>,
+    ) -> io::Result<Vec<io::Result<RouteNetlinkMessage>>> {
+        let first = self.sequence.wrapping_add(1);
+        let mut results: Vec<Option<io::Result<RouteNetlinkMessage>>> =
+            requests.iter().map(|_| None).collect();
+        let mut datagram = Vec::new();
+        for message in requests {
+            self.append(&mut datagram, message, NLM_F_REQUEST);
+        }
+        self.send(&datagram)?;
+        while results.iter().any(Option::is_none) {
+            self.receive(|header_sequence, payload| {
+                let at = header_sequence.wrapping_sub(first) as usize;
+                let answer = match payload {
+                    NetlinkPayload::InnerMessage(message) => Ok(message),
+                    NetlinkPayload::Error(refusal) => Err(refusal.to_io()),
+                    _ => return false,
+                };
+                if let Some(result) = results.get_mut(at) {
+                    *result = Some(answer);
+                }
+                false
+            })?;
+        }
+        Ok(results.into_iter().flatten().collect())
+    }
+
     pub(crate) fn dump(
         &mut self,
         message: RouteNetlinkMessage,
@@ -132,7 +183,7 @@ impl Rtnl {
     ) -> io::Result<Vec<RouteNetlinkMessage>> {
         let mut datagram = Vec::new();
         let sequence = self.append(&mut datagram, message, flags);
-        self.socket.send(&datagram, 0)?;
+        self.send(&datagram)?;
         let mut answers = Vec::new();
         let mut refusal = None;
         let mut done = false;
@@ -157,6 +208,14 @@ impl Rtnl {
             None => Ok(answers),
             Some(error) => Err(error),
         }
+    }
+
+    fn send(&mut self, datagram: &[u8]) -> io::Result<()> {
+        #[cfg(test)]
+        {
+            self.sent += 1;
+        }
+        self.socket.send(datagram, 0).map(drop)
     }
 
     fn append(&mut self, datagram: &mut Vec<u8>, message: RouteNetlinkMessage, flags: u16) -> u32 {

@@ -16,21 +16,27 @@ use netlink_packet_route::route::{
 use netlink_packet_route::tc::{TcHandle, TcMessage};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
-use crate::bpf::FILTER_PRIORITY;
+use crate::bpf::{FILTER_HANDLE, FILTER_PRIORITY};
 use crate::model::observed::{Address, InsideLink, Link, Observed};
 use crate::netlink::Rtnl;
 
 /// Links, addresses and routes of the socket's namespace; the rest stays as it is by default.
 pub(crate) fn host(rtnl: &mut Rtnl) -> io::Result<Observed> {
     let mut observed = Observed::default();
+    let mut names = BTreeMap::new();
     for answer in rtnl.dump(RouteNetlinkMessage::GetLink(LinkMessage::default()))? {
-        if let RouteNetlinkMessage::NewLink(message) = answer {
-            observed.links.extend(link(&message));
+        if let RouteNetlinkMessage::NewLink(message) = answer
+            && let Some((name, link)) = link(&message)
+        {
+            names.insert(link.index, name.clone());
+            observed.links.insert(name, link);
         }
     }
     for answer in rtnl.dump(RouteNetlinkMessage::GetAddress(AddressMessage::default()))? {
-        if let RouteNetlinkMessage::NewAddress(message) = answer {
-            add_address(&mut observed, &message);
+        if let RouteNetlinkMessage::NewAddress(message) = answer
+            && let Some(name) = names.get(&message.header.index)
+        {
+            add_address(&mut observed, name, &message);
         }
     }
     for family in [AddressFamily::Inet, AddressFamily::Inet6] {
@@ -38,7 +44,7 @@ pub(crate) fn host(rtnl: &mut Rtnl) -> io::Result<Observed> {
         request.header.address_family = family;
         for answer in rtnl.dump(RouteNetlinkMessage::GetRoute(request))? {
             if let RouteNetlinkMessage::NewRoute(message) = answer {
-                add_route(&mut observed, &message);
+                add_route(&mut observed, &names, &message);
             }
         }
     }
@@ -164,24 +170,26 @@ pub(crate) fn traffic(rtnl: &mut Rtnl) -> io::Result<BTreeMap<IfName, Traffic>> 
     Ok(links.collect())
 }
 
-/// Whether the link has our filter on one side: [`TcHandle::MIN_INGRESS`] for what comes in.
-pub(crate) fn has_filter(rtnl: &mut Rtnl, index: u32, side: u16) -> io::Result<bool> {
-    let mut request = TcMessage::default();
-    request.header.index = i32::try_from(index).map_err(io::Error::other)?;
-    request.header.parent = TcHandle {
-        minor: side,
-        ..TcHandle::CLSACT
+/// Which of the links have our filter on one side: [`TcHandle::MIN_INGRESS`] for what comes in. Each
+/// is asked for by its handle, so that all fit a few datagrams; a dump is about one link.
+pub(crate) fn filtered(rtnl: &mut Rtnl, links: &[u32], side: u16) -> io::Result<BTreeSet<u32>> {
+    let request = |link: &u32| {
+        let mut request = TcMessage::default();
+        // Interface numbers are positive ints in the kernel.
+        request.header.index = link.cast_signed();
+        request.header.parent = TcHandle {
+            minor: side,
+            ..TcHandle::CLSACT
+        };
+        request.header.handle = TcHandle::from(FILTER_HANDLE);
+        request.header.info = u32::from(FILTER_PRIORITY) << 16;
+        RouteNetlinkMessage::GetTrafficFilter(request)
     };
-    let priority = u32::from(FILTER_PRIORITY);
-    request.header.info = priority << 16;
-    let answers = rtnl.dump(RouteNetlinkMessage::GetTrafficFilter(request))?;
-    // A filter with a handle is one; others are the heads of their lists.
-    Ok(answers.iter().any(|answer| match answer {
-        RouteNetlinkMessage::NewTrafficFilter(filter) => {
-            filter.header.info >> 16 == priority && filter.header.handle != TcHandle::UNSPEC
-        }
-        _ => false,
-    }))
+    let answers = rtnl.get_each(links.iter().map(request).collect())?;
+    let found = links.iter().zip(answers);
+    Ok(found
+        .filter_map(|(link, answer)| answer.is_ok().then_some(*link))
+        .collect())
 }
 
 /// Links of other types than Ethernet have addresses of other lengths, or none.
@@ -240,12 +248,11 @@ pub(crate) fn address_net(message: &AddressMessage) -> Option<IpNet> {
     IpNet::new(address_of(message)?, message.header.prefix_len).ok()
 }
 
-fn add_address(observed: &mut Observed, message: &AddressMessage) {
+fn add_address(observed: &mut Observed, name: &IfName, message: &AddressMessage) {
     let Some(net) = address_net(message) else {
         return;
     };
-    let links = observed.links.values_mut();
-    for link in links.filter(|link| link.index == message.header.index) {
+    if let Some(link) = observed.links.get_mut(name) {
         link.addresses.push(Address {
             net,
             global: message.header.scope == AddressScope::Universe,
@@ -263,14 +270,14 @@ pub(crate) fn is_default(message: &RouteMessage) -> bool {
         && message.header.kind == RouteType::Unicast
 }
 
-fn add_route(observed: &mut Observed, message: &RouteMessage) {
+fn add_route(observed: &mut Observed, names: &BTreeMap<u32, IfName>, message: &RouteMessage) {
     let mut table = u32::from(message.header.table);
     let mut destination = None;
     let mut link = None;
     for attribute in &message.attributes {
         match attribute {
             RouteAttribute::Table(number) => table = *number,
-            RouteAttribute::Oif(index) => link = observed.name_of(*index).cloned(),
+            RouteAttribute::Oif(index) => link = names.get(index).cloned(),
             RouteAttribute::Destination(RouteAddress::Inet(address)) => {
                 destination = Some(IpAddr::from(*address));
             }
@@ -307,4 +314,46 @@ fn add_route(observed: &mut Observed, message: &RouteMessage) {
             .filter(|range| !is_local(range))
             .map(|r| (r, link)),
     );
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use sys::netns::NetNs;
+
+    use super::*;
+
+    /// The words of `arguments`, then `last`.
+    fn run(program: &str, arguments: &str, last: &[&str]) {
+        let mut command = Command::new(program);
+        let status = command.args(arguments.split(' ')).args(last).status();
+        assert!(status.unwrap().success(), "{program} {arguments}");
+    }
+
+    #[test]
+    fn filters_of_many_links_are_asked_for_together() {
+        let namespace = NetNs::create().expect("root is needed");
+        let links = || {
+            for number in 0..100 {
+                let pair = format!("link add v{number} type veth peer name p{number}");
+                run("ip", &pair, &[]);
+            }
+            for link in ["v7", "v8"] {
+                run("tc", &format!("qdisc add dev {link} clsact"), &[]);
+            }
+            let place = format!("dev v7 ingress protocol all prio {FILTER_PRIORITY}");
+            let add = format!("filter add {place} handle {FILTER_HANDLE} bpf bytecode");
+            run("tc", &add, &["1,6 0 0 0,"]);
+            let mut rtnl = Rtnl::open().unwrap();
+            let observed = host(&mut rtnl).unwrap();
+            let links: Vec<u32> = observed.links.values().map(|link| link.index).collect();
+            let before = rtnl.sent;
+            let found = filtered(&mut rtnl, &links, TcHandle::MIN_INGRESS).unwrap();
+            assert_eq!(rtnl.sent - before, 4, "for {} links", links.len());
+            let v7 = observed.links[&IfName::parse("v7").unwrap()].index;
+            assert_eq!(found, BTreeSet::from([v7]));
+        };
+        namespace.run(links).unwrap();
+    }
 }

@@ -69,15 +69,14 @@ impl Host {
     }
 
     fn edges(&self) -> Result<BTreeMap<IfName, Option<Edge>>, BpfError> {
-        let mut rtnl = self.rtnl();
-        let edges = self.data_plane.endpoints()?.into_iter();
+        let edges = self.data_plane.endpoints()?;
+        let links: Vec<u32> = edges.values().map(|(index, _)| *index).collect();
+        // What cannot be looked at is taken for missing, and attached again.
+        let guarded = observe::filtered(&mut self.rtnl(), &links, TcHandle::MIN_INGRESS);
+        let guarded = guarded.unwrap_or_default();
         Ok(edges
-            .map(|(link, (index, edge))| {
-                // One that cannot be looked at is taken for missing, and attached again.
-                let attached =
-                    observe::has_filter(&mut rtnl, index, TcHandle::MIN_INGRESS).unwrap_or(false);
-                (link, attached.then_some(edge))
-            })
+            .into_iter()
+            .map(|(link, (index, edge))| (link, guarded.contains(&index).then_some(edge)))
             .collect())
     }
 

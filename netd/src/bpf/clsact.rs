@@ -22,7 +22,8 @@ use crate::observe;
 
 /// Ahead of filters that ask for no priority (49152 and down from there).
 pub(crate) const PRIORITY: u16 = 0x4a57;
-const HANDLE: Handle = Handle::new(0, 1);
+pub(crate) const FILTER_HANDLE: u32 = 1;
+const HANDLE: Handle = Handle::new(0, FILTER_HANDLE as u16);
 
 /// Attaches the program in the place of one of ours that is there already.
 pub(super) fn attach(
@@ -75,7 +76,8 @@ pub(super) fn has_filter(ifindex: u32, side: TcAttachType) -> io::Result<bool> {
         TcAttachType::Egress => TcHandle::MIN_EGRESS,
         _ => TcHandle::MIN_INGRESS,
     };
-    observe::has_filter(&mut Rtnl::open()?, ifindex, side)
+    let found = observe::filtered(&mut Rtnl::open()?, &[ifindex], side)?;
+    Ok(found.contains(&ifindex))
 }
 
 fn add_qdisc(ifname: &str) -> Result<(), ProgramError> {

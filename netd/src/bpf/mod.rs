@@ -43,7 +43,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use api::id::IfName;
 
-pub(crate) use clsact::PRIORITY as FILTER_PRIORITY;
+pub(crate) use clsact::{FILTER_HANDLE, PRIORITY as FILTER_PRIORITY};
 pub use counters::FrontendCounters;
 pub use endpoint::Edge;
 pub(crate) use endpoint::network_number;

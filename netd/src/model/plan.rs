@@ -429,9 +429,9 @@ fn repair_endpoint(desired: &Desired, endpoint: &Endpoint, observed: &Observed) 
     if link.mtu != attachment.mtu {
         steps.extend(resize(endpoint, attachment.mtu));
     }
-    let on = link.master.and_then(|index| observed.name_of(index));
+    let at = observed.links.get(&bridge.link).map(|bridge| bridge.index);
     let is_apart = bridge.icc || link.isolated;
-    if !link.up || on != Some(&bridge.link) || !is_apart {
+    if !link.up || at.is_none() || link.master != at || !is_apart {
         steps.push(Step::SetMaster {
             link: host.clone(),
             bridge: bridge.link.clone(),
