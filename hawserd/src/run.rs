@@ -150,7 +150,7 @@ mod tests {
         let limit = getrlimit(Resource::Nofile);
         let lowered = Rlimit {
             current: Some(512),
-            ..limit.clone()
+            ..limit
         };
         setrlimit(Resource::Nofile, lowered).unwrap();
         raise_descriptors();
