@@ -3,8 +3,8 @@
 //!
 //! Heard of are links, addresses, default routes, tc filters and forwarding by rtnetlink, and our
 //! table by nftables. A link of a program can be taken off without a word, so that those are asked
-//! after twice a second: a few system calls for each uplink and each hook. Settings that send no notification wait for the
-//! periodic look.
+//! after twice a second: a few system calls for each uplink and each hook. Settings that send no
+//! notification wait for the periodic look.
 
 mod due;
 mod pace;

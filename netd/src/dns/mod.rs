@@ -36,13 +36,14 @@ mod zone;
 
 use std::collections::HashMap;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use api::id::{Id, NetworkName};
 use api::net::{Link, PortBinding};
+use rustix::net::Shutdown;
 use sys::netns::NsId;
 use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
@@ -185,11 +186,17 @@ struct Listener {
     asked: IpAddr,
     local: SocketAddr,
     _udp: Registration,
+    /// That of the task, which ends when the runtime gets to it.
+    listening: TcpListener,
     tcp: JoinHandle<()>,
 }
 
 impl Drop for Listener {
+    /// The port is free when this returns: who listens again at once, gets it.
     fn drop(&mut self) {
+        if let Err(error) = rustix::net::shutdown(&self.listening, Shutdown::Both) {
+            tracing::debug!(%error, local = %self.local, "no end to listening yet");
+        }
         self.tcp.abort();
     }
 }
@@ -391,6 +398,7 @@ impl DnsServer {
             ..
         } = &*self.inner;
         let Sockets { udp, tcp, local } = sockets;
+        let listening = tcp.try_clone()?;
         let tcp = {
             // Registering with the reactor needs the runtime's context.
             let _context = runtime.enter();
@@ -408,6 +416,7 @@ impl DnsServer {
             asked,
             local,
             _udp: udp,
+            listening,
             tcp,
         })
     }
