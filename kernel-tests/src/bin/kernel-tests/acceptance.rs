@@ -14,8 +14,9 @@ use std::sync::Arc;
 use anyhow::{Context, Result, bail};
 use kernel_tests::{Daemon, Host, program};
 
-/// What somebody sets whose scripts were written for Docker.
-const SETTINGS: &str = "[network]\ndefault-bridge = \"docker0\"\n";
+/// What somebody sets whose scripts were written for Docker: its bridge's name, and the MTU it
+/// gives that bridge whatever the host's link has.
+const SETTINGS: &str = "[network]\ndefault-bridge = \"docker0\"\nmtu = 1500\n";
 
 /// How often a script that races in itself is run before it counts as failed.
 const ATTEMPTS: usize = 5;
