@@ -20,4 +20,6 @@ pub(crate) struct Filter {
     pub(crate) masquerade: BTreeSet<IpNet>,
     /// Subnets that others than containers and the host reach by published ports only.
     pub(crate) guarded: BTreeSet<IpNet>,
+    /// Those of them where the world knows the containers' own addresses, and may ask for an echo.
+    pub(crate) routed: BTreeSet<IpNet>,
 }

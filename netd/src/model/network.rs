@@ -368,6 +368,10 @@ impl Network {
         let subnets = self.subnets.iter().map(|s| s.subnet);
         let guarded = subnets.filter(|subnet| bridge.is_guarded(subnet.addr().is_ipv6()));
         filter.guarded.extend(guarded);
+        let routed = self.routed();
+        let subnets = self.subnets.iter().map(|s| s.subnet);
+        let known = subnets.filter(|subnet| routed.has(subnet.addr().is_ipv6()));
+        filter.routed.extend(known);
         if bridge.icc {
             filter.same.insert(bridge.link.clone());
         }

@@ -9,7 +9,7 @@ use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use abi::MARK_PUBLISHED;
 
 use super::expr::{Family, Link, Rule, Side, Verdict};
-use super::set::{BRIDGES, GUARDED4, GUARDED6, INTERNAL, SAME, SOURCES4, SOURCES6};
+use super::set::{BRIDGES, GUARDED4, GUARDED6, INTERNAL, ROUTED4, ROUTED6, SAME, SOURCES4, SOURCES6};
 use super::wire::{Attrs, Batch, Kind, number, text};
 use super::{TABLE, uapi};
 use crate::netlink::attribute;
@@ -62,6 +62,8 @@ fn prerouting() -> Chain {
         )
         .rule("replies", accept(Rule::new().of_known_connection()))
         .rule("the host itself", accept(Rule::new().for_this_host()))
+        .rule(ECHO, echo_request(Family::V4, ROUTED4))
+        .rule(ECHO, echo_request(Family::V6, ROUTED6))
         .rule("unpublished ports", guarded(Family::V4, GUARDED4))
         .rule("unpublished ports", guarded(Family::V6, GUARDED6))
 }
@@ -92,6 +94,8 @@ fn forward() -> Chain {
         "published ports of other networks",
         accept(between().marked(MARK_PUBLISHED)),
     )
+    .rule(ECHO, echo_request(Family::V4, ROUTED4))
+    .rule(ECHO, echo_request(Family::V6, ROUTED6))
     .rule("between networks", drop(between()))
 }
 
@@ -118,6 +122,13 @@ fn postrouting() -> Chain {
     )
     .rule("to the outside", masquerade(Family::V4, SOURCES4))
     .rule("to the outside", masquerade(Family::V6, SOURCES6))
+}
+
+const ECHO: &str = "echo requests to routed networks";
+
+fn echo_request(family: Family, set: &str) -> Rule {
+    let rule = Rule::new().address_in(family, Side::Destination, set);
+    accept(rule.is_echo_request(family))
 }
 
 fn accept(rule: Rule) -> Rule {

@@ -139,15 +139,31 @@ impl Rule {
             (Family::V6, Side::Source) => (uapi::NFPROTO_IPV6, 8, 16),
             (Family::V6, Side::Destination) => (uapi::NFPROTO_IPV6, 24, 16),
         };
-        let data = Attrs::new()
-            .number(uapi::NFTA_PAYLOAD_DREG, uapi::NFT_REG_1)
-            .number(uapi::NFTA_PAYLOAD_BASE, uapi::NFT_PAYLOAD_NETWORK_HEADER)
-            .number(uapi::NFTA_PAYLOAD_OFFSET, offset)
-            .number(uapi::NFTA_PAYLOAD_LEN, length);
         self.meta(uapi::NFT_META_NFPROTO, uapi::NFT_REG_1)
             .compare(uapi::NFT_CMP_EQ, &[protocol])
-            .expression("payload", &data)
+            .payload(uapi::NFT_PAYLOAD_NETWORK_HEADER, offset, length)
             .lookup(set)
+    }
+
+    /// Asks whether its destination, an address of `family`, is alive.
+    pub(super) fn is_echo_request(self, family: Family) -> Self {
+        let (protocol, kind) = match family {
+            Family::V4 => (uapi::IPPROTO_ICMP, uapi::ICMP_ECHO),
+            Family::V6 => (uapi::IPPROTO_ICMPV6, uapi::ICMPV6_ECHO_REQUEST),
+        };
+        self.meta(uapi::NFT_META_L4PROTO, uapi::NFT_REG_1)
+            .compare(uapi::NFT_CMP_EQ, &[protocol])
+            .payload(uapi::NFT_PAYLOAD_TRANSPORT_HEADER, 0, 1)
+            .compare(uapi::NFT_CMP_EQ, &[kind])
+    }
+
+    fn payload(self, base: u32, offset: u32, length: u32) -> Self {
+        let data = Attrs::new()
+            .number(uapi::NFTA_PAYLOAD_DREG, uapi::NFT_REG_1)
+            .number(uapi::NFTA_PAYLOAD_BASE, base)
+            .number(uapi::NFTA_PAYLOAD_OFFSET, offset)
+            .number(uapi::NFTA_PAYLOAD_LEN, length);
+        self.expression("payload", &data)
     }
 
     pub(super) fn count(self) -> Self {

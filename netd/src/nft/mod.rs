@@ -10,12 +10,15 @@
 //!   set same      { type ifname . ifname; }
 //!   set sources4  { type ipv4_addr; flags interval; }    set sources6 …
 //!   set guarded4  { type ipv4_addr; flags interval; }    set guarded6 …
+//!   set routed4   { type ipv4_addr; flags interval; }    set routed6 …
 //!   chain prerouting {
 //!     type filter hook prerouting priority -199;
 //!     iifname @bridges accept
 //!     meta mark & 0x1000 != 0 accept
 //!     ct state established,related accept
 //!     fib daddr type local accept
+//!     ip daddr @routed4 icmp type echo-request accept
+//!     ip6 daddr @routed6 icmpv6 type echo-request accept
 //!     ip daddr @guarded4 counter drop
 //!     ip6 daddr @guarded6 counter drop
 //!   }
@@ -26,6 +29,8 @@
 //!     oifname @internal counter drop
 //!     ct state established,related accept
 //!     iifname @bridges oifname @bridges meta mark & 0x1000 != 0 accept
+//!     ip daddr @routed4 icmp type echo-request accept
+//!     ip6 daddr @routed6 icmpv6 type echo-request accept
 //!     iifname @bridges oifname @bridges counter drop
 //!   }
 //!   chain postrouting {
@@ -157,6 +162,7 @@ fn read_sets(connection: &Connection) -> io::Result<Option<Filter>> {
             internal: names(set::INTERNAL)?,
             masquerade: subnets(set::SOURCES4, set::SOURCES6)?,
             guarded: subnets(set::GUARDED4, set::GUARDED6)?,
+            routed: subnets(set::ROUTED4, set::ROUTED6)?,
         }))
     };
     filter().or_else(missing)

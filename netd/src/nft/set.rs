@@ -18,6 +18,8 @@ pub(super) const SOURCES4: &str = "sources4";
 pub(super) const SOURCES6: &str = "sources6";
 pub(super) const GUARDED4: &str = "guarded4";
 pub(super) const GUARDED6: &str = "guarded6";
+pub(super) const ROUTED4: &str = "routed4";
+pub(super) const ROUTED6: &str = "routed6";
 
 /// `IFNAMSIZ`.
 const NAME: usize = 16;
@@ -48,7 +50,7 @@ enum KeyKind {
 }
 
 /// What `filter` means in sets, always the same ones in the same order.
-pub(super) fn sets(filter: &Filter) -> [Set; 7] {
+pub(super) fn sets(filter: &Filter) -> [Set; 9] {
     let names = |name, links: &BTreeSet<IfName>| Set {
         name,
         kind: KeyKind::Name,
@@ -82,6 +84,8 @@ pub(super) fn sets(filter: &Filter) -> [Set; 7] {
         subnets(SOURCES6, KeyKind::Subnet6, &filter.masquerade),
         subnets(GUARDED4, KeyKind::Subnet4, &filter.guarded),
         subnets(GUARDED6, KeyKind::Subnet6, &filter.guarded),
+        subnets(ROUTED4, KeyKind::Subnet4, &filter.routed),
+        subnets(ROUTED6, KeyKind::Subnet6, &filter.routed),
     ]
 }
 

@@ -19,6 +19,7 @@ fn filter() -> Filter {
         // Adjacent: the end of one is the start of the next.
         masquerade: subnets(&["10.0.0.0/24", "10.0.1.0/24", "fd00::/64"]),
         guarded: subnets(&["10.0.0.0/24", "10.0.1.0/24", "10.9.0.0/16", "fd00::/64"]),
+        routed: subnets(&["10.9.0.0/16", "fd00::/64"]),
     }
 }
 
@@ -84,6 +85,8 @@ fn people_can_read_the_table() {
                 "meta mark & 0x00001000 != 0x00000000 accept comment \"published ports\"",
                 "ct state established,related accept comment \"replies\"",
                 "fib daddr type local accept",
+                "ip daddr @routed4 icmp type echo-request accept comment",
+                "ip6 daddr @routed6 icmpv6 type echo-request accept comment",
                 "ip daddr @guarded4 counter packets 0 bytes 0 drop comment \"unpublished ports\"",
                 "iifname . oifname @same accept comment \"within a network\"",
                 "elements = { \"br-1\" . \"br-1\" }",

@@ -103,6 +103,7 @@ pub(super) const NFT_META_OIF: u32 = 5;
 pub(super) const NFT_META_IIFNAME: u32 = 6;
 pub(super) const NFT_META_OIFNAME: u32 = 7;
 pub(super) const NFT_META_NFPROTO: u32 = 15;
+pub(super) const NFT_META_L4PROTO: u32 = 16;
 
 // enum nft_lookup_attributes
 pub(super) const NFTA_LOOKUP_SET: u16 = 1;
@@ -114,6 +115,7 @@ pub(super) const NFTA_PAYLOAD_BASE: u16 = 2;
 pub(super) const NFTA_PAYLOAD_OFFSET: u16 = 3;
 pub(super) const NFTA_PAYLOAD_LEN: u16 = 4;
 pub(super) const NFT_PAYLOAD_NETWORK_HEADER: u32 = 1;
+pub(super) const NFT_PAYLOAD_TRANSPORT_HEADER: u32 = 2;
 
 // enum nft_cmp_attributes, nft_cmp_ops
 pub(super) const NFTA_CMP_SREG: u16 = 1;
@@ -143,6 +145,12 @@ pub(super) const NFTA_FIB_FLAGS: u16 = 3;
 pub(super) const NFT_FIB_RESULT_ADDRTYPE: u32 = 3;
 pub(super) const NFTA_FIB_F_DADDR: u32 = 2;
 pub(super) const RTN_LOCAL: u32 = 2;
+
+// in.h, in6.h; the types of icmp.h and icmpv6.h
+pub(super) const IPPROTO_ICMP: u8 = 1;
+pub(super) const IPPROTO_ICMPV6: u8 = 58;
+pub(super) const ICMP_ECHO: u8 = 8;
+pub(super) const ICMPV6_ECHO_REQUEST: u8 = 128;
 
 // enum nft_immediate_attributes
 pub(super) const NFTA_IMMEDIATE_DREG: u16 = 1;

@@ -3,7 +3,7 @@
 use api::net::Attachment;
 
 use crate::isolation::{FAMILIES, any6, host, outside, published, route_to};
-use crate::traffic::{is_refused, seen_by, seen_by_udp, serve};
+use crate::traffic::{answers_ping, is_refused, seen_by, seen_by_udp, serve};
 use crate::world::{Sandbox, World, address, ip};
 
 /// A network of both families; `more` is further members of the request.
@@ -41,12 +41,14 @@ fn a_routed_network_is_reached_at_its_published_ports() {
                 assert!(is_refused((own, port)), "port {port}, v6 {v6}");
             }
             assert!(is_refused((host(v6), 8080)), "no port of the host, v6 {v6}");
+            assert!(answers_ping(own), "v6 {v6}");
         });
         // Containers of other networks are no different.
         other.run(|| {
             seen_by((own, 80)).unwrap();
             assert!(is_refused((own, 81)), "v6 {v6}");
             assert!(is_refused((host(v6), 8080)), "v6 {v6}");
+            assert!(answers_ping(own), "v6 {v6}");
         });
         // Nobody hides the container's address.
         let seen = web.run(|| seen_by((outside(v6), 90))).unwrap();
@@ -125,7 +127,9 @@ fn each_family_has_a_mode_of_its_own() {
         serve(any6(90));
         seen_by((host(false), 8080)).unwrap();
         assert!(is_refused((address(&at, false), 80)));
+        assert!(!answers_ping(address(&at, false)));
         seen_by((address(&at, true), 80)).unwrap();
+        assert!(answers_ping(address(&at, true)));
         assert!(is_refused((address(&at, true), 81)));
         assert!(is_refused((host(true), 8080)));
     });

@@ -2,6 +2,7 @@
 
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::process::{Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
@@ -54,6 +55,16 @@ pub(crate) fn connect(server: SocketAddr, patience: Duration) -> io::Result<(Tcp
     }
     let seen = String::from_utf8(line).map_err(io::Error::other)?;
     Ok((stream, seen.parse().map_err(io::Error::other)?))
+}
+
+/// Whether it answers one echo request of ICMP within a second.
+pub(crate) fn answers_ping(to: IpAddr) -> bool {
+    let address = to.to_string();
+    let ping = Command::new("busybox")
+        .args(["ping", "-c", "1", "-W", "1", &address])
+        .stdout(Stdio::null())
+        .status();
+    ping.unwrap().success()
 }
 
 /// Sends and waits for the echo.
