@@ -17,7 +17,7 @@ pub(crate) struct Routed {
 }
 
 impl Routed {
-    fn has(self, v6: bool) -> bool {
+    pub(super) fn has(self, v6: bool) -> bool {
         if v6 { self.v6 } else { self.v4 }
     }
 

@@ -9,7 +9,9 @@ use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use abi::MARK_PUBLISHED;
 
 use super::expr::{Family, Link, Rule, Side, Verdict};
-use super::set::{BRIDGES, GUARDED4, GUARDED6, INTERNAL, ROUTED4, ROUTED6, SAME, SOURCES4, SOURCES6};
+use super::set::{
+    BRIDGES, GUARDED4, GUARDED6, INTERNAL, ROUTED4, ROUTED6, SAME, SOURCES4, SOURCES6,
+};
 use super::wire::{Attrs, Batch, Kind, number, text};
 use super::{TABLE, uapi};
 use crate::netlink::attribute;
