@@ -14,14 +14,17 @@ use crate::protocol;
 const WORDS: u32 = 65_536 / 64;
 const SOURCES: u32 = 4;
 const SCTP: u32 = 5;
+const VIPS: u32 = 7;
 pub const PREFILTER_WORDS: u32 = 5 * WORDS;
 pub const PREFILTER_SCTP_WORDS: u32 = 2 * WORDS;
+/// Folded addresses of virtual services, in a map of their own for the same reason.
+pub const PREFILTER_VIPS_WORDS: u32 = WORDS;
 
 /// One bit of the prefilter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Bit {
-    /// Index into [`crate::map::PREFILTER`], and what exceeds it into
-    /// [`crate::map::PREFILTER_SCTP`].
+    /// Index into [`crate::map::PREFILTER`]; what exceeds it into [`crate::map::PREFILTER_SCTP`],
+    /// and what exceeds that into [`crate::map::PREFILTER_VIPS`].
     pub word: u32,
     pub mask: u64,
 }
@@ -45,6 +48,12 @@ impl Bit {
             _ => return None,
         };
         Some(Self::new(section + if v4 { 0 } else { family }, port.get()))
+    }
+
+    /// Set while a service has all ports of an address that folds like `address`.
+    #[inline(always)]
+    pub const fn vip(address: Address) -> Self {
+        Self::new(VIPS, address.fold())
     }
 
     /// Set while a backend has an address that folds like `source`.
@@ -104,10 +113,13 @@ mod tests {
             Bit::source(Address::v4(u32::from(8080_u16.to_be()))),
             Bit::port(true, protocol::SCTP, port).unwrap(),
             Bit::port(false, protocol::SCTP, port).unwrap(),
+            Bit::vip(Address::v4(u32::from(8080_u16.to_be()))),
         ];
         for (i, a) in bits.iter().enumerate() {
             assert_eq!(a.word < PREFILTER_WORDS, i < 5);
-            assert!(a.word < PREFILTER_WORDS + PREFILTER_SCTP_WORDS);
+            assert_eq!(a.word < PREFILTER_WORDS + PREFILTER_SCTP_WORDS, i < 7);
+            let all = PREFILTER_WORDS + PREFILTER_SCTP_WORDS + PREFILTER_VIPS_WORDS;
+            assert!(a.word < all);
             assert!(bits[..i].iter().all(|b| a != b), "{a:?}");
         }
         assert_eq!(Bit::port(true, protocol::ICMP, port), None);

@@ -19,6 +19,7 @@ use crate::range::{RangeKey, RangeValue};
 
 pub const PREFILTER: &str = "prefilter";
 pub const PREFILTER_SCTP: &str = "prefilter_sctp";
+pub const PREFILTER_VIPS: &str = "prefilter_vips";
 pub const FRONTENDS: &str = "frontends";
 /// Frontends of several ports: see [`crate::range`].
 pub const RANGES: &str = "ranges";
@@ -46,9 +47,10 @@ pub const DROPS: &str = "drops";
 pub const JUMP_TC: &str = "jump_tc";
 
 /// Every map but the tail-call tables.
-pub const DATA: [&str; 24] = [
+pub const DATA: [&str; 25] = [
     PREFILTER,
     PREFILTER_SCTP,
+    PREFILTER_VIPS,
     FRONTENDS,
     RANGES,
     SERVICES,
@@ -177,6 +179,11 @@ pub const SERVICE_LARGE: u32 = 2;
 pub const SERVICE_AFFINITY: u32 = 4;
 /// The daemon is changing the table: should it die, the next one makes it anew.
 pub const SERVICE_CHANGING: u32 = 8;
+/// Every port of a range leads to the backends' one port, instead of each to its own.
+pub const SERVICE_ONE_PORT: u32 = 16;
+/// Its frontends stand for its backends on their own network. They are not published: a packet to
+/// them may go where one to the backend's own address may.
+pub const SERVICE_VIP: u32 = 32;
 
 /// Key of [`MEMBERS`].
 #[repr(C)]
@@ -245,8 +252,13 @@ pub struct Flow {
     pub client_port: Be16,
     /// A [`crate::flow::State`].
     pub state: u8,
-    pub pad: [u8; 7],
+    /// [`FLOW_VIP`] or zero.
+    pub flags: u8,
+    pub pad: [u8; 6],
 }
+
+/// The frontend is a [`SERVICE_VIP`]'s.
+pub const FLOW_VIP: u8 = 1;
 
 /// Key of [`FRAGMENTS`]: what all fragments of one packet share.
 #[repr(C)]
@@ -303,8 +315,12 @@ pub struct PeerKey {
 pub struct Peer {
     pub address: Address,
     pub port: Be16,
-    pub pad: u16,
+    /// [`PEER_VIP`] or zero.
+    pub flags: u16,
 }
+
+/// The frontend is a [`SERVICE_VIP`]'s.
+pub const PEER_VIP: u16 = 1;
 
 /// Value of [`COUNTERS`], per CPU; the key is a service.
 #[repr(C)]

@@ -3,7 +3,7 @@
 
 use abi::Address;
 use abi::maglev::number_hash;
-use abi::map::{NO_BACKEND, Reason};
+use abi::map::{Backend, NO_BACKEND, PEER_VIP, Peer, Reason};
 use abi::socket::{Route, reaches, route};
 use aya_ebpf::macros::cgroup_sock_addr;
 use aya_ebpf::programs::SockAddrContext;
@@ -39,10 +39,10 @@ pub(crate) fn redirect(
     let protocol = socket::protocol(ctx)?;
     let (named, port) = (socket::address(ctx, family), socket::port(ctx));
     let destination = named.connect_target();
-    let (address, new_port, service) = match route(sandbox, destination, port, bound) {
+    let (address, new_port, service, flags) = match route(sandbox, destination, port, bound) {
         Route::Untouched => return None,
-        Route::Dns => (sandbox.dns_address, sandbox.dns_port, NO_SERVICE),
-        Route::DnsInside => (destination, sandbox.dns_inside_port, NO_SERVICE),
+        Route::Dns => (sandbox.dns_address, sandbox.dns_port, NO_SERVICE, 0),
+        Route::DnsInside => (destination, sandbox.dns_inside_port, NO_SERVICE, 0),
         Route::Frontend { wildcard } => {
             let target = found(lookup::find(
                 destination,
@@ -51,7 +51,9 @@ pub(crate) fn redirect(
                 wildcard,
                 &Caller(ctx),
             ))?;
-            (target.backend.address, target.backend.port, target.service)
+            let flags = if target.vip { PEER_VIP } else { 0 };
+            let Backend { address, port, .. } = target.backend;
+            (address, port, target.service, flags)
         }
     };
     if !reaches(
@@ -64,7 +66,12 @@ pub(crate) fn redirect(
         return None;
     }
     // Without the entry the process would see answers from an address it never named.
-    peer::remember(ctx, address, new_port, named, port)?;
+    let peer = Peer {
+        address: named,
+        port,
+        flags,
+    };
+    peer::remember(ctx, address, new_port, peer)?;
     socket::set(ctx, family, address, new_port);
     if connected {
         count::service(service, |counters| counters.connects += 1);

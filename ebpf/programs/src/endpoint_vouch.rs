@@ -4,12 +4,13 @@
 //! It changes nothing but the mark. Two kinds of packets get it:
 //!
 //! * those to a published port of another network, which the socket hooks led straight to the
-//!   container there: between networks, only they may pass;
+//!   container there: between networks, only they may pass. A service's own address is no published
+//!   port, and its backends are as far away as they are by theirs;
 //! * replies of a published port to its client: where the host's connection tracking has lost the
 //!   connection, they look like the beginning of another one and must not be masqueraded.
 
 use abi::frontend::Bit;
-use abi::map::{Direction, FragmentPorts, PeerKey};
+use abi::map::{Direction, FragmentPorts, PEER_VIP, PeerKey};
 use aya_ebpf::EbpfContext as _;
 use aya_ebpf::bindings::TC_ACT_UNSPEC;
 use aya_ebpf::helpers::bpf_get_socket_cookie;
@@ -64,5 +65,7 @@ fn is_redirected(ctx: &TcContext, header: &Header, ports: &FragmentPorts) -> boo
         port: ports.destination_port,
         pad: [0; 3],
     };
-    map::PEERS.get_ptr(&key).is_some()
+    // SAFETY: an LRU value, of which one field is read; integers are valid in any state.
+    let peer = unsafe { map::PEERS.get(key) };
+    peer.is_some_and(|peer| peer.flags & PEER_VIP == 0)
 }

@@ -3,7 +3,7 @@
 use abi::frontend::Candidates;
 use abi::map::{
     BACKEND_LIVE, Backend, FrontendKey, NO_BACKEND, SERVICE_AFFINITY, SERVICE_BALANCED,
-    SERVICE_LARGE,
+    SERVICE_LARGE, SERVICE_ONE_PORT, SERVICE_VIP, Service,
 };
 use abi::range::RangeValue;
 use abi::socket::Wildcard;
@@ -16,6 +16,7 @@ pub(crate) struct Target {
     pub service: u32,
     pub id: u32,
     pub backend: Backend,
+    pub vip: bool,
 }
 
 pub(crate) enum Found {
@@ -54,13 +55,21 @@ pub(crate) fn find(
     if is_wildcard && !answers(destination, wildcard) {
         return Found::Nothing;
     }
-    match target(found.service, asker) {
-        Some(mut target) => {
-            target.backend.port = found.target(port, target.backend.port);
-            Found::Target(target)
-        }
-        None => Found::NoBackend,
+    let Some(service) = map::service(found.service) else {
+        return Found::NoBackend;
+    };
+    let Some((id, mut backend)) = backend(found.service, &service, asker) else {
+        return Found::NoBackend;
+    };
+    if service.flags & SERVICE_ONE_PORT == 0 {
+        backend.port = found.target(port, backend.port);
     }
+    Found::Target(Target {
+        service: found.service,
+        id,
+        backend,
+        vip: service.flags & SERVICE_VIP != 0,
+    })
 }
 
 /// What is published at exactly this address and port, alone or in a range.
@@ -78,22 +87,17 @@ fn answers(destination: Address, wildcard: Wildcard) -> bool {
 }
 
 #[inline(always)]
-fn target(service: u32, asker: &impl Asker) -> Option<Target> {
-    let value = map::service(service)?;
-    let has = |flag| value.flags & flag != 0;
+fn backend(number: u32, service: &Service, asker: &impl Asker) -> Option<(u32, Backend)> {
+    let has = |flag| service.flags & flag != 0;
     let id = if has(SERVICE_BALANCED) {
         let hash = asker.hash(has(SERVICE_AFFINITY));
-        map::chosen(service, has(SERVICE_LARGE), hash)?
+        map::chosen(number, has(SERVICE_LARGE), hash)?
     } else {
-        value.backend
+        service.backend
     };
     if id == NO_BACKEND {
         return None;
     }
     let backend = *map::backend(id)?;
-    (backend.state == BACKEND_LIVE).then_some(Target {
-        service,
-        id,
-        backend,
-    })
+    (backend.state == BACKEND_LIVE).then_some((id, backend))
 }

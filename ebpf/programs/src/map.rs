@@ -2,7 +2,7 @@
 
 use abi::dns::{ANSWER_NAMES, AskerKey, AskerValue, MAX_ASKERS, MAX_NAMES, NameKey, NameValue};
 use abi::endpoint::{EndpointValue, MAX_ENDPOINTS, REFUSAL_NAMES};
-use abi::frontend::{Bit, PREFILTER_SCTP_WORDS, PREFILTER_WORDS};
+use abi::frontend::{Bit, PREFILTER_SCTP_WORDS, PREFILTER_VIPS_WORDS, PREFILTER_WORDS};
 use abi::maglev::{self, LARGE, LARGE_WORDS, SMALL, SMALL_WORDS};
 use abi::map::{
     Backend, Counters, Flow, FlowKey, FragmentKey, FragmentPorts, FrontendKey, FrontendValue,
@@ -32,6 +32,8 @@ const PER_CPU_LRU: u32 = BPF_F_NO_COMMON_LRU;
 static PREFILTER: Array<u64> = Array::with_max_entries(PREFILTER_WORDS, 0);
 #[map(name = "prefilter_sctp")]
 static PREFILTER_SCTP: Array<u64> = Array::with_max_entries(PREFILTER_SCTP_WORDS, 0);
+#[map(name = "prefilter_vips")]
+static PREFILTER_VIPS: Array<u64> = Array::with_max_entries(PREFILTER_VIPS_WORDS, 0);
 #[map(name = "frontends")]
 static FRONTENDS: HashMap<FrontendKey, FrontendValue> =
     HashMap::with_max_entries(MAX_FRONTENDS, SPARSE);
@@ -93,7 +95,15 @@ static ANSWERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(ANSWER_NAMES.le
 #[map(name = "jump_tc")]
 pub(crate) static JUMP_TC: ProgramArray = ProgramArray::with_max_entries(8, 0);
 
-/// One bit of the prefilter.
+/// Whether a service may have all ports of the address.
+#[inline(always)]
+pub(crate) fn may_be_vip(address: Address) -> bool {
+    let bit = Bit::vip(address);
+    let word = PREFILTER_VIPS.get(bit.word - PREFILTER_WORDS - PREFILTER_SCTP_WORDS);
+    word.is_some_and(|word| word & bit.mask != 0)
+}
+
+/// One bit of the prefilter, of a port or a source.
 #[inline(always)]
 pub(crate) fn is_set(bit: Bit) -> bool {
     let word = match PREFILTER.get(bit.word) {

@@ -38,22 +38,16 @@ pub(crate) fn getpeername6(ctx: SockAddrContext) -> i32 {
     ALLOW
 }
 
-/// Saves that this socket knows `address` as `named`.
+/// Saves that this socket knows the address as `named`.
 #[inline(always)]
 pub(crate) fn remember(
     ctx: &SockAddrContext,
     address: Address,
     port: Be16,
-    named: Address,
-    named_port: Be16,
+    named: Peer,
 ) -> Option<()> {
-    let peer = Peer {
-        address: named,
-        port: named_port,
-        pad: 0,
-    };
     PEERS
-        .insert(key(ctx, address, port), peer, u64::from(BPF_ANY))
+        .insert(key(ctx, address, port), named, u64::from(BPF_ANY))
         .ok()
 }
 

@@ -146,7 +146,8 @@ fn outbound(header: &Header, ports: &FragmentPorts) {
         port: ports.source_port,
         client_port: ports.destination_port,
         state: State::Outbound as u8,
-        pad: [0; 7],
+        flags: 0,
+        pad: [0; 6],
     };
     if flows.insert(&key, flow, u64::from(BPF_ANY)).is_err() {
         count::reason(Reason::FlowTable);

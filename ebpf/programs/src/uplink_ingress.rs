@@ -6,7 +6,7 @@ use abi::flow::{
 };
 use abi::frontend::{Bit, answers_uplink};
 use abi::maglev::{client_hash, flow_hash};
-use abi::map::{Direction, Flow, FlowKey, FragmentPorts, Reason, TcSlot};
+use abi::map::{Direction, FLOW_VIP, Flow, FlowKey, FragmentPorts, Reason, TcSlot};
 use abi::packet::Fragment;
 use abi::socket::Wildcard;
 use aya_ebpf::bindings::{BPF_ANY, BPF_NOEXIST, TC_ACT_SHOT, TC_ACT_UNSPEC};
@@ -47,7 +47,9 @@ fn try_uplink_ingress(ctx: &TcContext) -> Result<(), Reason> {
     let Some(bit) = Bit::port(header.is_v4(), header.protocol, ports.destination_port) else {
         return Ok(());
     };
-    if !map::is_set(bit) || !answers_uplink(header.destination) {
+    if !map::is_set(bit) && !map::may_be_vip(header.destination)
+        || !answers_uplink(header.destination)
+    {
         return Ok(());
     }
     // SAFETY: the helper has no preconditions.
@@ -113,6 +115,11 @@ impl Asker for FlowKey {
     }
 }
 
+#[inline(always)]
+fn flags_of(target: &Target) -> u8 {
+    if target.vip { FLOW_VIP } else { 0 }
+}
+
 /// Enters a new flow in both directions.
 #[inline(always)]
 fn begin(ctx: &TcContext, key: &FlowKey, target: &Target, now: u64) -> Result<Flow, Reason> {
@@ -128,7 +135,8 @@ fn begin(ctx: &TcContext, key: &FlowKey, target: &Target, now: u64) -> Result<Fl
         port: target.backend.port,
         client_port,
         state: State::New as u8,
-        pad: [0; 7],
+        flags: flags_of(target),
+        pad: [0; 6],
     };
     map::flows(key.protocol)
         .insert(key, flow, u64::from(BPF_ANY))
@@ -151,7 +159,8 @@ fn reserve(key: &FlowKey, target: &Target, now: u64) -> Result<Be16, Reason> {
         port: key.destination_port,
         client_port: key.source_port,
         state: State::New as u8,
-        pad: [0; 7],
+        flags: flags_of(target),
+        pad: [0; 6],
     };
     let mut port = key.source_port;
     for attempt in 0..PORT_ATTEMPTS {
@@ -213,6 +222,8 @@ fn follow(
             destination_port: flow.port,
         },
     };
-    vouch(ctx);
+    if flow.flags & FLOW_VIP == 0 {
+        vouch(ctx);
+    }
     translate(ctx, header, ports, &new).map_err(|Failed| Reason::Rewrite)
 }

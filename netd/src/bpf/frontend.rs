@@ -17,13 +17,13 @@ pub enum FrontendAddress {
     Ip(IpAddr),
 }
 
-/// A published port, or a range of them that goes to as many ports of the backend.
+/// A published port, a range of them, or all ports of an address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Frontend {
     pub address: FrontendAddress,
     pub protocol: Protocol,
     pub port: u16,
-    /// How many ports from `port` on.
+    /// How many ports from `port` on; zero for all there are.
     pub count: u16,
 }
 
@@ -34,6 +34,9 @@ impl fmt::Display for Frontend {
             FrontendAddress::Any6 => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
             FrontendAddress::Ip(ip) => ip,
         };
+        if self.is_vip() {
+            return write!(f, "{ip}/{}", self.protocol);
+        }
         write!(f, "{}", SocketAddr::new(ip, self.port))?;
         if self.count > 1 {
             write!(f, "-{}", self.last_port())?;
@@ -47,19 +50,33 @@ impl Frontend {
         self.port.saturating_add(self.count.saturating_sub(1))
     }
 
-    pub(super) fn is_range(&self) -> bool {
-        self.count > 1
+    /// All ports of an address that stands for a service on its own network. It is not published:
+    /// no socket of the host is in its way, and its packets go where those to a backend's own address
+    /// may. Its backends have port zero, and connections keep theirs.
+    pub const fn vip(address: IpAddr, protocol: Protocol) -> Self {
+        Self {
+            address: FrontendAddress::Ip(address),
+            protocol,
+            port: 0,
+            count: 0,
+        }
     }
 
-    /// Its ports, each by itself.
-    pub(super) fn single(&self) -> impl Iterator<Item = Self> + use<> {
-        let range = *self;
-        let ports = self.port..=self.last_port();
-        ports.map(move |port| Self {
-            port,
-            count: 1,
-            ..range
-        })
+    pub const fn is_vip(&self) -> bool {
+        self.count == 0
+    }
+
+    /// Whether it is more than one port.
+    pub(super) fn is_range(&self) -> bool {
+        self.count != 1
+    }
+
+    /// How many ports there are from `port` on.
+    pub(super) fn ports(&self) -> u32 {
+        match self.count {
+            0 => 1 << 16,
+            count => count.into(),
+        }
     }
 
     /// The keys of its ports, each by itself.
@@ -154,5 +171,7 @@ mod tests {
             count: 2,
         };
         assert_eq!(frontend.to_string(), "[::]:9-10/sctp");
+        let vip = Frontend::vip("fd00::5".parse().unwrap(), Protocol::Tcp);
+        assert_eq!(vip.to_string(), "fd00::5/tcp");
     }
 }

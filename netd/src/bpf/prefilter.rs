@@ -5,8 +5,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use abi::frontend::{Bit, PREFILTER_SCTP_WORDS, PREFILTER_WORDS};
-use abi::map::{PREFILTER, PREFILTER_SCTP};
+use abi::frontend::{Bit, PREFILTER_SCTP_WORDS, PREFILTER_VIPS_WORDS, PREFILTER_WORDS};
+use abi::map::{PREFILTER, PREFILTER_SCTP, PREFILTER_VIPS};
 use aya::Ebpf;
 use aya::maps::{Array, MapData, MapError};
 
@@ -16,6 +16,7 @@ use super::object;
 pub(super) struct Prefilter {
     map: Array<MapData, u64>,
     sctp: Array<MapData, u64>,
+    vips: Array<MapData, u64>,
     users: BTreeMap<Bit, u32>,
 }
 
@@ -24,6 +25,7 @@ impl Prefilter {
         Ok(Self {
             map: object::take(object, PREFILTER)?,
             sctp: object::take(object, PREFILTER_SCTP)?,
+            vips: object::take(object, PREFILTER_VIPS)?,
             users: BTreeMap::new(),
         })
     }
@@ -36,7 +38,7 @@ impl Prefilter {
             *self.users.entry(bit).or_default() += 1;
             *words.entry(bit.word).or_default() |= bit.mask;
         }
-        (0..PREFILTER_WORDS + PREFILTER_SCTP_WORDS)
+        (0..PREFILTER_WORDS + PREFILTER_SCTP_WORDS + PREFILTER_VIPS_WORDS)
             .try_for_each(|word| self.set(word, words.get(&word).copied().unwrap_or(0)))
             .map_err(BpfError::map(PREFILTER))
     }
@@ -87,9 +89,11 @@ impl Prefilter {
     }
 
     fn set(&mut self, word: u32, value: u64) -> Result<(), MapError> {
-        let (map, index) = match word.checked_sub(PREFILTER_WORDS) {
-            None => (&mut self.map, word),
-            Some(index) => (&mut self.sctp, index),
+        let vips = word.checked_sub(PREFILTER_WORDS + PREFILTER_SCTP_WORDS);
+        let (map, index) = match (word.checked_sub(PREFILTER_WORDS), vips) {
+            (_, Some(index)) => (&mut self.vips, index),
+            (Some(index), None) => (&mut self.sctp, index),
+            (None, None) => (&mut self.map, word),
         };
         if map.get(&index, 0)? != value {
             map.set(index, value, 0)?;

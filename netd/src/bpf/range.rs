@@ -1,4 +1,5 @@
-//! The trie of published ranges of ports; `abi::range` has its invariant.
+//! The trie of published ranges of ports, and of addresses with all their ports; `abi::range` has its
+//! invariant.
 
 use std::collections::BTreeMap;
 
@@ -49,7 +50,7 @@ impl Ranges {
             first: first.port,
             pad: 0,
         };
-        for prefix in prefixes(range.port, u32::from(range.count)) {
+        for prefix in prefixes(range.port, range.ports()) {
             if let Err(error) = self.map.insert(&key(&first, prefix), value, 0) {
                 self.remove(range)?;
                 return Err(BpfError::map(RANGES)(error));
@@ -60,7 +61,7 @@ impl Ranges {
 
     pub(super) fn remove(&mut self, range: &Frontend) -> Result<(), BpfError> {
         let first = RangeKey::of(&range.key());
-        let ascending: Vec<Prefix> = prefixes(range.port, u32::from(range.count)).collect();
+        let ascending: Vec<Prefix> = prefixes(range.port, range.ports()).collect();
         for prefix in ascending.into_iter().rev() {
             optional(self.map.remove(&key(&first, prefix))).map_err(BpfError::map(RANGES))?;
         }
@@ -72,32 +73,46 @@ impl Ranges {
         let entries = self.entries()?;
         let ranges = entries.into_iter();
         Ok(ranges
-            .filter_map(|(service, entries)| Some((as_frontend(&entries)?, service)))
+            .filter_map(|((service, _first), entries)| Some((as_frontend(&entries)?, service)))
             .collect())
     }
 
-    /// By service.
-    fn entries(&self) -> Result<BTreeMap<u32, Vec<Entry>>, BpfError> {
-        let mut by_service = BTreeMap::<u32, Vec<Entry>>::new();
+    /// By service, and by the first port of each of its ranges.
+    fn entries(&self) -> Result<BTreeMap<(u32, FrontendKey), Vec<Entry>>, BpfError> {
+        let mut ranges = BTreeMap::<_, Vec<Entry>>::new();
         for entry in self.map.iter() {
             let (key, value) = entry.map_err(|error: MapError| BpfError::map(RANGES)(error))?;
-            by_service
-                .entry(value.service)
-                .or_default()
-                .push((key, value));
+            let range = (value.service, first(&key, &value));
+            ranges.entry(range).or_default().push((key, value));
         }
-        Ok(by_service)
+        Ok(ranges)
     }
 }
 
 type Entry = (Key<RangeKey>, RangeValue);
+
+/// The key of the first port of an entry's range.
+fn first(key: &Key<RangeKey>, value: &RangeValue) -> FrontendKey {
+    let RangeKey {
+        address,
+        protocol,
+        scope,
+        ..
+    } = key.data();
+    FrontendKey {
+        address,
+        port: value.first,
+        protocol,
+        scope,
+    }
+}
 
 fn key(first: &RangeKey, prefix: Prefix) -> Key<RangeKey> {
     let port = abi::Be16::new(prefix.port);
     Key::new(prefix.bits(), RangeKey { port, ..*first })
 }
 
-/// The range that the entries of one service make up; `None` when they are no range.
+/// The range that the entries of one make up; `None` when they are no range.
 fn as_frontend(entries: &[Entry]) -> Option<Frontend> {
     let mut found: Vec<Prefix> = entries
         .iter()
@@ -106,22 +121,12 @@ fn as_frontend(entries: &[Entry]) -> Option<Frontend> {
     found.sort_by_key(|prefix| prefix.port);
     let count = found.iter().map(|prefix| prefix.count).sum();
     let (key, value) = entries.first()?;
-    let RangeKey {
-        address,
-        protocol,
-        scope,
-        ..
-    } = key.data();
-    let first = FrontendKey {
-        address,
-        port: value.first,
-        protocol,
-        scope,
-    };
-    let is_range = count > 1 && prefixes(value.first.get(), count).eq(found);
-    let count = u16::try_from(count).ok().filter(|_count| is_range)?;
+    if count < 2 || !prefixes(value.first.get(), count).eq(found) {
+        return None;
+    }
     Some(Frontend {
-        count,
-        ..Frontend::from_key(&first)?
+        // All ports are one too many for the type, and zero.
+        count: (count & 0xffff) as u16,
+        ..Frontend::from_key(&first(key, value))?
     })
 }

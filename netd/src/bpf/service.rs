@@ -176,13 +176,27 @@ impl Services {
         self.traffic.start(service)?;
         self.set_service(service, backend, NO_BACKEND)?;
         self.prefilter.add(bits_of(&frontend, address))?;
+        self.lead(&frontend, service)
+    }
+
+    /// Makes the frontend lead to the service.
+    fn lead(&mut self, frontend: &Frontend, service: u32) -> Result<(), BpfError> {
         if frontend.is_range() {
-            return self.ranges.insert(&frontend, service);
+            return self.ranges.insert(frontend, service);
         }
         let value = FrontendValue { service, flags: 0 };
         self.frontends
             .insert(frontend.key(), value, 0)
             .map_err(BpfError::map(FRONTENDS))
+    }
+
+    /// Makes the frontend lead nowhere.
+    fn unlead(&mut self, frontend: &Frontend) -> Result<(), BpfError> {
+        if frontend.is_range() {
+            return self.ranges.remove(frontend);
+        }
+        let removed = optional(self.frontends.remove(&frontend.key()));
+        removed.map(drop).map_err(BpfError::map(FRONTENDS))
     }
 
     fn replace(
@@ -225,11 +239,7 @@ impl Services {
             self.retire(service.backend)?;
             self.retire(service.retiring)?;
         }
-        if frontend.is_range() {
-            self.ranges.remove(frontend)?;
-        } else {
-            optional(self.frontends.remove(&frontend.key())).map_err(BpfError::map(FRONTENDS))?;
-        }
+        self.unlead(frontend)?;
         self.remove_service(id)?;
         match address {
             Some(address) => self.prefilter.remove(bits_of(frontend, address)),
@@ -367,7 +377,12 @@ fn bits_of(frontend: &Frontend, backend: Address) -> impl Iterator<Item = Bit> +
 
 /// The prefilter bits of a frontend's ports.
 fn port_bits(frontend: &Frontend) -> impl Iterator<Item = Bit> + use<> {
-    frontend
-        .keys()
-        .filter_map(|key| Bit::port(key.address.is_v4(), key.protocol, key.port))
+    let vip = frontend.is_vip();
+    let (whole, ports) = (frontend.key(), frontend.keys());
+    let ports = ports
+        .take_while(move |_key| !vip)
+        .filter_map(|key| Bit::port(key.address.is_v4(), key.protocol, key.port));
+    vip.then(|| Bit::vip(whole.address))
+        .into_iter()
+        .chain(ports)
 }

@@ -32,7 +32,7 @@ fn shop(weights: &[(usize, u32)]) -> Balanced {
     Balanced {
         frontends: ["any4:8080/tcp", "any4:8080/udp"].map(frontend).into(),
         backends: backends.collect(),
-        affinity: false,
+        ..Balanced::default()
     }
 }
 
@@ -206,7 +206,7 @@ fn the_next_daemon_finds_everything_and_removes_all_of_it() {
     let before = spread(&plane, 0..200);
     let found = plane.balanced().unwrap();
     assert_eq!(found[&SHOP].backends, shop.backends);
-    assert_eq!(found[&SHOP].frontends.len(), 5);
+    assert_eq!(found[&SHOP], shop);
     plane.close();
     plane.reopen();
     assert_eq!(plane.balanced().unwrap(), found);
@@ -240,6 +240,36 @@ fn a_port_leads_to_one_service() {
     assert_eq!(goes_to(&plane, 0, SYN), 2);
 }
 
+/// Ports that the ports of 9000 to 9002 lead to at the one backend.
+fn range(plane: &Instance) -> [Option<u16>; 5] {
+    [8999, 9000, 9001, 9002, 9003].map(|port: u16| {
+        let client = client(port);
+        let packet = tcp(&client, &format!("192.0.2.1:{port}"), SYN);
+        let got = plane.replay(Side::Ingress, &packet).unwrap();
+        (79..90).find(|port| got.frame == tcp(&client, &format!("172.18.0.2:{port}"), SYN))
+    })
+}
+
+#[test]
+fn a_range_leads_to_as_many_ports_or_to_one() {
+    let mut plane = host("ranges");
+    let mut service = shop(&[(2, 1)]);
+    service.frontends = ["any4:9000+3/tcp", "any4:9000+3/udp"].map(frontend).into();
+    plane.balance(SHOP, &service).unwrap();
+    assert_eq!(range(&plane), [None, Some(80), Some(81), Some(82), None]);
+    plane.unbalance(SHOP).unwrap();
+    service.one_port = true;
+    plane.balance(SHOP, &service).unwrap();
+    assert_eq!(range(&plane), [None, Some(80), Some(80), Some(80), None]);
+    plane.close();
+    plane.reopen();
+    assert_eq!(plane.balanced().unwrap()[&SHOP], service);
+    assert_eq!(plane.balance(SHOP, &service).unwrap(), Change::Unchanged);
+    service.frontends = [frontend("any4:9000+2/tcp")].into();
+    assert_eq!(plane.balance(SHOP, &service).unwrap(), Change::Changed);
+    assert_eq!(range(&plane), [None, Some(80), Some(80), None, None]);
+}
+
 #[test]
 fn ipv6_is_balanced_alike() {
     let plane = host("balance6");
@@ -247,7 +277,7 @@ fn ipv6_is_balanced_alike() {
     let service = Balanced {
         frontends: [frontend("any6:8080/tcp")].into(),
         backends: backends.map(|backend| (address(backend), 1)).into(),
-        affinity: false,
+        ..Balanced::default()
     };
     plane.balance(SHOP, &service).unwrap();
     let mut seen = [0; 2];

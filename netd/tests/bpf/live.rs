@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::io::ErrorKind;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -11,7 +11,8 @@ use crate::instance::{Instance, frontend};
 use crate::topology::{
     Topology, connect, cookie, echo_tcp, echo_udp, ip, read_greeting, round_trip, udp,
 };
-use netd::bpf::{Change, DataPlane, Sandbox};
+use api::net::Protocol;
+use netd::bpf::{Balanced, Change, DataPlane, Frontend, Sandbox};
 
 /// The host's root cgroup: the hooks act on the test's own namespaces alone.
 fn cgroup() -> PathBuf {
@@ -219,6 +220,42 @@ fn the_host_and_the_container_itself_reach_a_published_port() {
         .find(|counters| counters.frontend == any4)
         .unwrap();
     assert_eq!(counters.connects, 6, "{counters:?}");
+}
+
+#[test]
+fn the_host_and_a_container_reach_a_service_by_its_own_address() {
+    let net = Topology::new();
+    let plane = hooked("vip", &net, "172.18.0.1:10053");
+    for (number, vip, backend, bind, any) in [
+        (1, "172.18.0.5", "172.18.0.2:0", "0.0.0.0:80", "0.0.0.0:0"),
+        (2, "fd00:18::5", "[fd00:18::2]:0", "[::]:81", "[::]:0"),
+    ] {
+        let vip: IpAddr = vip.parse().unwrap();
+        let service = Balanced {
+            frontends: [Protocol::Tcp, Protocol::Udp]
+                .map(|protocol| Frontend::vip(vip, protocol))
+                .into(),
+            backends: [(backend.parse().unwrap(), 1)].into(),
+            ..Balanced::default()
+        };
+        plane.balance(number, &service).unwrap();
+        echo_tcp(&net.container, bind);
+        echo_udp(&net.container, bind);
+        let to = SocketAddr::new(vip, bind.parse::<SocketAddr>().unwrap().port());
+        for ns in [&net.host, &net.container] {
+            let mut stream = connect(ns, &to.to_string()).unwrap();
+            assert_eq!(stream.peer_addr().unwrap(), to);
+            read_greeting(&mut stream);
+            round_trip(&stream, b"hello");
+            let socket = udp(ns, any);
+            socket.send_to(b"hello", to).unwrap();
+            let (_, from) = socket.recv_from(&mut [0; 16]).unwrap();
+            assert_eq!(from, to);
+        }
+        // Every port of the host is still free for its processes.
+        let listen = || TcpListener::bind(("0.0.0.0", to.port())).map(drop);
+        net.host.run(listen).unwrap().unwrap();
+    }
 }
 
 #[test]

@@ -20,3 +20,4 @@ mod range;
 mod topology;
 mod traps;
 mod verifier;
+mod vip;

@@ -1,6 +1,7 @@
 //! Services with several backends: members, weights, and the table that chooses among them.
 //!
-//! Everything is in the kernel's maps, where the next daemon finds it. Order of writes, so that no flow begins at a backend that is gone:
+//! Everything is in the kernel's maps, where the next daemon finds it. Order of writes, so that no flow
+//! begins at a backend that is gone:
 //!
 //! * a backend that comes: its slot, its membership, the table (which makes it reachable);
 //! * one that goes: the table, its slot (which cuts its flows), its membership;
@@ -15,8 +16,9 @@ use abi::Be16;
 use abi::frontend::Bit;
 use abi::maglev::{LARGE_WORDS, SMALL_WORDS};
 use abi::map::{
-    BACKEND_LIVE, BALANCED, FRONTENDS, FrontendValue, LARGE_TABLES, MEMBERS, MemberKey, NO_BACKEND,
-    SERVICE_AFFINITY, SERVICE_BALANCED, SERVICE_CHANGING, SERVICE_LARGE, SERVICES, Service, TABLES,
+    BACKEND_LIVE, BALANCED, LARGE_TABLES, MEMBERS, MemberKey, NO_BACKEND, SERVICE_AFFINITY,
+    SERVICE_BALANCED, SERVICE_CHANGING, SERVICE_LARGE, SERVICE_ONE_PORT, SERVICE_VIP, SERVICES,
+    Service, TABLES,
 };
 use aya::Ebpf;
 use aya::maps::{Array, HashMap, HashOfMaps, MapData, MapError};
@@ -28,8 +30,9 @@ use super::super::object;
 use super::{Services, port_bits};
 use crate::model::maglev::{self, Candidate};
 
-/// A service with several backends. All its frontends lead to the same ports of the same backends,
-/// which are of the frontends' family. A frontend of several ports counts as one for each.
+/// A service with several backends. All its frontends lead to the same backends, which are of their
+/// family. Of a range, the first port leads to a backend's port and the others to those after it, or
+/// all to the same one. Frontends are either all [`Frontend::vip`] or none.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Balanced {
     pub frontends: BTreeSet<Frontend>,
@@ -38,11 +41,22 @@ pub struct Balanced {
     pub backends: BTreeMap<SocketAddr, u32>,
     /// All flows of a client go to one backend, as long as the backends stay the same.
     pub affinity: bool,
+    /// Every port of a range leads to the same port of a backend.
+    pub one_port: bool,
 }
 
 impl Balanced {
     fn flags(&self) -> u32 {
-        SERVICE_BALANCED | if self.affinity { SERVICE_AFFINITY } else { 0 }
+        let vip = self.frontends.iter().any(Frontend::is_vip);
+        let flags = [
+            (self.affinity, SERVICE_AFFINITY),
+            (self.one_port, SERVICE_ONE_PORT),
+            (vip, SERVICE_VIP),
+        ];
+        flags
+            .into_iter()
+            .filter(|(is, _)| *is)
+            .fold(SERVICE_BALANCED, |flags, (_, flag)| flags | flag)
     }
 }
 
@@ -184,10 +198,6 @@ impl Services {
         number: u64,
         want: &Balanced,
     ) -> Result<Change, BpfError> {
-        let want = &Balanced {
-            frontends: want.frontends.iter().flat_map(Frontend::single).collect(),
-            ..want.clone()
-        };
         let existing = self.balancing.service(number)?;
         let id = existing.unwrap_or(self.next_service);
         self.check_frontends(id, want)?;
@@ -237,6 +247,7 @@ impl Services {
                     frontends,
                     backends: weights(&members),
                     affinity: flags & SERVICE_AFFINITY != 0,
+                    one_port: flags & SERVICE_ONE_PORT != 0,
                 };
                 Ok((number, balanced))
             })
@@ -336,19 +347,13 @@ impl Services {
     fn set_frontends(&mut self, id: u32, want: &Balanced) -> Result<bool, BpfError> {
         let have = self.balancing.known(id).frontends;
         for frontend in have.difference(&want.frontends) {
-            let removed = self.frontends.remove(&frontend.key());
-            optional(removed).map_err(BpfError::map(FRONTENDS))?;
+            self.unlead(frontend)?;
             self.prefilter.remove(port_bits(frontend))?;
             self.balancing.known_mut(id).frontends.remove(frontend);
         }
         for frontend in want.frontends.difference(&have) {
             self.prefilter.add(port_bits(frontend))?;
-            let value = FrontendValue {
-                service: id,
-                flags: 0,
-            };
-            let inserted = self.frontends.insert(frontend.key(), value, 0);
-            inserted.map_err(BpfError::map(FRONTENDS))?;
+            self.lead(frontend, id)?;
             self.balancing.known_mut(id).frontends.insert(*frontend);
         }
         Ok(have != want.frontends)
