@@ -130,7 +130,7 @@ const ECHO: &str = "echo requests to routed networks";
 
 fn echo_request(family: Family, set: &str) -> Rule {
     let rule = Rule::new().address_in(family, Side::Destination, set);
-    accept(rule.is_echo_request(family))
+    accept(rule.of_echo_request(family))
 }
 
 fn accept(rule: Rule) -> Rule {

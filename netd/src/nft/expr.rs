@@ -146,7 +146,7 @@ impl Rule {
     }
 
     /// Asks whether its destination, an address of `family`, is alive.
-    pub(super) fn is_echo_request(self, family: Family) -> Self {
+    pub(super) fn of_echo_request(self, family: Family) -> Self {
         let (protocol, kind) = match family {
             Family::V4 => (uapi::IPPROTO_ICMP, uapi::ICMP_ECHO),
             Family::V6 => (uapi::IPPROTO_ICMPV6, uapi::ICMPV6_ECHO_REQUEST),
