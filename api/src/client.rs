@@ -179,6 +179,24 @@ impl Client {
         String::from_utf8(body).map_err(|error| self.unreadable(error))
     }
 
+    /// `GET` of a body of any length, passed on to `out` as it comes.
+    ///
+    /// # Errors
+    /// As [`Client::get`]; a body that ends early is one, and `out` has seen a part of it.
+    pub fn get_into(&self, path: &str, out: &mut dyn Write) -> Result<(), ClientError> {
+        let stream = self.connect()?;
+        send(&stream, "GET", path, Body::None).map_err(self.failed("send request"))?;
+        let mut reader = BufReader::with_capacity(256 << 10, &stream);
+        let head = Head::read(&mut reader).map_err(self.failed("read reply"))?;
+        if head.is_success() {
+            return head
+                .body(&mut reader, &mut Unlimited(out))
+                .map_err(self.failed("pass on the reply"));
+        }
+        let response = head.response(reader).map_err(self.failed("read reply"))?;
+        self.success(response).map(drop)
+    }
+
     fn json<T: DeserializeOwned>(
         &self,
         method: &str,
@@ -231,24 +249,7 @@ impl Client {
     }
 
     fn exchange(&self, method: &str, path: &str, body: Body<'_>) -> Result<Response, ClientError> {
-        let stream = UnixStream::connect(&self.socket).map_err(|source| ClientError::Connect {
-            socket: self.socket.clone(),
-            source,
-        })?;
-        let failed = |what| {
-            let socket = self.socket.clone();
-            move |source| ClientError::Exchange {
-                socket,
-                what,
-                source,
-            }
-        };
-        stream
-            .set_read_timeout(self.timeout)
-            .map_err(failed("set timeout"))?;
-        stream
-            .set_write_timeout(self.timeout)
-            .map_err(failed("set timeout"))?;
+        let stream = self.connect()?;
         let sent = send(&stream, method, path, body);
         // A server may refuse before it has read the whole body; its reply says why.
         if let Err(error) = sent
@@ -257,9 +258,30 @@ impl Client {
                 io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset
             )
         {
-            return Err(failed("send request")(error));
+            return Err(self.failed("send request")(error));
         }
-        receive(BufReader::new(&stream)).map_err(failed("read reply"))
+        receive(BufReader::new(&stream)).map_err(self.failed("read reply"))
+    }
+
+    fn connect(&self) -> Result<UnixStream, ClientError> {
+        let stream = UnixStream::connect(&self.socket).map_err(|source| ClientError::Connect {
+            socket: self.socket.clone(),
+            source,
+        })?;
+        stream
+            .set_read_timeout(self.timeout)
+            .and_then(|()| stream.set_write_timeout(self.timeout))
+            .map_err(self.failed("set timeout"))?;
+        Ok(stream)
+    }
+
+    fn failed(&self, what: &'static str) -> impl FnOnce(io::Error) -> ClientError + use<> {
+        let socket = self.socket.clone();
+        move |source| ClientError::Exchange {
+            socket,
+            what,
+            source,
+        }
     }
 }
 
@@ -301,60 +323,120 @@ fn send(mut stream: &UnixStream, method: &str, path: &str, body: Body<'_>) -> io
 }
 
 fn receive(mut reader: impl BufRead) -> io::Result<Response> {
-    let status_line = read_line(&mut reader)?;
-    let status = status_line
-        .strip_prefix("HTTP/1.")
-        .and_then(|rest| rest.split(' ').nth(1))
-        .and_then(|code| code.parse().ok())
-        .ok_or_else(|| invalid(format!("status line {status_line:?}")))?;
-    let mut length = None;
-    let mut chunked = false;
-    loop {
-        let line = read_line(&mut reader)?;
-        if line.is_empty() {
-            break;
-        }
-        let Some((name, value)) = line.split_once(':') else {
-            return Err(invalid(format!("header line {line:?}")));
-        };
-        let value = value.trim();
-        if name.eq_ignore_ascii_case("content-length") {
-            length = Some(value.parse::<u64>().map_err(invalid)?);
-        } else if name.eq_ignore_ascii_case("transfer-encoding") {
-            chunked = value.eq_ignore_ascii_case("chunked");
-        }
-    }
-    let mut body = Vec::new();
-    if chunked {
-        loop {
-            let line = read_line(&mut reader)?;
-            let size = line.split(';').next().unwrap_or_default();
-            let size = u64::from_str_radix(size.trim(), 16).map_err(invalid)?;
-            if size == 0 {
-                // Trailers and the empty line after them.
-                while !read_line(&mut reader)?.is_empty() {}
-                break;
-            }
-            take_exactly(&mut reader, size, &mut body)?;
-            read_line(&mut reader)?;
-        }
-    } else if let Some(length) = length {
-        take_exactly(&mut reader, length, &mut body)?;
-    } else {
-        reader.take(MAX_REPLY_BYTES).read_to_end(&mut body)?;
-    }
-    Ok(Response { status, body })
+    Head::read(&mut reader)?.response(reader)
 }
 
-fn take_exactly(reader: &mut impl BufRead, size: u64, body: &mut Vec<u8>) -> io::Result<()> {
-    if size > MAX_REPLY_BYTES - body.len() as u64 {
-        return Err(invalid("reply too long"));
+/// The start of a reply, and how long its body is.
+struct Head {
+    status: u16,
+    length: Option<u64>,
+    chunked: bool,
+}
+
+impl Head {
+    fn read(reader: &mut impl BufRead) -> io::Result<Self> {
+        let status_line = read_line(reader)?;
+        let status = status_line
+            .strip_prefix("HTTP/1.")
+            .and_then(|rest| rest.split(' ').nth(1))
+            .and_then(|code| code.parse().ok())
+            .ok_or_else(|| invalid(format!("status line {status_line:?}")))?;
+        let mut head = Self {
+            status,
+            length: None,
+            chunked: false,
+        };
+        loop {
+            let line = read_line(reader)?;
+            if line.is_empty() {
+                return Ok(head);
+            }
+            let Some((name, value)) = line.split_once(':') else {
+                return Err(invalid(format!("header line {line:?}")));
+            };
+            let value = value.trim();
+            if name.eq_ignore_ascii_case("content-length") {
+                head.length = Some(value.parse::<u64>().map_err(invalid)?);
+            } else if name.eq_ignore_ascii_case("transfer-encoding") {
+                head.chunked = value.eq_ignore_ascii_case("chunked");
+            }
+        }
     }
-    let read = reader.take(size).read_to_end(body)?;
-    if (read as u64) < size {
-        return Err(io::ErrorKind::UnexpectedEof.into());
+
+    fn is_success(&self) -> bool {
+        (200..300).contains(&self.status)
     }
-    Ok(())
+
+    fn response(self, mut reader: impl BufRead) -> io::Result<Response> {
+        let mut body = Vec::new();
+        self.body(&mut reader, &mut body)?;
+        Ok(Response {
+            status: self.status,
+            body,
+        })
+    }
+
+    fn body(&self, reader: &mut impl BufRead, out: &mut impl Sink) -> io::Result<()> {
+        if self.chunked {
+            loop {
+                let line = read_line(reader)?;
+                let size = line.split(';').next().unwrap_or_default();
+                let size = u64::from_str_radix(size.trim(), 16).map_err(invalid)?;
+                if size == 0 {
+                    // Trailers and the empty line after them.
+                    while !read_line(reader)?.is_empty() {}
+                    return Ok(());
+                }
+                out.take_exactly(reader, size)?;
+                read_line(reader)?;
+            }
+        }
+        match self.length {
+            Some(length) => out.take_exactly(reader, length),
+            None => out.take_all(reader),
+        }
+    }
+}
+
+/// Where a body goes.
+trait Sink {
+    fn take_exactly(&mut self, reader: &mut impl BufRead, size: u64) -> io::Result<()>;
+    fn take_all(&mut self, reader: &mut impl BufRead) -> io::Result<()>;
+}
+
+/// Into memory, so much and no more.
+impl Sink for Vec<u8> {
+    fn take_exactly(&mut self, reader: &mut impl BufRead, size: u64) -> io::Result<()> {
+        if size > MAX_REPLY_BYTES - self.len() as u64 {
+            return Err(invalid("reply too long"));
+        }
+        let read = reader.take(size).read_to_end(self)?;
+        whole(read as u64, size)
+    }
+
+    fn take_all(&mut self, reader: &mut impl BufRead) -> io::Result<()> {
+        reader.take(MAX_REPLY_BYTES).read_to_end(self).map(drop)
+    }
+}
+
+struct Unlimited<'a>(&'a mut dyn Write);
+
+impl Sink for Unlimited<'_> {
+    fn take_exactly(&mut self, reader: &mut impl BufRead, size: u64) -> io::Result<()> {
+        whole(io::copy(&mut reader.take(size), self.0)?, size)
+    }
+
+    fn take_all(&mut self, reader: &mut impl BufRead) -> io::Result<()> {
+        io::copy(reader, self.0).map(drop)
+    }
+}
+
+fn whole(read: u64, size: u64) -> io::Result<()> {
+    if read == size {
+        Ok(())
+    } else {
+        Err(io::ErrorKind::UnexpectedEof.into())
+    }
 }
 
 fn read_line(reader: &mut impl BufRead) -> io::Result<String> {

@@ -61,10 +61,16 @@ pub const VOLUME_USERS: &str = "users";
 /// `POST ?parent=CHAIN&diff_id=DIGEST`, body a tar stream (plain, gzip or zstd)
 /// → [`crate::storage::Layer`]. `GET` list of [`crate::storage::Layer`].
 pub const LAYERS: &str = "/v1/layers";
+/// `GET /v1/layers/{chain}/archive`: the tar stream that the layer was made of, uncompressed. A
+/// reply that ends without its last chunk is not the layer.
+pub const LAYER_ARCHIVE: &str = "archive";
 /// `GET` list of [`crate::storage::Image`]. `POST` [`crate::storage::ImageCreate`]
 /// → [`crate::storage::Image`]. `GET|DELETE /v1/images/{reference}` (slashes escaped as `%2F`);
 /// `DELETE ?force=true` → list of lines such as `Untagged: x:latest`.
 pub const IMAGES: &str = "/v1/images";
+/// `POST` [`crate::storage::ImagePrune`] → [`crate::daemon::Pruned`], whose lines are such as
+/// `untagged: x:latest`.
+pub const IMAGES_PRUNE: &str = "/v1/images/prune";
 /// `POST` [`crate::storage::RootfsCreate`] → [`crate::storage::Rootfs`].
 /// `GET|DELETE /v1/rootfs/{container}`, `POST /v1/rootfs/{container}/mount`
 /// → [`crate::storage::RootfsMount`], `POST /v1/rootfs/{container}/unmount`.

@@ -68,6 +68,12 @@ pub struct Layer {
     pub parent: Option<Digest>,
     /// Bytes of file content.
     pub size: u64,
+    /// Bytes of the uncompressed tar stream.
+    #[serde(default)]
+    pub archive_size: u64,
+    /// Members of the tar stream.
+    #[serde(default)]
+    pub entries: u64,
 }
 
 /// An image: a configuration and the chain of layers it names.
@@ -95,6 +101,20 @@ pub struct ImageCreate {
     /// References to move to this image.
     #[serde(default)]
     pub tags: Vec<String>,
+}
+
+/// Body of `POST /images/prune`: which of the images that no container uses go.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ImagePrune {
+    /// Those with tags, too.
+    pub all: bool,
+    /// `KEY` or `KEY=VALUE`; an image must have each.
+    pub labels: Vec<String>,
+    /// `KEY` or `KEY=VALUE`; an image may have none.
+    pub without_labels: Vec<String>,
+    /// RFC 3339; only images made before.
+    pub until: Option<String>,
 }
 
 /// Body of `POST /rootfs`: a writable layer over an image's chain.

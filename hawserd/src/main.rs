@@ -17,6 +17,7 @@ mod listen;
 mod lock;
 mod log;
 mod metrics;
+mod outgoing;
 mod plugin;
 mod request_log;
 mod routes;

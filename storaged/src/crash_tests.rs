@@ -386,6 +386,7 @@ fn a_layer_is_flushed_before_it_is_renamed_and_renamed_before_it_is_committed() 
             "Record", // the intent
             "CreateDir",
             "CreateDir",
+            "WriteSidecar",
             "SyncFilesystem",
             "Rename",
             "SyncDir",

@@ -11,13 +11,14 @@ use std::sync::Arc;
 
 use rustix::fs::{CWD, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
+use serde::Serialize;
 use sys::mount::{Overlay, OverlayApi};
 
 use crate::model::record::Change;
 use crate::model::volume_option::MountOptions;
 use crate::store::{Store, StoreError};
-use crate::tree;
 use crate::volume::copy;
+use crate::{sidecar, tree};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Step {
@@ -25,6 +26,8 @@ pub(crate) enum Step {
     Record(Vec<Change>),
     /// Make a directory; the parent exists, the directory does not.
     CreateDir { path: PathBuf, mode: u32 },
+    /// Write a sidecar, whole or not at all.
+    WriteSidecar { path: PathBuf, text: Vec<u8> },
     /// Flush the filesystem that holds `path`, data and metadata.
     SyncFilesystem { path: PathBuf },
     /// Flush the entries of one directory.
@@ -50,6 +53,15 @@ pub(crate) enum Step {
     MoveEntries { from: PathBuf, to: PathBuf },
     /// Detach what is mounted on `target`, if anything is.
     Unmount { target: PathBuf },
+}
+
+impl Step {
+    pub(crate) fn write_sidecar(path: PathBuf, row: &impl Serialize) -> Result<Self, StepError> {
+        match sidecar::encode(row) {
+            Ok(text) => Ok(Self::WriteSidecar { path, text }),
+            Err(error) => Err(StepError::io("encode", &path)(error)),
+        }
+    }
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -115,6 +127,9 @@ impl Disk for Host {
             Step::Record(changes) => Ok(self.store.commit(changes)?),
             Step::CreateDir { path, mode } => {
                 create_dir(path, *mode).map_err(StepError::io("create directory", path))
+            }
+            Step::WriteSidecar { path, text } => {
+                sidecar::write(path, text).map_err(StepError::io("write", path))
             }
             Step::SyncFilesystem { path } => open_dir(path)
                 .and_then(rustix::fs::syncfs)

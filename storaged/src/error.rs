@@ -29,18 +29,20 @@ fn entry(error: &EntryError) -> ErrorCode {
 
 fn layer(error: &LayerError) -> ErrorCode {
     match error {
-        LayerError::NoParent(_) => ErrorCode::NotFound,
+        LayerError::NoParent(_) | LayerError::NotFound(_) => ErrorCode::NotFound,
         LayerError::TooDeep | LayerError::Mismatch { .. } => ErrorCode::InvalidInput,
         LayerError::Content(error) => entry(error),
+        LayerError::Damaged { .. } => ErrorCode::Internal,
         LayerError::Step(error) => step(error),
     }
 }
 
 fn image(error: &ImageError) -> ErrorCode {
     match error {
-        ImageError::Reference(_) | ImageError::Ambiguous(_) | ImageError::Config(_) => {
-            ErrorCode::InvalidInput
-        }
+        ImageError::Reference(_)
+        | ImageError::Ambiguous(_)
+        | ImageError::Config(_)
+        | ImageError::Moment(_) => ErrorCode::InvalidInput,
         ImageError::NotFound(_) | ImageError::LayerMissing(_) => ErrorCode::NotFound,
         ImageError::ReferenceInUse { .. } | ImageError::InUse { .. } => ErrorCode::InUse,
         ImageError::ManyTags(_) => ErrorCode::Conflict,

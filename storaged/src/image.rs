@@ -45,6 +45,8 @@ pub enum ImageError {
         "conflict: unable to delete {0} (must be forced) - image is referenced in multiple repositories"
     )]
     ManyTags(String),
+    #[error("{0:?} is no time of the form 2026-01-02T15:04:05Z")]
+    Moment(String),
     #[error(transparent)]
     Step(#[from] StepError),
 }

@@ -6,14 +6,14 @@
 //! point leaves either no layer or all of it.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::Read;
+use std::io::{Read, Write};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use api::id::Digest;
 use api::storage::Layer;
 
-use crate::Storaged;
+use crate::assemble::assemble;
 use crate::disk::{Step, StepError};
 use crate::import::{self, EntryError, Target, Unpacked};
 use crate::lock::lock;
@@ -21,6 +21,7 @@ use crate::model::chain::chain_id;
 use crate::model::gc;
 use crate::model::layout::Key;
 use crate::model::record::{Change, Intent, LayerRow, Rows};
+use crate::{Storaged, tree_digest};
 
 /// How long an imported layer waits for the image that names it.
 const LEASE: Duration = Duration::from_secs(3600);
@@ -35,6 +36,12 @@ pub enum LayerError {
     Content(#[from] EntryError),
     #[error("the layer's content is {found}, not {expected}: it was damaged or is another one")]
     Mismatch { expected: Digest, found: Digest },
+    #[error("no such layer: {0}")]
+    NotFound(Digest),
+    #[error(
+        "layer {layer} is damaged: {reason}; hawser storage check --deep says what else is, and loading its image again replaces it"
+    )]
+    Damaged { layer: Digest, reason: String },
     #[error(transparent)]
     Step(#[from] StepError),
 }
@@ -145,6 +152,8 @@ impl Storaged {
         let depth = below.lowers.len() + 1;
         let target = Target {
             diff: staged.diff(),
+            record: staged.record(),
+            replaced: staged.replaced(),
             lowers: below.lowers,
             limits: &self.config.limits,
             device_nodes: self.config.device_nodes,
@@ -152,23 +161,62 @@ impl Storaged {
         let Unpacked {
             diff_id,
             size,
+            archive_size,
             entries,
         } = import::unpack(stream, target)?;
         if let Some(expected) = expected {
             check(expected, diff_id.clone())?;
         }
-        self.apply(Step::SyncFilesystem {
-            path: staged.path().to_owned(),
-        })?;
-        self.publish(LayerRow {
+        let row = LayerRow {
             chain_id: chain_id(below.parent.as_ref(), &diff_id),
             diff_id,
             parent: below.parent,
             key: key.clone(),
             size,
+            archive_size,
             entries,
+            tree: tree_digest::of(&staged.diff())
+                .map_err(StepError::io("read the tree of", &staged.diff()))?,
             depth: u32::try_from(depth).map_err(|_too_many| LayerError::TooDeep)?,
-        })
+        };
+        self.apply(Step::write_sidecar(staged.sidecar(), &row)?)?;
+        self.apply(Step::SyncFilesystem {
+            path: staged.path().to_owned(),
+        })?;
+        self.publish(row)
+    }
+
+    /// The committed layer `chain`.
+    ///
+    /// # Errors
+    /// [`LayerError::NotFound`].
+    pub fn layer(&self, chain: &Digest) -> Result<Layer, LayerError> {
+        Ok(layer(&self.layer_row(chain)?))
+    }
+
+    /// Writes the archive that a layer was made of, byte for byte, uncompressed.
+    ///
+    /// # Errors
+    /// [`LayerError::Damaged`] when the layer does not give it any more, which the last byte tells:
+    /// `out` has seen wrong bytes then and must not take them for the layer.
+    pub fn export_layer(&self, chain: &Digest, out: &mut dyn Write) -> Result<(), LayerError> {
+        let row = self.layer_row(chain)?;
+        let damaged = |reason| LayerError::Damaged {
+            layer: chain.clone(),
+            reason,
+        };
+        let found = assemble(&self.layout.layer(&row.key), out, &mut Err)
+            .map_err(|error| damaged(error.to_string()))?;
+        if found == row.diff_id {
+            Ok(())
+        } else {
+            Err(damaged(format!("its archive is {found} now")))
+        }
+    }
+
+    fn layer_row(&self, chain: &Digest) -> Result<LayerRow, LayerError> {
+        let row = self.store.rows().layers.get(chain).cloned();
+        row.ok_or_else(|| LayerError::NotFound(chain.clone()))
     }
 
     /// Moves a durable layer into place and commits its row; or returns the one that was faster.
@@ -267,5 +315,7 @@ fn layer(row: &LayerRow) -> Layer {
         diff_id: row.diff_id.clone(),
         parent: row.parent.clone(),
         size: row.size,
+        archive_size: row.archive_size,
+        entries: row.entries,
     }
 }

@@ -23,10 +23,12 @@
 //! All calls are synchronous and may block on disks; readings come from memory and never wait for
 //! a mutation.
 
+mod assemble;
 mod config;
 mod disk;
 mod error;
 mod image;
+mod image_prune;
 mod import;
 mod layer;
 mod lock;
@@ -34,10 +36,13 @@ mod metrics;
 mod model;
 mod overlay;
 mod plugin;
+mod recipe;
 mod recover;
 mod rootfs;
+mod sidecar;
 mod store;
 mod tree;
+mod tree_digest;
 mod volume;
 
 #[cfg(test)]

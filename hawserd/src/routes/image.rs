@@ -1,9 +1,10 @@
 //! Images.
 
+use api::daemon::Pruned;
 use api::path;
-use api::storage::{Image, ImageCreate};
+use api::storage::{Image, ImageCreate, ImagePrune};
 use axum::extract::State;
-use axum::routing::get;
+use axum::routing::{get, post};
 use axum::{Json, Router};
 use serde::Deserialize;
 
@@ -14,6 +15,7 @@ use crate::extract::{Content, Params, Segments};
 pub(crate) fn routes() -> Router<Daemon> {
     Router::new()
         .route(path::IMAGES, get(list).post(create))
+        .route(path::IMAGES_PRUNE, post(prune))
         .route(
             &format!("{}/{{reference}}", path::IMAGES),
             get(inspect).delete(remove),
@@ -43,6 +45,16 @@ async fn create(
 ) -> Reply<Image> {
     daemon
         .run(|daemon| daemon.storaged.create_image(request))
+        .await
+        .map(Json)
+}
+
+async fn prune(
+    State(daemon): State<Daemon>,
+    Content(request): Content<ImagePrune>,
+) -> Reply<Pruned> {
+    daemon
+        .run(move |daemon| daemon.storaged.prune_images(&request))
         .await
         .map(Json)
 }

@@ -15,12 +15,18 @@ use tokio_util::io::{StreamReader, SyncIoBridge};
 
 use super::{Reply, fine};
 use crate::daemon::Daemon;
-use crate::extract::Params;
+use crate::extract::{Params, Segments};
+use crate::failure::Failure;
+use crate::outgoing;
 
 pub(crate) fn routes() -> Router<Daemon> {
     // storaged limits what a layer may cost; it sees how much comes out of a compressed stream.
     Router::new()
         .route(path::LAYERS, get(list).post(import))
+        .route(
+            &format!("{}/{{chain}}/{}", path::LAYERS, path::LAYER_ARCHIVE),
+            get(archive),
+        )
         .layer(DefaultBodyLimit::disable())
 }
 
@@ -53,4 +59,18 @@ async fn import(
             .import_layer(parent.as_ref(), diff_id.as_ref(), &mut reader)
     };
     daemon.run(import).await.map(Json)
+}
+
+async fn archive(
+    State(daemon): State<Daemon>,
+    Segments(chain): Segments<Digest>,
+) -> Result<Body, Failure> {
+    let known = chain.clone();
+    daemon
+        .clone()
+        .run(move |daemon| daemon.storaged.layer(&known))
+        .await?;
+    Ok(outgoing::stream(daemon, move |daemon, out| {
+        daemon.storaged.export_layer(&chain, out)
+    }))
 }

@@ -29,7 +29,7 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use container::{attach, exec, list, logs, remove, rename, start, stop};
 use context::Context;
 use error::CliError;
-use image::{import, load, tag};
+use image::{history, import, load, prune, save, tag};
 use inspect::{InspectAnyFlags, InspectFlags, Kind};
 use run::flags::{CreateFlags, RunFlags};
 use system::FormatFlags;
@@ -154,6 +154,8 @@ enum ImageCommand {
     /// Remove images
     #[command(visible_alias = "remove")]
     Rm(image::remove::RemoveFlags),
+    /// Remove images without a tag, or all that no container uses
+    Prune(prune::PruneFlags),
     #[command(flatten)]
     Short(ShortImageCommand),
 }
@@ -164,6 +166,10 @@ enum ShortImageCommand {
     Import(import::ImportFlags),
     /// Load images from an archive
     Load(load::LoadFlags),
+    /// Write images to an archive
+    Save(save::SaveFlags),
+    /// Show the steps an image was made by
+    History(history::HistoryFlags),
     /// Give an image another reference
     Tag(tag::TagFlags),
 }
@@ -243,6 +249,7 @@ fn dispatch(context: &Context, command: &Command) -> Result<i32, CliError> {
         Command::Rmi(flags) | Command::Image(ImageCommand::Rm(flags)) => {
             image::remove::remove(context, flags)
         }
+        Command::Image(ImageCommand::Prune(flags)) => prune::prune(context, flags),
         Command::Image(ImageCommand::Inspect(flags)) => {
             inspect::inspect(context, flags, Some(Kind::Image))
         }
@@ -250,6 +257,8 @@ fn dispatch(context: &Context, command: &Command) -> Result<i32, CliError> {
             match command {
                 ShortImageCommand::Import(flags) => import::import(context, flags),
                 ShortImageCommand::Load(flags) => load::load(context, flags),
+                ShortImageCommand::Save(flags) => save::save(context, flags),
+                ShortImageCommand::History(flags) => history::history(context, flags),
                 ShortImageCommand::Tag(flags) => tag::tag(context, flags),
             }
         }

@@ -37,6 +37,19 @@ pub(super) fn failure(error: &CliError) {
     warn(format_args!("hawser: {error}"));
 }
 
+/// Lists what a prune removed, if it was anything, under a title.
+///
+/// # Errors
+/// Standard output is closed.
+pub(super) fn pruned(title: &str, lines: &[String]) -> Result<(), CliError> {
+    if lines.is_empty() {
+        return Ok(());
+    }
+    line(title)?;
+    lines.iter().try_for_each(line)?;
+    line("")
+}
+
 /// Asks whether to go on, in Docker's words; anything but yes means no.
 ///
 /// # Errors

@@ -202,13 +202,7 @@ fn prune(context: &Context, flags: &PruneFlags) -> Result<i32, CliError> {
         labels: filter.get("label").to_vec(),
     };
     let pruned: Pruned = context.client().post(VOLUMES_PRUNE, &request)?;
-    if !pruned.deleted.is_empty() {
-        output::line("Deleted Volumes:")?;
-        for name in &pruned.deleted {
-            output::line(name)?;
-        }
-        output::line("")?;
-    }
+    output::pruned("Deleted Volumes:", &pruned.deleted)?;
     output::line(format_args!(
         "Total reclaimed space: {}",
         human::size(pruned.space_reclaimed, 4)

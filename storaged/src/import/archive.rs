@@ -7,8 +7,10 @@ use std::io::{self, Read};
 
 use tar::{GnuExtSparseHeader, GnuSparseHeader, Header};
 
-use super::member::{self, Extensions, Extent, Member, Pax};
+use super::member::{self, Extensions, Member, Pax};
+use super::tape::Tape;
 use super::{EntryError, Problem};
+use crate::recipe::Extent;
 
 const BLOCK: u64 = 512;
 /// Longest extension record block: room for a path, a link and several attributes of 64 KiB.
@@ -17,7 +19,7 @@ const MAX_EXTENSION: u64 = 1 << 20;
 const TRUNCATED: EntryError = EntryError::Archive("it ends before its end-of-archive blocks");
 
 pub(super) struct Archive<R> {
-    source: R,
+    source: Tape<R>,
     /// Unread bytes of the current member's data.
     data: u64,
     /// Padding behind them.
@@ -25,7 +27,7 @@ pub(super) struct Archive<R> {
 }
 
 impl<R: Read> Archive<R> {
-    pub(super) fn new(source: R) -> Self {
+    pub(super) fn new(source: Tape<R>) -> Self {
         Self {
             source,
             data: 0,
@@ -33,7 +35,7 @@ impl<R: Read> Archive<R> {
         }
     }
 
-    pub(super) fn into_inner(self) -> R {
+    pub(super) fn into_inner(self) -> Tape<R> {
         self.source
     }
 
@@ -77,10 +79,28 @@ impl<R: Read> Archive<R> {
         }
     }
 
-    /// Reads data of the current member.
+    /// The data of the current member goes into the file at `path`, which then holds it for the
+    /// layer's record. Returns the number of this content.
+    pub(super) fn begin_content(
+        &mut self,
+        path: &[u8],
+        extents: &[Extent],
+    ) -> Result<u32, EntryError> {
+        self.source
+            .begin_content(path, extents)
+            .map_err(EntryError::read)
+    }
+
+    pub(super) fn end_content(&mut self) -> Result<(), EntryError> {
+        self.source.end_content().map_err(EntryError::read)
+    }
+
+    /// Reads content of the current member.
     pub(super) fn read_data(&mut self, buffer: &mut [u8]) -> Result<usize, EntryError> {
         let wanted = usize::try_from(self.data).map_or(buffer.len(), |left| left.min(buffer.len()));
-        self.fill(&mut buffer[..wanted])?;
+        self.source
+            .read_content(&mut buffer[..wanted])
+            .map_err(cut_short)?;
         self.data -= wanted as u64;
         Ok(wanted)
     }
@@ -164,7 +184,8 @@ impl<R: Read> Archive<R> {
             })?;
         self.expect(size);
         let mut text = vec![0; usize::try_from(size).unwrap_or_default()];
-        self.read_data(&mut text)?;
+        self.fill(&mut text)?;
+        self.data = 0;
         Ok(text)
     }
 
@@ -207,13 +228,15 @@ impl<R: Read> Archive<R> {
     }
 
     fn fill(&mut self, buffer: &mut [u8]) -> Result<(), EntryError> {
-        self.source
-            .read_exact(buffer)
-            .map_err(|error| match error.kind() {
-                // Said by `read_exact` itself, not by a decoder that was cut off.
-                io::ErrorKind::UnexpectedEof if error.get_ref().is_none() => TRUNCATED,
-                _ => EntryError::read(error),
-            })
+        self.source.read_exact(buffer).map_err(cut_short)
+    }
+}
+
+fn cut_short(error: io::Error) -> EntryError {
+    match error.kind() {
+        // Said by `read_exact` itself, not by a decoder that was cut off.
+        io::ErrorKind::UnexpectedEof if error.get_ref().is_none() => TRUNCATED,
+        _ => EntryError::read(error),
     }
 }
 

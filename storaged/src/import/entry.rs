@@ -12,9 +12,10 @@ use rustix::fs::{
 use rustix::io::Errno;
 
 use super::archive::Archive;
-use super::member::{Extent, Member};
+use super::member::Member;
 use super::place::{Placed, c_string, escapes, io_problem};
 use super::{EntryError, Problem, excerpt};
+use crate::recipe::Extent;
 use crate::tree;
 
 const OPAQUE_XATTR: &str = "trusted.overlay.opaque";
@@ -63,7 +64,15 @@ pub(super) fn write_extents<R: Read>(
             at += read as u64;
         }
     }
-    file.set_len(member.size).map_err(failed)
+    set_length(file, member)
+}
+
+/// A hole at the end, or nothing but one.
+pub(super) fn set_length(file: &File, member: &Member) -> Result<(), EntryError> {
+    file.set_len(member.size).map_err(|source| {
+        let what = "set its length";
+        EntryError::entry(&member.path, Problem::Io { what, source })
+    })
 }
 
 pub(super) fn new_directory(dir: BorrowedFd<'_>, name: &[u8], mode: u32) -> Placed<OwnedFd> {

@@ -8,6 +8,7 @@ use rustix::fs::Timespec;
 use tar::Header;
 
 use super::Problem;
+use crate::recipe::Extent;
 
 /// The largest size an octal header field holds. Beyond it only a PAX record tells the truth.
 const MAX_OCTAL_SIZE: u64 = 0o777_7777_7777;
@@ -21,13 +22,6 @@ pub(super) enum Kind {
     BlockDevice,
     Directory,
     Fifo,
-}
-
-/// Where one run of data belongs in a sparse file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Extent {
-    pub(super) offset: u64,
-    pub(super) length: u64,
 }
 
 #[derive(Debug, Clone)]
@@ -46,6 +40,13 @@ pub(super) struct Member {
     /// Those of `SCHILY.xattr.`, as they come.
     pub(super) xattrs: Vec<(Vec<u8>, Vec<u8>)>,
     pub(super) device: (u32, u32),
+}
+
+impl Member {
+    /// Whether the archive holds data of the file.
+    pub(super) fn has_content(&self) -> bool {
+        self.extents.iter().any(|extent| extent.length > 0)
+    }
 }
 
 /// The extension records in front of a member.

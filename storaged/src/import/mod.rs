@@ -7,22 +7,27 @@
 //! staging directory that its intent throws away.
 
 mod archive;
+mod contents;
 mod entry;
 mod lower;
 mod member;
 mod place;
 mod stream;
+mod tape;
 mod unpack;
 
+use std::fs::File;
 use std::io::{self, BufReader, Read};
 use std::path::PathBuf;
 
 use api::id::Digest;
 
 use crate::config::{DeviceNodes, Limits};
+use crate::recipe::RecipeWriter;
 use archive::Archive;
 use lower::Lowers;
 use stream::LayerStream;
+use tape::{RecordFailed, Tape};
 use unpack::Unpacker;
 
 /// Why a stream is not a layer.
@@ -30,6 +35,8 @@ use unpack::Unpacker;
 pub enum EntryError {
     #[error("cannot read the layer: {0}")]
     Stream(io::Error),
+    #[error("cannot write the record of the layer's archive: {0}")]
+    Record(io::Error),
     #[error("the layer exceeds a limit: {0}; raise [storage.limits] if it is trusted")]
     Limit(#[from] LimitExceeded),
     #[error("the archive is damaged: {0}")]
@@ -110,8 +117,12 @@ impl EntryError {
 
     /// A failed read: of the stream itself, or because it exceeds a limit.
     fn read(error: io::Error) -> Self {
-        match error.downcast::<LimitExceeded>() {
-            Ok(limit) => Self::Limit(limit),
+        let error = match error.downcast::<LimitExceeded>() {
+            Ok(limit) => return Self::Limit(limit),
+            Err(error) => error,
+        };
+        match error.downcast::<RecordFailed>() {
+            Ok(RecordFailed(error)) => Self::Record(error),
             Err(error) => Self::Stream(error),
         }
     }
@@ -122,7 +133,8 @@ impl EntryError {
             Self::Entry {
                 problem: Problem::Io { source, .. },
                 ..
-            } => Some(source),
+            }
+            | Self::Record(source) => Some(source),
             _ => None,
         }
     }
@@ -144,6 +156,8 @@ pub(crate) struct Unpacked {
     pub(crate) diff_id: Digest,
     /// Bytes of file content.
     pub(crate) size: u64,
+    /// Bytes of the uncompressed stream.
+    pub(crate) archive_size: u64,
     pub(crate) entries: u64,
 }
 
@@ -152,6 +166,10 @@ pub(crate) struct Unpacked {
 pub(crate) struct Target<'a> {
     /// An empty directory.
     pub(crate) diff: PathBuf,
+    /// The file to make for the record of the archive ([`crate::recipe`]).
+    pub(crate) record: PathBuf,
+    /// The directory to make for what the archive itself replaces.
+    pub(crate) replaced: PathBuf,
     /// The layers below, top first.
     pub(crate) lowers: Vec<PathBuf>,
     pub(crate) limits: &'a Limits,
@@ -162,20 +180,29 @@ pub(crate) struct Target<'a> {
 pub(crate) fn unpack(stream: &mut dyn Read, target: Target<'_>) -> Result<Unpacked, EntryError> {
     let Target {
         diff,
+        record,
+        replaced,
         lowers,
         limits,
         device_nodes,
     } = target;
     let source = LayerStream::open(stream, limits).map_err(EntryError::read)?;
-    let mut archive = Archive::new(BufReader::with_capacity(64 << 10, source));
-    let mut unpacker = Unpacker::new(&diff, Lowers::new(lowers), limits, device_nodes)?;
+    let recipe = File::create_new(record)
+        .and_then(RecipeWriter::new)
+        .map_err(EntryError::Record)?;
+    let source = BufReader::with_capacity(64 << 10, source);
+    let mut archive = Archive::new(Tape::new(source, recipe));
+    let mut unpacker = Unpacker::new(&diff, replaced, Lowers::new(lowers), limits, device_nodes)?;
     while let Some(member) = archive.next_member()? {
         unpacker.add(&member, &mut archive)?;
     }
     let summary = unpacker.finish()?;
-    let diff_id = finish(archive)?;
+    let mut tape = archive.into_inner();
+    drain(&mut tape)?;
+    let source = tape.finish().map_err(EntryError::read)?.into_inner();
     Ok(Unpacked {
-        diff_id,
+        archive_size: source.given(),
+        diff_id: source.into_digest(),
         size: summary.bytes,
         entries: summary.entries,
     })
@@ -184,12 +211,14 @@ pub(crate) fn unpack(stream: &mut dyn Read, target: Target<'_>) -> Result<Unpack
 /// Hashes `stream` as [`unpack`] does, and writes nothing.
 pub(crate) fn digest(stream: &mut dyn Read, limits: &Limits) -> Result<Digest, EntryError> {
     let source = LayerStream::open(stream, limits).map_err(EntryError::read)?;
-    finish(Archive::new(BufReader::with_capacity(64 << 10, source)))
+    let mut source = BufReader::with_capacity(64 << 10, source);
+    drain(&mut source)?;
+    Ok(source.into_inner().into_digest())
 }
 
 /// Reads to the end: the diff id covers what follows the archive's last block, too.
-fn finish(archive: Archive<BufReader<LayerStream<'_>>>) -> Result<Digest, EntryError> {
-    let mut source = archive.into_inner();
-    io::copy(&mut source, &mut io::sink()).map_err(EntryError::read)?;
-    Ok(source.into_inner().into_digest())
+fn drain(source: &mut impl Read) -> Result<(), EntryError> {
+    io::copy(source, &mut io::sink())
+        .map(drop)
+        .map_err(EntryError::read)
 }

@@ -49,6 +49,11 @@ impl<'a> LayerStream<'a> {
         })
     }
 
+    /// Uncompressed bytes so far.
+    pub(super) fn given(&self) -> u64 {
+        self.given
+    }
+
     /// The SHA-256 of what was read.
     pub(super) fn into_digest(self) -> Digest {
         Digest::from_sha256(self.hasher.finalize().into())

@@ -12,12 +12,13 @@ use std::collections::BTreeMap;
 use std::ffi::{CStr, CString};
 use std::io::Read;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, Timespec, makedev};
 use rustix::io::Errno;
 
 use super::archive::Archive;
+use super::contents::{self, Contents};
 use super::entry::{self, Replaced};
 use super::lower::Lowers;
 use super::member::{Kind, Member};
@@ -38,6 +39,7 @@ pub(super) struct Unpacker<'a> {
     device_nodes: DeviceNodes,
     /// The directory of the member before: archives list a directory's entries in a row.
     parent: Option<(Vec<u8>, OwnedFd)>,
+    contents: Contents,
     /// Set last: making entries changes them.
     directory_times: BTreeMap<Vec<u8>, Timespec>,
     entries: u64,
@@ -55,6 +57,7 @@ pub(super) struct Summary {
 impl<'a> Unpacker<'a> {
     pub(super) fn new(
         diff: &Path,
+        replaced: PathBuf,
         mut lowers: Lowers,
         limits: &'a Limits,
         device_nodes: DeviceNodes,
@@ -75,6 +78,7 @@ impl<'a> Unpacker<'a> {
             limits,
             device_nodes,
             parent: None,
+            contents: Contents::new(replaced),
             directory_times: BTreeMap::new(),
             entries: 0,
             bytes: 0,
@@ -161,7 +165,15 @@ impl<'a> Unpacker<'a> {
         match (member.kind, source) {
             (Kind::File, _) => {
                 let file = entry::create_file(parent, name).map_err(named)?;
-                entry::write_extents(&file, member, archive, &mut self.buffer)?;
+                if member.has_content() {
+                    let path = contents::real_path(&self.root, &file).map_err(named)?;
+                    let number = archive.begin_content(&path, &member.extents)?;
+                    entry::write_extents(&file, member, archive, &mut self.buffer)?;
+                    archive.end_content()?;
+                    self.contents.add(&file, number).map_err(named)?;
+                } else {
+                    entry::set_length(&file, member)?;
+                }
                 entry::set_metadata(&file, member)
                     .and_then(|()| entry::set_time(&file, member))
                     .map_err(named)
@@ -303,7 +315,12 @@ impl<'a> Unpacker<'a> {
     }
 
     /// Makes room for a member: the last one of a name wins. Says whether a deletion was there.
-    fn clear(&self, member: &Member, place: &Place, source: Option<&Source>) -> Placed<Replaced> {
+    fn clear(
+        &mut self,
+        member: &Member,
+        place: &Place,
+        source: Option<&Source>,
+    ) -> Placed<Replaced> {
         let Some((_, parent)) = &self.parent else {
             return Ok(Replaced::Nothing);
         };
@@ -318,7 +335,9 @@ impl<'a> Unpacker<'a> {
         if matches!(source, Some(Source::Itself)) {
             return Ok(Replaced::Nothing);
         }
-        tree::remove_at(parent.as_fd(), &place.name)
+        self.contents
+            .keep(parent.as_fd(), &place.name, &stat)
+            .and_then(|()| tree::remove_at(parent.as_fd(), &place.name))
             .map_err(io_problem("replace what has its name"))?;
         Ok(if tree::is_whiteout(&stat) {
             Replaced::Whiteout

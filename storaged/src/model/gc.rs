@@ -52,6 +52,8 @@ mod tests {
                     parent: at.checked_sub(1).map(|below| ids[below].clone()),
                     key: Key::from_bytes([0; 16]),
                     size: 0,
+                    archive_size: 0,
+                    tree: id.clone(),
                     entries: 0,
                     depth: u32::try_from(at + 1).unwrap(),
                 }));

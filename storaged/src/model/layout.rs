@@ -138,6 +138,21 @@ impl LayerDir {
         self.0.join("diff")
     }
 
+    /// How the layer's archive is put together again: [`crate::recipe`].
+    pub(crate) fn record(&self) -> PathBuf {
+        self.0.join("archive")
+    }
+
+    /// Files that the archive itself replaced; mostly absent.
+    pub(crate) fn replaced(&self) -> PathBuf {
+        self.0.join("replaced")
+    }
+
+    /// The row of the layer, for a database that is lost.
+    pub(crate) fn sidecar(&self) -> PathBuf {
+        self.0.join("layer.json")
+    }
+
     pub(crate) fn work(&self) -> PathBuf {
         self.0.join("work")
     }

@@ -19,8 +19,12 @@ pub(crate) struct LayerRow {
     pub(crate) key: Key,
     /// Bytes of file content.
     pub(crate) size: u64,
+    /// Bytes of the uncompressed archive.
+    pub(crate) archive_size: u64,
     /// Members of the archive.
     pub(crate) entries: u64,
+    /// [`crate::tree_digest`] of the content directory.
+    pub(crate) tree: Digest,
     /// Layers in the chain, this one included.
     pub(crate) depth: u32,
 }

@@ -6,12 +6,14 @@
 
 mod layout;
 mod spool;
+mod write;
 
 use std::io;
 use std::path::PathBuf;
 
 pub use layout::{ArchivedImage, images};
 pub use spool::{Spool, decompressed};
+pub use write::{SavedImage, write_archive};
 
 #[derive(Debug, thiserror::Error)]
 pub enum ArchiveError {
