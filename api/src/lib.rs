@@ -15,6 +15,7 @@ pub mod id;
 pub mod net;
 pub mod path;
 pub mod storage;
+pub mod traffic;
 pub mod volume_plugin;
 
 pub use client::Client;

@@ -25,6 +25,8 @@ pub const VERSION: &str = "/v1/version";
 pub const INFO: &str = "/v1/info";
 /// `GET` [`crate::doctor::Diagnosis`]; `POST` the same after repairing what differs.
 pub const DOCTOR: &str = "/v1/doctor";
+/// `GET` [`crate::traffic::Traffic`].
+pub const TRAFFIC: &str = "/v1/traffic";
 /// `GET`, Prometheus text format.
 pub const METRICS: &str = "/metrics";
 

@@ -25,6 +25,7 @@ pub(crate) fn api(daemon: Daemon) -> Router {
     let metrics = Arc::clone(&daemon.metrics);
     Router::new()
         .merge(routes::system::routes())
+        .merge(routes::traffic::routes())
         .merge(routes::network::routes())
         .merge(routes::volume::routes())
         .merge(routes::image::routes())

@@ -42,9 +42,11 @@ impl Netd {
         };
         let steps = plan::host(&view, &observed);
         differences.extend(self.treat(&view, &observed, steps, repair));
+        let mut findings = environment::findings(&view, &observed);
+        findings.extend(self.full_tables());
         Ok(Diagnosis {
             differences,
-            findings: environment::findings(&view, &observed),
+            findings,
             paths: self.data_path(),
         })
     }

@@ -46,6 +46,7 @@ mod selection;
 mod sockdiag;
 mod status;
 mod store;
+mod traffic;
 mod uninstall;
 mod watch;
 

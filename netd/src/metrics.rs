@@ -2,14 +2,16 @@
 
 use std::fmt::Write as _;
 
-use crate::bpf::{DataPlane, FrontendCounters};
+use api::traffic::{ServiceTraffic, Table};
+
+use crate::bpf::DataPlane;
 use crate::model::desired::Desired;
 use crate::netd::Netd;
 use crate::netlink::Rtnl;
 use crate::observe::{self, Traffic};
 
 /// The value of one series; the type's own format stays short.
-type Field = fn(&FrontendCounters) -> u64;
+type Field = fn(&ServiceTraffic) -> u64;
 type TrafficField = fn(&Traffic) -> u64;
 
 impl Netd {
@@ -35,7 +37,13 @@ impl Netd {
             self.departures.len(),
         );
         if let Some(data_plane) = &self.data_plane {
-            published(out, data_plane);
+            match self.measured(data_plane) {
+                Ok(measured) => {
+                    services(out, &measured.services);
+                    tables(out, &measured.tables);
+                }
+                Err(error) => tracing::warn!(%error, "no counters of published ports"),
+            }
             drops(out, data_plane);
             refusals(out, data_plane);
             answers(out, data_plane);
@@ -45,43 +53,147 @@ impl Netd {
     }
 }
 
-fn published(out: &mut String, data_plane: &DataPlane) {
-    let counters = match data_plane.counters() {
-        Ok(counters) => counters,
-        Err(error) => {
-            tracing::warn!(%error, "no counters of published ports");
-            return;
-        }
-    };
-    let series: [(&str, &str, Field); 6] = [
-        ("packets_in_total", "Packets to the container.", |c| {
-            c.packets_in
+/// At most so many services and containers have series of their own; the rest share one, so that a
+/// host with many short-lived containers does not flood whoever collects.
+const MAX_NAMED: usize = 1000;
+const OTHERS: &str = "(others)";
+
+/// By service, and by container for what containers publish themselves.
+fn services(out: &mut String, services: &[ServiceTraffic]) {
+    let services = by_name(services);
+    let series: [(&str, &str, &str, Field); 8] = [
+        (
+            "packets_in_total",
+            "counter",
+            "Packets to containers.",
+            |s| s.counts.packets_in,
+        ),
+        ("bytes_in_total", "counter", "Bytes to containers.", |s| {
+            s.counts.bytes_in
         }),
-        ("bytes_in_total", "Bytes to the container.", |c| c.bytes_in),
-        ("packets_out_total", "Packets from the container.", |c| {
-            c.packets_out
-        }),
-        ("bytes_out_total", "Bytes from the container.", |c| {
-            c.bytes_out
-        }),
-        ("flows_total", "Flows that came through an uplink.", |c| {
-            c.new_flows
-        }),
-        ("connects_total", "Connections of local sockets.", |c| {
-            c.connects
-        }),
+        (
+            "packets_out_total",
+            "counter",
+            "Packets from containers.",
+            |s| s.counts.packets_out,
+        ),
+        (
+            "bytes_out_total",
+            "counter",
+            "Bytes from containers.",
+            |s| s.counts.bytes_out,
+        ),
+        (
+            "flows_total",
+            "counter",
+            "Flows that came through an uplink.",
+            |s| s.counts.flows,
+        ),
+        (
+            "connects_total",
+            "counter",
+            "Connections of local sockets.",
+            |s| s.counts.connects,
+        ),
+        (
+            "datagrams_total",
+            "counter",
+            "Datagrams of local sockets that are not connected.",
+            |s| s.counts.datagrams,
+        ),
+        (
+            "active_flows",
+            "gauge",
+            "Flows in progress that came through an uplink.",
+            |s| s.active,
+        ),
     ];
-    for (name, help, field) in series {
-        header(out, &format!("hawser_published_{name}"), help, "counter");
-        for counter in &counters {
+    for (name, kind, help, field) in series {
+        let name = format!("hawser_published_{name}");
+        header(out, &name, help, kind);
+        for service in &services {
             line(
                 out,
-                &format!(
-                    "hawser_published_{name}{{frontend=\"{}\"}}",
-                    counter.frontend
-                ),
-                field(counter),
+                &format!("{name}{{{}}}", labels(service)),
+                field(service),
             );
+        }
+    }
+    let name = "hawser_published_dropped_packets_total";
+    let help = "Packets for a published port that were dropped or not served.";
+    header(out, name, help, "counter");
+    for service in &services {
+        for (reason, count) in &service.dropped {
+            let labels = labels(service);
+            line(
+                out,
+                &format!("{name}{{{labels},reason=\"{reason}\"}}"),
+                *count,
+            );
+        }
+    }
+}
+
+/// Names of services and containers hold nothing that the format would want escaped.
+fn labels(service: &ServiceTraffic) -> String {
+    format!(
+        "kind=\"{}\",name=\"{}\"",
+        service.kind.as_str(),
+        service.name
+    )
+}
+
+/// One entry for each name, sorted, and one for those after the first thousand.
+fn by_name(services: &[ServiceTraffic]) -> Vec<ServiceTraffic> {
+    let mut named: Vec<ServiceTraffic> = Vec::new();
+    for service in services {
+        let mut one = service.clone();
+        let last = named.last();
+        let is_last = last.is_some_and(|last| (last.kind, &last.name) == (one.kind, &one.name));
+        if !is_last && named.len() >= MAX_NAMED {
+            one.name = OTHERS.to_owned();
+        }
+        match named.last_mut() {
+            Some(last)
+                if (last.kind, &last.name) == (one.kind, &one.name) || last.name == OTHERS =>
+            {
+                last.counts.add(&one.counts);
+                last.active += one.active;
+                for (reason, count) in one.dropped {
+                    *last.dropped.entry(reason).or_default() += count;
+                }
+            }
+            _ => named.push(one),
+        }
+    }
+    named
+}
+
+fn tables(out: &mut String, tables: &[Table]) {
+    type Of = fn(&Table) -> Option<u32>;
+    let series: [(&str, &str, Of); 3] = [
+        (
+            "entries",
+            "Entries of a table of the data plane.",
+            |table| Some(table.entries),
+        ),
+        (
+            "in_use_entries",
+            "Those of them that cannot be missed.",
+            |table| table.in_use,
+        ),
+        ("capacity", "How many entries fit.", |table| {
+            Some(table.capacity)
+        }),
+    ];
+    for (name, help, of) in series {
+        let name = format!("hawser_table_{name}");
+        header(out, &name, help, "gauge");
+        for table in tables {
+            if let Some(value) = of(table) {
+                let series = format!("{name}{{table=\"{}\"}}", table.name);
+                line(out, &series, u64::from(value));
+            }
         }
     }
 }
@@ -187,4 +299,55 @@ fn header(out: &mut String, name: &str, help: &str, kind: &str) {
 
 fn line(out: &mut String, series: &str, value: u64) {
     writeln!(out, "{series} {value}").expect("a String takes all");
+}
+
+#[cfg(test)]
+mod tests {
+    use api::traffic::{Counts, Kind};
+
+    use super::*;
+
+    fn service(kind: Kind, name: &str) -> ServiceTraffic {
+        ServiceTraffic {
+            name: name.to_owned(),
+            kind,
+            published: vec!["0.0.0.0:80/tcp".to_owned()],
+            backends: Vec::new(),
+            counts: Counts {
+                packets_in: 2,
+                ..Counts::default()
+            },
+            active: 1,
+            dropped: [("no-backend".to_owned(), 3)].into(),
+        }
+    }
+
+    #[test]
+    fn ports_of_one_container_are_one_series() {
+        let mut out = String::new();
+        let web = service(Kind::Container, "web");
+        services(&mut out, &[service(Kind::Service, "web"), web.clone(), web]);
+        for expected in [
+            r#"hawser_published_packets_in_total{kind="service",name="web"} 2"#,
+            r#"hawser_published_packets_in_total{kind="container",name="web"} 4"#,
+            r#"hawser_published_active_flows{kind="container",name="web"} 2"#,
+            r#"hawser_published_dropped_packets_total{kind="container",name="web",reason="no-backend"} 6"#,
+        ] {
+            assert!(
+                out.lines().any(|line| line == expected),
+                "{expected}\n{out}"
+            );
+        }
+    }
+
+    #[test]
+    fn the_number_of_series_is_bounded() {
+        let many: Vec<ServiceTraffic> = (0..2000)
+            .map(|number| service(Kind::Container, &format!("c{number:04}")))
+            .collect();
+        let named = by_name(&many);
+        assert_eq!(named.len(), MAX_NAMED + 1);
+        let others = named.last().unwrap();
+        assert_eq!((others.name.as_str(), others.active), (OTHERS, 1000));
+    }
 }

@@ -22,6 +22,7 @@ use crate::model::desired::Desired;
 use crate::model::endpoint::Endpoint;
 use crate::model::ipam::Walks;
 use crate::model::port::PortTable;
+use crate::model::traffic::Episodes;
 use crate::store::Store;
 
 /// What the daemon gives the subsystem.
@@ -55,6 +56,7 @@ pub struct Netd {
     pub(crate) hooks: bool,
     view: ArcSwap<Desired>,
     writer: Mutex<Writer>,
+    episodes: Mutex<Episodes>,
 }
 
 /// Held by the one operation that changes something; derived from the records.
@@ -124,6 +126,7 @@ impl Netd {
             hooks: options.cgroup.is_some() && cookie.is_some(),
             view: ArcSwap::default(),
             writer: Mutex::default(),
+            episodes: Mutex::default(),
         };
         netd.start(cookie, &mut laps)?;
         tracing::info!(endpoints = netd.view().endpoints.len(), took = %laps, "networks opened");
@@ -149,6 +152,7 @@ impl Netd {
             hooks: true,
             view: ArcSwap::default(),
             writer: Mutex::default(),
+            episodes: Mutex::default(),
         };
         netd.start(Some(crate::fake::HOST_COOKIE), &mut Laps::start())?;
         Ok(netd)
@@ -211,6 +215,11 @@ impl Netd {
     /// worst too careful about a port.
     pub(crate) fn writer(&self) -> MutexGuard<'_, Writer> {
         self.writer.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Which tables the log has called nearly full.
+    pub(crate) fn episodes(&self) -> MutexGuard<'_, Episodes> {
+        self.episodes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Starts serving names on a network and remembers where.

@@ -35,6 +35,7 @@ impl Netd {
     /// # Errors
     /// [`NetError::Kernel`] when the kernel cannot even be looked at.
     pub fn reconcile(&self) -> Result<Report, NetError> {
+        self.watch_tables();
         let mut writer = self.writer();
         self.reconcile_locked(&mut writer)
     }

@@ -1,9 +1,11 @@
-//! What the eBPF loader's library does not tell of links.
+//! What the eBPF loader's library does not tell of links and maps.
+
+pub mod map;
 
 use std::ffi::CString;
 use std::io;
 use std::mem::size_of;
-use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
@@ -53,23 +55,16 @@ struct CgroupLinkInfo {
 /// # Errors
 /// Of opening the pin, `NotFound` when there is none, and of asking for the link.
 pub fn is_cgroup_link_attached(path: &Path) -> io::Result<bool> {
-    let path = CString::new(path.as_os_str().as_bytes())?;
-    let get = ObjectPath {
-        pathname: path.as_ptr() as u64,
-        bpf_fd: 0,
-        file_flags: 0,
-    };
-    let link = call(BPF_OBJ_GET, &get)?;
-    let link = libc::c_int::try_from(link).map_err(io::Error::other)?;
-    // SAFETY: BPF_OBJ_GET returns a new descriptor, which nobody else owns.
-    let link = unsafe { OwnedFd::from_raw_fd(link) };
+    let link = open(path)?;
     let mut info = CgroupLinkInfo::default();
     let ask = ObjectInfo {
-        bpf_fd: u32::try_from(link.as_raw_fd()).map_err(io::Error::other)?,
+        bpf_fd: number(link.as_fd())?,
         info_len: u32::try_from(size_of::<CgroupLinkInfo>()).map_err(io::Error::other)?,
         info: (&raw mut info) as u64,
     };
-    call(BPF_OBJ_GET_INFO_BY_FD, &ask)?;
+    // SAFETY: the kernel writes at most `info_len` bytes to `info`, which is as long and outlives
+    // the call.
+    unsafe { call(BPF_OBJ_GET_INFO_BY_FD, &ask) }?;
     // `bpf_cgroup_link_fill_link_info`, kernel/bpf/cgroup.c: no cgroup has the number zero.
     Ok(info.cgroup_id != 0)
 }
@@ -84,24 +79,53 @@ pub fn is_cgroup_link_attached(path: &Path) -> io::Result<bool> {
 /// only ends with its last reference. One whose target is gone is detached already, and no error.
 pub fn detach_link(link: BorrowedFd<'_>) -> io::Result<()> {
     let detach = LinkDetach {
-        link_fd: u32::try_from(link.as_raw_fd()).map_err(io::Error::other)?,
+        link_fd: number(link)?,
     };
-    call(BPF_LINK_DETACH, &detach).map(drop)
+    // SAFETY: the attributes hold no address.
+    unsafe { call(BPF_LINK_DETACH, &detach) }.map(drop)
 }
 
-fn call<T>(command: libc::c_int, attributes: &T) -> io::Result<libc::c_long> {
-    // SAFETY: the kernel reads `size_of::<T>()` bytes of the attributes, all of which are
-    // initialised, and takes absent members for zero. The addresses in them are of a string that
-    // ends with a zero, and of a `CgroupLinkInfo`, both of which outlive the call; the kernel writes
-    // no more of the latter than the length given.
-    let result = unsafe {
-        libc::syscall(
-            libc::SYS_bpf,
-            command,
-            std::ptr::from_ref(attributes),
-            size_of::<T>(),
-        )
+/// Opens what is pinned at `path`.
+///
+/// # Errors
+/// Of the kernel, `NotFound` when nothing is.
+pub fn open(path: &Path) -> io::Result<OwnedFd> {
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    let get = ObjectPath {
+        pathname: path.as_ptr() as u64,
+        bpf_fd: 0,
+        file_flags: 0,
     };
+    // SAFETY: the path ends with a zero and outlives the call.
+    let object = unsafe { call(BPF_OBJ_GET, &get) }?;
+    let object = libc::c_int::try_from(object).map_err(io::Error::other)?;
+    // SAFETY: BPF_OBJ_GET returns a new descriptor, which nobody else owns.
+    Ok(unsafe { OwnedFd::from_raw_fd(object) })
+}
+
+/// The time that programs know (`bpf_ktime_get_ns`), in nanoseconds.
+pub fn now() -> u64 {
+    let mut now = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    // SAFETY: `now` outlives the call. The clock is always there, so that it cannot fail.
+    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut now) };
+    now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
+}
+
+/// A descriptor as the attributes hold it.
+fn number(descriptor: BorrowedFd<'_>) -> io::Result<u32> {
+    u32::try_from(descriptor.as_raw_fd()).map_err(io::Error::other)
+}
+
+/// # Safety
+/// `T` is a prefix of the member of `union bpf_attr` for `command`, without padding, and the
+/// addresses in it are good for what the kernel reads and writes there.
+unsafe fn call<T>(command: libc::c_int, attributes: *const T) -> io::Result<libc::c_long> {
+    // SAFETY: the kernel reads `size_of::<T>()` bytes of the attributes, all of which are
+    // initialised, and takes absent members for zero; the rest is the caller's promise.
+    let result = unsafe { libc::syscall(libc::SYS_bpf, command, attributes, size_of::<T>()) };
     if result < 0 {
         return Err(io::Error::last_os_error());
     }
@@ -111,7 +135,6 @@ fn call<T>(command: libc::c_int, attributes: &T) -> io::Result<libc::c_long> {
 #[cfg(test)]
 mod tests {
     use std::fs::File;
-    use std::os::fd::AsFd as _;
 
     use super::*;
 

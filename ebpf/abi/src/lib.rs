@@ -21,6 +21,7 @@ macro_rules! pod {
     )*};
 }
 
+pub mod activity;
 pub mod address;
 pub mod dns;
 pub mod endpoint;

@@ -41,13 +41,16 @@ pub const SANDBOXES: &str = "sandboxes";
 pub const PEERS: &str = "peers";
 /// Processes that may bind published ports, by their number in the first namespace.
 pub const RUNTIMES: &str = "runtimes";
-pub const COUNTERS: &str = "counters";
+/// What went to and from each backend.
+pub const TRAFFIC: &str = "traffic";
+/// What was lost of each service; the programs make the entries.
+pub const SERVICE_DROPS: &str = "service_drops";
 pub const DROPS: &str = "drops";
 /// The tail-call table of the tc programs, indexed by [`TcSlot`].
 pub const JUMP_TC: &str = "jump_tc";
 
 /// Every map but the tail-call tables.
-pub const DATA: [&str; 25] = [
+pub const DATA: [&str; 26] = [
     PREFILTER,
     PREFILTER_SCTP,
     PREFILTER_VIPS,
@@ -66,13 +69,36 @@ pub const DATA: [&str; 25] = [
     SANDBOXES,
     PEERS,
     RUNTIMES,
-    COUNTERS,
+    TRAFFIC,
+    SERVICE_DROPS,
     DROPS,
     ENDPOINTS,
     REFUSALS,
     NAMES,
     ASKERS,
     ANSWERS,
+];
+
+/// The tables that can fill up with what users and their traffic bring.
+pub const MEASURED: [&str; 18] = [
+    FRONTENDS,
+    RANGES,
+    SERVICES,
+    TABLES,
+    LARGE_TABLES,
+    BALANCED,
+    MEMBERS,
+    LOCAL_ADDRS,
+    CT_TCP,
+    CT_ANY,
+    FRAGMENTS,
+    SANDBOXES,
+    PEERS,
+    TRAFFIC,
+    SERVICE_DROPS,
+    ENDPOINTS,
+    NAMES,
+    ASKERS,
 ];
 
 /// The socket hooks. Each has a stub `<hook>_entry`, a program `<hook>` and a tail-call table
@@ -138,6 +164,10 @@ pub const MAX_FRAGMENTS: u32 = 8_192;
 pub const MAX_SANDBOXES: u32 = 65_536;
 pub const MAX_PEERS: u32 = 65_536;
 pub const MAX_RUNTIMES: u32 = 1_024;
+/// A backend's entry each, and a service's for those it had.
+pub const MAX_TRAFFIC: u32 = MAX_BACKENDS + MAX_SERVICES;
+/// Most services lose nothing.
+pub const MAX_SERVICE_DROPS: u32 = MAX_SERVICES;
 
 /// Key of [`FRONTENDS`]. A wildcard frontend has [`Address::ANY4`] or [`Address::ANY6`].
 #[repr(C)]
@@ -196,6 +226,8 @@ pub struct MemberKey {
 
 /// Slot zero of [`BACKENDS`] is never used, so that zero can mean "none".
 pub const NO_BACKEND: u32 = 0;
+/// Nor is zero a service's number.
+pub const NO_SERVICE: u32 = 0;
 
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -238,7 +270,7 @@ pub struct Flow {
     pub address: Address,
     /// `bpf_ktime_get_ns` of the last packet.
     pub last_seen: u64,
-    /// Approximate: two CPUs may write at once. Exact figures are in [`COUNTERS`].
+    /// Approximate: two CPUs may write at once. Exact figures are in [`TRAFFIC`].
     pub packets: u64,
     pub bytes: u64,
     pub service: u32,
@@ -322,7 +354,16 @@ pub struct Peer {
 /// The frontend is a [`SERVICE_VIP`]'s.
 pub const PEER_VIP: u16 = 1;
 
-/// Value of [`COUNTERS`], per CPU; the key is a service.
+/// Key of [`TRAFFIC`]. With [`NO_BACKEND`] it has what the service's former backends had: a
+/// service's sums never go back.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct TrafficKey {
+    pub service: u32,
+    pub backend: u32,
+}
+
+/// Value of [`TRAFFIC`], per CPU.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
@@ -334,6 +375,17 @@ pub struct Counters {
     pub new_flows: u64,
     /// Sockets that the socket hooks connected.
     pub connects: u64,
+    /// Datagrams that the socket hooks sent there, of sockets that are not connected.
+    pub datagrams: u64,
+}
+
+/// Key of [`SERVICE_DROPS`]; its value, per CPU, counts.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DropKey {
+    pub service: u32,
+    /// A [`Reason`].
+    pub reason: u32,
 }
 
 /// Why a packet was dropped, or left alone where a translation was due. Index into [`DROPS`].
@@ -376,7 +428,9 @@ const _: () = {
     assert!(size_of::<SandboxValue>() == 24);
     assert!(size_of::<PeerKey>() == 32);
     assert!(size_of::<Peer>() == 20);
-    assert!(size_of::<Counters>() == 48);
+    assert!(size_of::<TrafficKey>() == 8);
+    assert!(size_of::<Counters>() == 56);
+    assert!(size_of::<DropKey>() == 8);
     assert!(REASONS.len() == Reason::Rewrite as usize + 1);
 };
 
@@ -397,5 +451,7 @@ pod!(
     SandboxValue,
     PeerKey,
     Peer,
-    Counters
+    TrafficKey,
+    Counters,
+    DropKey
 );

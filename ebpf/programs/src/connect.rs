@@ -3,11 +3,12 @@
 
 use abi::Address;
 use abi::maglev::number_hash;
-use abi::map::{Backend, NO_BACKEND, PEER_VIP, Peer, Reason};
+use abi::map::{Backend, NO_BACKEND, NO_SERVICE, PEER_VIP, Peer, Reason};
 use abi::socket::{Route, reaches, route};
 use aya_ebpf::macros::cgroup_sock_addr;
 use aya_ebpf::programs::SockAddrContext;
 
+use crate::count::Lost;
 use crate::lookup::{self, Asker, Found, Target};
 use crate::socket::{self, ALLOW, Family};
 use crate::{count, peer};
@@ -39,10 +40,11 @@ pub(crate) fn redirect(
     let protocol = socket::protocol(ctx)?;
     let (named, port) = (socket::address(ctx, family), socket::port(ctx));
     let destination = named.connect_target();
-    let (address, new_port, service, flags) = match route(sandbox, destination, port, bound) {
+    let (mut service, mut backend_id, mut flags) = (NO_SERVICE, NO_BACKEND, 0);
+    let (address, new_port) = match route(sandbox, destination, port, bound) {
         Route::Untouched => return None,
-        Route::Dns => (sandbox.dns_address, sandbox.dns_port, NO_SERVICE, 0),
-        Route::DnsInside => (destination, sandbox.dns_inside_port, NO_SERVICE, 0),
+        Route::Dns => (sandbox.dns_address, sandbox.dns_port),
+        Route::DnsInside => (destination, sandbox.dns_inside_port),
         Route::Frontend { wildcard } => {
             let target = found(lookup::find(
                 destination,
@@ -51,9 +53,10 @@ pub(crate) fn redirect(
                 wildcard,
                 &Caller(ctx),
             ))?;
-            let flags = if target.vip { PEER_VIP } else { 0 };
+            (service, backend_id) = (target.service, target.id);
+            flags = if target.vip { PEER_VIP } else { 0 };
             let Backend { address, port, .. } = target.backend;
-            (address, port, target.service, flags)
+            (address, port)
         }
     };
     if !reaches(
@@ -62,7 +65,7 @@ pub(crate) fn redirect(
         address,
         connected,
     ) {
-        count::reason(Reason::Family);
+        count::lost(&Lost::of(service)(Reason::Family));
         return None;
     }
     // Without the entry the process would see answers from an address it never named.
@@ -73,9 +76,13 @@ pub(crate) fn redirect(
     };
     peer::remember(ctx, address, new_port, peer)?;
     socket::set(ctx, family, address, new_port);
-    if connected {
-        count::service(service, |counters| counters.connects += 1);
-    }
+    count::traffic(service, backend_id, |counters| {
+        if connected {
+            counters.connects += 1;
+        } else {
+            counters.datagrams += 1;
+        }
+    });
     Some(())
 }
 
@@ -94,17 +101,14 @@ impl Asker for Caller<'_> {
     }
 }
 
-/// Service ids begin at one.
-const NO_SERVICE: u32 = NO_BACKEND;
-
 #[inline(always)]
 fn found(found: Found) -> Option<Target> {
     match found {
         Found::Target(target) => Some(target),
         Found::Nothing => None,
         // Nobody listens on a published port of the host, so the process is refused there.
-        Found::NoBackend => {
-            count::reason(Reason::NoBackend);
+        Found::NoBackend(service) => {
+            count::lost(&Lost::of(service)(Reason::NoBackend));
             None
         }
     }

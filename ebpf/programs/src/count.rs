@@ -3,7 +3,7 @@
 
 use abi::dns::Answered;
 use abi::endpoint::Refusal;
-use abi::map::{Counters, Reason};
+use abi::map::{Counters, DropKey, NO_SERVICE, Reason};
 
 use crate::map;
 
@@ -12,6 +12,37 @@ use crate::map;
 pub(crate) fn reason(reason: Reason) {
     if let Some(slot) = map::drop_counter(reason as u32) {
         // SAFETY: the kernel returned a valid per-CPU slot, which only this CPU writes.
+        unsafe { *slot += 1 };
+    }
+}
+
+/// A packet that must be dropped, or cannot be served.
+pub(crate) struct Lost {
+    /// [`NO_SERVICE`] while it is not known.
+    pub service: u32,
+    pub reason: Reason,
+}
+
+impl Lost {
+    #[inline(always)]
+    pub(crate) fn of(service: u32) -> impl Fn(Reason) -> Self {
+        move |reason| Self { service, reason }
+    }
+}
+
+/// Counts it for its service as well.
+#[inline(always)]
+pub(crate) fn lost(lost: &Lost) {
+    reason(lost.reason);
+    if lost.service == NO_SERVICE {
+        return;
+    }
+    let key = DropKey {
+        service: lost.service,
+        reason: lost.reason as u32,
+    };
+    if let Some(slot) = map::service_drop_counter(&key) {
+        // SAFETY: as in `reason`.
         unsafe { *slot += 1 };
     }
 }
@@ -34,10 +65,10 @@ pub(crate) fn answered(what: Answered) {
     }
 }
 
-/// Applies `add` to the service's counters, if the service still exists.
+/// Applies `add` to the counters of a service's backend, if it still is one.
 #[inline(always)]
-pub(crate) fn service(id: u32, add: impl FnOnce(&mut Counters)) {
-    if let Some(slot) = map::counters(id) {
+pub(crate) fn traffic(service: u32, backend: u32, add: impl FnOnce(&mut Counters)) {
+    if let Some(slot) = map::traffic(service, backend) {
         // SAFETY: as in `reason`; the reference ends with the call.
         add(unsafe { &mut *slot });
     }

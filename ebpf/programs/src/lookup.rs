@@ -22,8 +22,8 @@ pub(crate) struct Target {
 pub(crate) enum Found {
     /// Nothing is published there.
     Nothing,
-    /// Something is, but no backend serves it.
-    NoBackend,
+    /// Something is, but no backend serves this service.
+    NoBackend(u32),
     Target(Target),
 }
 
@@ -56,10 +56,10 @@ pub(crate) fn find(
         return Found::Nothing;
     }
     let Some(service) = map::service(found.service) else {
-        return Found::NoBackend;
+        return Found::NoBackend(found.service);
     };
     let Some((id, mut backend)) = backend(found.service, &service, asker) else {
-        return Found::NoBackend;
+        return Found::NoBackend(found.service);
     };
     if service.flags & SERVICE_ONE_PORT == 0 {
         backend.port = found.target(port, backend.port);

@@ -5,14 +5,15 @@ use abi::endpoint::{EndpointValue, MAX_ENDPOINTS, REFUSAL_NAMES};
 use abi::frontend::{Bit, PREFILTER_SCTP_WORDS, PREFILTER_VIPS_WORDS, PREFILTER_WORDS};
 use abi::maglev::{self, LARGE, LARGE_WORDS, SMALL, SMALL_WORDS};
 use abi::map::{
-    Backend, Counters, Flow, FlowKey, FragmentKey, FragmentPorts, FrontendKey, FrontendValue,
-    MAX_BACKENDS, MAX_CT_ANY, MAX_CT_TCP, MAX_FRAGMENTS, MAX_FRONTENDS, MAX_LOCAL_ADDRS, MAX_PEERS,
-    MAX_RANGES, MAX_RUNTIMES, MAX_SANDBOXES, MAX_SERVICES, MAX_TABLES, MemberKey, Peer, PeerKey,
-    REASONS, Reason, SandboxValue, Service,
+    Backend, Counters, DropKey, Flow, FlowKey, FragmentKey, FragmentPorts, FrontendKey,
+    FrontendValue, MAX_BACKENDS, MAX_CT_ANY, MAX_CT_TCP, MAX_FRAGMENTS, MAX_FRONTENDS,
+    MAX_LOCAL_ADDRS, MAX_PEERS, MAX_RANGES, MAX_RUNTIMES, MAX_SANDBOXES, MAX_SERVICE_DROPS,
+    MAX_SERVICES, MAX_TABLES, MAX_TRAFFIC, MemberKey, Peer, PeerKey, REASONS, Reason, SandboxValue,
+    Service, TrafficKey,
 };
 use abi::range::{ALL_BITS, RangeKey, RangeValue};
 use abi::{Address, protocol};
-use aya_ebpf::bindings::{BPF_F_NO_COMMON_LRU, BPF_F_NO_PREALLOC};
+use aya_ebpf::bindings::{BPF_F_NO_COMMON_LRU, BPF_F_NO_PREALLOC, BPF_NOEXIST};
 use aya_ebpf::btf_maps::{Array as InnerArray, HashOfMaps};
 use aya_ebpf::macros::{btf_map, map};
 use aya_ebpf::maps::lpm_trie::Key;
@@ -77,9 +78,12 @@ static SANDBOXES: HashMap<u64, SandboxValue> = HashMap::with_max_entries(MAX_SAN
 pub(crate) static PEERS: LruHashMap<PeerKey, Peer> = LruHashMap::with_max_entries(MAX_PEERS, 0);
 #[map(name = "runtimes")]
 static RUNTIMES: LruHashMap<u32, u32> = LruHashMap::with_max_entries(MAX_RUNTIMES, 0);
-#[map(name = "counters")]
-static COUNTERS: PerCpuHashMap<u32, Counters> =
-    PerCpuHashMap::with_max_entries(MAX_SERVICES, SPARSE);
+#[map(name = "traffic")]
+static TRAFFIC: PerCpuHashMap<TrafficKey, Counters> =
+    PerCpuHashMap::with_max_entries(MAX_TRAFFIC, SPARSE);
+#[map(name = "service_drops")]
+static SERVICE_DROPS: PerCpuHashMap<DropKey, u64> =
+    PerCpuHashMap::with_max_entries(MAX_SERVICE_DROPS, SPARSE);
 #[map(name = "drops")]
 static DROPS: PerCpuArray<u64> = PerCpuArray::with_max_entries(REASONS.len() as u32, 0);
 #[map(name = "endpoints")]
@@ -168,8 +172,19 @@ pub(crate) fn is_runtime(process: u32) -> bool {
 }
 
 #[inline(always)]
-pub(crate) fn counters(service: u32) -> Option<*mut Counters> {
-    COUNTERS.get_ptr_mut(service)
+pub(crate) fn traffic(service: u32, backend: u32) -> Option<*mut Counters> {
+    TRAFFIC.get_ptr_mut(TrafficKey { service, backend })
+}
+
+/// What a service lost for one reason; the entry is made at its first packet.
+#[inline(always)]
+pub(crate) fn service_drop_counter(key: &DropKey) -> Option<*mut u64> {
+    if let Some(slot) = SERVICE_DROPS.get_ptr_mut(key) {
+        return Some(slot);
+    }
+    // Another CPU may have made it meanwhile; a table that is full counts for all services only.
+    let _made = SERVICE_DROPS.insert(key, 0, u64::from(BPF_NOEXIST));
+    SERVICE_DROPS.get_ptr_mut(key)
 }
 
 #[inline(always)]

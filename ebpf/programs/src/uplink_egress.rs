@@ -9,6 +9,7 @@ use aya_ebpf::helpers::bpf_ktime_get_ns;
 use aya_ebpf::macros::classifier;
 use aya_ebpf::programs::TcContext;
 
+use crate::count::Lost;
 use crate::packet::{Header, Ports};
 use crate::rewrite::{Failed, Side, Translation, translate};
 use crate::{count, map};
@@ -17,8 +18,8 @@ use crate::{count, map};
 pub(crate) fn uplink_egress(ctx: TcContext) -> i32 {
     match try_uplink_egress(&ctx) {
         Ok(()) => TC_ACT_UNSPEC,
-        Err(reason) => {
-            count::reason(reason);
+        Err(lost) => {
+            count::lost(&lost);
             TC_ACT_SHOT
         }
     }
@@ -26,7 +27,7 @@ pub(crate) fn uplink_egress(ctx: TcContext) -> i32 {
 
 /// An error is a packet that must be dropped.
 #[inline(always)]
-fn try_uplink_egress(ctx: &TcContext) -> Result<(), Reason> {
+fn try_uplink_egress(ctx: &TcContext) -> Result<(), Lost> {
     let Ok(header) = Header::outer(ctx) else {
         return Ok(());
     };
@@ -64,7 +65,7 @@ fn reply(
     ports: &FragmentPorts,
     flow: &mut Flow,
     state: State,
-) -> Result<(), Reason> {
+) -> Result<(), Lost> {
     let length = u64::from(ctx.len());
     // SAFETY: the helper has no preconditions.
     flow.last_seen = unsafe { bpf_ktime_get_ns() };
@@ -75,7 +76,7 @@ fn reply(
     if from as u8 != state as u8 {
         tell_forward(header, flow, client_port, state);
     }
-    count::service(flow.service, |counters| {
+    count::traffic(flow.service, flow.backend, |counters| {
         counters.packets_out += 1;
         counters.bytes_out += length;
     });
@@ -90,7 +91,7 @@ fn reply(
             destination_port: client_port,
         },
     };
-    translate(ctx, header, ports, &new).map_err(|Failed| Reason::Rewrite)
+    translate(ctx, header, ports, &new).map_err(|Failed| Lost::of(flow.service)(Reason::Rewrite))
 }
 
 /// A change of state goes to the flow's other entry, which is the one ingress judges.

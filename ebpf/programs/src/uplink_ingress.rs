@@ -14,6 +14,7 @@ use aya_ebpf::helpers::bpf_ktime_get_ns;
 use aya_ebpf::macros::classifier;
 use aya_ebpf::programs::TcContext;
 
+use crate::count::Lost;
 use crate::lookup::{self, Asker, Found, Target};
 use crate::packet::{Header, Ports};
 use crate::rewrite::{Failed, Side, Translation, translate, vouch};
@@ -23,8 +24,8 @@ use crate::{count, map};
 pub(crate) fn uplink_ingress(ctx: TcContext) -> i32 {
     match try_uplink_ingress(&ctx) {
         Ok(()) => TC_ACT_UNSPEC,
-        Err(reason) => {
-            count::reason(reason);
+        Err(lost) => {
+            count::lost(&lost);
             TC_ACT_SHOT
         }
     }
@@ -32,7 +33,7 @@ pub(crate) fn uplink_ingress(ctx: TcContext) -> i32 {
 
 /// An error is a packet that must be dropped.
 #[inline(always)]
-fn try_uplink_ingress(ctx: &TcContext) -> Result<(), Reason> {
+fn try_uplink_ingress(ctx: &TcContext) -> Result<(), Lost> {
     let Ok(header) = Header::outer(ctx) else {
         return Ok(());
     };
@@ -86,16 +87,18 @@ fn try_uplink_ingress(ctx: &TcContext) -> Result<(), Reason> {
         &key,
     ) {
         Found::Nothing => return Ok(()),
-        Found::NoBackend => return Err(Reason::NoBackend),
+        Found::NoBackend(service) => return Err(Lost::of(service)(Reason::NoBackend)),
         Found::Target(target) => target,
     };
     if target.backend.address.is_v4() != header.is_v4() {
         // The packet cannot become one of the other family; the host's stack refuses it.
-        count::reason(Reason::Family);
+        count::lost(&Lost::of(target.service)(Reason::Family));
         return Ok(());
     }
-    let flow = begin(ctx, &key, &target, now)?;
-    count::service(target.service, |counters| counters.new_flows += 1);
+    let flow = begin(ctx, &key, &target, now).map_err(Lost::of(target.service))?;
+    count::traffic(target.service, target.id, |counters| {
+        counters.new_flows += 1;
+    });
     follow(ctx, &header, &ports, &flow)
 }
 
@@ -205,9 +208,9 @@ fn follow(
     header: &Header,
     ports: &FragmentPorts,
     flow: &Flow,
-) -> Result<(), Reason> {
+) -> Result<(), Lost> {
     let length = u64::from(ctx.len());
-    count::service(flow.service, |counters| {
+    count::traffic(flow.service, flow.backend, |counters| {
         counters.packets_in += 1;
         counters.bytes_in += length;
     });
@@ -225,5 +228,5 @@ fn follow(
     if flow.flags & FLOW_VIP == 0 {
         vouch(ctx);
     }
-    translate(ctx, header, ports, &new).map_err(|Failed| Reason::Rewrite)
+    translate(ctx, header, ports, &new).map_err(|Failed| Lost::of(flow.service)(Reason::Rewrite))
 }

@@ -95,6 +95,11 @@ pub enum CliError {
         text: String,
         expected: &'static str,
     },
+    #[error(
+        "no service and no container with published ports is called {name}: hawser service top \
+         without a name shows all"
+    )]
+    NoTraffic { name: String },
     #[error("conflicting options: {0}")]
     Conflict(&'static str),
 }

@@ -17,6 +17,7 @@ mod moment;
 pub mod network;
 mod output;
 pub mod run;
+pub mod service;
 pub mod system;
 mod usage;
 pub mod volume;
@@ -64,6 +65,9 @@ enum Command {
     /// Commands on networks
     #[command(subcommand)]
     Network(network::NetworkCommand),
+    /// Commands on services
+    #[command(subcommand)]
+    Service(service::ServiceCommand),
     /// Commands on volumes
     #[command(subcommand)]
     Volume(volume::VolumeCommand),
@@ -264,6 +268,7 @@ fn dispatch(context: &Context, command: &Command) -> Result<i32, CliError> {
         }
         Command::Network(command) => network::run(context, command),
         Command::Cni(command) => cni::run(context, command),
+        Command::Service(command) => service::run(context, command),
         Command::Volume(command) => volume::run(context, command),
         Command::Inspect(any) => inspect::inspect(context, &any.flags, any.kind),
         Command::Info(flags) | Command::System(SystemCommand::Info(flags)) => {

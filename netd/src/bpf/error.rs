@@ -26,6 +26,11 @@ pub enum BpfError {
     Object { source: Box<aya::EbpfError> },
     #[error("eBPF map {name}: {source}")]
     Map { name: String, source: Box<MapError> },
+    #[error("read eBPF map {table}: {source}")]
+    Table {
+        table: &'static str,
+        source: io::Error,
+    },
     #[error("the eBPF object has no {name}: it was built from other sources")]
     Missing { name: String },
     #[error("load eBPF program {name}: {source}")]

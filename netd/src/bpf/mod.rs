@@ -33,6 +33,7 @@ mod replay;
 mod runtime;
 mod sandbox;
 mod service;
+mod tables;
 mod uplink;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -44,7 +45,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use api::id::IfName;
 
 pub(crate) use clsact::{FILTER_HANDLE, PRIORITY as FILTER_PRIORITY};
-pub use counters::FrontendCounters;
+pub use counters::{BackendTraffic, Counts, ServiceTraffic};
 pub use endpoint::Edge;
 pub(crate) use endpoint::network_number;
 pub use error::BpfError;
@@ -53,6 +54,7 @@ pub use names::{NameAddresses, NameFact};
 pub use replay::{Replay, Side, Verdict};
 pub use sandbox::Sandbox;
 pub use service::balance::Balanced;
+pub use tables::Fill;
 
 /// The version of the map layouts: the last part of the pin directory's path, as `v1`.
 pub const SCHEMA: u32 = abi::SCHEMA;
@@ -77,6 +79,7 @@ pub enum Change {
 /// The loaded data plane. All methods are idempotent and may be called from several threads.
 pub struct DataPlane {
     parts: Mutex<Parts>,
+    tables: tables::Tables,
     paths: Vec<String>,
 }
 
@@ -120,6 +123,7 @@ impl DataPlane {
         hooks.install(&mut object)?;
         let edges = endpoint::Edges::open(&mut object)?;
         let names = names::Names::open(&mut object)?;
+        let tables = tables::Tables::open(&pins)?;
         let uplinks = uplink::Uplinks::open(&mut object, pins)?;
         let paths = vec![
             format!("uplinks: {}", uplinks.describe()),
@@ -140,6 +144,7 @@ impl DataPlane {
         };
         Ok(Self {
             parts: Mutex::new(parts),
+            tables,
             paths,
         })
     }
@@ -382,12 +387,21 @@ impl DataPlane {
         self.lock().names.answers()
     }
 
-    /// The traffic of each frontend since it was published.
+    /// The traffic of each service, by backend, since it was published.
     ///
     /// # Errors
-    /// [`BpfError::Map`].
-    pub fn counters(&self) -> Result<Vec<FrontendCounters>, BpfError> {
-        self.lock().services.counters()
+    /// [`BpfError`].
+    pub fn traffic(&self) -> Result<Vec<ServiceTraffic>, BpfError> {
+        let active = self.tables.active()?;
+        self.lock().services.traffic(&active)
+    }
+
+    /// How full each table is.
+    ///
+    /// # Errors
+    /// [`BpfError::Table`].
+    pub fn fill(&self) -> Result<Vec<Fill>, BpfError> {
+        self.tables.fill()
     }
 
     /// Packets dropped or not served, by reason.

@@ -18,19 +18,20 @@ use std::net::SocketAddr;
 use abi::frontend::Bit;
 use abi::map::{
     BACKEND_LIVE, BACKENDS, Backend, FRONTENDS, FrontendKey, FrontendValue, MAX_BACKENDS,
-    NO_BACKEND, SERVICE_BALANCED, SERVICES, Service,
+    NO_BACKEND, SERVICE_BALANCED, SERVICES, Service, TrafficKey,
 };
 use abi::{Be16, address::Address};
 use aya::Ebpf;
 use aya::maps::{Array, HashMap, MapData};
 
 use super::Change;
-use super::counters::{FrontendCounters, Traffic};
+use super::counters::{BackendTraffic, ServiceTraffic, Traffic};
 use super::error::{BpfError, optional};
 use super::frontend::{Frontend, address, ip};
 use super::object;
 use super::prefilter::Prefilter;
 use super::range::Ranges;
+use super::tables::Owner;
 use balance::Balancing;
 
 pub(super) struct Services {
@@ -125,13 +126,73 @@ impl Services {
         Ok(published)
     }
 
-    pub(super) fn counters(&self) -> Result<Vec<FrontendCounters>, BpfError> {
-        let balanced: BTreeSet<u32> = self.balancing.services()?.into_values().collect();
-        self.entries()?
-            .into_iter()
-            .filter(|(_, service)| !balanced.contains(service))
-            .map(|(frontend, service)| self.traffic.read(frontend, service))
-            .collect()
+    /// What went to each service, and what it lost. `active` has the flows in progress.
+    pub(super) fn traffic(
+        &self,
+        active: &BTreeMap<Owner, u64>,
+    ) -> Result<Vec<ServiceTraffic>, BpfError> {
+        let mut drops = self.traffic.drops()?;
+        let mut all = Vec::new();
+        let mut grouped = BTreeMap::<u32, Vec<Frontend>>::new();
+        for (frontend, id) in self.entries()? {
+            grouped.entry(id).or_default().push(frontend);
+        }
+        let balanced = self.balancing.services()?;
+        let numbers: BTreeMap<u32, u64> = balanced.iter().map(|(n, id)| (*id, *n)).collect();
+        for &id in numbers.keys() {
+            grouped.entry(id).or_default();
+        }
+        for (id, mut frontends) in grouped {
+            frontends.sort();
+            let backends = match numbers.get(&id) {
+                Some(_number) => self.balancing.slots_of(id),
+                None => self
+                    .service(id)?
+                    .map(|s| (s.backend, 1))
+                    .into_iter()
+                    .collect(),
+            };
+            let past = TrafficKey {
+                service: id,
+                backend: NO_BACKEND,
+            };
+            all.push(ServiceTraffic {
+                number: numbers.get(&id).copied(),
+                frontends,
+                backends: backends
+                    .into_iter()
+                    .map(|(slot, weight)| self.backend_traffic(id, slot, weight, active))
+                    .collect::<Result<_, _>>()?,
+                past: self.traffic.read(past)?.unwrap_or_default(),
+                drops: drops.remove(&id).unwrap_or_default(),
+            });
+        }
+        Ok(all)
+    }
+
+    fn backend_traffic(
+        &self,
+        service: u32,
+        slot: u32,
+        weight: u32,
+        active: &BTreeMap<Owner, u64>,
+    ) -> Result<BackendTraffic, BpfError> {
+        let backend = self.backend(slot)?;
+        let owner = Owner {
+            service,
+            backend: slot,
+            generation: backend.generation,
+        };
+        let key = TrafficKey {
+            service,
+            backend: slot,
+        };
+        Ok(BackendTraffic {
+            address: socket_address(backend),
+            weight,
+            counts: self.traffic.read(key)?.unwrap_or_default(),
+            active: active.get(&owner).copied().unwrap_or(0),
+        })
     }
 
     /// Finishes or takes back what an earlier daemon left half done, and learns what is in use.
@@ -139,6 +200,11 @@ impl Services {
         let entries = self.entries()?;
         let mut bits = self.repair_balanced(&entries)?;
         let mut known: BTreeSet<u32> = self.balancing.services()?.into_values().collect();
+        let mut counted = BTreeSet::new();
+        for &service in &known {
+            let slots = self.balancing.slots_of(service).into_iter();
+            counted.extend(slots.map(|(backend, _)| TrafficKey { service, backend }));
+        }
         for (frontend, id) in entries {
             if known.contains(&id) {
                 continue;
@@ -149,6 +215,10 @@ impl Services {
                     self.finish_retiring(id, service)?;
                     self.used.insert(service.backend);
                     known.insert(id);
+                    counted.insert(TrafficKey {
+                        service: id,
+                        backend: service.backend,
+                    });
                     bits.extend(bits_of(&frontend, backend.address));
                 }
                 (service, _) => self.remove_frontend(&frontend, id, service)?,
@@ -162,8 +232,9 @@ impl Services {
                 self.retire(service.backend)?;
                 self.retire(service.retiring)?;
             }
-            self.remove_service(id)?;
+            self.remove_service(id, &[])?;
         }
+        self.traffic.repair(&counted)?;
         self.next_service = known.last().map_or(1, |last| last + 1);
         self.next_backend = self.used.last().map_or(1, |last| last + 1);
         self.prefilter.rebuild(bits.into_iter())
@@ -173,7 +244,7 @@ impl Services {
         let backend = self.add_backend(&frontend, address, port)?;
         let service = self.next_service;
         self.next_service += 1;
-        self.traffic.start(service)?;
+        self.traffic.start(TrafficKey { service, backend })?;
         self.set_service(service, backend, NO_BACKEND)?;
         self.prefilter.add(bits_of(&frontend, address))?;
         self.lead(&frontend, service)
@@ -207,12 +278,16 @@ impl Services {
         address: Address,
         port: Be16,
     ) -> Result<(), BpfError> {
-        self.retire(service.retiring)?;
+        self.end(id, service.retiring)?;
         let old = self.backend(service.backend)?;
         let new = self.add_backend(&frontend, address, port)?;
         self.prefilter.add([Bit::source(address)].into_iter())?;
+        self.traffic.start(TrafficKey {
+            service: id,
+            backend: new,
+        })?;
         self.set_service(id, new, service.backend)?;
-        self.retire(service.backend)?;
+        self.end(id, service.backend)?;
         self.set_service(id, new, NO_BACKEND)?;
         self.prefilter
             .remove([Bit::source(old.address)].into_iter())
@@ -223,8 +298,14 @@ impl Services {
         if service.retiring == NO_BACKEND {
             return Ok(());
         }
-        self.retire(service.retiring)?;
+        self.end(id, service.retiring)?;
         self.set_service(id, service.backend, NO_BACKEND)
+    }
+
+    /// Retires a backend of a service that goes on.
+    fn end(&mut self, service: u32, backend: u32) -> Result<(), BpfError> {
+        self.retire(backend)?;
+        self.traffic.end(TrafficKey { service, backend })
     }
 
     fn remove_frontend(
@@ -234,22 +315,23 @@ impl Services {
         service: Option<Service>,
     ) -> Result<(), BpfError> {
         let mut address = None;
+        let backends = service.map_or([NO_BACKEND; 2], |s| [s.backend, s.retiring]);
         if let Some(service) = service {
             address = Some(self.backend(service.backend)?.address);
             self.retire(service.backend)?;
             self.retire(service.retiring)?;
         }
         self.unlead(frontend)?;
-        self.remove_service(id)?;
+        self.remove_service(id, &backends)?;
         match address {
             Some(address) => self.prefilter.remove(bits_of(frontend, address)),
             None => Ok(()),
         }
     }
 
-    fn remove_service(&mut self, id: u32) -> Result<(), BpfError> {
+    fn remove_service(&mut self, id: u32, backends: &[u32]) -> Result<(), BpfError> {
         optional(self.services.remove(&id)).map_err(BpfError::map(SERVICES))?;
-        self.traffic.stop(id)
+        self.traffic.stop(id, backends)
     }
 
     fn set_service(&mut self, id: u32, backend: u32, retiring: u32) -> Result<(), BpfError> {

@@ -24,4 +24,5 @@ mod route;
 pub(crate) mod step;
 pub(crate) mod subnet;
 pub(crate) mod subnets;
+pub(crate) mod traffic;
 pub(crate) mod words;

@@ -214,12 +214,20 @@ fn the_host_and_the_container_itself_reach_a_published_port() {
         }
     }
     let any4 = frontend("any4:8080/tcp");
-    let counters = plane.counters().unwrap();
-    let counters = counters
+    let counted = plane.traffic().unwrap();
+    let counted = counted
         .iter()
-        .find(|counters| counters.frontend == any4)
+        .find(|service| service.frontends == [any4])
         .unwrap();
-    assert_eq!(counters.connects, 6, "{counters:?}");
+    assert_eq!(counted.backends[0].counts.connects, 6, "{counted:?}");
+    let udp = frontend("any4:8080/udp");
+    let counted = plane.traffic().unwrap();
+    let counted = counted
+        .iter()
+        .find(|service| service.frontends == [udp])
+        .unwrap();
+    let counts = counted.backends[0].counts;
+    assert_eq!((counts.connects, counts.datagrams), (2, 2), "{counts:?}");
 }
 
 #[test]

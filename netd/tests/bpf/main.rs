@@ -8,6 +8,7 @@
 mod balance;
 mod cases;
 mod cost;
+mod counters;
 mod endpoint;
 mod frame;
 mod guard;

@@ -107,24 +107,6 @@ fn a_backend_of_the_other_family_is_not_for_the_wire() {
 }
 
 #[test]
-fn counters_follow_the_packets() {
-    let plane = host("counters");
-    plane.replay(Ingress, &tcp(CLIENT, HOST, SYN)).unwrap();
-    plane.replay(Egress, &tcp(WEB, CLIENT, ACK)).unwrap();
-    plane.replay(Ingress, &tcp(CLIENT, HOST, ACK)).unwrap();
-    let any = frontend("any4:8080/tcp");
-    let counters = plane.counters().unwrap();
-    let counters = counters
-        .iter()
-        .find(|counters| counters.frontend == any)
-        .unwrap();
-    let length = tcp(CLIENT, HOST, SYN).len() as u64;
-    assert_eq!((counters.packets_in, counters.bytes_in), (2, 2 * length));
-    assert_eq!((counters.packets_out, counters.bytes_out), (1, length));
-    assert_eq!((counters.new_flows, counters.connects), (1, 0));
-}
-
-#[test]
 fn a_reopened_instance_knows_its_flows() {
     let mut plane = host("reopen");
     let before = plane.published().unwrap();

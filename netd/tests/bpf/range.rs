@@ -52,7 +52,7 @@ fn each_port_of_a_range_has_its_own_at_the_backend() {
     ] {
         assert_eq!(led_to(&plane, port), expected, "{port}");
     }
-    assert_eq!(plane.counters().unwrap().len(), 1, "one service");
+    assert_eq!(plane.traffic().unwrap().len(), 1, "one service");
     assert_eq!(plane.unpublish(&range).unwrap(), Change::Changed);
     assert_eq!(plane.unpublish(&range).unwrap(), Change::Unchanged);
     assert_eq!(led_to(&plane, 8000), None);

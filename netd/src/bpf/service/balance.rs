@@ -18,7 +18,7 @@ use abi::maglev::{LARGE_WORDS, SMALL_WORDS};
 use abi::map::{
     BACKEND_LIVE, BALANCED, LARGE_TABLES, MEMBERS, MemberKey, NO_BACKEND, SERVICE_AFFINITY,
     SERVICE_BALANCED, SERVICE_CHANGING, SERVICE_LARGE, SERVICE_ONE_PORT, SERVICE_VIP, SERVICES,
-    Service, TABLES,
+    Service, TABLES, TrafficKey,
 };
 use aya::Ebpf;
 use aya::maps::{Array, HashMap, HashOfMaps, MapData, MapError};
@@ -129,6 +129,15 @@ impl Balancing {
         self.known.get(&service).cloned().unwrap_or_default()
     }
 
+    /// A service's backends by slot, each with its weight.
+    pub(super) fn slots_of(&self, service: u32) -> Vec<(u32, u32)> {
+        let members = self.known.get(&service).into_iter();
+        members
+            .flat_map(|known| known.members.values())
+            .map(|member| (member.slot, member.weight))
+            .collect()
+    }
+
     fn known_mut(&mut self, service: u32) -> &mut Known {
         self.known.entry(service).or_default()
     }
@@ -204,7 +213,6 @@ impl Services {
         let mut changed = false;
         if existing.is_none() {
             self.next_service += 1;
-            self.traffic.start(id)?;
             // The number last: without it nobody knows of the rest, and the next start removes it.
             self.set_balanced(id, want.flags() | SERVICE_CHANGING, 0)?;
             let numbers = &mut self.balancing.numbers;
@@ -231,7 +239,7 @@ impl Services {
         self.set_backends(id, &nothing)?;
         self.balancing.remove_tables(id, None)?;
         self.balancing.known.remove(&id);
-        self.remove_service(id)?;
+        self.remove_service(id, &[])?;
         optional(self.balancing.numbers.remove(&number)).map_err(BpfError::map(BALANCED))?;
         Ok(Change::Changed)
     }
@@ -316,7 +324,12 @@ impl Services {
                 None => {
                     let address = address(backend.ip());
                     self.prefilter.add([Bit::source(address)].into_iter())?;
-                    self.add_backend(backend, address, Be16::new(backend.port()))?
+                    let slot = self.add_backend(backend, address, Be16::new(backend.port()))?;
+                    self.traffic.start(TrafficKey {
+                        service: id,
+                        backend: slot,
+                    })?;
+                    slot
                 }
             };
             let member = Member { slot, weight };
@@ -336,7 +349,7 @@ impl Services {
         }
         self.write_table(id, want.flags())?;
         for (backend, member) in gone {
-            self.retire(member.slot)?;
+            self.end(id, member.slot)?;
             self.balancing.remove_member(&member.key(id))?;
             let bit = Bit::source(address(backend.ip()));
             self.prefilter.remove([bit].into_iter())?;

@@ -1,0 +1,134 @@
+//! How full the tables are, and the flows in progress.
+//!
+//! Reads the maps through descriptors of its own, so that a look at a large table keeps nobody from
+//! changing a service.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::mem::offset_of;
+use std::os::fd::{AsFd as _, OwnedFd};
+
+use abi::activity::{Span, is_active};
+use abi::map::{CT_ANY, CT_TCP, Direction, Flow, FlowKey, MEASURED};
+use sys::bpf;
+use sys::bpf::map::{count, shape, visit};
+
+use super::error::BpfError;
+use super::pin::Directory;
+
+/// How full a table is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Fill {
+    pub table: &'static str,
+    pub entries: u32,
+    pub capacity: u32,
+    /// The entries that cannot be missed: all of a table that refuses more when it is full, those of
+    /// flows in progress in one that forgets what was silent longest. Absent for tables of hints.
+    pub in_use: Option<u32>,
+}
+
+/// Of which service, which backend, and which of the backends that had this place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Owner {
+    pub(super) service: u32,
+    pub(super) backend: u32,
+    pub(super) generation: u32,
+}
+
+pub(super) struct Tables {
+    maps: Vec<(&'static str, OwnedFd)>,
+}
+
+/// `BPF_MAP_TYPE_LRU_HASH`.
+const LRU_HASH: u32 = 9;
+
+impl Tables {
+    pub(super) fn open(pins: &Directory) -> Result<Self, BpfError> {
+        let open = |name: &'static str| {
+            let path = pins.path(name);
+            let map = bpf::open(&path).map_err(|source| BpfError::Pin {
+                what: "open the map pinned at",
+                path,
+                source,
+            })?;
+            Ok((name, map))
+        };
+        let maps = MEASURED.into_iter().map(open).collect::<Result<_, _>>()?;
+        Ok(Self { maps })
+    }
+
+    pub(super) fn fill(&self) -> Result<Vec<Fill>, BpfError> {
+        let fill = |(table, map): &(&'static str, OwnedFd)| {
+            let failed = failed(table);
+            let shape = shape(map.as_fd()).map_err(&failed)?;
+            let (entries, in_use) = match *table {
+                CT_TCP | CT_ANY => {
+                    let (mut all, mut active, now) = (0, 0, bpf::now());
+                    visit(map.as_fd(), |key, value| {
+                        all += 1;
+                        active += u32::from(span(key, value).is_some_and(|s| is_active(&s, now)));
+                    })
+                    .map_err(&failed)?;
+                    (all, Some(active))
+                }
+                _ => {
+                    let entries = count(map.as_fd()).map_err(&failed)?;
+                    (entries, (shape.kind != LRU_HASH).then_some(entries))
+                }
+            };
+            Ok(Fill {
+                table,
+                entries,
+                capacity: shape.max_entries,
+                in_use,
+            })
+        };
+        self.maps.iter().map(fill).collect()
+    }
+
+    /// The flows in progress of the packet path.
+    pub(super) fn active(&self) -> Result<BTreeMap<Owner, u64>, BpfError> {
+        let mut active = BTreeMap::new();
+        let now = bpf::now();
+        for (name, map) in &self.maps {
+            if matches!(*name, CT_TCP | CT_ANY) {
+                let count = |key: &[u8], value: &[u8]| {
+                    if let Some(owner) = owner(key, value, now) {
+                        *active.entry(owner).or_default() += 1;
+                    }
+                };
+                visit(map.as_fd(), count).map_err(failed(name))?;
+            }
+        }
+        Ok(active)
+    }
+}
+
+fn span(key: &[u8], value: &[u8]) -> Option<Span> {
+    Some(Span {
+        protocol: *key.get(offset_of!(FlowKey, protocol))?,
+        state: *value.get(offset_of!(Flow, state))?,
+        last_seen: u64::from_ne_bytes(array(value, offset_of!(Flow, last_seen))?),
+    })
+}
+
+/// Whose flow an entry is, if it is a flow in progress.
+fn owner(key: &[u8], value: &[u8], now: u64) -> Option<Owner> {
+    let forward = *key.get(offset_of!(FlowKey, direction))? == Direction::Forward as u8;
+    if !forward || !is_active(&span(key, value)?, now) {
+        return None;
+    }
+    Some(Owner {
+        service: u32::from_ne_bytes(array(value, offset_of!(Flow, service))?),
+        backend: u32::from_ne_bytes(array(value, offset_of!(Flow, backend))?),
+        generation: u32::from_ne_bytes(array(value, offset_of!(Flow, generation))?),
+    })
+}
+
+fn array<const N: usize>(bytes: &[u8], at: usize) -> Option<[u8; N]> {
+    bytes.get(at..at + N)?.try_into().ok()
+}
+
+fn failed(table: &'static str) -> impl Fn(io::Error) -> BpfError {
+    move |source| BpfError::Table { table, source }
+}

@@ -1,0 +1,236 @@
+//! Maps as the kernel has them: their shape, and their entries as bytes.
+//!
+//! The loader's library asks for entries one by one and knows maps by the types of its own program
+//! only. Here are whole tables at once, of whatever version of the program made them.
+
+use std::io;
+use std::mem::size_of;
+use std::os::fd::BorrowedFd;
+
+use super::{BPF_OBJ_GET_INFO_BY_FD, ObjectInfo, call, number};
+
+// include/uapi/linux/bpf.h
+const BPF_MAP_UPDATE_ELEM: libc::c_int = 2;
+const BPF_MAP_GET_NEXT_KEY: libc::c_int = 4;
+const BPF_MAP_LOOKUP_BATCH: libc::c_int = 24;
+const BPF_MAP_TYPE_HASH: u32 = 1;
+const BPF_MAP_TYPE_ARRAY: u32 = 2;
+const BPF_MAP_TYPE_LRU_HASH: u32 = 9;
+const BPF_MAP_TYPE_LPM_TRIE: u32 = 11;
+
+/// Entries asked for at once; a bucket of a hash table has far fewer.
+const BATCH: usize = 4096;
+
+/// What a map is like: all that the kernel compares when a program comes with one of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Shape {
+    /// A `BPF_MAP_TYPE_*`.
+    pub kind: u32,
+    pub key_size: u32,
+    /// Of one CPU's value, where each has its own.
+    pub value_size: u32,
+    pub max_entries: u32,
+    pub flags: u32,
+}
+
+impl Shape {
+    fn is_plain_hash(&self) -> bool {
+        matches!(self.kind, BPF_MAP_TYPE_HASH | BPF_MAP_TYPE_LRU_HASH)
+    }
+
+    /// Whether an entry's value is `value_size` bytes, and nothing but bytes.
+    pub fn holds_bytes(&self) -> bool {
+        self.is_plain_hash() || matches!(self.kind, BPF_MAP_TYPE_ARRAY | BPF_MAP_TYPE_LPM_TRIE)
+    }
+}
+
+/// The beginning of `struct bpf_map_info`.
+#[repr(C)]
+#[derive(Default)]
+struct MapInfo {
+    kind: u32,
+    id: u32,
+    key_size: u32,
+    value_size: u32,
+    max_entries: u32,
+    map_flags: u32,
+}
+
+/// The member of `union bpf_attr` for single elements.
+#[repr(C)]
+struct Element {
+    map_fd: u32,
+    _pad: u32,
+    key: u64,
+    /// Or the next key.
+    value: u64,
+    flags: u64,
+}
+
+/// That for batches.
+#[repr(C)]
+struct Batch {
+    in_batch: u64,
+    out_batch: u64,
+    keys: u64,
+    values: u64,
+    count: u32,
+    map_fd: u32,
+    elem_flags: u64,
+    flags: u64,
+}
+
+/// # Errors
+/// Of the kernel: the descriptor is no map.
+pub fn shape(map: BorrowedFd<'_>) -> io::Result<Shape> {
+    let mut info = MapInfo::default();
+    let ask = ObjectInfo {
+        bpf_fd: number(map)?,
+        info_len: u32::try_from(size_of::<MapInfo>()).map_err(io::Error::other)?,
+        info: (&raw mut info) as u64,
+    };
+    // SAFETY: the kernel writes at most `info_len` bytes to `info`, which is as long and outlives
+    // the call.
+    unsafe { call(BPF_OBJ_GET_INFO_BY_FD, &ask) }?;
+    Ok(Shape {
+        kind: info.kind,
+        key_size: info.key_size,
+        value_size: info.value_size,
+        max_entries: info.max_entries,
+        flags: info.map_flags,
+    })
+}
+
+/// Shows every entry of a hash table, LRU or not, to `visit`: its key and its value. Entries that
+/// come or go meanwhile may be missed; the others are seen once each (Linux 5.6).
+///
+/// # Errors
+/// Of the kernel; `Unsupported` for other kinds of map.
+pub fn visit(map: BorrowedFd<'_>, mut visit: impl FnMut(&[u8], &[u8])) -> io::Result<()> {
+    let shape = shape(map)?;
+    if !shape.is_plain_hash() {
+        return Err(io::ErrorKind::Unsupported.into());
+    }
+    let (key_size, value_size) = (shape.key_size as usize, shape.value_size as usize);
+    let mut room = BATCH;
+    // The kernel's own mark of how far it got: the number of a bucket.
+    let mut position: Option<u32> = None;
+    loop {
+        let (mut keys, mut values) = (vec![0_u8; room * key_size], vec![0_u8; room * value_size]);
+        let mut next = 0_u32;
+        let mut batch = Batch {
+            in_batch: position
+                .as_ref()
+                .map_or(0, |position| std::ptr::from_ref(position) as u64),
+            out_batch: (&raw mut next) as u64,
+            keys: keys.as_mut_ptr() as u64,
+            values: values.as_mut_ptr() as u64,
+            count: u32::try_from(room).map_err(io::Error::other)?,
+            map_fd: number(map)?,
+            elem_flags: 0,
+            flags: 0,
+        };
+        // SAFETY: the kernel writes `count` back into the attributes, which nothing else refers to.
+        // `keys` and `values` have room for `count` entries of the sizes that it itself gave for
+        // this map, and the two marks are of the four bytes that hash tables use
+        // (`__htab_map_lookup_batch`, kernel/bpf/hashtab.c). All outlive the call.
+        let result = unsafe { call(BPF_MAP_LOOKUP_BATCH, &raw mut batch) };
+        let end = match result {
+            Ok(_) => false,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => true,
+            // A bucket with more entries than there is room for.
+            Err(error) if error.raw_os_error() == Some(libc::ENOSPC) => {
+                room *= 2;
+                continue;
+            }
+            Err(error) => return Err(error),
+        };
+        let found = (batch.count as usize).min(room);
+        for (key, value) in keys
+            .chunks_exact(key_size)
+            .zip(values.chunks_exact(value_size))
+            .take(found)
+        {
+            visit(key, value);
+        }
+        if end {
+            return Ok(());
+        }
+        position = Some(next);
+    }
+}
+
+/// How many entries a map of any hashed kind, or a trie, has.
+///
+/// # Errors
+/// Of the kernel.
+pub fn count(map: BorrowedFd<'_>) -> io::Result<u32> {
+    let shape = shape(map)?;
+    let mut count = 0;
+    if shape.is_plain_hash() {
+        visit(map, |_key, _value| count += 1)?;
+        return Ok(count);
+    }
+    let mut key: Option<Vec<u8>> = None;
+    // A key that goes while it is asked for its successor begins the walk anew.
+    while count < shape.max_entries {
+        let mut next = vec![0_u8; shape.key_size as usize];
+        let element = Element {
+            map_fd: number(map)?,
+            _pad: 0,
+            key: key.as_ref().map_or(0, |key| key.as_ptr() as u64),
+            value: next.as_mut_ptr() as u64,
+            flags: 0,
+        };
+        // SAFETY: both keys are as long as the kernel said this map's are, and outlive the call.
+        match unsafe { call(BPF_MAP_GET_NEXT_KEY, &element) } {
+            Ok(_) => count += 1,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(count),
+            Err(error) => return Err(error),
+        }
+        key = Some(next);
+    }
+    Ok(count)
+}
+
+/// What to do with an entry whose key is there already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Existing {
+    Replace = 0,
+    /// `BPF_NOEXIST`.
+    Keep = 1,
+}
+
+/// Writes an entry of a map that [`Shape::holds_bytes`]; returns whether it was written.
+///
+/// # Errors
+/// Of the kernel; `InvalidInput` for another map, or when key or value are not as long as its.
+pub fn write(
+    map: BorrowedFd<'_>,
+    key: &[u8],
+    value: &[u8],
+    existing: Existing,
+) -> io::Result<bool> {
+    let shape = shape(map)?;
+    let fits = (key.len(), value.len()) == (shape.key_size as usize, shape.value_size as usize);
+    if !fits || !shape.holds_bytes() {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    let element = Element {
+        map_fd: number(map)?,
+        _pad: 0,
+        key: key.as_ptr() as u64,
+        value: value.as_ptr() as u64,
+        flags: existing as u64,
+    };
+    // SAFETY: key and value are as long as the kernel said this map's are, and outlive the call.
+    match unsafe { call(BPF_MAP_UPDATE_ELEM, &element) } {
+        Ok(_) => Ok(true),
+        Err(error)
+            if existing == Existing::Keep && error.kind() == io::ErrorKind::AlreadyExists =>
+        {
+            Ok(false)
+        }
+        Err(error) => Err(error),
+    }
+}
