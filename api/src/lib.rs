@@ -14,6 +14,7 @@ pub mod error;
 pub mod id;
 pub mod net;
 pub mod path;
+pub mod service;
 pub mod storage;
 pub mod traffic;
 pub mod volume_plugin;

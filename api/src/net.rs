@@ -9,6 +9,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use crate::id::{Id, IfName, MacAddr, NetworkName};
+use crate::service::ServiceJoin;
 
 /// A network as `hawser network inspect` prints it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -286,6 +287,9 @@ pub struct AttachRequest {
     /// have one, in the order in which they joined.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gw_priority: Option<i64>,
+    /// Services of this network that the endpoint is a member of, until it is detached.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub services: Vec<ServiceJoin>,
 }
 
 /// Who makes the interface of an endpoint.

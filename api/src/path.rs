@@ -47,6 +47,21 @@ pub const ENDPOINTS: &str = "/v1/endpoints";
 /// `POST` [`crate::net::EndpointRename`] → list of [`crate::net::Attachment`], empty for a container
 /// without endpoints.
 pub const ENDPOINTS_RENAME: &str = "/v1/endpoints/rename";
+/// `POST /v1/endpoints/{container}/drain?wait=SECONDS` → [`crate::service::Drained`]: its services
+/// send the container nothing new. Answers when its connections have ended, or after `wait`.
+pub const DRAIN: &str = "drain";
+
+/// `GET` list of [`crate::service::Service`]. `GET|DELETE /v1/services/{name-or-id}`; a `DELETE` of
+/// one that has members needs `?force=true`.
+pub const SERVICES: &str = "/v1/services";
+/// `POST` [`crate::service::ServiceSpec`] → [`crate::service::Service`].
+pub const SERVICES_CREATE: &str = "/v1/services/create";
+/// `POST /v1/services/{service}/update?version=INDEX` [`crate::service::ServiceSpec`]
+/// → [`crate::service::Service`]; refused when the service has another version by now.
+pub const SERVICE_UPDATE: &str = "update";
+/// `POST /v1/services/{service}/members/{container}` [`crate::service::MemberUpdate`]
+/// → [`crate::service::Service`].
+pub const SERVICE_MEMBERS: &str = "members";
 
 /// `GET` list of [`crate::storage::Volume`]. `GET|DELETE /v1/volumes/{name}`.
 pub const VOLUMES: &str = "/v1/volumes";

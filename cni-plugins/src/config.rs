@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use api::net::{Attachment, Link};
+use api::service::ServiceJoin;
 use ipnet::IpNet;
 use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value};
@@ -103,6 +104,8 @@ pub(crate) struct RuntimeConfig {
     pub(crate) aliases: Aliases,
     /// Names of the container's own for others of the network.
     pub(crate) links: Vec<Link>,
+    /// Services that the container is a member of.
+    pub(crate) services: Vec<ServiceJoin>,
     /// Which of a container's networks carries its default route.
     pub(crate) gw_priority: Option<i64>,
     pub(crate) bandwidth: Option<Limits>,

@@ -143,6 +143,7 @@ fn add(
         exclusive: true,
         gw_priority: None,
         runtime: None,
+        services: Vec::new(),
     };
     let mut attachment = execute::attach(daemon, &asked, config.create(target)?)?;
     // The upper plugin sets them.

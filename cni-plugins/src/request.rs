@@ -132,6 +132,7 @@ pub(crate) fn plain(config: &Config, sandbox: &Sandbox) -> Result<AttachRequest,
         gw_priority: runtime.gw_priority,
         runtime: None,
         links: runtime.links.clone(),
+        services: runtime.services.clone(),
     })
 }
 

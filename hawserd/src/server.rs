@@ -27,6 +27,7 @@ pub(crate) fn api(daemon: Daemon) -> Router {
         .merge(routes::system::routes())
         .merge(routes::traffic::routes())
         .merge(routes::network::routes())
+        .merge(routes::service::routes())
         .merge(routes::volume::routes())
         .merge(routes::image::routes())
         .merge(routes::rootfs::routes())

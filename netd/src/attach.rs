@@ -8,7 +8,6 @@ use api::id::MacAddr;
 use api::net::{AttachRequest, Attachment, Dns, LinkBy, PortBinding, Protocol};
 
 use crate::apply;
-use crate::dns::NamedEndpoint;
 use crate::error::NetError;
 use crate::kernel::Kernel;
 use crate::model::desired::Desired;
@@ -16,11 +15,12 @@ use crate::model::endpoint::{self, Endpoint, EndpointError, EndpointKey, NewEndp
 use crate::model::gateway;
 use crate::model::network::{Network, Stage};
 use crate::model::plan;
-use crate::model::port::{self, Bound, BoundSocket, HolderNames};
+use crate::model::port::{self, Bound, BoundSocket, HolderNames, PortHolder};
 use crate::model::step::Step;
 use crate::netd::{Netd, Writer};
 use crate::networks::random_id;
 use crate::resolver;
+use crate::service;
 use crate::store::Cursors;
 
 impl Netd {
@@ -233,13 +233,16 @@ impl Netd {
         sandbox: &Sandbox,
     ) -> Result<Endpoint, NetError> {
         let before = self.view();
+        let memberships = service::memberships(&before, request, network)?;
+        let ports = service::with_member_ports(&before, request, &memberships);
         let new = NewEndpoint {
             id: random_id(),
             order: before.endpoints.next_order(),
-            ports: self.ports(network, &request.ports, &before, writer)?,
+            ports: self.ports(network, &ports, &before, writer)?,
             dns: self.resolver_settings(&request.dns, network),
             parent_mac: self.parent_mac(network)?,
-            others: &before.endpoints,
+            holders: before.holders(),
+            memberships,
             walks: &writer.walks,
             sandbox: sandbox.clone(),
         };
@@ -265,17 +268,7 @@ impl Netd {
         writer: &Writer,
     ) -> Result<Vec<PortBinding>, NetError> {
         let (requested, direct) = network.split_ports(requested);
-        let mut bound = Vec::new();
-        for protocol in [Protocol::Tcp, Protocol::Udp, Protocol::Sctp] {
-            if let Some(which) = Bound::needed(&requested, protocol) {
-                bound.extend(self.kernel.bound_sockets(protocol, which)?);
-            }
-        }
-        // The resolvers are asked by containers alone, and their way there is no published port's.
-        bound.retain(|socket| {
-            let at = SocketAddr::new(socket.address, socket.port);
-            !before.resolvers.values().any(|own| *own == at)
-        });
+        let bound = self.bound_for(&requested, before)?;
         let names = Holders {
             desired: before,
             kernel: &*self.kernel,
@@ -288,6 +281,26 @@ impl Netd {
             ..port
         }));
         Ok(ports)
+    }
+
+    /// The sockets of the host that these ports may clash with.
+    pub(crate) fn bound_for(
+        &self,
+        requested: &[PortBinding],
+        before: &Desired,
+    ) -> Result<Vec<BoundSocket>, NetError> {
+        let mut bound = Vec::new();
+        for protocol in [Protocol::Tcp, Protocol::Udp, Protocol::Sctp] {
+            if let Some(which) = Bound::needed(requested, protocol) {
+                bound.extend(self.kernel.bound_sockets(protocol, which)?);
+            }
+        }
+        // The resolvers are asked by containers alone, and their way there is no published port's.
+        bound.retain(|socket| {
+            let at = SocketAddr::new(socket.address, socket.port);
+            !before.resolvers.values().any(|own| *own == at)
+        });
+        Ok(bound)
     }
 
     fn resolver_settings(&self, asked: &Dns, network: &Network) -> Dns {
@@ -323,13 +336,17 @@ impl Netd {
         for ((id, subnet), address) in cursors {
             writer.walks.given(&id, subnet, address);
         }
-        writer.ports.insert(&key, &endpoint.attachment.ports);
+        writer
+            .ports
+            .insert(&key.clone().into(), &endpoint.attachment.ports);
         match apply::run(&*self.kernel, &steps) {
             Ok(()) => {
-                self.publish_names(network, &endpoint);
+                self.publish_names(&after, network, &endpoint);
+                self.republish_changed(before, &after, &endpoint);
                 endpoint.stage = Stage::Committed;
                 self.demote(writer, &mut after, &losers);
                 self.publish_endpoint(&mut after, endpoint.clone());
+                self.service_changed();
                 // The new one last: until then a start would undo it, and the losers have all back.
                 let mut records = losers.iter().chain([&endpoint]);
                 let committed =
@@ -357,7 +374,7 @@ impl Netd {
         for loser in losers {
             writer.replace_ports(after, loser);
             if let Some(network) = after.networks.get(&loser.attachment.network_id) {
-                self.publish_names(network, loser);
+                self.publish_names(after, network, loser);
             }
             after.endpoints.insert(Arc::new(loser.clone()));
         }
@@ -366,32 +383,6 @@ impl Netd {
     fn publish_endpoint(&self, desired: &mut Desired, endpoint: Endpoint) {
         desired.endpoints.insert(Arc::new(endpoint));
         self.publish_view(desired.clone());
-    }
-
-    /// An endpoint of the default network has no names, but asks.
-    pub(crate) fn publish_names(&self, network: &Network, endpoint: &Endpoint) {
-        let attachment = &endpoint.attachment;
-        let names = if network.has_names() {
-            let short_id: String = attachment.container_id.chars().take(12).collect();
-            let names = attachment.name.iter().chain(&attachment.aliases).cloned();
-            names.chain([short_id]).collect()
-        } else {
-            Vec::new()
-        };
-        self.dns.upsert(NamedEndpoint {
-            endpoint: attachment.endpoint_id.clone(),
-            network: network.id.clone(),
-            network_name: network.name.clone(),
-            container_id: attachment.container_id.clone(),
-            sandbox: endpoint.sandbox.id(),
-            order: endpoint.order,
-            names,
-            addresses: endpoint.addresses().collect(),
-            ports: attachment.ports.clone(),
-            links: endpoint.links.clone(),
-            upstreams: endpoint.upstreams.clone(),
-            internal: network.internal,
-        });
     }
 }
 
@@ -416,16 +407,23 @@ fn conflict(existing: &Endpoint) -> EndpointError {
     }
 }
 
-struct Holders<'a> {
-    desired: &'a Desired,
-    kernel: &'a dyn Kernel,
+/// Names who holds a port.
+pub(crate) struct Holders<'a> {
+    pub(crate) desired: &'a Desired,
+    pub(crate) kernel: &'a dyn Kernel,
 }
 
 impl HolderNames for Holders<'_> {
-    fn container(&self, holder: &EndpointKey) -> String {
-        match self.desired.endpoints.get(holder) {
-            Some(endpoint) => format!("container {}", endpoint.display_name()),
-            None => format!("container {}", holder.container),
+    fn holder(&self, holder: &PortHolder) -> String {
+        match holder {
+            PortHolder::Endpoint(key) => match self.desired.endpoints.get(key) {
+                Some(endpoint) => format!("container {}", endpoint.display_name()),
+                None => format!("container {}", key.container),
+            },
+            PortHolder::Service(id) => match self.desired.services.get(id) {
+                Some(service) => format!("service {}", service.spec.name),
+                None => format!("service {id}"),
+            },
         }
     }
 

@@ -69,6 +69,7 @@ impl Netd {
         self.release_inside(&mut after, endpoint);
         // Before the link goes down, so that nobody takes that for something to repair.
         self.publish_view(after.clone());
+        self.republish_changed(&before, &after, endpoint);
         let steps = plan::detach(&before, &after, endpoint, &writer.ports);
         let (_changed, failures) = apply::run_all(&*self.kernel, &steps);
         if let Some(error) = failures.into_iter().next() {
@@ -113,7 +114,7 @@ impl Netd {
             }
             writer.replace_ports(after, &heir);
             if let Some(network) = after.networks.get(&heir.attachment.network_id) {
-                self.publish_names(network, &heir);
+                self.publish_names(after, network, &heir);
             }
             after.endpoints.insert(Arc::new(heir));
         }

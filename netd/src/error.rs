@@ -13,6 +13,7 @@ use crate::model::endpoint::EndpointError;
 use crate::model::ipam::IpamError;
 use crate::model::network::NetworkError;
 use crate::model::port::PortError;
+use crate::model::service::ServiceError;
 use crate::store::StoreError;
 
 /// A request that was refused, or that failed and was undone.
@@ -22,6 +23,8 @@ pub enum NetError {
     Network(#[from] NetworkError),
     #[error(transparent)]
     Endpoint(#[from] EndpointError),
+    #[error(transparent)]
+    Service(#[from] ServiceError),
     #[error("network namespace {path} of container {container} not found")]
     NoSandbox { path: String, container: String },
     #[error(
@@ -69,6 +72,7 @@ fn code(error: &NetError) -> ErrorCode {
     match error {
         NetError::Network(error) => network_code(error),
         NetError::Endpoint(error) => endpoint_code(error),
+        NetError::Service(error) => service_code(error),
         NetError::NoSandbox { .. } => ErrorCode::NotFound,
         NetError::Check { .. } => ErrorCode::Conflict,
         NetError::Degraded { .. } => ErrorCode::Unavailable,
@@ -82,7 +86,7 @@ fn network_code(error: &NetworkError) -> ErrorCode {
         NetworkError::Exists(_)
         | NetworkError::LinkExists(_)
         | NetworkError::BridgeTaken { .. } => ErrorCode::Conflict,
-        NetworkError::InUse { .. } => ErrorCode::InUse,
+        NetworkError::InUse { .. } | NetworkError::HasService { .. } => ErrorCode::InUse,
         NetworkError::Driver(DriverError::NotYet(_) | DriverError::NoKernelSupport { .. }) => {
             ErrorCode::Unsupported
         }
@@ -122,6 +126,7 @@ fn endpoint_code(error: &EndpointError) -> ErrorCode {
         | EndpointError::MacInUse { .. } => ErrorCode::Conflict,
         EndpointError::Ipam(error) => ipam_code(error),
         EndpointError::Port(error) => port_code(error),
+        EndpointError::Service(error) => service_code(error),
         EndpointError::Container { .. }
         | EndpointError::Name { .. }
         | EndpointError::HostNamespace { .. }
@@ -151,5 +156,28 @@ fn port_code(error: &PortError) -> ErrorCode {
         PortError::Invalid { .. } => ErrorCode::InvalidInput,
         PortError::Published { .. } | PortError::Bound { .. } => ErrorCode::Conflict,
         PortError::Exhausted { .. } => ErrorCode::Exhausted,
+    }
+}
+
+fn service_code(error: &ServiceError) -> ErrorCode {
+    match error {
+        ServiceError::NotFound(_) | ServiceError::NoMember { .. } => ErrorCode::NotFound,
+        ServiceError::Exists(_) | ServiceError::Changed { .. } => ErrorCode::Conflict,
+        ServiceError::HasMembers { .. } | ServiceError::NetworkInUse { .. } => ErrorCode::InUse,
+        ServiceError::Ipam(error) => ipam_code(error),
+        ServiceError::Port(error) => port_code(error),
+        ServiceError::Name(_)
+        | ServiceError::Ambiguous(_)
+        | ServiceError::Renamed(_)
+        | ServiceError::NetworkTwice { .. }
+        | ServiceError::Driver { .. }
+        | ServiceError::DnsrrPort(_)
+        | ServiceError::OneTarget(_)
+        | ServiceError::Health(_)
+        | ServiceError::Weight(_)
+        | ServiceError::Drain
+        | ServiceError::NotOnNetwork { .. }
+        | ServiceError::NotReported { .. }
+        | ServiceError::Twice(_) => ErrorCode::InvalidInput,
     }
 }

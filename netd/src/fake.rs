@@ -36,6 +36,8 @@ struct State {
     /// Namespaces by path.
     namespaces: BTreeMap<String, u64>,
     bound: Vec<BoundSocket>,
+    /// Those of every sandbox.
+    inside_sockets: Vec<BoundSocket>,
     /// Parents that were made by the daemon.
     marked: BTreeSet<IfName>,
     lacking: BTreeSet<LinkKind>,
@@ -106,6 +108,11 @@ impl FakeKernel {
 
     pub(crate) fn bind(&self, socket: BoundSocket) {
         self.state().bound.push(socket);
+    }
+
+    /// The sockets that every sandbox has from now on.
+    pub(crate) fn set_inside_sockets(&self, sockets: Vec<BoundSocket>) {
+        self.state().inside_sockets = sockets;
     }
 
     /// A kernel without links of this kind.
@@ -405,6 +412,14 @@ impl State {
                 .published
                 .remove(frontend)
                 .is_some(),
+            Step::Balance { number, to, .. } => {
+                let balanced = &mut self.observed.data_plane.balanced;
+                let before = match to {
+                    Some(to) => balanced.insert(*number, to.clone()),
+                    None => balanced.remove(number),
+                };
+                before != *to
+            }
             Step::SetLocalAddresses(addresses) => {
                 let local = &mut self.observed.data_plane.local;
                 std::mem::replace(local, addresses.clone()) != *addresses
@@ -517,6 +532,10 @@ impl Kernel for FakeKernel {
         let bound = state.bound.iter().filter(|s| s.protocol == protocol);
         let bound = bound.filter(|s| s.listens || which == Bound::All);
         Ok(bound.cloned().collect())
+    }
+
+    fn sandbox_sockets(&self, _sandbox: &Sandbox) -> Result<Vec<BoundSocket>, KernelError> {
+        Ok(self.state().inside_sockets.clone())
     }
 
     fn holder(&self, _socket: &BoundSocket) -> String {

@@ -7,11 +7,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use api::id::Id;
 use api::net::{AttachRequest, NetworkCreate};
 
+use crate::model::address::Holders;
 use crate::model::endpoint::{self, Endpoint, EndpointError, NewEndpoint, Sandbox};
 use crate::model::endpoints::Endpoints;
 use crate::model::ipam::{Pool, Walks};
 use crate::model::network::{Network, NewNetwork};
-use crate::model::port::{self, BoundSocket, HolderNames, PortTable};
+use crate::model::port::{self, BoundSocket, HolderNames, PortHolder, PortTable};
+use crate::model::services::Services;
 
 /// The body of a request to create a network, or to attach a sandbox.
 pub fn api_request(body: &[u8]) {
@@ -81,7 +83,11 @@ fn endpoint(request: &AttachRequest) -> Result<Endpoint, String> {
         ports: ports.map_err(|error| error.to_string())?,
         dns: request.dns.clone(),
         parent_mac: None,
-        others: &Endpoints::default(),
+        holders: Holders {
+            endpoints: &Endpoints::default(),
+            services: &Services::default(),
+        },
+        memberships: Vec::new(),
         walks: &Walks::default(),
     };
     Endpoint::create(request, &network, new).map_err(words)
@@ -110,8 +116,8 @@ fn check_refusal(refusal: &str) {
 struct Nobody;
 
 impl HolderNames for Nobody {
-    fn container(&self, holder: &endpoint::EndpointKey) -> String {
-        holder.container.clone()
+    fn holder(&self, holder: &PortHolder) -> String {
+        format!("{holder:?}")
     }
 
     fn process(&self, socket: &BoundSocket) -> String {

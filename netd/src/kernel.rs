@@ -46,6 +46,9 @@ pub(crate) trait Kernel: Send + Sync {
         which: Bound,
     ) -> Result<Vec<BoundSocket>, KernelError>;
 
+    /// The TCP sockets of a sandbox; none when it is gone.
+    fn sandbox_sockets(&self, sandbox: &Sandbox) -> Result<Vec<BoundSocket>, KernelError>;
+
     /// Who holds a socket, for people.
     fn holder(&self, socket: &BoundSocket) -> String;
 }

@@ -43,6 +43,7 @@ mod resolver;
 #[cfg(test)]
 mod scenario;
 mod selection;
+mod service;
 mod sockdiag;
 mod status;
 mod store;

@@ -39,7 +39,7 @@ impl Netd {
         let mut after = Desired::clone(&view);
         for endpoint in renamed {
             if let Some(network) = view.networks.get(&endpoint.attachment.network_id) {
-                self.publish_names(network, &endpoint);
+                self.publish_names(&after, network, &endpoint);
             }
             after.endpoints.insert(Arc::new(endpoint));
         }

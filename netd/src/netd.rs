@@ -21,8 +21,9 @@ use crate::laps::Laps;
 use crate::model::desired::Desired;
 use crate::model::endpoint::Endpoint;
 use crate::model::ipam::Walks;
-use crate::model::port::PortTable;
+use crate::model::port::{PortHolder, PortTable};
 use crate::model::traffic::Episodes;
+use crate::service::HealthNotes;
 use crate::store::Store;
 
 /// What the daemon gives the subsystem.
@@ -52,6 +53,7 @@ pub struct Netd {
     pub(crate) store: Arc<Store>,
     pub(crate) departures: Departures,
     pub(crate) config: NetConfig,
+    pub(crate) health_notes: HealthNotes,
     /// Whether socket hooks lead 127.0.0.11:53 to where the resolver listens.
     pub(crate) hooks: bool,
     view: ArcSwap<Desired>,
@@ -70,7 +72,7 @@ impl Writer {
     /// Frees the ports and addresses of an endpoint that is gone.
     pub(crate) fn free(&mut self, desired: &Desired, endpoint: &Endpoint) {
         self.ports
-            .remove(&endpoint.key(), &endpoint.attachment.ports);
+            .remove(&endpoint.key().into(), &endpoint.attachment.ports);
         if let Some(network) = desired.networks.get(&endpoint.attachment.network_id) {
             for (subnet, address) in network.subnets_of(endpoint) {
                 self.walks.freed(&network.id, subnet, address);
@@ -81,10 +83,11 @@ impl Writer {
     /// Notes that an endpoint of `desired` publishes other ports.
     pub(crate) fn replace_ports(&mut self, desired: &Desired, endpoint: &Endpoint) {
         let key = endpoint.key();
+        let holder = PortHolder::from(key.clone());
         if let Some(was) = desired.endpoints.get(&key) {
-            self.ports.remove(&key, &was.attachment.ports);
+            self.ports.remove(&holder, &was.attachment.ports);
         }
-        self.ports.insert(&key, &endpoint.attachment.ports);
+        self.ports.insert(&holder, &endpoint.attachment.ports);
     }
 }
 
@@ -124,6 +127,7 @@ impl Netd {
             dns: dns_server(&options.config, runtime)?,
             config: options.config,
             hooks: options.cgroup.is_some() && cookie.is_some(),
+            health_notes: HealthNotes::default(),
             view: ArcSwap::default(),
             writer: Mutex::default(),
             episodes: Mutex::default(),
@@ -150,6 +154,7 @@ impl Netd {
             store,
             config,
             hooks: true,
+            health_notes: HealthNotes::default(),
             view: ArcSwap::default(),
             writer: Mutex::default(),
             episodes: Mutex::default(),

@@ -67,6 +67,13 @@ impl Netd {
         }
         let users = before.endpoints_of(&network.id);
         network.check_unused(users.map(|endpoint| endpoint.display_name()))?;
+        if let Some(service) = before.services.on(&network.id).next() {
+            return Err(NetworkError::HasService {
+                name: network.name.clone(),
+                service: service.spec.name.clone(),
+            }
+            .into());
+        }
         self.drop_network(&mut writer, &before, network)?;
         tracing::info!(name = %network.name, id = network.id.short(), "network removed");
         Ok(())
@@ -85,6 +92,7 @@ impl Netd {
             let networks = view.networks.values();
             networks
                 .filter(|n| !n.is_predefined() && view.endpoints_of(&n.id).next().is_none())
+                .filter(|n| view.services.on(&n.id).next().is_none())
                 .filter(|n| selection.selects(n))
                 .cloned()
                 .collect()
@@ -281,6 +289,6 @@ fn random<const N: usize>() -> [u8; N] {
 }
 
 /// RFC 3339 with nanoseconds, as Docker writes it.
-fn now() -> String {
+pub(crate) fn now() -> String {
     format!("{:.9}", jiff::Timestamp::now())
 }

@@ -14,7 +14,8 @@ use crate::model::desired::Desired;
 use crate::model::endpoint::{Endpoint, EndpointKey};
 use crate::model::network::{Network, Stage};
 use crate::model::plan;
-use crate::model::port::PortTable;
+use crate::model::port::{PortHolder, PortTable};
+use crate::model::service::Service;
 use crate::netd::{Netd, Writer};
 
 /// What a reconcile did.
@@ -115,10 +116,16 @@ impl Netd {
             writer.walks.given(&network, subnet, address);
         }
         self.departures.add(self.store.departures()?);
+        let services = self.store.services()?;
         writer.ports = PortTable::of(&endpoints);
+        for service in &services {
+            let holder = PortHolder::Service(service.id.clone());
+            writer.ports.insert(&holder, &service.bindings());
+        }
         self.publish_view(Desired {
             networks: by(networks, |network| network.id.clone()),
             endpoints: endpoints.into_iter().collect(),
+            services: services.into_iter().collect(),
             resolvers: [].into(),
             inside: RedBlackTreeMapSync::default(),
             host_cookie,
@@ -150,6 +157,11 @@ impl Netd {
                 self.undo_endpoint(writer, endpoint);
             }
         }
+        for service in view.services.values() {
+            if service.stage != Stage::Committed {
+                self.undo_service(writer, service);
+            }
+        }
         for network in view.networks.values() {
             if network.stage == Stage::Pending {
                 self.undo_network(writer, network);
@@ -160,6 +172,12 @@ impl Netd {
     fn undo_endpoint(&self, writer: &mut Writer, endpoint: &Endpoint) {
         if let Err(error) = self.disconnect(writer, endpoint) {
             tracing::warn!(endpoint = %endpoint.key(), %error, "not removed yet");
+        }
+    }
+
+    fn undo_service(&self, writer: &mut Writer, service: &Service) {
+        if let Err(error) = self.drop_service(writer, service) {
+            tracing::warn!(service = %service.spec.name, %error, "not removed yet");
         }
     }
 
@@ -187,8 +205,11 @@ impl Netd {
         }
         for endpoint in desired.endpoints.values() {
             if let Some(network) = desired.networks.get(&endpoint.attachment.network_id) {
-                self.publish_names(network, endpoint);
+                self.publish_names(&desired, network, endpoint);
             }
+        }
+        for service in desired.services.values() {
+            self.publish_service(&desired, service);
         }
         self.publish_view(desired);
     }
@@ -198,6 +219,13 @@ impl Netd {
         self.departures.retry();
         self.collect_endpoints(writer, report);
         let view = self.view();
+        for service in view.services.values() {
+            if service.stage == Stage::Removing
+                && let Err(error) = self.drop_service(writer, service)
+            {
+                report.failures.push(error.to_string());
+            }
+        }
         for network in view.networks.values() {
             if network.stage == Stage::Removing
                 && let Err(error) = self.drop_network(writer, &self.view(), network)

@@ -24,6 +24,7 @@ mod gateway;
 mod mtu;
 mod network;
 mod parent;
+mod service;
 
 /// A host: its kernel and directories outlive the daemon.
 pub(crate) struct World {

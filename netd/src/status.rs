@@ -17,7 +17,7 @@ impl Netd {
     pub fn ready(&self, key: &str) -> Result<Network, NetError> {
         let view = self.view();
         let network = view.network(key)?;
-        address::check_room(network, &view.endpoints).map_err(EndpointError::from)?;
+        address::check_room(network, view.holders()).map_err(EndpointError::from)?;
         if let Some(missing) = plan::missing(&view, network, &self.kernel.observe()?) {
             return Err(NetError::Degraded {
                 network: network.name.to_string(),

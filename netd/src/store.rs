@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! <state-dir>/meta.redb        net_networks   network id              → Network
+//!                              net_services   service id              → Service
 //! <run-dir>/endpoints.redb     net_endpoints  container/interface     → Endpoint
 //!                              net_cursors    network id and subnet   → address given out last
 //!                              net_departures host's interface        → Departure
@@ -22,8 +23,10 @@ use serde::{Deserialize, Serialize};
 use crate::departure::Departure;
 use crate::model::endpoint::{Endpoint, EndpointKey};
 use crate::model::network::Network;
+use crate::model::service::Service;
 
 const SCHEMA: u32 = 1;
+const SERVICES: Table = Table("net_services");
 const NETWORKS: Table = Table("net_networks");
 const ENDPOINTS: Table = Table("net_endpoints");
 const CURSORS: Table = Table("net_cursors");
@@ -108,6 +111,19 @@ impl Store {
         write(&self.durable, "delete", [(NETWORKS, id.to_string(), None)])
     }
 
+    pub(crate) fn services(&self) -> Result<Vec<Service>, StoreError> {
+        Ok(read_all(&self.durable, SERVICES)?.into_values().collect())
+    }
+
+    pub(crate) fn put_service(&self, service: &Service) -> Result<(), StoreError> {
+        let row = (SERVICES, service.id.to_string(), Some(encode(service)));
+        write(&self.durable, "write", [row])
+    }
+
+    pub(crate) fn delete_service(&self, id: &Id) -> Result<(), StoreError> {
+        write(&self.durable, "delete", [(SERVICES, id.to_string(), None)])
+    }
+
     pub(crate) fn endpoints(&self) -> Result<Vec<Endpoint>, StoreError> {
         Ok(read_all(&self.boot, ENDPOINTS)?.into_values().collect())
     }
@@ -124,16 +140,21 @@ impl Store {
         endpoint: &Endpoint,
         cursors: &Cursors,
     ) -> Result<(), StoreError> {
-        let cursors = cursors.iter().map(|((id, net), last)| {
-            let key = format!("{id} {net}");
-            (CURSORS, key, Some(encode(&(id, net, last))))
-        });
+        let cursors = cursor_rows(cursors);
         let row = (
             ENDPOINTS,
             endpoint.key().to_string(),
             Some(encode(endpoint)),
         );
         write(&self.boot, "write", [row].into_iter().chain(cursors))
+    }
+
+    /// Writes which addresses are the last ones given out.
+    pub(crate) fn put_cursors(&self, cursors: &Cursors) -> Result<(), StoreError> {
+        if cursors.is_empty() {
+            return Ok(());
+        }
+        write(&self.boot, "write", cursor_rows(cursors))
     }
 
     /// Deletes an endpoint, of which `departures` are still in the kernel.
@@ -182,6 +203,13 @@ impl Store {
         };
         write(&self.boot, "write", endpoints.iter().map(row))
     }
+}
+
+fn cursor_rows(cursors: &Cursors) -> impl Iterator<Item = (Table, String, Option<String>)> {
+    cursors.iter().map(|((id, net), last)| {
+        let key = format!("{id} {net}");
+        (CURSORS, key, Some(encode(&(id, net, last))))
+    })
 }
 
 /// Records serialise: their maps have text keys, and nothing in them fails to.

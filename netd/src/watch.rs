@@ -40,7 +40,8 @@ impl Netd {
     pub async fn run(self: Arc<Self>, shutdown: impl Future<Output = ()>) {
         tokio::select! {
             () = pin!(shutdown) => {}
-            () = self.watch() => {}
+            () = Arc::clone(&self).watch() => {}
+            () = self.watch_health() => {}
         }
     }
 

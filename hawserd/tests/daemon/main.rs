@@ -263,6 +263,7 @@ fn attach(host: &Host, network: &str) -> (Attachment, std::path::PathBuf) {
         owner: None,
         exclusive: false,
         gw_priority: None,
+        services: Vec::new(),
         runtime: None,
         links: Vec::new(),
     };

@@ -60,6 +60,7 @@ impl Host {
     fn data_plane(&self) -> Result<observed::DataPlane, BpfError> {
         Ok(observed::DataPlane {
             published: self.data_plane.published()?,
+            balanced: self.data_plane.balanced()?,
             sandboxes: self.data_plane.sandboxes()?,
             uplinks: self.data_plane.uplinks()?,
             local: self.data_plane.local_addresses()?,
@@ -147,6 +148,10 @@ impl Host {
                 Some(sandbox) => data_plane.set_sandbox(*cookie, *sandbox)?,
                 None => data_plane.remove_sandbox(*cookie)?,
             },
+            Step::Balance { number, to, .. } => match to {
+                Some(balanced) => data_plane.balance(*number, balanced)?,
+                None => data_plane.unbalance(*number)?,
+            },
             Step::GuardEndpoint { link, edge } => data_plane.attach_endpoint(link, edge)?,
             Step::ReleaseEndpoint { link } => data_plane.release_endpoint(link)?,
             Step::AttachHooks => data_plane.attach_hooks()?,
@@ -224,6 +229,7 @@ impl Kernel for Host {
             | Step::SetSandbox { .. }
             | Step::Publish { .. }
             | Step::Unpublish { .. }
+            | Step::Balance { .. }
             | Step::SetLocalAddresses(_)
             | Step::AttachHooks
             | Step::AdmitRuntime { .. }
@@ -299,6 +305,18 @@ impl Kernel for Host {
         which: Bound,
     ) -> Result<Vec<BoundSocket>, KernelError> {
         sockdiag::bound(protocol, which).map_err(|source| KernelError::Sockets { protocol, source })
+    }
+
+    fn sandbox_sockets(&self, sandbox: &Sandbox) -> Result<Vec<BoundSocket>, KernelError> {
+        let all = || sockdiag::bound(Protocol::Tcp, Bound::All);
+        let found = open(sandbox).and_then(|namespace| namespace.run(all)?);
+        match found {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+            found => found.map_err(|source| KernelError::Namespace {
+                path: sandbox.path.clone(),
+                source,
+            }),
+        }
     }
 
     fn holder(&self, socket: &BoundSocket) -> String {

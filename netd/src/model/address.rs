@@ -4,12 +4,37 @@ use std::net::IpAddr;
 
 use api::id::MacAddr;
 use api::net::{AttachRequest, EndpointAddress, LinkBy};
+use ipnet::IpNet;
 
 use super::endpoint::{EndpointError, NewEndpoint};
 use super::endpoints::Endpoints;
 use super::ipam::{IpamError, Walks};
 use super::network::Network;
-use super::subnet::outside_all;
+use super::services::Services;
+use super::subnet::{Subnet, outside_all};
+
+/// Everybody who has addresses.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Holders<'a> {
+    pub(crate) endpoints: &'a Endpoints,
+    pub(crate) services: &'a Services,
+}
+
+impl Holders<'_> {
+    fn has(&self, network: &Network, address: IpAddr) -> bool {
+        self.endpoints.holder(&network.id, address).is_some()
+            || self.services.holder(&network.id, address).is_some()
+    }
+
+    /// Who has the address, for people.
+    fn name(&self, network: &Network, address: IpAddr) -> Option<String> {
+        if let Some(endpoint) = self.endpoints.holder(&network.id, address) {
+            return Some(format!("container {}", endpoint.display_name()));
+        }
+        let service = self.services.holder(&network.id, address)?;
+        Some(format!("service {}", service.spec.name))
+    }
+}
 
 /// One address of each family that the network has.
 pub(crate) fn choose(
@@ -38,8 +63,8 @@ pub(crate) fn choose(
 }
 
 /// Whether each family has an address left.
-pub(crate) fn check_room(network: &Network, others: &Endpoints) -> Result<(), IpamError> {
-    let is_used = |address: IpAddr| others.holder(&network.id, address).is_some();
+pub(crate) fn check_room(network: &Network, holders: Holders<'_>) -> Result<(), IpamError> {
+    let is_used = |address: IpAddr| holders.has(network, address);
     for v6 in [false, true] {
         let mut subnets = network
             .subnets
@@ -88,7 +113,7 @@ fn given_addresses(
                 return Err(error.into());
             }
         };
-        check_free(address, reserved, network, new.others)?;
+        check_free(address, reserved, network, new.holders)?;
     }
     Ok(request.addresses.clone())
 }
@@ -113,21 +138,14 @@ fn address(
                 .iter()
                 .find(|subnet| subnet.subnet.contains(&wanted))
                 .ok_or_else(|| outside_all(wanted, network.name.as_str(), &network.subnets))?;
-            check_free(wanted, subnet.reserved(wanted), network, new.others)?;
-            (subnet, wanted)
+            check_free(wanted, subnet.reserved(wanted), network, new.holders)?;
+            (*subnet, wanted)
         }
         None => {
-            let is_used = |address: IpAddr| new.others.holder(&network.id, address).is_some();
-            subnets
-                .iter()
-                .find_map(|subnet| {
-                    let address = new.walks.next(&network.id, subnet, is_used)?;
-                    Some((subnet, address))
-                })
-                .ok_or_else(|| IpamError::Exhausted {
-                    network: network.name.to_string(),
-                    range: first.range,
-                })?
+            free(network, &subnets, new.walks, new.holders).ok_or_else(|| IpamError::Exhausted {
+                network: network.name.to_string(),
+                range: first.range,
+            })?
         }
     };
     Ok(Some(EndpointAddress {
@@ -137,11 +155,48 @@ fn address(
     }))
 }
 
+/// The next address of these subnets that is nobody's.
+fn free<'s>(
+    network: &Network,
+    subnets: &[&'s Subnet],
+    walks: &Walks,
+    holders: Holders<'_>,
+) -> Option<(&'s Subnet, IpAddr)> {
+    let is_used = |address: IpAddr| holders.has(network, address);
+    subnets.iter().find_map(|subnet| {
+        let address = walks.next(&network.id, subnet, is_used)?;
+        Some((*subnet, address))
+    })
+}
+
+/// An address of each family that the network has, for a service.
+pub(crate) fn for_service(
+    network: &Network,
+    walks: &Walks,
+    holders: Holders<'_>,
+) -> Result<Vec<IpNet>, IpamError> {
+    let mut chosen = Vec::new();
+    for v6 in [false, true] {
+        let subnets = network.subnets.iter();
+        let subnets: Vec<&Subnet> = subnets.filter(|subnet| subnet.is_ipv6() == v6).collect();
+        let Some(first) = subnets.first() else {
+            continue;
+        };
+        let (subnet, address) =
+            free(network, &subnets, walks, holders).ok_or_else(|| IpamError::Exhausted {
+                network: network.name.to_string(),
+                range: first.range,
+            })?;
+        chosen.push(subnet.host_net(address));
+    }
+    Ok(chosen)
+}
+
 fn check_free(
     address: IpAddr,
     reserved: Option<&'static str>,
     network: &Network,
-    others: &Endpoints,
+    holders: Holders<'_>,
 ) -> Result<(), IpamError> {
     let name = network.name.to_string();
     if let Some(why) = reserved {
@@ -151,12 +206,12 @@ fn check_free(
             why,
         });
     }
-    match others.holder(&network.id, address) {
+    match holders.name(network, address) {
         None => Ok(()),
         Some(holder) => Err(IpamError::InUse {
             address,
             network: name,
-            container: holder.display_name().to_owned(),
+            holder,
         }),
     }
 }

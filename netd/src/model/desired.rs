@@ -9,20 +9,25 @@ use api::net::NetworkContainer;
 use rpds::RedBlackTreeMapSync;
 use sys::netns::NsId;
 
+use super::address::Holders;
 use super::driver::ParentUse;
 use super::endpoint::{self, Endpoint};
 use super::endpoints::Endpoints;
 use super::filter::Filter;
 use super::ipam::{Taken, TakenBy};
+use super::network::Stage;
 use super::network::{Network, NetworkError};
 use super::observed::Observed;
-use crate::bpf::{self, Edge, Frontend, Sandbox};
+use super::service::{Member, Service};
+use super::services::Services;
+use crate::bpf::{self, Balanced, Edge, Frontend, Sandbox};
 
 /// A snapshot: cheap to clone, never changed in place once published.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Desired {
     pub(crate) networks: BTreeMap<Id, Arc<Network>>,
     pub(crate) endpoints: Endpoints,
+    pub(crate) services: Services,
     /// Where each network's resolver listens.
     pub(crate) resolvers: BTreeMap<Id, SocketAddr>,
     /// Where the resolver listens inside each sandbox.
@@ -106,6 +111,42 @@ impl Desired {
         self.endpoints
             .values()
             .flat_map(|endpoint| endpoint.frontends())
+            .collect()
+    }
+
+    pub(crate) fn holders(&self) -> Holders<'_> {
+        Holders {
+            endpoints: &self.endpoints,
+            services: &self.services,
+        }
+    }
+
+    /// In the order in which they joined.
+    pub(crate) fn members<'a>(&'a self, service: &'a Id) -> impl Iterator<Item = Member<'a>> {
+        let endpoints = self.endpoints.in_service(service);
+        endpoints
+            .filter(|endpoint| endpoint.stage != Stage::Removing)
+            .filter_map(|endpoint| {
+                let part = endpoint.membership(service)?;
+                Some(Member { endpoint, part })
+            })
+    }
+
+    /// What the data plane is to know of one service; nothing when there is no such service.
+    pub(crate) fn balanced_of(&self, service: &Id) -> BTreeMap<u64, Balanced> {
+        let service = self.services.get(service);
+        let is_there = |service: &&Arc<Service>| service.stage != Stage::Removing;
+        let entries = service.filter(is_there).map(|service| {
+            let members: Vec<Member<'_>> = self.members(&service.id).collect();
+            service.balanced(&members)
+        });
+        entries.unwrap_or_default()
+    }
+
+    pub(crate) fn balanced(&self) -> BTreeMap<u64, Balanced> {
+        let services = self.services.values();
+        services
+            .flat_map(|service| self.balanced_of(&service.id))
             .collect()
     }
 

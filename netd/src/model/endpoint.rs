@@ -8,13 +8,14 @@ use api::net::{AttachRequest, Attachment, Dns, Link, LinkBy, PortBinding, Route}
 use serde::{Deserialize, Serialize};
 use sys::netns::NsId;
 
-use super::address;
+use super::address::{self, Holders};
 use super::endpoints::Endpoints;
 use super::ipam::{IpamError, Walks};
 use super::network::{Network, Stage};
 use super::port::{self, PortError};
 use super::published::{self, Routed};
 use super::route;
+use super::service::{Membership, ServiceError};
 use crate::bpf::Frontend;
 
 /// Which endpoint: one interface of one container.
@@ -79,6 +80,8 @@ pub(crate) struct Endpoint {
     /// The default routes it can carry; those it does are among the attachment's.
     #[serde(default)]
     pub(crate) defaults: Vec<Route>,
+    #[serde(default)]
+    pub(crate) memberships: Vec<Membership>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -161,6 +164,8 @@ pub enum EndpointError {
     Ipam(#[from] IpamError),
     #[error(transparent)]
     Port(#[from] PortError),
+    #[error(transparent)]
+    Service(#[from] ServiceError),
 }
 
 impl EndpointError {
@@ -186,7 +191,9 @@ pub(crate) struct NewEndpoint<'a> {
     /// The link address of the network's parent, if it has one.
     pub(crate) parent_mac: Option<MacAddr>,
     /// All that exist, of other networks as well.
-    pub(crate) others: &'a Endpoints,
+    pub(crate) holders: Holders<'a>,
+    /// Its part in services, which are on its network.
+    pub(crate) memberships: Vec<Membership>,
     /// How far the walk through each subnet has come.
     pub(crate) walks: &'a Walks,
 }
@@ -235,11 +242,11 @@ impl Endpoint {
         network: &Network,
         new: NewEndpoint<'_>,
     ) -> Result<Self, EndpointError> {
-        let mtu = check_driver(request, network, new.others)?;
+        let mtu = check_driver(request, network, new.holders.endpoints)?;
         let addresses = address::choose(request, network, &new)?;
         let is_ours = request.link == LinkBy::Hawser;
         let mac = match request.mac {
-            Some(mac) => Some(address::check_mac(mac, network, new.others)?),
+            Some(mac) => Some(address::check_mac(mac, network, new.holders.endpoints)?),
             None if !is_ours => None,
             None if network.driver.has_own_macs() => Some(address::derived_mac(&addresses)),
             None => new.parent_mac,
@@ -279,6 +286,7 @@ impl Endpoint {
             links: request.links.clone(),
             routed: network.routed(),
             defaults,
+            memberships: new.memberships,
         })
     }
 
@@ -291,6 +299,16 @@ impl Endpoint {
 
     pub(crate) fn is_on(&self, network: &Id) -> bool {
         self.attachment.network_id == *network
+    }
+
+    pub(crate) fn membership(&self, service: &Id) -> Option<&Membership> {
+        let mut memberships = self.memberships.iter();
+        memberships.find(|membership| membership.service == *service)
+    }
+
+    /// The address of a family.
+    pub(crate) fn address(&self, v6: bool) -> Option<IpAddr> {
+        self.addresses().find(|address| address.is_ipv6() == v6)
     }
 
     /// How people know the container.

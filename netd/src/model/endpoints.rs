@@ -21,6 +21,7 @@ pub(crate) struct Endpoints {
     by_key: RedBlackTreeMapSync<EndpointKey, Arc<Endpoint>>,
     by_address: RedBlackTreeMapSync<(Id, IpAddr), Arc<Endpoint>>,
     by_place: RedBlackTreeMapSync<(NsId, u64), Arc<Endpoint>>,
+    by_service: RedBlackTreeMapSync<(Id, u64), Arc<Endpoint>>,
     next_order: u64,
 }
 
@@ -41,6 +42,10 @@ impl Endpoints {
         }
         let place = (endpoint.sandbox.id(), endpoint.order);
         self.by_place.insert_mut(place, Arc::clone(&endpoint));
+        for membership in &endpoint.memberships {
+            let part = (membership.service.clone(), endpoint.order);
+            self.by_service.insert_mut(part, Arc::clone(&endpoint));
+        }
         self.by_key.insert_mut(key, endpoint);
     }
 
@@ -55,6 +60,10 @@ impl Endpoints {
         }
         let place = (endpoint.sandbox.id(), endpoint.order);
         self.by_place.remove_mut(&place);
+        for membership in &endpoint.memberships {
+            let part = (membership.service.clone(), endpoint.order);
+            self.by_service.remove_mut(&part);
+        }
         self.by_key.remove_mut(key);
     }
 
@@ -83,6 +92,13 @@ impl Endpoints {
         self.by_place
             .range((place, 0)..=(place, u64::MAX))
             .map(|(_place, endpoint)| endpoint)
+    }
+
+    /// The members of a service, in the order in which they joined.
+    pub(crate) fn in_service(&self, service: &Id) -> impl Iterator<Item = &Arc<Endpoint>> {
+        self.by_service
+            .range((service.clone(), 0)..=(service.clone(), u64::MAX))
+            .map(|(_part, endpoint)| endpoint)
     }
 
     /// Who has the address on the network.

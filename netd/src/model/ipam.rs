@@ -119,11 +119,11 @@ pub enum IpamError {
         network: String,
         why: &'static str,
     },
-    #[error("address {address} already in use on network {network} by container {container}")]
+    #[error("address {address} already in use on network {network} by {holder}")]
     InUse {
         address: IpAddr,
         network: String,
-        container: String,
+        holder: String,
     },
     #[error(
         "network {network} has no free address left in {range}: remove containers, or use a network \

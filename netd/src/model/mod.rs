@@ -21,6 +21,8 @@ pub(crate) mod port;
 pub(crate) mod published;
 pub(crate) mod reserved;
 mod route;
+pub(crate) mod service;
+pub(crate) mod services;
 pub(crate) mod step;
 pub(crate) mod subnet;
 pub(crate) mod subnets;

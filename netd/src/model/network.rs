@@ -69,6 +69,11 @@ pub enum NetworkError {
         name: NetworkName,
         containers: String,
     },
+    #[error(
+        "network {name} carries service {service}: remove the service, or take it off the network \
+         with hawser service update --network-rm"
+    )]
+    HasService { name: NetworkName, service: String },
     #[error("invalid time {0:?} of filter until: expected RFC 3339, such as 2026-01-02T03:04:05Z")]
     Until(String),
     #[error(transparent)]

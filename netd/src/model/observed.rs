@@ -9,7 +9,7 @@ use ipnet::IpNet;
 use super::endpoint::EndpointKey;
 use super::filter::Filter;
 use super::reserved::PortSet;
-use crate::bpf::{Edge, Frontend, Sandbox};
+use crate::bpf::{Balanced, Edge, Frontend, Sandbox};
 
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Observed {
@@ -55,6 +55,8 @@ pub(crate) struct Address {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct DataPlane {
     pub(crate) published: BTreeMap<Frontend, SocketAddr>,
+    /// Services with several backends, by the daemon's number.
+    pub(crate) balanced: BTreeMap<u64, Balanced>,
     pub(crate) sandboxes: BTreeMap<u64, Sandbox>,
     pub(crate) uplinks: BTreeSet<u32>,
     /// The host's addresses as it knows them.

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
-use api::id::IfName;
+use api::id::{Id, IfName};
 
 use super::child;
 use super::desired::Desired;
@@ -13,9 +13,10 @@ use super::filter::Filter;
 use super::limit::Rate;
 use super::network::Network;
 use super::observed::{Link, Observed};
-use super::port::PortTable;
+use super::port::{PortHolder, PortTable};
 use super::reserved::PortSet;
 use super::route::is_default;
+use super::service::plan::{balance, rebalance};
 use super::step::{Pair, SandboxLink, Step};
 use crate::bpf::{Edge, Frontend, Sandbox};
 
@@ -81,6 +82,7 @@ pub(crate) fn attach(
     }
     // Traffic comes last, when there is somebody to answer it.
     steps.extend(publish(endpoint));
+    steps.extend(balance(before, after, services_of(endpoint)));
     steps
 }
 
@@ -133,10 +135,9 @@ pub(crate) fn detach(
     endpoint: &Endpoint,
     ports: &PortTable,
 ) -> Vec<Step> {
-    let mut steps: Vec<Step> = endpoint
-        .frontends()
-        .map(|(frontend, backend)| Step::Unpublish { frontend, backend })
-        .collect();
+    let mut steps = balance(before, after, services_of(endpoint));
+    let published = endpoint.frontends();
+    steps.extend(published.map(|(frontend, backend)| Step::Unpublish { frontend, backend }));
     let ports = own_ports(ports, endpoint);
     if !ports.is_empty() {
         steps.push(Step::ReleasePorts(ports));
@@ -200,6 +201,8 @@ pub(crate) fn repair(desired: &Desired, observed: &Observed) -> Vec<Step> {
     }
     steps.extend(repair_sandboxes(&desired.sandboxes(), observed));
     let ports = desired.endpoints.values().flat_map(|e| e.host_ports());
+    let of_services = desired.services.values().flat_map(|s| s.host_ports());
+    let ports = ports.chain(of_services);
     let missing: PortSet = ports
         .filter(|port| !observed.reserved_ports.contains(*port))
         .collect();
@@ -207,6 +210,10 @@ pub(crate) fn repair(desired: &Desired, observed: &Observed) -> Vec<Step> {
         steps.push(Step::ReservePorts(missing));
     }
     steps.extend(repair_published(&desired.published(), observed));
+    steps.extend(rebalance(
+        &observed.data_plane.balanced,
+        &desired.balanced(),
+    ));
     steps
 }
 
@@ -368,10 +375,14 @@ fn disconnect(before: &Desired, endpoint: &Endpoint) -> Vec<Step> {
 
 /// The host ports that only `endpoint` publishes: others may have the same on other addresses.
 fn own_ports(ports: &PortTable, endpoint: &Endpoint) -> PortSet {
-    let key = endpoint.key();
+    let key = PortHolder::Endpoint(endpoint.key());
     let own = endpoint.host_ports();
     own.filter(|port| !ports.is_held_by_another(&key, *port))
         .collect()
+}
+
+fn services_of(endpoint: &Endpoint) -> impl Iterator<Item = &Id> {
+    endpoint.memberships.iter().map(|part| &part.service)
 }
 
 fn publish(endpoint: &Endpoint) -> impl Iterator<Item = Step> {

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
+use api::id::Id;
 use api::net::{PortBinding, Protocol};
 
 use super::endpoint::{Endpoint, EndpointKey};
@@ -123,10 +124,23 @@ fn bound_overlaps(binding: Option<IpAddr>, bound: IpAddr) -> bool {
     }
 }
 
-/// One claim to a port: on which host address, all when absent, and whose.
-type Holder = (Option<IpAddr>, Arc<EndpointKey>);
+/// Who publishes a port.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum PortHolder {
+    Endpoint(EndpointKey),
+    Service(Id),
+}
 
-/// Who holds which published port; derived from the endpoints.
+impl From<EndpointKey> for PortHolder {
+    fn from(key: EndpointKey) -> Self {
+        Self::Endpoint(key)
+    }
+}
+
+/// One claim to a port: on which host address, all when absent, and whose.
+type Holder = (Option<IpAddr>, Arc<PortHolder>);
+
+/// Who holds which published port; derived from the endpoints and services.
 #[derive(Debug, Default)]
 pub(crate) struct PortTable {
     held: BTreeMap<(Protocol, u16), Vec<Holder>>,
@@ -136,12 +150,12 @@ impl PortTable {
     pub(crate) fn of<'a>(endpoints: impl IntoIterator<Item = &'a Endpoint>) -> Self {
         let mut table = Self::default();
         for endpoint in endpoints {
-            table.insert(&endpoint.key(), &endpoint.attachment.ports);
+            table.insert(&endpoint.key().into(), &endpoint.attachment.ports);
         }
         table
     }
 
-    pub(crate) fn insert(&mut self, holder: &EndpointKey, ports: &[PortBinding]) {
+    pub(crate) fn insert(&mut self, holder: &PortHolder, ports: &[PortBinding]) {
         let holder = Arc::new(holder.clone());
         for (binding, port) in each_port(ports) {
             self.held
@@ -151,7 +165,7 @@ impl PortTable {
         }
     }
 
-    pub(crate) fn remove(&mut self, holder: &EndpointKey, ports: &[PortBinding]) {
+    pub(crate) fn remove(&mut self, holder: &PortHolder, ports: &[PortBinding]) {
         for (binding, port) in each_port(ports) {
             let key = (binding.protocol, port);
             if let Some(holders) = self.held.get_mut(&key) {
@@ -163,7 +177,7 @@ impl PortTable {
         }
     }
 
-    fn holder(&self, protocol: Protocol, ip: Option<IpAddr>, port: u16) -> Option<&EndpointKey> {
+    fn holder(&self, protocol: Protocol, ip: Option<IpAddr>, port: u16) -> Option<&PortHolder> {
         let holders = self.held.get(&(protocol, port))?;
         holders
             .iter()
@@ -171,8 +185,8 @@ impl PortTable {
             .map(|(_, holder)| &**holder)
     }
 
-    /// Whether an endpoint other than `holder` has the port, of any protocol on any address.
-    pub(crate) fn is_held_by_another(&self, holder: &EndpointKey, port: u16) -> bool {
+    /// Whether another than `holder` has the port, of any protocol on any address.
+    pub(crate) fn is_held_by_another(&self, holder: &PortHolder, port: u16) -> bool {
         [Protocol::Tcp, Protocol::Udp, Protocol::Sctp]
             .into_iter()
             .filter_map(|protocol| self.held.get(&(protocol, port)))
@@ -189,7 +203,7 @@ fn each_port(ports: &[PortBinding]) -> impl Iterator<Item = (&PortBinding, u16)>
 
 /// Names the holder of a port for an error message.
 pub(crate) trait HolderNames {
-    fn container(&self, holder: &EndpointKey) -> String;
+    fn holder(&self, holder: &PortHolder) -> String;
     fn process(&self, socket: &BoundSocket) -> String;
 }
 
@@ -206,7 +220,7 @@ pub(crate) fn resolve(
     let mut result: Vec<PortBinding> = Vec::with_capacity(requested.len());
     let bound = BoundPorts::of(bound);
     let mut own = PortTable::default();
-    let itself = EndpointKey::new("", "");
+    let itself = PortHolder::Endpoint(EndpointKey::new("", ""));
     // Given ports first, so that no chosen one takes them.
     let is_given = |b: &&PortBinding| b.host_port != 0 && b.host_port_last.is_none();
     let (given, open): (Vec<_>, Vec<_>) = requested.iter().partition(is_given);
@@ -216,7 +230,7 @@ pub(crate) fn resolve(
             return Err(PortError::Published {
                 port: show(binding.host_ip, port),
                 protocol: binding.protocol,
-                holder: "this container itself".to_owned(),
+                holder: "this request itself".to_owned(),
             });
         }
         range.check_published(table, names)?;
@@ -311,7 +325,7 @@ impl Range {
             && bound_overlaps(self.ip, socket.address)
     }
 
-    fn published(self, table: &PortTable) -> Option<(u16, &EndpointKey)> {
+    fn published(self, table: &PortTable) -> Option<(u16, &PortHolder)> {
         (0..self.count).find_map(|offset| {
             let port = self.first.checked_add(offset)?;
             let holder = table.holder(self.protocol, self.ip, port)?;
@@ -325,7 +339,7 @@ impl Range {
             Some((port, holder)) => Err(PortError::Published {
                 port: show(self.ip, port),
                 protocol: self.protocol,
-                holder: names.container(holder),
+                holder: names.holder(holder),
             }),
         }
     }

@@ -52,7 +52,7 @@ impl PortSet {
         self.0[word] |= bit;
     }
 
-    fn iter(&self) -> impl Iterator<Item = u16> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = u16> {
         let words = (0_u16..).zip(self.0.iter().copied());
         words.filter(|(_, word)| *word != 0).flat_map(|(at, word)| {
             (0..64).filter_map(move |bit| (word & 1 << bit != 0).then_some(at * 64 + bit))

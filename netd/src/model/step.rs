@@ -17,7 +17,7 @@ use super::endpoint;
 use super::filter::Filter;
 use super::limit::Rate;
 use super::reserved::PortSet;
-use crate::bpf::{Edge, Frontend, Sandbox};
+use crate::bpf::{Balanced, Edge, Frontend, Sandbox};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Step {
@@ -134,6 +134,12 @@ pub(crate) enum Step {
         frontend: Frontend,
         backend: SocketAddr,
     },
+    /// Changes which backends an entry of a service has. Flows to those that stay go on.
+    Balance {
+        number: u64,
+        from: Option<Balanced>,
+        to: Option<Balanced>,
+    },
     SetLocalAddresses(BTreeSet<IpAddr>),
     AttachUplink {
         index: u32,
@@ -205,6 +211,11 @@ impl Step {
             Self::ReleasePorts(ports) => Some(Self::ReservePorts(ports)),
             Self::Publish { frontend, backend } => Some(Self::Unpublish { frontend, backend }),
             Self::Unpublish { frontend, backend } => Some(Self::Publish { frontend, backend }),
+            Self::Balance { number, from, to } => Some(Self::Balance {
+                number,
+                from: to,
+                to: from,
+            }),
             Self::AttachUplink { index, .. } => Some(Self::DetachUplink { index }),
             Self::GuardEndpoint { link, .. } => Some(Self::ReleaseEndpoint { link }),
             Self::DeleteLink { .. }
@@ -295,11 +306,30 @@ impl fmt::Display for Step {
             Self::ReservePorts(ports) => write!(f, "reserve {} ports", ports.len()),
             Self::ReleasePorts(ports) => write!(f, "release {} ports", ports.len()),
             Self::Unpublish { frontend, .. } => write!(f, "unpublish {frontend}"),
+            Self::Balance { from, to, .. } => match (from, to) {
+                (_, Some(to)) => write!(f, "spread {} over {}", shown(to), backends(to)),
+                (Some(from), None) => write!(f, "spread {} over nobody", shown(from)),
+                (None, None) => write!(f, "spread nothing"),
+            },
             Self::SetLocalAddresses(_) => write!(f, "register the host's addresses"),
             Self::AttachUplink { name, .. } => write!(f, "attach the data plane to {name}"),
             Self::DetachUplink { index } => {
                 write!(f, "detach the data plane from interface number {index}")
             }
         }
+    }
+}
+
+/// The frontends of an entry.
+pub(super) fn shown(balanced: &Balanced) -> String {
+    let frontends = balanced.frontends.iter().map(ToString::to_string);
+    frontends.collect::<Vec<_>>().join(", ")
+}
+
+fn backends(balanced: &Balanced) -> String {
+    match balanced.backends.len() {
+        0 => "nobody".to_owned(),
+        1 => "1 backend".to_owned(),
+        count => format!("{count} backends"),
     }
 }

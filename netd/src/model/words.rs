@@ -2,7 +2,7 @@
 
 use super::desired::Desired;
 use super::observed::Observed;
-use super::step::Step;
+use super::step::{Step, shown};
 
 /// What of the kernel is not as it should be, in plain words.
 pub(crate) fn difference(step: &Step, desired: &Desired, observed: &Observed) -> String {
@@ -70,6 +70,13 @@ pub(crate) fn difference(step: &Step, desired: &Desired, observed: &Observed) ->
         }
         Step::Publish { frontend, .. } => format!("port {frontend} is not published"),
         Step::Unpublish { frontend, .. } => format!("port {frontend} is published for nobody"),
+        Step::Balance { to: None, from, .. } => {
+            let ports = from.as_ref().map(shown).unwrap_or_default();
+            format!("{ports} leads to members of a service that is gone")
+        }
+        Step::Balance { to: Some(to), .. } => {
+            format!("{} does not lead to the members of its service", shown(to))
+        }
         Step::SetLocalAddresses(_) => {
             "the data plane does not know the host's addresses".to_owned()
         }

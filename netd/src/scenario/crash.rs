@@ -64,7 +64,7 @@ fn crash_after(
     let look = |netd: &Netd| {
         (
             netd.endpoints(None),
-            netd.networks(),
+            (netd.networks(), netd.services()),
             world.kernel.snapshot(),
         )
     };
@@ -78,7 +78,9 @@ fn crash_after(
         return true;
     }
     let after = look(&netd);
-    let undone = (after.0.len(), after.1.len()) == (before.0.len(), before.1.len());
+    let undone = after.0.len() == before.0.len()
+        && after.1.0.len() == before.1.0.len()
+        && after.1.1.len() == before.1.1.len();
     if undone {
         assert_eq!(after, before, "undone after {steps} steps, {end:?}");
     }

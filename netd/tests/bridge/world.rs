@@ -204,6 +204,7 @@ impl Sandbox {
             exclusive: false,
             gw_priority: None,
             runtime: None,
+            services: Vec::new(),
             links: Vec::new(),
         }
     }

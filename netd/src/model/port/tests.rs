@@ -3,8 +3,11 @@ use super::*;
 struct Names;
 
 impl HolderNames for Names {
-    fn container(&self, holder: &EndpointKey) -> String {
-        format!("container {}", holder.container)
+    fn holder(&self, holder: &PortHolder) -> String {
+        match holder {
+            PortHolder::Endpoint(key) => format!("container {}", key.container),
+            PortHolder::Service(id) => format!("service {id}"),
+        }
     }
     fn process(&self, socket: &BoundSocket) -> String {
         format!("process {}", socket.inode)
@@ -44,7 +47,7 @@ fn bound(address: &str, listens: bool) -> BoundSocket {
 
 fn table(held: &str) -> PortTable {
     let mut table = PortTable::default();
-    table.insert(&EndpointKey::new("c1", "eth0"), &[binding(held)]);
+    table.insert(&EndpointKey::new("c1", "eth0").into(), &[binding(held)]);
     table
 }
 
@@ -113,7 +116,7 @@ fn a_port_is_chosen_from_the_range_that_was_asked_for() {
 #[test]
 fn a_removed_holder_frees_its_ports() {
     let mut table = table("8000+3");
-    table.remove(&EndpointKey::new("c1", "eth0"), &[binding("8000+3")]);
+    table.remove(&EndpointKey::new("c1", "eth0").into(), &[binding("8000+3")]);
     assert!(table.held.is_empty());
 }
 
@@ -123,7 +126,7 @@ fn a_container_cannot_have_a_port_twice() {
     let error = resolve(&wanted, &PortTable::default(), &[], &Names).unwrap_err();
     assert_eq!(
         error.to_string(),
-        "port 8005/tcp is already allocated: published by this container itself"
+        "port 8005/tcp is already allocated: published by this request itself"
     );
     let apart = [binding("127.0.0.1@8000"), binding("127.0.0.2@8000")];
     assert!(resolve(&apart, &PortTable::default(), &[], &Names).is_ok());

@@ -1,0 +1,124 @@
+//! Services and their members.
+
+use std::time::Duration;
+
+use api::path;
+use api::service::{Drained, MemberUpdate, Service, ServiceSpec};
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use serde::Deserialize;
+
+use super::{Done, Reply, fine};
+use crate::daemon::Daemon;
+use crate::extract::{Content, Params, Segments};
+
+pub(crate) fn routes() -> Router<Daemon> {
+    let service = format!("{}/{{service}}", path::SERVICES);
+    Router::new()
+        .route(path::SERVICES, get(list))
+        .route(path::SERVICES_CREATE, post(create))
+        .route(&service, get(inspect).delete(remove))
+        .route(&format!("{service}/{}", path::SERVICE_UPDATE), post(update))
+        .route(
+            &format!("{service}/{}/{{container}}", path::SERVICE_MEMBERS),
+            post(update_member),
+        )
+        .route(
+            &format!("{}/{{container}}/{}", path::ENDPOINTS, path::DRAIN),
+            post(drain),
+        )
+}
+
+async fn list(State(daemon): State<Daemon>) -> Reply<Vec<Service>> {
+    daemon
+        .run(|daemon| fine(daemon.netd.services()))
+        .await
+        .map(Json)
+}
+
+async fn inspect(
+    State(daemon): State<Daemon>,
+    Segments(service): Segments<String>,
+) -> Reply<Service> {
+    daemon
+        .run(move |daemon| daemon.netd.service(&service))
+        .await
+        .map(Json)
+}
+
+async fn create(
+    State(daemon): State<Daemon>,
+    Content(spec): Content<ServiceSpec>,
+) -> Reply<Service> {
+    daemon
+        .run_in_turn(|daemon| daemon.netd.create_service(spec))
+        .await
+        .map(Json)
+}
+
+#[derive(Deserialize)]
+struct MadeFrom {
+    version: Option<u64>,
+}
+
+async fn update(
+    State(daemon): State<Daemon>,
+    Segments(service): Segments<String>,
+    Params(made_from): Params<MadeFrom>,
+    Content(spec): Content<ServiceSpec>,
+) -> Reply<Service> {
+    let update = move |daemon: &Daemon| {
+        daemon
+            .netd
+            .update_service(&service, made_from.version, spec)
+    };
+    daemon.run_in_turn(update).await.map(Json)
+}
+
+#[derive(Deserialize)]
+struct Force {
+    #[serde(default)]
+    force: bool,
+}
+
+async fn remove(
+    State(daemon): State<Daemon>,
+    Segments(service): Segments<String>,
+    Params(how): Params<Force>,
+) -> Done {
+    daemon
+        .run_in_turn(move |daemon| daemon.netd.remove_service(&service, how.force))
+        .await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+async fn update_member(
+    State(daemon): State<Daemon>,
+    Segments((service, container)): Segments<(String, String)>,
+    Content(change): Content<MemberUpdate>,
+) -> Reply<Service> {
+    let update = move |daemon: &Daemon| daemon.netd.update_member(&service, &container, &change);
+    daemon.run_in_turn(update).await.map(Json)
+}
+
+#[derive(Deserialize)]
+struct Wait {
+    /// Seconds.
+    #[serde(default)]
+    wait: f64,
+}
+
+/// No change waits for its turn behind this one, which may take long.
+async fn drain(
+    State(daemon): State<Daemon>,
+    Segments(container): Segments<String>,
+    Params(Wait { wait }): Params<Wait>,
+) -> Reply<Drained> {
+    let wait = Duration::try_from_secs_f64(wait).unwrap_or_default();
+    daemon
+        .run(move |daemon| daemon.netd.drain(&container, wait))
+        .await
+        .map(Json)
+}

@@ -1,0 +1,103 @@
+//! The part an endpoint has in a service, and which members new connections go to.
+
+use api::id::Id;
+use api::service::MemberState;
+use serde::{Deserialize, Serialize};
+
+use super::check::MAX_WEIGHT;
+use crate::model::endpoint::Endpoint;
+
+/// Part of an endpoint's record.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Membership {
+    pub(crate) service: Id,
+    pub(crate) weight: u32,
+    pub(crate) draining: bool,
+    pub(crate) verdict: Verdict,
+}
+
+/// What the probes say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Verdict {
+    Starting,
+    Up,
+    Down,
+}
+
+impl Membership {
+    pub(crate) fn state(&self) -> MemberState {
+        match (self.draining, self.verdict) {
+            (true, _) => MemberState::Draining,
+            (false, Verdict::Starting) => MemberState::Starting,
+            (false, Verdict::Up) => MemberState::Serving,
+            (false, Verdict::Down) => MemberState::Down,
+        }
+    }
+
+    fn may_serve(&self) -> bool {
+        !self.draining && self.weight > 0
+    }
+}
+
+/// An endpoint as a member of the service in question.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Member<'a> {
+    pub(crate) endpoint: &'a Endpoint,
+    pub(crate) part: &'a Membership,
+}
+
+/// Members that new connections are spread over, and those that keep what they have.
+///
+/// While none that may serve is well, all of these are used: probes may be wrong, and a refusal is
+/// no better than a try.
+#[derive(Debug, Clone)]
+pub(crate) struct Pool<'a> {
+    members: Vec<Member<'a>>,
+    is_last_resort: bool,
+}
+
+impl<'a> Pool<'a> {
+    pub(crate) fn of(members: impl IntoIterator<Item = Member<'a>>) -> Self {
+        let members: Vec<Member<'a>> = members.into_iter().collect();
+        let may_serve = || members.iter().filter(|member| member.part.may_serve());
+        let is_well = |member: &Member<'_>| member.part.verdict == Verdict::Up;
+        let is_last_resort = may_serve().next().is_some() && !may_serve().any(is_well);
+        Self {
+            members,
+            is_last_resort,
+        }
+    }
+
+    pub(crate) fn members(&self) -> &[Member<'a>] {
+        &self.members
+    }
+
+    /// Whether one is used that is not well.
+    pub(crate) fn is_last_resort(&self) -> bool {
+        let mut members = self.members.iter();
+        // Those that only start are no reason to worry anybody.
+        self.is_last_resort && members.any(|member| member.part.verdict == Verdict::Down)
+    }
+
+    /// Whether new connections go there.
+    pub(crate) fn uses(&self, member: &Member<'_>) -> bool {
+        let part = member.part;
+        part.may_serve() && (self.is_last_resort || part.verdict == Verdict::Up)
+    }
+
+    pub(crate) fn in_use(&self) -> impl Iterator<Item = &Member<'a>> {
+        self.members.iter().filter(|member| self.uses(member))
+    }
+
+    /// What the data plane is to know of a member: its weight, or nothing when its flows are to
+    /// move at once. One that is not used keeps the connections it has. A protocol without
+    /// connections has no end to wait for: what a member that is down does not answer, another does.
+    pub(super) fn weight(&self, member: &Member<'_>, connections: bool) -> Option<u32> {
+        if self.uses(member) {
+            return Some(member.part.weight.min(MAX_WEIGHT));
+        }
+        let is_down = member.part.verdict == Verdict::Down && !member.part.draining;
+        (connections || !is_down).then_some(0)
+    }
+}

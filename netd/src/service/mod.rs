@@ -1,0 +1,474 @@
+//! Creating, changing and removing services.
+//!
+//! A service is a durable record; its members are endpoints, which come and go with containers
+//! (`member`). The data plane's entries are derived from both, so that a reconcile completes what a
+//! crash has cut short.
+
+mod connection;
+mod health;
+mod member;
+mod names;
+mod probe;
+
+use std::sync::Arc;
+
+use api::net::PortBinding;
+use api::service::{self as wire, PublishMode, ServiceMember, ServicePort, ServiceSpec};
+
+use crate::apply;
+use crate::attach::Holders;
+use crate::error::NetError;
+use crate::model::address;
+use crate::model::desired::Desired;
+use crate::model::endpoint::Endpoint;
+use crate::model::network::{self, Network, Stage};
+use crate::model::port::{self, PortHolder};
+use crate::model::service::plan;
+use crate::model::service::{self, Member, Place, Pool, Service, ServiceError, free_slot};
+use crate::netd::{Netd, Writer};
+use crate::networks::{now, random_id};
+use crate::store::Cursors;
+
+pub(crate) use health::HealthNotes;
+pub(crate) use member::{memberships, with_member_ports};
+
+impl Netd {
+    /// All services, ordered by name.
+    pub fn services(&self) -> Vec<wire::Service> {
+        let view = self.view();
+        let mut services: Vec<wire::Service> = view
+            .services
+            .values()
+            .map(|service| self.shown(&view, service))
+            .collect();
+        services.sort_by(|a, b| a.spec.name.cmp(&b.spec.name));
+        services
+    }
+
+    /// The service that a name, an id or an unambiguous prefix of an id means.
+    ///
+    /// # Errors
+    /// [`NetError::Service`] when there is none, or several.
+    pub fn service(&self, key: &str) -> Result<wire::Service, NetError> {
+        let view = self.view();
+        let service = view.services.find(key)?;
+        Ok(self.shown(&view, service))
+    }
+
+    /// Creates a service without members. When this returns, its addresses are its own, its names
+    /// resolve and its ports are taken.
+    ///
+    /// # Errors
+    /// [`NetError`]; nothing is left of the service then.
+    pub fn create_service(&self, spec: ServiceSpec) -> Result<wire::Service, NetError> {
+        service::check(&spec)?;
+        let mut writer = self.writer();
+        let before = self.view();
+        if before.services.by_name(&spec.name).is_some() {
+            return Err(ServiceError::Exists(spec.name).into());
+        }
+        let created = now();
+        let mut service = Service {
+            stage: Stage::Pending,
+            id: random_id(),
+            number: before.services.next_number(),
+            version: 1,
+            updated: created.clone(),
+            created,
+            places: self.places(&writer, &before, &spec, &[])?,
+            ports: self.service_ports(&mut writer, &before, &spec, None)?,
+            spec,
+        };
+        self.store.put_service(&service)?;
+        let mut after = Desired::clone(&before);
+        after.services.insert(Arc::new(service.clone()));
+        self.hold(&mut writer, &before, &service);
+        let steps = plan::service(&before, &after, &service.id, &writer.ports);
+        let done = apply::run(&*self.kernel, &steps)
+            .map_err(|failure| NetError::from(failure.cause))
+            .and_then(|()| {
+                service.stage = Stage::Committed;
+                Ok(self.store.put_service(&service)?)
+            });
+        after.services.insert(Arc::new(service.clone()));
+        self.publish_view(after.clone());
+        if let Err(error) = done {
+            self.drop_service(&mut writer, &service)?;
+            return Err(error);
+        }
+        self.publish_service(&after, &service);
+        self.republish_namesakes(&after, &service);
+        tracing::info!(name = %service.spec.name, id = service.id.short(), "service created");
+        Ok(self.shown(&after, &service))
+    }
+
+    /// Makes a service as `spec` says. Connections to members that stay go on, but for those to a
+    /// published port that goes. `version` is the one that `spec` was made from.
+    ///
+    /// # Errors
+    /// [`NetError`]; the service is as it was then.
+    pub fn update_service(
+        &self,
+        key: &str,
+        version: Option<u64>,
+        spec: ServiceSpec,
+    ) -> Result<wire::Service, NetError> {
+        service::check(&spec)?;
+        let mut writer = self.writer();
+        let before = self.view();
+        let old = Arc::clone(before.services.find(key)?);
+        check_update(&old, version, &spec)?;
+        let places = self.places(&writer, &before, &spec, &old.places)?;
+        check_left(&before, &old, &places)?;
+        let new = Service {
+            version: old.version + 1,
+            updated: now(),
+            ports: self.service_ports(&mut writer, &before, &spec, Some(&old))?,
+            places,
+            spec,
+            ..Service::clone(&old)
+        };
+        let mut after = Desired::clone(&before);
+        after.services.insert(Arc::new(new.clone()));
+        let members = member::with_health_of(&before, &old, &new);
+        for member in &members {
+            after.endpoints.insert(Arc::new(member.clone()));
+        }
+        self.hold(&mut writer, &before, &new);
+        let steps = plan::service(&before, &after, &new.id, &writer.ports);
+        let done = self
+            .store
+            .put_service(&new)
+            .map_err(NetError::from)
+            .and_then(|()| Ok(apply::run(&*self.kernel, &steps).map_err(|f| f.cause)?))
+            .and_then(|()| Ok(self.store.put_endpoints(&members)?));
+        if let Err(error) = done {
+            // What could not be undone in the kernel, a reconcile finds.
+            self.hold(&mut writer, &after, &old);
+            self.store.put_service(&old)?;
+            return Err(error);
+        }
+        self.unpublish_service(&old);
+        self.publish_service(&after, &new);
+        self.republish_namesakes(&after, &old);
+        self.republish_namesakes(&after, &new);
+        self.republish_members(&after, &new);
+        self.publish_view(after.clone());
+        self.service_changed();
+        tracing::info!(name = %new.spec.name, version = new.version, "service updated");
+        Ok(self.shown(&after, &new))
+    }
+
+    /// Removes a service. With `force` also one that has members: these go on without it, and the
+    /// connections that came through it end.
+    ///
+    /// # Errors
+    /// [`NetError`]: unknown, or it has members. When the kernel refuses, the removal is on record
+    /// and every reconcile goes on with it.
+    pub fn remove_service(&self, key: &str, force: bool) -> Result<(), NetError> {
+        let mut writer = self.writer();
+        let view = self.view();
+        let service = view.services.find(key)?;
+        if !force {
+            refuse_members(&view, service)?;
+        }
+        self.drop_service(&mut writer, service)?;
+        tracing::info!(name = %service.spec.name, id = service.id.short(), "service removed");
+        Ok(())
+    }
+
+    /// Record, names, kernel, members, record.
+    pub(crate) fn drop_service(
+        &self,
+        writer: &mut Writer,
+        service: &Service,
+    ) -> Result<(), NetError> {
+        let removing = Service {
+            stage: Stage::Removing,
+            ..service.clone()
+        };
+        self.store.put_service(&removing)?;
+        self.unpublish_service(service);
+        let before = self.view();
+        let mut after = Desired::clone(&before);
+        let members = member::without(&before, service);
+        self.store.put_endpoints(&members)?;
+        for member in &members {
+            after.endpoints.insert(Arc::new(member.clone()));
+        }
+        after.services.remove(&service.id);
+        let (_changed, failures) = {
+            let steps = plan::service(&before, &after, &service.id, &writer.ports);
+            apply::run_all(&*self.kernel, &steps)
+        };
+        if let Some(error) = failures.into_iter().next() {
+            after.services.insert(Arc::new(removing));
+            self.publish_view(after);
+            return Err(error.into());
+        }
+        self.store.delete_service(&service.id)?;
+        let holder = PortHolder::Service(service.id.clone());
+        writer.ports.remove(&holder, &service.bindings());
+        for (network, subnet, address) in leases(&after, &service.places) {
+            writer.walks.freed(&network.id, subnet, address);
+        }
+        for member in &members {
+            if let Some(network) = after.networks.get(&member.attachment.network_id) {
+                self.publish_names(&after, network, member);
+            }
+        }
+        self.republish_namesakes(&after, service);
+        self.publish_view(after);
+        self.service_changed();
+        Ok(())
+    }
+
+    /// Where the service is: places that it has stay as they are.
+    fn places(
+        &self,
+        writer: &Writer,
+        before: &Desired,
+        spec: &ServiceSpec,
+        old: &[Place],
+    ) -> Result<Vec<Place>, NetError> {
+        let mut places: Vec<Place> = Vec::new();
+        for network in networks(before, spec)? {
+            let kept = old.iter().find(|place| place.network == network.id);
+            let has_addresses = spec.endpoint_spec.mode == wire::EndpointMode::Vip;
+            let addresses = match kept {
+                _ if !has_addresses => Vec::new(),
+                Some(place) if !place.addresses.is_empty() => place.addresses.clone(),
+                _ => address::for_service(network, &writer.walks, before.holders())
+                    .map_err(ServiceError::from)?,
+            };
+            places.push(Place {
+                network: network.id.clone(),
+                slot: match kept {
+                    Some(place) => place.slot,
+                    None => free_slot(&[old, &places].concat()),
+                },
+                addresses,
+            });
+        }
+        Ok(places)
+    }
+
+    /// The published ports: those asked for as before stay, the others are checked and chosen. What
+    /// `old` holds counts as free, and is not held any more when this succeeds.
+    fn service_ports(
+        &self,
+        writer: &mut Writer,
+        before: &Desired,
+        spec: &ServiceSpec,
+        old: Option<&Service>,
+    ) -> Result<Vec<ServicePort>, NetError> {
+        let asked = service::keep_chosen(&spec.endpoint_spec.ports, old);
+        // As the choice has them: given ones before those left open.
+        let (given, open): (Vec<_>, Vec<_>) =
+            service::ingress(&asked).partition(|port| port.published_port != 0);
+        let of_host: Vec<ServicePort> = given.into_iter().chain(open).copied().collect();
+        let requested: Vec<PortBinding> = of_host.iter().map(service::binding).collect();
+        let bound = self.bound_for(&requested, before)?;
+        let names = Holders {
+            desired: before,
+            kernel: &*self.kernel,
+        };
+        let held = old.map(|old| (PortHolder::Service(old.id.clone()), old.bindings()));
+        if let Some((holder, bindings)) = &held {
+            writer.ports.remove(holder, bindings);
+        }
+        let resolved = port::resolve(&requested, &writer.ports, &bound, &names);
+        if let (Err(_), Some((holder, bindings))) = (&resolved, &held) {
+            writer.ports.insert(holder, bindings);
+        }
+        let resolved = resolved.map_err(ServiceError::Port)?;
+        let chosen = of_host
+            .iter()
+            .zip(resolved)
+            .map(|(port, binding)| ServicePort {
+                published_port: binding.host_port,
+                ..*port
+            });
+        let of_members = asked
+            .iter()
+            .filter(|port| port.publish_mode == PublishMode::Host);
+        Ok(chosen.chain(of_members.copied()).collect())
+    }
+
+    /// Takes ports and addresses for a service; those that it had in `before` and has no more are
+    /// free.
+    fn hold(&self, writer: &mut Writer, before: &Desired, service: &Service) {
+        let holder = PortHolder::Service(service.id.clone());
+        let old = before.services.get(&service.id);
+        if let Some(old) = old {
+            writer.ports.remove(&holder, &old.bindings());
+        }
+        writer.ports.insert(&holder, &service.bindings());
+        let had: Vec<_> = leases(before, old.map_or(&[], |old| &old.places)).collect();
+        let has: Vec<_> = leases(before, &service.places).collect();
+        let mut cursors = Cursors::new();
+        for (network, subnet, address) in &has {
+            if !had.iter().any(|(_, _, other)| other == address) {
+                writer.walks.given(&network.id, *subnet, *address);
+                cursors.insert((network.id.clone(), *subnet), *address);
+            }
+        }
+        for (network, subnet, address) in &had {
+            if !has.iter().any(|(_, _, other)| other == address) {
+                writer.walks.freed(&network.id, *subnet, *address);
+            }
+        }
+        if let Err(error) = self.store.put_cursors(&cursors) {
+            tracing::warn!(%error, "the address may be looked at again after a restart");
+        }
+    }
+
+    /// The wire's object.
+    fn shown(&self, view: &Desired, service: &Service) -> wire::Service {
+        let members: Vec<Member<'_>> = view.members(&service.id).collect();
+        let pools: Vec<(&Place, Pool<'_>)> = service
+            .places
+            .iter()
+            .map(|place| (place, pool(&members, place)))
+            .collect();
+        let show = |member: &Member<'_>| {
+            let attachment = &member.endpoint.attachment;
+            let mut of_place = pools.iter();
+            let pool = of_place.find(|(place, _)| place.network == attachment.network_id);
+            ServiceMember {
+                container_id: attachment.container_id.clone(),
+                name: member.endpoint.display_name().to_owned(),
+                network: attachment.network.clone(),
+                interface: attachment.ifname.clone(),
+                addresses: member.endpoint.addresses().collect(),
+                weight: member.part.weight,
+                state: member.part.state(),
+                in_use: pool.is_some_and(|(_, pool)| pool.uses(member)),
+                error: self.health_notes.error(&service.id, member.endpoint),
+            }
+        };
+        wire::Service {
+            id: service.id.clone(),
+            version: service.version(),
+            created_at: service.created.clone(),
+            updated_at: service.updated.clone(),
+            endpoint: service.endpoint(),
+            members: members.iter().map(show).collect(),
+            last_resort: pools.iter().any(|(_, pool)| pool.is_last_resort()),
+            spec: service.spec.clone(),
+        }
+    }
+}
+
+/// The networks of a service, in the order in which they were asked for.
+fn networks<'a>(before: &'a Desired, spec: &ServiceSpec) -> Result<Vec<&'a Network>, NetError> {
+    let mut targets: Vec<&str> = spec.networks.iter().map(|n| n.target.as_str()).collect();
+    if targets.is_empty() {
+        targets.push(network::DEFAULT);
+    }
+    let mut found: Vec<&Network> = Vec::new();
+    for target in targets {
+        let network: &Network = before.network(target)?;
+        if network.bridge().is_none() {
+            return Err(ServiceError::Driver {
+                network: network.name.to_string(),
+                driver: network.driver.name(),
+            }
+            .into());
+        }
+        if found.iter().any(|other| other.id == network.id) {
+            return Err(ServiceError::NetworkTwice {
+                service: spec.name.clone(),
+                network: network.name.to_string(),
+            }
+            .into());
+        }
+        found.push(network);
+    }
+    Ok(found)
+}
+
+fn check_update(
+    old: &Service,
+    version: Option<u64>,
+    spec: &ServiceSpec,
+) -> Result<(), ServiceError> {
+    if spec.name != old.spec.name {
+        return Err(ServiceError::Renamed(old.spec.name.clone()));
+    }
+    match version {
+        Some(version) if version != old.version => Err(ServiceError::Changed {
+            service: old.spec.name.clone(),
+        }),
+        _ => Ok(()),
+    }
+}
+
+/// Nobody is left on a network that the service leaves.
+fn check_left(before: &Desired, old: &Service, places: &[Place]) -> Result<(), ServiceError> {
+    let stays = |member: &Member<'_>| places.iter().any(|p| member.endpoint.is_on(&p.network));
+    let lost = before.members(&old.id).find(|member| !stays(member));
+    lost.map_or(Ok(()), |member| {
+        Err(ServiceError::NetworkInUse {
+            service: old.spec.name.clone(),
+            network: member.endpoint.attachment.network.to_string(),
+            container: member.endpoint.display_name().to_owned(),
+        })
+    })
+}
+
+fn refuse_members(view: &Desired, service: &Service) -> Result<(), ServiceError> {
+    const NAMED: usize = 10;
+    let mut names: Vec<&str> = view
+        .members(&service.id)
+        .map(|member| member.endpoint.display_name())
+        .collect();
+    names.dedup();
+    let (named, more) = names.split_at(names.len().min(NAMED));
+    let members = match (named, more) {
+        ([], _) => return Ok(()),
+        (named, []) => named.join(", "),
+        (named, more) => format!("{} and {} more", named.join(", "), more.len()),
+    };
+    Err(ServiceError::HasMembers {
+        service: service.spec.name.clone(),
+        members,
+    })
+}
+
+fn pool<'a>(members: &[Member<'a>], place: &Place) -> Pool<'a> {
+    let here = members.iter().filter(|m| m.endpoint.is_on(&place.network));
+    Pool::of(here.copied())
+}
+
+/// Each virtual address with its network and subnet.
+fn leases<'a>(
+    desired: &'a Desired,
+    places: &'a [Place],
+) -> impl Iterator<Item = (&'a Network, ipnet::IpNet, std::net::IpAddr)> {
+    places.iter().flat_map(|place| {
+        let network = desired.networks.get(&place.network);
+        network.into_iter().flat_map(|network| {
+            let addresses = place.addresses.iter().map(|address| address.addr());
+            addresses.filter_map(|address| {
+                let mut subnets = network.subnets.iter();
+                let subnet = subnets.find(|subnet| subnet.subnet.contains(&address))?;
+                Some((&**network, subnet.subnet, address))
+            })
+        })
+    })
+}
+
+/// The endpoint with another part in the service.
+fn with_part(
+    endpoint: &Endpoint,
+    service: &Service,
+    change: impl FnOnce(&mut service::Membership),
+) -> Endpoint {
+    let mut changed = endpoint.clone();
+    let mut parts = changed.memberships.iter_mut();
+    if let Some(part) = parts.find(|part| part.service == service.id) {
+        change(part);
+    }
+    changed
+}
