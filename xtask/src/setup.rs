@@ -57,6 +57,7 @@ const TEST: &[&str] = &[
     "containerd",
     "containernetworking-plugins",
     "dbus-daemon",
+    "dnsmasq-base",
     "firewalld",
     "git",
     "golang-github-appc-cni-dev",

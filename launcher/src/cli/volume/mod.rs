@@ -1,0 +1,186 @@
+//! `hawser volume …`.
+
+mod prune;
+mod snapshot;
+
+use api::client::escape;
+use api::path::{VOLUMES, VOLUMES_CREATE};
+use api::storage::{Volume, VolumeCreate};
+use clap::{Args, Subcommand};
+
+use crate::format::table::{Columns, Row};
+use crate::volume::LOCAL;
+
+use super::context::Context;
+use super::error::CliError;
+use super::filter::{Filter, name_matches};
+use super::inspect::{self, InspectFlags, Kind};
+use super::run::env;
+use super::{listing, output};
+
+/// `hawser volume`.
+#[derive(Debug, Clone, Subcommand)]
+pub enum VolumeCommand {
+    /// Create a volume
+    Create(CreateFlags),
+    /// List volumes
+    #[command(visible_alias = "list")]
+    Ls(ListFlags),
+    /// Show volumes in detail
+    Inspect(InspectFlags),
+    /// Remove volumes that no container has
+    #[command(visible_alias = "remove")]
+    Rm(RemoveFlags),
+    /// Remove all volumes that no container has, those with names too
+    ///
+    /// What is removed can be brought back with "hawser volume restore" for as long as the daemon's
+    /// configuration says (prune-undo-hours, a day unless set), and occupies the disk until then.
+    /// Volumes with snapshots stay.
+    Prune(prune::PruneFlags),
+    /// Bring pruned volumes back, or list what can come back
+    Restore(prune::RestoreFlags),
+    /// Keep what volumes hold now, and return to it
+    #[command(subcommand)]
+    Snapshot(snapshot::SnapshotCommand),
+    /// Create a volume that begins with what another one holds
+    Clone(snapshot::CloneFlags),
+}
+
+/// `hawser volume create`.
+#[derive(Debug, Clone, Args)]
+pub struct CreateFlags {
+    /// Driver: local, or the name of a volume plugin
+    #[arg(short, long, default_value = LOCAL)]
+    pub driver: String,
+    /// Option of the driver: NAME=VALUE
+    #[arg(short, long = "opt", value_name = "OPTION")]
+    pub opt: Vec<String>,
+    /// Label: NAME[=VALUE]
+    #[arg(long, value_name = "LABEL")]
+    pub label: Vec<String>,
+    /// Name of the volume; otherwise a random one
+    pub name: Option<String>,
+}
+
+/// `hawser volume ls`.
+#[derive(Debug, Clone, Args)]
+pub struct ListFlags {
+    /// Print names only
+    #[arg(short, long)]
+    pub quiet: bool,
+    /// Show only what fits: name=, driver=, label=, dangling=
+    #[arg(short, long, value_name = "FILTER")]
+    pub filter: Vec<String>,
+    /// table, json, or a Go template
+    #[arg(long, value_name = "FORMAT", default_value = "")]
+    pub format: String,
+}
+
+/// `hawser volume rm`.
+#[derive(Debug, Clone, Args)]
+pub struct RemoveFlags {
+    /// A volume that does not exist is no error
+    #[arg(short, long)]
+    pub force: bool,
+    /// Volumes to remove
+    #[arg(required = true, value_name = "VOLUME")]
+    pub volumes: Vec<String>,
+}
+
+const COLUMNS: Columns = Columns {
+    headers: &[
+        ("Driver", "DRIVER"),
+        ("Name", "VOLUME NAME"),
+        ("Scope", "SCOPE"),
+        ("Mountpoint", "MOUNTPOINT"),
+        ("Labels", "LABELS"),
+    ],
+    default: "{{.Driver}}\t{{.Name}}",
+};
+
+/// # Errors
+/// [`CliError`] of the command.
+pub fn run(context: &Context, command: &VolumeCommand) -> Result<i32, CliError> {
+    match command {
+        VolumeCommand::Create(flags) => create(context, flags),
+        VolumeCommand::Ls(flags) => list(context, flags),
+        VolumeCommand::Inspect(flags) => inspect::inspect(context, flags, Some(Kind::Volume)),
+        VolumeCommand::Rm(flags) => remove(context, flags),
+        VolumeCommand::Prune(flags) => prune::prune(context, flags),
+        VolumeCommand::Restore(flags) => prune::restore(context, flags),
+        VolumeCommand::Snapshot(command) => snapshot::run(context, command),
+        VolumeCommand::Clone(flags) => snapshot::clone(context, flags),
+    }
+}
+
+fn create(context: &Context, flags: &CreateFlags) -> Result<i32, CliError> {
+    let options = env::labels(&flags.opt);
+    if flags.driver != LOCAL {
+        let name = match &flags.name {
+            Some(name) => name.clone(),
+            None => super::run::create::random_id()?.to_string(),
+        };
+        let driver = context.plugins()?.driver(&flags.driver)?;
+        driver.create(&name, options)?;
+        output::line(name)?;
+        return Ok(0);
+    }
+    let request = VolumeCreate {
+        name: flags.name.clone().unwrap_or_default(),
+        driver: flags.driver.clone(),
+        driver_opts: options,
+        labels: env::labels(&flags.label),
+    };
+    let volume: Volume = context.client().post(VOLUMES_CREATE, &request)?;
+    output::line(volume.name)?;
+    Ok(0)
+}
+
+fn list(context: &Context, flags: &ListFlags) -> Result<i32, CliError> {
+    let keys = ["name", "driver", "label", "label!", "dangling"];
+    let filter = Filter::parse(&flags.filter, &keys)?;
+    filter.truth("dangling")?;
+    let mut volumes: Vec<Volume> = context.client().get(VOLUMES)?;
+    volumes
+        .retain(|volume| filter.passes(&volume.labels, |key, value| matches(key, value, volume)));
+    volumes.sort_by(|a, b| a.name.cmp(&b.name));
+    let name = |volume: &Volume| volume.name.to_string();
+    listing::print(&volumes, (flags.quiet, &flags.format), &COLUMNS, name, row)
+}
+
+fn row(volume: &Volume) -> Row {
+    Row::new([
+        ("Driver", volume.driver.as_str().into()),
+        ("Name", volume.name.as_str().into()),
+        ("Scope", volume.scope.as_str().into()),
+        ("Mountpoint", volume.mountpoint.as_str().into()),
+    ])
+    .with_labels(&volume.labels)
+}
+
+fn matches(key: &str, value: &str, volume: &Volume) -> bool {
+    match key {
+        "name" => name_matches(volume.name.as_str(), value),
+        "driver" => volume.driver == value,
+        "dangling" => volume.holders.is_empty() == matches!(value, "true" | "1"),
+        _ => false,
+    }
+}
+
+fn remove(context: &Context, flags: &RemoveFlags) -> Result<i32, CliError> {
+    let mut exit_code = 0;
+    for volume in &flags.volumes {
+        match context
+            .client()
+            .delete(&format!("{VOLUMES}/{}", escape(volume)))
+        {
+            Ok(()) => output::line(volume)?,
+            Err(error) if error.is_not_found() && flags.force => output::line(volume)?,
+            Err(error) => {
+                output::failure(&error.into());
+                exit_code = 1;
+            }
+        }
+    }
+    Ok(exit_code)
+}

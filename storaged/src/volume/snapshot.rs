@@ -1,0 +1,320 @@
+//! Snapshots and clones of volumes that are directories.
+//!
+//! A snapshot is a copy whose blocks are shared where the filesystem can (`FICLONE`), made while
+//! nobody has the volume mounted, unless whoever asks takes files of different moments into the
+//! bargain. It lies below its volume and goes where the volume goes.
+
+use std::os::fd::AsFd;
+use std::path::Path;
+
+use api::id::{Id, SnapshotName, VolumeName};
+use api::storage::{Snapshot, SnapshotCreate, Volume, VolumeClone};
+
+use super::{VolumeError, copy, not_found};
+use crate::disk::{Step, StepError};
+use crate::model::layout::{Key, VOLUME_DATA};
+use crate::model::record::{Change, Intent, Rows, SnapshotRow, VolumeRow};
+use crate::{Storaged, recover, tree};
+
+const STOP_OR_LIVE: &str = "stop it first, or take the files as they are now with --live";
+const STOP: &str = "stop it first";
+
+impl Storaged {
+    /// Keeps what a volume holds now under a name of its own.
+    ///
+    /// # Errors
+    /// [`VolumeError::Mounted`] unless the request is for a live one; nothing is made.
+    pub fn create_snapshot(
+        &self,
+        volume: &str,
+        request: &SnapshotCreate,
+    ) -> Result<Snapshot, VolumeError> {
+        let volume = self.known(volume)?;
+        let created_at = crate::now();
+        let name = match request.name.as_str() {
+            "" => SnapshotName::parse(&created_at.replace([':', 'Z'], ""))?,
+            name => SnapshotName::parse(name)?,
+        };
+        let _guard = self.volume_locks.lock(volume.as_str());
+        self.check_source(&volume, request.live)?;
+        let taken = (volume.clone(), name.clone());
+        if self.store.rows().snapshots.contains_key(&taken) {
+            return Err(VolumeError::SnapshotExists { volume, name });
+        }
+        let key = crate::new_key()?;
+        let row = SnapshotRow {
+            volume,
+            name,
+            key: key.clone(),
+            created_at,
+            size: 0,
+        };
+        self.announce(&key, Intent::MakeSnapshot(row.clone()))?;
+        let result = self.stage_snapshot(&key, row.clone());
+        if let Err(error) = result {
+            self.abandon(&key);
+            return Err(error);
+        }
+        self.settle(&key)?;
+        self.snapshot(row.volume.as_str(), row.name.as_str())
+            .map(describe)
+    }
+
+    /// Snapshots of one volume, or of all, by volume and age.
+    ///
+    /// # Errors
+    /// [`VolumeError::NotFound`].
+    pub fn snapshots(&self, volume: Option<&str>) -> Result<Vec<Snapshot>, VolumeError> {
+        let volume = volume.map(|name| self.known(name)).transpose()?;
+        let rows = self.store.rows();
+        let volumes = match &volume {
+            Some(name) => vec![name],
+            None => rows.volumes.keys().collect(),
+        };
+        let all = volumes.into_iter().flat_map(|name| rows.snapshots_of(name));
+        Ok(all.cloned().map(describe).collect())
+    }
+
+    /// Deletes a snapshot.
+    ///
+    /// # Errors
+    /// [`VolumeError::NoSnapshot`].
+    pub fn remove_snapshot(&self, volume: &str, name: &str) -> Result<(), VolumeError> {
+        let volume = self.known(volume)?;
+        let _guard = self.volume_locks.lock(volume.as_str());
+        let row = self.snapshot(volume.as_str(), name)?;
+        self.apply(Step::Record(vec![
+            Change::PutIntent(row.key.clone(), Intent::RemoveSnapshot(volume.clone())),
+            Change::DropSnapshot(volume, row.name),
+        ]))?;
+        self.settle_all(&[row.key]);
+        Ok(())
+    }
+
+    /// Makes a volume what it was when the snapshot was taken. What it holds now is lost; the
+    /// snapshot stays.
+    ///
+    /// # Errors
+    /// [`VolumeError::Mounted`]; the volume is as before.
+    pub fn roll_back(&self, volume: &str, name: &str) -> Result<(), VolumeError> {
+        let volume = self.known(volume)?;
+        let _guard = self.volume_locks.lock(volume.as_str());
+        let row = self.snapshot(volume.as_str(), name)?;
+        self.check_unmounted(&volume, STOP)?;
+        let key = self.begin(Intent::CopyUp)?;
+        let staged = self.stage_copy(&key, &volume, &self.layout.snapshot(&volume, &row.key));
+        if let Err(error) = staged {
+            self.abandon(&key);
+            return Err(error);
+        }
+        if let Err(error) = self.announce(&key, Intent::RollBack(volume)) {
+            self.abandon(&key);
+            return Err(error.into());
+        }
+        // From here on there is only one end, at the second try or at the next start.
+        let settled = self.settle(&key);
+        if settled.is_err() {
+            self.abandon(&key);
+        }
+        Ok(settled?)
+    }
+
+    /// Makes a new volume that begins with what another one holds, or held.
+    ///
+    /// # Errors
+    /// [`VolumeError::Exists`] when the name is taken; nothing is made.
+    pub fn clone_volume(&self, source: &str, request: VolumeClone) -> Result<Volume, VolumeError> {
+        let source = self.known(source)?;
+        let target = VolumeName::parse(&request.name)?;
+        if source == target {
+            return Err(VolumeError::Exists(target));
+        }
+        // In one order, so that two clones in opposite directions do not wait for each other.
+        let (first, second) = (
+            source.as_str().min(target.as_str()),
+            source.as_str().max(target.as_str()),
+        );
+        let _first = self.volume_locks.lock(first);
+        let _second = self.volume_locks.lock(second);
+        let from = match &request.snapshot {
+            Some(name) => {
+                let row = self.snapshot(source.as_str(), name)?;
+                self.layout.snapshot(&source, &row.key)
+            }
+            None => {
+                self.check_source(&source, request.live)?;
+                self.layout.volume_data(&source)
+            }
+        };
+        let populated = self.volume_row(&source).is_some_and(|row| row.populated);
+        let taken = self.volume_row(&target).is_some();
+        self.finish_removal(&target)?;
+        if taken || recover::exists(&self.layout.volume(&target))? {
+            return Err(VolumeError::Exists(target));
+        }
+        let row = VolumeRow {
+            anonymous: Id::parse(target.as_str()).is_ok(),
+            name: target.clone(),
+            options: [].into(),
+            labels: request.labels,
+            created_at: crate::now(),
+            populated,
+        };
+        self.make_volume(row, |data| self.duplicate(&source, &from, data))?;
+        self.volume(target.as_str())
+    }
+
+    fn snapshot(&self, volume: &str, name: &str) -> Result<SnapshotRow, VolumeError> {
+        let volume = VolumeName::parse(volume).map_err(|_no_name| not_found(volume))?;
+        let missing = || VolumeError::NoSnapshot {
+            volume: volume.clone(),
+            name: name.chars().take(64).collect(),
+        };
+        let parsed = SnapshotName::parse(name).map_err(|_no_name| missing())?;
+        let row = self
+            .store
+            .rows()
+            .snapshots
+            .get(&(volume.clone(), parsed))
+            .cloned();
+        row.ok_or_else(missing)
+    }
+
+    /// The volume can be copied as a directory, and keeps still meanwhile.
+    fn check_source(&self, volume: &VolumeName, live: bool) -> Result<(), VolumeError> {
+        let row = self.volume_row(volume);
+        let row = row.ok_or_else(|| not_found(volume.as_str()))?;
+        if !row.options.is_empty() {
+            return Err(VolumeError::Device(volume.clone()));
+        }
+        if live {
+            return Ok(());
+        }
+        self.check_unmounted(volume, STOP_OR_LIVE)
+    }
+
+    fn check_unmounted(
+        &self,
+        volume: &VolumeName,
+        way_out: &'static str,
+    ) -> Result<(), VolumeError> {
+        let holders = self.store.rows().mounts_of(volume);
+        if holders.is_empty() {
+            return Ok(());
+        }
+        Err(VolumeError::Mounted {
+            volume: volume.clone(),
+            holders,
+            way_out,
+        })
+    }
+
+    /// Announces work in the directory `key`, or the next stage of it, durably.
+    fn announce(&self, key: &Key, intent: Intent) -> Result<(), StepError> {
+        self.apply(Step::Record(vec![Change::PutIntent(key.clone(), intent)]))
+    }
+
+    fn stage_snapshot(&self, key: &Key, mut row: SnapshotRow) -> Result<(), VolumeError> {
+        let volume = row.volume.clone();
+        self.stage_copy(key, &volume, &self.layout.volume_data(&volume))?;
+        let copy = self.layout.staged_volume(key).join(VOLUME_DATA);
+        row.size = tree::usage(&copy);
+        self.announce(key, Intent::MakeSnapshot(row))?;
+        let snapshots = self.layout.snapshots(&volume);
+        if !recover::exists(&snapshots)? {
+            self.apply(Step::CreateDir {
+                path: snapshots.clone(),
+                mode: 0o700,
+            })?;
+            self.apply(Step::SyncDir {
+                path: self.layout.volume(&volume),
+            })?;
+        }
+        self.apply(Step::Rename {
+            from: copy,
+            to: self.layout.snapshot(&volume, key),
+        })?;
+        Ok(self.apply(Step::SyncDir { path: snapshots })?)
+    }
+
+    /// A durable copy of `from` in the staging directory `key`.
+    fn stage_copy(&self, key: &Key, volume: &VolumeName, from: &Path) -> Result<(), VolumeError> {
+        let staged = self.layout.staged_volume(key);
+        self.apply(Step::CreateDir {
+            path: staged.clone(),
+            mode: 0o700,
+        })?;
+        let data = staged.join(VOLUME_DATA);
+        self.apply(Step::CreateDir {
+            path: data.clone(),
+            mode: 0o755,
+        })?;
+        self.duplicate(volume, from, &data)
+    }
+
+    fn duplicate(&self, volume: &VolumeName, from: &Path, to: &Path) -> Result<(), VolumeError> {
+        let copied = || -> std::io::Result<()> {
+            let (from, to) = (tree::open_root(from)?, tree::open_root(to)?);
+            copy::tree(from.as_fd(), to.as_fd())
+        };
+        copied().map_err(|source| VolumeError::Duplicate {
+            volume: volume.clone(),
+            source,
+        })?;
+        Ok(self.apply(Step::SyncFilesystem {
+            path: to.to_owned(),
+        })?)
+    }
+
+    /// The change that makes a snapshot exist, if it is complete and in its place.
+    pub(crate) fn settle_snapshot(
+        &self,
+        key: &Key,
+        row: SnapshotRow,
+    ) -> Result<Option<Change>, StepError> {
+        self.apply(Step::RemoveTree {
+            path: self.layout.staged_volume(key),
+        })?;
+        let is_there = recover::exists(&self.layout.snapshot(&row.volume, key))?;
+        Ok(is_there.then_some(Change::PutSnapshot(row)))
+    }
+
+    /// Exchanges a volume's content for the copy in `key`; each step is seen in the directories.
+    pub(crate) fn settle_roll_back(&self, key: &Key, volume: &VolumeName) -> Result<(), StepError> {
+        let staged = self.layout.staged_volume(key);
+        let (copy, data) = (staged.join(VOLUME_DATA), self.layout.volume_data(volume));
+        let replaced = self.layout.trashed_volume(key);
+        if recover::exists(&copy)? {
+            if recover::exists(&data)? {
+                self.apply(Step::Rename {
+                    from: data.clone(),
+                    to: replaced.clone(),
+                })?;
+            }
+            self.apply(Step::Rename {
+                from: copy,
+                to: data,
+            })?;
+            self.apply(Step::SyncDir {
+                path: self.layout.volume(volume),
+            })?;
+        }
+        self.apply(Step::RemoveTree { path: replaced })?;
+        self.apply(Step::RemoveTree { path: staged })
+    }
+}
+
+/// Names of a volume's snapshots, oldest first.
+pub(super) fn names(rows: &Rows, volume: &VolumeName) -> Vec<String> {
+    let snapshots = rows.snapshots_of(volume);
+    snapshots.iter().map(|row| row.name.to_string()).collect()
+}
+
+fn describe(row: SnapshotRow) -> Snapshot {
+    Snapshot {
+        volume: row.volume,
+        name: row.name,
+        created_at: row.created_at,
+        size: row.size,
+    }
+}
