@@ -60,4 +60,7 @@ pub struct Pruned {
     pub deleted: Vec<String>,
     /// Bytes.
     pub space_reclaimed: u64,
+    /// For how many hours it can be undone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restorable_hours: Option<u32>,
 }

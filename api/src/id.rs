@@ -121,6 +121,12 @@ text_newtype!(
     |text| InvalidId::Name { what: "volume", text, min: 2, max: NAME_MAX }
 );
 text_newtype!(
+    /// A snapshot's name, 1 to 255 characters; it tells the snapshots of one volume apart.
+    SnapshotName,
+    |text| is_restricted_name(text, 1),
+    |text| InvalidId::Name { what: "snapshot", text, min: 1, max: NAME_MAX }
+);
+text_newtype!(
     /// A container's name, 2 to 255 characters.
     ContainerName,
     |text| is_restricted_name(text, 2),

@@ -69,6 +69,19 @@ pub const VOLUMES: &str = "/v1/volumes";
 pub const VOLUMES_CREATE: &str = "/v1/volumes/create";
 /// `POST` [`crate::storage::VolumePrune`] → [`crate::daemon::Pruned`].
 pub const VOLUMES_PRUNE: &str = "/v1/volumes/prune";
+/// `POST` [`crate::storage::VolumePrune`] → list of [`crate::storage::PruneCandidate`].
+pub const VOLUMES_PRUNE_PLAN: &str = "/v1/volumes/prune/plan";
+/// `GET` list of [`crate::storage::TrashedVolume`], `DELETE` all → [`crate::daemon::Pruned`].
+/// `POST /v1/trash/volumes/{name}` brings one back → [`crate::storage::Volume`].
+pub const VOLUMES_TRASH: &str = "/v1/trash/volumes";
+/// `GET` list of all volumes' [`crate::storage::Snapshot`].
+pub const SNAPSHOTS: &str = "/v1/snapshots";
+/// `GET|POST /v1/volumes/{name}/snapshots` [`crate::storage::SnapshotCreate`]
+/// → [`crate::storage::Snapshot`]. `POST|DELETE /v1/volumes/{name}/snapshots/{snapshot}`: the
+/// `POST` makes the volume what it was then.
+pub const VOLUME_SNAPSHOTS: &str = "snapshots";
+/// `POST /v1/volumes/{name}/clone` [`crate::storage::VolumeClone`] → [`crate::storage::Volume`].
+pub const VOLUME_CLONE: &str = "clone";
 /// `POST /v1/volumes/{name}/populate` [`crate::storage::VolumePopulate`]: copy-up of image data.
 pub const VOLUME_POPULATE: &str = "populate";
 /// `POST|DELETE /v1/volumes/{name}/users/{container}`: a container refers to the volume, mounted

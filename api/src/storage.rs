@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::id::{Digest, VolumeName};
+use crate::id::{Digest, SnapshotName, VolumeName};
 
 /// A volume as `hawser volume inspect` prints it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -24,6 +24,9 @@ pub struct Volume {
     /// Made by `-v /path` without a name.
     #[serde(default)]
     pub anonymous: bool,
+    /// Names of its snapshots, oldest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub snapshots: Vec<String>,
 }
 
 /// Body of `POST /volumes/create`. An existing volume with the same driver is returned as it is.
@@ -56,6 +59,70 @@ pub struct VolumePrune {
     pub anonymous: bool,
     /// `KEY` or `KEY=VALUE`; a volume must have each.
     pub labels: Vec<String>,
+    /// These at most: those of a plan that somebody has agreed to.
+    pub names: Option<Vec<VolumeName>>,
+    /// Delete at once; it cannot be undone.
+    pub permanent: bool,
+}
+
+/// One volume that a prune would remove.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct PruneCandidate {
+    pub name: VolumeName,
+    /// Bytes on the disk.
+    pub size: u64,
+    /// RFC 3339, seconds.
+    pub created_at: String,
+    pub anonymous: bool,
+}
+
+/// A pruned volume that can come back.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct TrashedVolume {
+    pub name: VolumeName,
+    /// Bytes on the disk.
+    pub size: u64,
+    /// RFC 3339, seconds.
+    pub pruned_at: String,
+    /// RFC 3339, seconds: when it is deleted.
+    pub kept_until: String,
+}
+
+/// What a volume held at one time.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct Snapshot {
+    pub volume: VolumeName,
+    pub name: SnapshotName,
+    /// RFC 3339, seconds.
+    pub created_at: String,
+    /// Bytes on the disk, those shared with the volume included.
+    pub size: u64,
+}
+
+/// Body of `POST /volumes/{name}/snapshots`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct SnapshotCreate {
+    /// The time of day when empty.
+    pub name: String,
+    /// Also while somebody has the volume mounted: files may then be of different moments.
+    pub live: bool,
+}
+
+/// Body of `POST /volumes/{name}/clone`: a new volume that begins with what another one holds.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct VolumeClone {
+    /// Name of the new volume.
+    pub name: String,
+    /// The snapshot to start from; what the volume holds now when absent.
+    pub snapshot: Option<String>,
+    /// As [`SnapshotCreate::live`].
+    pub live: bool,
+    pub labels: BTreeMap<String, String>,
 }
 
 /// A committed read-only layer.

@@ -1,6 +1,7 @@
 //! The daemon's life between start and stop.
 
 use std::thread;
+use std::time::Duration;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::net::UnixListener;
@@ -12,6 +13,7 @@ use crate::config::Config;
 use crate::daemon::Daemon;
 use crate::flags::Flags;
 use crate::log::Level;
+use crate::routes::fine;
 use crate::routes::system::{VERSION, kernel_version, warnings};
 use crate::server::{self, GRACE};
 use crate::shutdown::Signals;
@@ -20,6 +22,8 @@ use crate::systemd;
 
 /// Requests do their work on threads of their own; these only move bytes.
 const MAX_WORKERS: usize = 4;
+/// How late a pruned volume may be deleted.
+const SWEEP: Duration = Duration::from_secs(600);
 
 /// Opens the daemon and serves until a signal asks to stop.
 ///
@@ -96,6 +100,7 @@ async fn serve(daemon: Daemon, sockets: Sockets, reload: impl FnMut()) -> Result
     let stop = CancellationToken::new();
     let upkeep = tokio::spawn(daemon.netd.clone().run(stop.clone().cancelled_owned()));
     let watchdog = tokio::spawn(systemd::watchdog());
+    let sweep = tokio::spawn(sweep(daemon.clone()));
     let plugin_router = server::volume_plugin(daemon.clone());
     let servers = [
         tokio::spawn(server::serve(api, server::api(daemon), stop.clone())),
@@ -107,6 +112,7 @@ async fn serve(daemon: Daemon, sockets: Sockets, reload: impl FnMut()) -> Result
     info!(signal, "stopping; containers and their connections go on");
     systemd::stopping();
     watchdog.abort();
+    sweep.abort();
     stop.cancel();
     let drained = async {
         for server in servers {
@@ -124,6 +130,23 @@ async fn serve(daemon: Daemon, sockets: Sockets, reload: impl FnMut()) -> Result
         () = tokio::time::sleep(GRACE) => warn!("not waiting any longer for requests"),
     }
     Ok(())
+}
+
+/// Deletes pruned volumes whose time is over.
+async fn sweep(daemon: Daemon) {
+    let mut ticks = tokio::time::interval(SWEEP);
+    loop {
+        ticks.tick().await;
+        let swept = daemon.clone().run(|daemon| {
+            let pruned = daemon.storaged.expire_trash();
+            if !pruned.deleted.is_empty() {
+                info!(volumes = ?pruned.deleted, bytes = pruned.space_reclaimed, "pruned volumes deleted");
+            }
+            fine(())
+        });
+        // A panic is in the log; the next tick tries again.
+        drop(swept.await);
+    }
 }
 
 /// SIGHUP: the log level is what can change without a restart; a restart disturbs nobody.

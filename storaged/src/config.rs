@@ -2,13 +2,26 @@
 
 use serde::Deserialize;
 
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default, rename_all = "kebab-case")]
 pub struct StorageConfig {
     /// The layer driver; the best one of the host when absent.
     pub driver: Option<Driver>,
     pub limits: Limits,
     pub device_nodes: DeviceNodes,
+    /// For how many hours a pruned volume can come back; none: it is deleted at once.
+    pub prune_undo_hours: u32,
+}
+
+impl Default for StorageConfig {
+    fn default() -> Self {
+        Self {
+            driver: None,
+            limits: Limits::default(),
+            device_nodes: DeviceNodes::default(),
+            prune_undo_hours: 24,
+        }
+    }
 }
 
 /// Layer drivers of this version.

@@ -4,21 +4,25 @@
 //! crate cleans up in a destructor. The state directory is then opened again as after `kill -9`.
 //! What a power cut adds, lost writes, is the order of steps, which is asserted for itself.
 
+mod stories;
+
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
-use api::id::Digest;
-use api::storage::{ImageCreate, RootfsCreate, VolumeCreate, VolumePopulate};
+use api::storage::VolumeCreate;
 use redb::Database;
 use rustix::mount::MountFlags;
 
 use crate::disk::{Disk, Host, Step, StepError};
 use crate::lock::lock;
-use crate::model::layout::Layout;
+use crate::model::layout::{Key, Layout};
 use crate::store::Store;
 use crate::{StorageConfig, Storaged};
+use stories::{
+    FILES, STORIES, Story, import, is_complete, rootfs, volume, with_image, with_volume,
+};
 
 /// Runs steps until its time has come.
 #[derive(Debug)]
@@ -81,203 +85,23 @@ fn open(state: &Path, at: usize, how: How) -> (Storaged, Arc<Mutex<Vec<String>>>
     (storaged, log)
 }
 
-fn layer(files: &[(&str, &str)]) -> Vec<u8> {
-    let mut builder = tar::Builder::new(Vec::new());
-    for (path, content) in files {
-        let mut header = tar::Header::new_ustar();
-        header.set_mode(0o644);
-        header.set_uid(0);
-        header.set_gid(0);
-        header.set_mtime(0);
-        header.set_size(content.len() as u64);
-        builder
-            .append_data(&mut header, path, content.as_bytes())
-            .unwrap();
-    }
-    builder.into_inner().unwrap()
-}
-
-fn import(storaged: &Storaged, files: &[(&str, &str)]) -> Option<Digest> {
-    storaged
-        .import_layer(None, None, &mut layer(files).as_slice())
-        .ok()
-        .map(|layer| layer.diff_id)
-}
-
-fn image(diff_id: &Digest) -> ImageCreate {
-    let rootfs = serde_json::json!({"type": "layers", "diff_ids": [diff_id]});
-    ImageCreate {
-        config: serde_json::json!({"rootfs": rootfs}).to_string(),
-        tags: vec!["web".to_owned()],
-    }
-}
-
-fn rootfs(storaged: &Storaged, ephemeral: bool) -> bool {
-    let image = storaged.image("web").unwrap().id;
-    storaged
-        .create_rootfs(RootfsCreate {
-            container: "c1".to_owned(),
-            image,
-            ephemeral,
-        })
-        .is_ok()
-}
-
-fn volume(storaged: &Storaged) -> bool {
-    storaged
-        .create_volume(VolumeCreate {
-            name: "data".to_owned(),
-            ..VolumeCreate::default()
-        })
-        .is_ok()
-}
-
-fn populate(storaged: &Storaged) -> bool {
-    let request = VolumePopulate {
-        container: "c1".to_owned(),
-        path: "/srv".to_owned(),
-    };
-    storaged.populate_volume("data", request).is_ok()
-}
-
-const FILES: [(&str, &str); 3] = [("srv/a", "one"), ("srv/d/b", "two"), ("etc/c", "three")];
-
-/// One operation, what must be there before it, and what is there once it has succeeded.
-struct Story {
-    name: &'static str,
-    before: fn(&Storaged),
-    run: fn(&Storaged) -> bool,
-    done: fn(&Storaged, &Path) -> bool,
-}
-
-fn with_image(storaged: &Storaged) {
-    let diff_id = import(storaged, &FILES).unwrap();
-    storaged.create_image(image(&diff_id)).unwrap();
-}
-
-fn with_rootfs(storaged: &Storaged) {
-    with_image(storaged);
-    assert!(rootfs(storaged, false));
-}
-
-fn with_volume(storaged: &Storaged) {
-    with_rootfs(storaged);
-    assert!(volume(storaged));
-}
-
-fn is_complete(directory: &Path, files: &[(&str, &str)]) -> bool {
-    files.iter().all(|(path, content)| {
-        std::fs::read_to_string(directory.join(path)).is_ok_and(|found| found == *content)
-    })
-}
-
-fn diffs(storaged: &Storaged) -> Vec<std::path::PathBuf> {
-    let rows = storaged.store.rows();
-    rows.layers
-        .values()
-        .map(|row| storaged.layout.layer(&row.key).diff())
-        .collect()
-}
-
-const STORIES: [Story; 9] = [
-    Story {
-        name: "import a layer",
-        before: |_| (),
-        run: |storaged| import(storaged, &FILES).is_some(),
-        done: |storaged, _| {
-            let diffs = diffs(storaged);
-            assert!(
-                diffs.iter().all(|diff| is_complete(diff, &FILES)),
-                "a committed layer lost files"
-            );
-            !diffs.is_empty()
-        },
-    },
-    Story {
-        name: "create an image",
-        before: |storaged| drop(import(storaged, &FILES).unwrap()),
-        run: |storaged| {
-            let diff_id = storaged.layers()[0].diff_id.clone();
-            storaged.create_image(image(&diff_id)).is_ok()
-        },
-        done: |storaged, _| storaged.image("web").is_ok(),
-    },
-    Story {
-        name: "remove an image",
-        before: with_image,
-        run: |storaged| {
-            storaged.image("web").is_err() || storaged.remove_image("web", false).is_ok()
-        },
-        done: |storaged, _| storaged.image("web").is_err(),
-    },
-    Story {
-        name: "create a root filesystem",
-        before: with_image,
-        run: |storaged| rootfs(storaged, true),
-        done: |storaged, _| storaged.rootfs("c1").is_ok(),
-    },
-    Story {
-        name: "mount a root filesystem",
-        before: with_rootfs,
-        run: |storaged| {
-            storaged
-                .mount_rootfs("c1")
-                .is_ok_and(|mount| is_complete(Path::new(&mount.path), &FILES))
-        },
-        done: |storaged, _| storaged.store.rows().rootfs["c1"].mounted_in.is_some(),
-    },
-    Story {
-        name: "remove a mounted root filesystem",
-        before: |storaged| {
-            with_rootfs(storaged);
-            storaged.mount_rootfs("c1").unwrap();
-        },
-        run: |storaged| storaged.remove_rootfs("c1").is_ok(),
-        done: |storaged, _| storaged.rootfs("c1").is_err(),
-    },
-    Story {
-        name: "create a volume",
-        before: |_| (),
-        run: volume,
-        done: |storaged, state| {
-            storaged.volume("data").is_ok() && state.join("volumes/data/_data").is_dir()
-        },
-    },
-    Story {
-        name: "remove a volume",
-        before: |storaged| assert!(volume(storaged)),
-        run: |storaged| storaged.volume("data").is_err() || storaged.remove_volume("data").is_ok(),
-        done: |storaged, state| {
-            storaged.volume("data").is_err() && !state.join("volumes/data").exists()
-        },
-    },
-    Story {
-        name: "populate a volume",
-        before: with_volume,
-        run: populate,
-        done: |_, state| {
-            let data = state.join("volumes/data/_data");
-            let complete = is_complete(&data, &[("a", "one"), ("d/b", "two")]);
-            assert!(
-                complete || std::fs::read_dir(&data).unwrap().next().is_none(),
-                "half a copy"
-            );
-            complete
-        },
-    },
-];
-
 /// Nothing is unaccounted for: every directory has a row, every row a directory, nothing waits.
 fn assert_tidy(storaged: &Storaged, state: &Path) {
     let rows = storaged.store.rows();
     assert!(rows.intents.is_empty(), "{:?}", rows.intents);
-    for directory in [
-        "overlay2/tmp",
-        "overlay2/trash",
-        "volumes/.staging",
-        "volumes/.trash",
-    ] {
+    for directory in ["overlay2/tmp", "overlay2/trash", "volumes/.staging"] {
         assert_eq!(names(&state.join(directory)), [""; 0], "{directory}");
+    }
+    let trash: Vec<&str> = rows.trash.keys().map(Key::as_str).collect();
+    assert_eq!(names(&state.join("volumes/.trash")), trash);
+    for volume in rows.volumes.keys() {
+        let snapshots = storaged.layout.snapshots(volume);
+        if snapshots.exists() {
+            let of_volume = rows.snapshots_of(volume);
+            let mut keys: Vec<&str> = of_volume.iter().map(|row| row.key.as_str()).collect();
+            keys.sort_unstable();
+            assert_eq!(names(&snapshots), keys);
+        }
     }
     let keys = rows
         .layers

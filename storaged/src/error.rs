@@ -67,12 +67,19 @@ fn volume(error: &VolumeError) -> ErrorCode {
         | VolumeError::Holder { .. }
         | VolumeError::Path(_) => ErrorCode::InvalidInput,
         VolumeError::NotFound(_) => ErrorCode::NotFound,
-        VolumeError::InUse { .. } => ErrorCode::InUse,
+        VolumeError::NoSnapshot { .. } | VolumeError::NotInTrash(_) => ErrorCode::NotFound,
+        VolumeError::InUse { .. }
+        | VolumeError::HasSnapshots { .. }
+        | VolumeError::Mounted { .. } => ErrorCode::InUse,
+        VolumeError::Exists(_) | VolumeError::SnapshotExists { .. } => ErrorCode::Conflict,
+        VolumeError::Device(_) => ErrorCode::InvalidInput,
         VolumeError::Resolve { .. } => ErrorCode::Unavailable,
-        VolumeError::Copy { source, .. } if source.kind() == io::ErrorKind::StorageFull => {
-            ErrorCode::Exhausted
+        VolumeError::Copy { source, .. } | VolumeError::Duplicate { source, .. } => {
+            match source.kind() {
+                io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => ErrorCode::Exhausted,
+                _ => ErrorCode::Internal,
+            }
         }
-        VolumeError::Copy { .. } => ErrorCode::Internal,
         VolumeError::Rootfs(error) => rootfs(error),
         VolumeError::Step(error) => step(error),
     }

@@ -70,6 +70,7 @@ impl Storaged {
             self.reconcile_rootfs(row)?;
         }
         self.drop_old_mounts()?;
+        self.expire_trash();
         let rows = self.store.rows().clone();
         self.report(&rows)?;
         // An image may still be on its way: its layers wait as if imported now.
@@ -192,6 +193,21 @@ impl Storaged {
                     self.discard(&self.layout.volume(&name), trashed)?;
                 }
             }
+            Intent::TrashVolume(name) => self.settle_trashed(key, &name)?,
+            Intent::RestoreVolume(name) => changes.extend(self.settle_restored(key, &name)?),
+            Intent::EmptyTrash => {
+                self.apply(Step::RemoveTree {
+                    path: self.layout.trashed_volume(key),
+                })?;
+            }
+            Intent::MakeSnapshot(row) => changes.extend(self.settle_snapshot(key, row)?),
+            Intent::RemoveSnapshot(volume) => {
+                self.discard(
+                    &self.layout.snapshot(&volume, key),
+                    self.layout.trashed_volume(key),
+                )?;
+            }
+            Intent::RollBack(volume) => self.settle_roll_back(key, &volume)?,
             Intent::CopyUp => {
                 self.apply(Step::RemoveTree {
                     path: self.layout.staged_volume(key),

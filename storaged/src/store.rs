@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
 
+use api::id::{SnapshotName, VolumeName};
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition, TableError};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -23,7 +24,11 @@ const ROOTFS: Table = TableDefinition::new("storage.rootfs");
 const VOLUMES: Table = TableDefinition::new("storage.volumes");
 const HOLDERS: Table = TableDefinition::new("storage.volume_holders");
 const INTENTS: Table = TableDefinition::new("storage.intents");
-const TABLES: [Table; 6] = [LAYERS, IMAGES, ROOTFS, VOLUMES, HOLDERS, INTENTS];
+const SNAPSHOTS: Table = TableDefinition::new("storage.volume_snapshots");
+const TRASH: Table = TableDefinition::new("storage.volume_trash");
+const TABLES: [Table; 8] = [
+    LAYERS, IMAGES, ROOTFS, VOLUMES, HOLDERS, SNAPSHOTS, TRASH, INTENTS,
+];
 
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
@@ -149,6 +154,10 @@ fn load(database: &Database) -> Result<Rows, StoreError> {
     each(database, HOLDERS, |_, row| {
         rows.apply(Change::PutHolder(row))
     })?;
+    each(database, SNAPSHOTS, |_, row| {
+        rows.apply(Change::PutSnapshot(row))
+    })?;
+    each(database, TRASH, |_, row| rows.apply(Change::PutTrash(row)))?;
     each(database, INTENTS, |_, row: IntentRow| {
         rows.apply(Change::PutIntent(row.key, row.intent));
     })?;
@@ -238,6 +247,10 @@ fn encode(change: &Change) -> Result<Encoded, StoreError> {
         Change::DropVolume(name) => drop(VOLUMES, name.as_str()),
         Change::PutHolder(row) => put(HOLDERS, &holder_key(row.volume.as_str(), &row.holder), row),
         Change::DropHolder(volume, holder) => drop(HOLDERS, &holder_key(volume.as_str(), holder)),
+        Change::PutSnapshot(row) => put(SNAPSHOTS, &snapshot_key(&row.volume, &row.name), row),
+        Change::DropSnapshot(volume, name) => drop(SNAPSHOTS, &snapshot_key(volume, name)),
+        Change::PutTrash(row) => put(TRASH, row.key.as_str(), row),
+        Change::DropTrash(key) => drop(TRASH, key.as_str()),
         Change::PutIntent(key, intent) => put(
             INTENTS,
             key.as_str(),
@@ -276,6 +289,10 @@ fn holder_key(volume: &str, holder: &Holder) -> String {
     }
 }
 
+fn snapshot_key(volume: &VolumeName, name: &SnapshotName) -> String {
+    format!("{volume}/{name}")
+}
+
 /// How many rows each table has, for metrics.
 pub(crate) fn counts(rows: &Rows) -> BTreeMap<&'static str, usize> {
     BTreeMap::from([
@@ -284,6 +301,8 @@ pub(crate) fn counts(rows: &Rows) -> BTreeMap<&'static str, usize> {
         ("rootfs", rows.rootfs.len()),
         ("volumes", rows.volumes.len()),
         ("volume_holders", rows.holders.len()),
+        ("volume_snapshots", rows.snapshots.len()),
+        ("volume_trash", rows.trash.len()),
         ("intents", rows.intents.len()),
     ])
 }

@@ -17,7 +17,8 @@ fn create(storaged: &Storaged, name: &str, options: &[(&str, &str)]) -> String {
         driver_opts: options.iter().map(own).collect(),
         ..VolumeCreate::default()
     };
-    storaged.create_volume(request).unwrap().mountpoint
+    let created = storaged.create_volume(request);
+    created.expect("a volume").mountpoint
 }
 
 fn called(name: &str) -> SnapshotCreate {

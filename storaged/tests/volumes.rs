@@ -274,9 +274,11 @@ fn prune_takes_what_nobody_holds() {
 
     let prune = |anonymous, labels: &[&str]| {
         let labels = labels.iter().map(|label| (*label).to_owned()).collect();
-        storaged
-            .prune_volumes(VolumePrune { anonymous, labels })
-            .unwrap()
+        storaged.prune_volumes(&VolumePrune {
+            anonymous,
+            labels,
+            ..VolumePrune::default()
+        })
     };
     let first = prune(true, &[]);
     assert_eq!(first.deleted, [anonymous.name.as_str()]);

@@ -21,6 +21,6 @@ type Reply<T> = Result<Json<T>, Failure>;
 type Done = Result<StatusCode, Failure>;
 
 /// For readings that cannot fail.
-fn fine<T>(value: T) -> Result<T, ApiError> {
+pub(crate) fn fine<T>(value: T) -> Result<T, ApiError> {
     Ok(value)
 }

@@ -92,7 +92,7 @@ async fn prune(
         .await?;
     Ok(Json(Pruned {
         deleted,
-        space_reclaimed: 0,
+        ..Pruned::default()
     }))
 }
 

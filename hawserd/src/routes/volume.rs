@@ -2,7 +2,10 @@
 
 use api::daemon::Pruned;
 use api::path;
-use api::storage::{Volume, VolumeCreate, VolumePopulate, VolumePrune};
+use api::storage::{
+    PruneCandidate, Snapshot, SnapshotCreate, TrashedVolume, Volume, VolumeClone, VolumeCreate,
+    VolumePopulate, VolumePrune,
+};
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::routing::{get, post};
@@ -14,10 +17,21 @@ use crate::extract::{Content, Segments};
 
 pub(crate) fn routes() -> Router<Daemon> {
     let volume = format!("{}/{{name}}", path::VOLUMES);
+    let snapshots = format!("{volume}/{}", path::VOLUME_SNAPSHOTS);
     Router::new()
         .route(path::VOLUMES, get(list))
         .route(path::VOLUMES_CREATE, post(create))
         .route(path::VOLUMES_PRUNE, post(prune))
+        .route(path::VOLUMES_PRUNE_PLAN, post(plan_prune))
+        .route(path::VOLUMES_TRASH, get(trash).delete(empty_trash))
+        .route(&format!("{}/{{name}}", path::VOLUMES_TRASH), post(restore))
+        .route(path::SNAPSHOTS, get(all_snapshots))
+        .route(&snapshots, get(list_snapshots).post(create_snapshot))
+        .route(
+            &format!("{snapshots}/{{snapshot}}"),
+            post(roll_back).delete(remove_snapshot),
+        )
+        .route(&format!("{volume}/{}", path::VOLUME_CLONE), post(clone))
         .route(&volume, get(inspect).delete(remove))
         .route(
             &format!("{volume}/{}", path::VOLUME_POPULATE),
@@ -65,7 +79,97 @@ async fn prune(
     Content(request): Content<VolumePrune>,
 ) -> Reply<Pruned> {
     daemon
-        .run(|daemon| daemon.storaged.prune_volumes(request))
+        .run(move |daemon| fine(daemon.storaged.prune_volumes(&request)))
+        .await
+        .map(Json)
+}
+
+async fn plan_prune(
+    State(daemon): State<Daemon>,
+    Content(request): Content<VolumePrune>,
+) -> Reply<Vec<PruneCandidate>> {
+    daemon
+        .run(move |daemon| fine(daemon.storaged.plan_prune(&request)))
+        .await
+        .map(Json)
+}
+
+async fn trash(State(daemon): State<Daemon>) -> Reply<Vec<TrashedVolume>> {
+    daemon
+        .run(|daemon| fine(daemon.storaged.trashed_volumes()))
+        .await
+        .map(Json)
+}
+
+async fn empty_trash(State(daemon): State<Daemon>) -> Reply<Pruned> {
+    daemon
+        .run(|daemon| fine(daemon.storaged.empty_trash()))
+        .await
+        .map(Json)
+}
+
+async fn restore(State(daemon): State<Daemon>, Segments(name): Segments<String>) -> Reply<Volume> {
+    daemon
+        .run(move |daemon| daemon.storaged.restore_volume(&name))
+        .await
+        .map(Json)
+}
+
+async fn all_snapshots(State(daemon): State<Daemon>) -> Reply<Vec<Snapshot>> {
+    daemon
+        .run(|daemon| daemon.storaged.snapshots(None))
+        .await
+        .map(Json)
+}
+
+async fn list_snapshots(
+    State(daemon): State<Daemon>,
+    Segments(name): Segments<String>,
+) -> Reply<Vec<Snapshot>> {
+    daemon
+        .run(move |daemon| daemon.storaged.snapshots(Some(&name)))
+        .await
+        .map(Json)
+}
+
+async fn create_snapshot(
+    State(daemon): State<Daemon>,
+    Segments(name): Segments<String>,
+    Content(request): Content<SnapshotCreate>,
+) -> Reply<Snapshot> {
+    daemon
+        .run(move |daemon| daemon.storaged.create_snapshot(&name, &request))
+        .await
+        .map(Json)
+}
+
+async fn roll_back(
+    State(daemon): State<Daemon>,
+    Segments((name, snapshot)): Segments<(String, String)>,
+) -> Done {
+    daemon
+        .run(move |daemon| daemon.storaged.roll_back(&name, &snapshot))
+        .await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+async fn remove_snapshot(
+    State(daemon): State<Daemon>,
+    Segments((name, snapshot)): Segments<(String, String)>,
+) -> Done {
+    daemon
+        .run(move |daemon| daemon.storaged.remove_snapshot(&name, &snapshot))
+        .await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+async fn clone(
+    State(daemon): State<Daemon>,
+    Segments(name): Segments<String>,
+    Content(request): Content<VolumeClone>,
+) -> Reply<Volume> {
+    daemon
+        .run(move |daemon| daemon.storaged.clone_volume(&name, request))
         .await
         .map(Json)
 }

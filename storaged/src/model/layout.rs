@@ -121,9 +121,19 @@ impl Layout {
     pub(crate) fn volume_data(&self, name: &VolumeName) -> PathBuf {
         self.volume(name).join(VOLUME_DATA)
     }
+
+    /// Snapshots of a volume, which go where it goes.
+    pub(crate) fn snapshots(&self, volume: &VolumeName) -> PathBuf {
+        self.volume(volume).join(SNAPSHOTS)
+    }
+
+    pub(crate) fn snapshot(&self, volume: &VolumeName, key: &Key) -> PathBuf {
+        self.snapshots(volume).join(key.as_str())
+    }
 }
 
 pub(crate) const VOLUME_DATA: &str = "_data";
+const SNAPSHOTS: &str = "_snapshots";
 
 /// The directory of a layer, or of a container's writable layer.
 #[derive(Debug, Clone)]

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use api::id::{Digest, VolumeName};
+use api::id::{Digest, SnapshotName, VolumeName};
 use serde::{Deserialize, Serialize};
 
 use super::layout::Key;
@@ -64,6 +64,29 @@ pub(crate) struct VolumeRow {
     pub(crate) populated: bool,
 }
 
+/// What a volume held at one time, for good.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct SnapshotRow {
+    pub(crate) volume: VolumeName,
+    pub(crate) name: SnapshotName,
+    pub(crate) key: Key,
+    /// RFC 3339.
+    pub(crate) created_at: String,
+    /// Bytes on the disk, those shared with the volume included.
+    pub(crate) size: u64,
+}
+
+/// A volume that was pruned and can come back: its directory lies in the trash as `key`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct TrashRow {
+    pub(crate) key: Key,
+    pub(crate) volume: VolumeRow,
+    /// RFC 3339.
+    pub(crate) trashed_at: String,
+    /// Bytes on the disk.
+    pub(crate) size: u64,
+}
+
 /// One reference to a volume.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct HolderRow {
@@ -102,7 +125,20 @@ pub(crate) enum Intent {
     MakeVolume(VolumeRow),
     /// The rows are gone; the directory follows.
     RemoveVolume(VolumeName),
-    /// Image data is being copied into the staging directory `key`; thrown away.
+    /// The volume's row is in the trash as `key`; its directory follows.
+    TrashVolume(VolumeName),
+    /// A volume comes back from the trash; once its directory is in place it exists.
+    RestoreVolume(VolumeName),
+    /// The row in the trash is gone; the directory `key` there follows.
+    EmptyTrash,
+    /// A snapshot is being made in the staging directory `key`; once that is renamed it exists.
+    MakeSnapshot(SnapshotRow),
+    /// The row of the volume's snapshot `key` is gone; its directory follows.
+    RemoveSnapshot(VolumeName),
+    /// The copy of a snapshot in `key` is complete and durable: it takes the place of the volume's
+    /// content.
+    RollBack(VolumeName),
+    /// Data is being copied into the staging directory `key`; thrown away.
     CopyUp,
     /// The copy in `key` is complete and durable: its entries move into the volume.
     MoveCopy(VolumeName),
@@ -121,6 +157,10 @@ pub(crate) enum Change {
     DropVolume(VolumeName),
     PutHolder(HolderRow),
     DropHolder(VolumeName, Holder),
+    PutSnapshot(SnapshotRow),
+    DropSnapshot(VolumeName, SnapshotName),
+    PutTrash(TrashRow),
+    DropTrash(Key),
     PutIntent(Key, Intent),
     DropIntent(Key),
 }
@@ -133,6 +173,8 @@ pub(crate) struct Rows {
     pub(crate) rootfs: BTreeMap<String, RootfsRow>,
     pub(crate) volumes: BTreeMap<VolumeName, VolumeRow>,
     pub(crate) holders: BTreeMap<(VolumeName, Holder), HolderRow>,
+    pub(crate) snapshots: BTreeMap<(VolumeName, SnapshotName), SnapshotRow>,
+    pub(crate) trash: BTreeMap<Key, TrashRow>,
     pub(crate) intents: BTreeMap<Key, Intent>,
 }
 
@@ -152,6 +194,13 @@ impl Rows {
                     .insert((row.volume.clone(), row.holder.clone()), row);
             }
             Change::DropHolder(volume, holder) => drop(self.holders.remove(&(volume, holder))),
+            Change::PutSnapshot(row) => {
+                self.snapshots
+                    .insert((row.volume.clone(), row.name.clone()), row);
+            }
+            Change::DropSnapshot(volume, name) => drop(self.snapshots.remove(&(volume, name))),
+            Change::PutTrash(row) => drop(self.trash.insert(row.key.clone(), row)),
+            Change::DropTrash(key) => drop(self.trash.remove(&key)),
             Change::PutIntent(key, intent) => drop(self.intents.insert(key, intent)),
             Change::DropIntent(key) => drop(self.intents.remove(&key)),
         }
@@ -180,6 +229,26 @@ impl Rows {
             .range(first..)
             .take_while(move |((of, _), _)| *of == volume)
             .map(|((_, holder), _)| holder)
+    }
+
+    /// Mount ids under which a volume is mounted now.
+    pub(crate) fn mounts_of(&self, volume: &VolumeName) -> Vec<String> {
+        let mounts = self.holders_of(volume).filter_map(|holder| match holder {
+            Holder::Mount(id) => Some(id.clone()),
+            Holder::Container(_) => None,
+        });
+        mounts.collect()
+    }
+
+    /// A volume's snapshots, oldest first.
+    pub(crate) fn snapshots_of(&self, volume: &VolumeName) -> Vec<&SnapshotRow> {
+        let mut rows: Vec<&SnapshotRow> = self
+            .snapshots
+            .values()
+            .filter(|row| row.volume == *volume)
+            .collect();
+        rows.sort_by(|a, b| (&a.created_at, &a.name).cmp(&(&b.created_at, &b.name)));
+        rows
     }
 
     /// Containers whose root filesystem was made from the image.

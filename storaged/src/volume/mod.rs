@@ -4,12 +4,15 @@ pub(crate) mod copy;
 mod holder;
 pub(crate) mod mount;
 mod populate;
+mod snapshot;
+mod trash;
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use api::daemon::Pruned;
-use api::id::{Id, InvalidId, VolumeName};
-use api::storage::{Volume, VolumeCreate, VolumePrune};
+use api::id::{Id, InvalidId, SnapshotName, VolumeName};
+use api::storage::{PruneCandidate, Volume, VolumeCreate, VolumePrune};
 
 use crate::disk::{Step, StepError};
 use crate::model::layout::{Key, VOLUME_DATA};
@@ -53,6 +56,39 @@ pub enum VolumeError {
         path: String,
         source: std::io::Error,
     },
+    #[error("volume {0} exists")]
+    Exists(VolumeName),
+    #[error("volume {volume} has no snapshot {name}")]
+    NoSnapshot { volume: VolumeName, name: String },
+    #[error("volume {volume} has a snapshot {name}")]
+    SnapshotExists {
+        volume: VolumeName,
+        name: SnapshotName,
+    },
+    #[error(
+        "unable to remove volume: volume {volume} has snapshots - [{}]: remove them first with \
+         \"hawser volume snapshot rm\"",
+        names.join(", ")
+    )]
+    HasSnapshots {
+        volume: VolumeName,
+        names: Vec<String>,
+    },
+    #[error("volume {volume} is mounted by [{}]: {way_out}", holders.join(", "))]
+    Mounted {
+        volume: VolumeName,
+        holders: Vec<String>,
+        way_out: &'static str,
+    },
+    #[error("volume {0} shows what its driver options name: take snapshots there")]
+    Device(VolumeName),
+    #[error("volume {volume}: cannot copy it: {source}")]
+    Duplicate {
+        volume: VolumeName,
+        source: std::io::Error,
+    },
+    #[error("no pruned volume {0}: \"hawser volume restore\" lists what can come back")]
+    NotInTrash(String),
     #[error("invalid path {0:?}: a path inside a container is absolute")]
     Path(String),
     #[error(transparent)]
@@ -90,14 +126,15 @@ impl Storaged {
         if self.volume_row(&name).is_none() {
             // Docker itself chooses 64 digits when it makes an anonymous volume by plugin.
             let anonymous = Id::parse(name.as_str()).is_ok();
-            self.make_volume(VolumeRow {
+            let row = VolumeRow {
                 name: name.clone(),
                 options: driver_opts,
                 labels,
                 created_at: crate::now(),
                 anonymous,
                 populated: false,
-            })?;
+            };
+            self.make_volume(row, |_empty| Ok(()))?;
         }
         self.volume(name.as_str())
     }
@@ -132,53 +169,81 @@ impl Storaged {
         self.remove_locked(&name)
     }
 
-    /// Deletes all volumes nobody refers to, or those of them that the request selects. One that
-    /// is taken meanwhile, or cannot be deleted, stays.
-    ///
-    /// # Errors
-    /// [`VolumeError::Step`] when the rows cannot be written.
-    pub fn prune_volumes(&self, request: VolumePrune) -> Result<Pruned, VolumeError> {
-        let candidates: Vec<VolumeName> = {
+    /// What [`Self::prune_volumes`] would remove now, by name.
+    pub fn plan_prune(&self, request: &VolumePrune) -> Vec<PruneCandidate> {
+        let rows: Vec<VolumeRow> = {
             let rows = self.store.rows();
-            let unused = |row: &&VolumeRow| rows.holders_of(&row.name).next().is_none();
-            let selected = |row: &&VolumeRow| selects(&request, row);
-            rows.volumes
-                .values()
-                .filter(selected)
-                .filter(unused)
-                .map(|row| row.name.clone())
-                .collect()
+            let unused = |row: &&VolumeRow| {
+                rows.holders_of(&row.name).next().is_none()
+                    && rows.snapshots_of(&row.name).is_empty()
+            };
+            let selected = rows.volumes.values().filter(|row| selects(request, row));
+            selected.filter(unused).cloned().collect()
         };
-        let mut pruned = Pruned::default();
-        for name in candidates {
-            let _guard = self.volume_locks.lock(name.as_str());
+        let candidate = |row: VolumeRow| PruneCandidate {
             // While it is mounted the directory shows the device's content, which stays.
-            let bytes = tree::usage(&self.layout.volume(&name));
-            match self.remove_locked(&name) {
+            size: tree::usage(&self.layout.volume(&row.name)),
+            created_at: row.created_at,
+            anonymous: row.anonymous,
+            name: row.name,
+        };
+        rows.into_iter().map(candidate).collect()
+    }
+
+    /// Removes all volumes nobody refers to, or those of them that the request selects; they can
+    /// come back for a while, unless the request or the configuration says otherwise. One that is
+    /// taken meanwhile, has snapshots or cannot be removed stays.
+    pub fn prune_volumes(&self, request: &VolumePrune) -> Pruned {
+        let hours = self.config.prune_undo_hours;
+        let forever = request.permanent || hours == 0;
+        let mut pruned = Pruned::default();
+        for candidate in self.plan_prune(request) {
+            let (name, size) = (candidate.name, candidate.size);
+            let _guard = self.volume_locks.lock(name.as_str());
+            let removed = if forever {
+                self.remove_locked(&name)
+            } else {
+                self.trash_locked(&name, size)
+            };
+            match removed {
                 Ok(()) => {
                     pruned.deleted.push(name.to_string());
-                    pruned.space_reclaimed += bytes;
+                    pruned.space_reclaimed += size;
                 }
-                Err(VolumeError::InUse { .. } | VolumeError::NotFound(_)) => {}
+                Err(
+                    VolumeError::InUse { .. }
+                    | VolumeError::HasSnapshots { .. }
+                    | VolumeError::NotFound(_),
+                ) => {}
                 Err(error) => tracing::warn!(volume = %name, %error, "cannot prune a volume"),
             }
         }
-        Ok(pruned)
+        pruned.restorable_hours = (!forever && !pruned.deleted.is_empty()).then_some(hours);
+        pruned
     }
 
-    /// Stages the directory and moves it into place. One that is there without a row, as after the
-    /// loss of the database, becomes the volume with all it holds.
-    fn make_volume(&self, row: VolumeRow) -> Result<(), VolumeError> {
+    /// Stages the directory, has it filled, and moves it into place. One that is there without a
+    /// row, as after the loss of the database, becomes the volume with all it holds.
+    fn make_volume(
+        &self,
+        row: VolumeRow,
+        fill: impl FnOnce(&Path) -> Result<(), VolumeError>,
+    ) -> Result<(), VolumeError> {
         self.finish_removal(&row.name)?;
         let key = self.begin(Intent::MakeVolume(row.clone()))?;
-        let result = self.stage_volume(&key, row);
+        let result = self.stage_volume(&key, row, fill);
         if result.is_err() {
             self.abandon(&key);
         }
-        Ok(result?)
+        result
     }
 
-    fn stage_volume(&self, key: &Key, row: VolumeRow) -> Result<(), StepError> {
+    fn stage_volume(
+        &self,
+        key: &Key,
+        row: VolumeRow,
+        fill: impl FnOnce(&Path) -> Result<(), VolumeError>,
+    ) -> Result<(), VolumeError> {
         let (staged, directory) = (
             self.layout.staged_volume(key),
             self.layout.volume(&row.name),
@@ -188,10 +253,12 @@ impl Storaged {
                 path: staged.clone(),
                 mode: 0o711,
             })?;
+            let data = staged.join(VOLUME_DATA);
             self.apply(Step::CreateDir {
-                path: staged.join(VOLUME_DATA),
+                path: data.clone(),
                 mode: 0o755,
             })?;
+            fill(&data)?;
             self.apply(Step::SyncDir {
                 path: staged.clone(),
             })?;
@@ -203,20 +270,23 @@ impl Storaged {
                 path: self.layout.volumes(),
             })?;
         }
-        self.apply(Step::Record(vec![
+        Ok(self.apply(Step::Record(vec![
             Change::PutVolume(row),
             Change::DropIntent(key.clone()),
-        ]))
+        ]))?)
     }
 
     /// Completes an earlier removal of the name that could not delete everything.
     fn finish_removal(&self, name: &VolumeName) -> Result<(), StepError> {
-        let removed = Intent::RemoveVolume(name.clone());
+        let removals = [
+            Intent::RemoveVolume(name.clone()),
+            Intent::TrashVolume(name.clone()),
+        ];
         let keys: Vec<Key> = {
             let rows = self.store.rows();
             rows.intents
                 .iter()
-                .filter(|(_, intent)| **intent == removed)
+                .filter(|(_, intent)| removals.contains(intent))
                 .map(|(key, _)| key.clone())
                 .collect()
         };
@@ -224,23 +294,7 @@ impl Storaged {
     }
 
     fn remove_locked(&self, name: &VolumeName) -> Result<(), VolumeError> {
-        {
-            let rows = self.store.rows();
-            if !rows.volumes.contains_key(name) {
-                return Err(not_found(name.as_str()));
-            }
-            let holders = rows.holder_ids(name);
-            if !holders.is_empty() {
-                return Err(VolumeError::InUse {
-                    volume: name.clone(),
-                    holders,
-                });
-            }
-        }
-        // Left over if a crash came between the mount and its undoing.
-        self.apply(Step::Unmount {
-            target: self.layout.volume_data(name),
-        })?;
+        self.check_removable(name)?;
         let key = crate::new_key()?;
         self.apply(Step::Record(vec![
             Change::PutIntent(key.clone(), Intent::RemoveVolume(name.clone())),
@@ -248,6 +302,36 @@ impl Storaged {
         ]))?;
         self.settle_all(&[key]);
         Ok(())
+    }
+
+    /// Nobody refers to the volume, and nothing is mounted on it when this returns.
+    fn check_removable(&self, name: &VolumeName) -> Result<VolumeRow, VolumeError> {
+        let row = {
+            let rows = self.store.rows();
+            let Some(row) = rows.volumes.get(name) else {
+                return Err(not_found(name.as_str()));
+            };
+            let holders = rows.holder_ids(name);
+            if !holders.is_empty() {
+                return Err(VolumeError::InUse {
+                    volume: name.clone(),
+                    holders,
+                });
+            }
+            let names = snapshot::names(&rows, name);
+            if !names.is_empty() {
+                return Err(VolumeError::HasSnapshots {
+                    volume: name.clone(),
+                    names,
+                });
+            }
+            row.clone()
+        };
+        // Left over if a crash came between the mount and its undoing.
+        self.apply(Step::Unmount {
+            target: self.layout.volume_data(name),
+        })?;
+        Ok(row)
     }
 
     /// The name of a volume that exists, or did when it was looked up.
@@ -278,6 +362,7 @@ impl Storaged {
             scope: "local".to_owned(),
             holders: rows.holder_ids(&row.name),
             anonymous: row.anonymous,
+            snapshots: snapshot::names(rows, &row.name),
         }
     }
 }
@@ -294,7 +379,9 @@ fn random_name() -> Result<VolumeName, VolumeError> {
 
 /// Whether a prune request means the volume.
 fn selects(request: &VolumePrune, row: &VolumeRow) -> bool {
+    let named = |names: &Vec<VolumeName>| names.contains(&row.name);
     (row.anonymous || !request.anonymous)
+        && request.names.as_ref().is_none_or(named)
         && request
             .labels
             .iter()

@@ -129,13 +129,7 @@ fn show_plan(plan: &[PruneCandidate]) -> Result<(), CliError> {
 }
 
 fn report(pruned: &Pruned) -> Result<(), CliError> {
-    if !pruned.deleted.is_empty() {
-        output::line("Deleted Volumes:")?;
-        for name in &pruned.deleted {
-            output::line(name)?;
-        }
-        output::line("")?;
-    }
+    output::pruned("Deleted Volumes:", &pruned.deleted)?;
     output::line(format_args!(
         "Total reclaimed space: {}",
         human::size(pruned.space_reclaimed, 4)
