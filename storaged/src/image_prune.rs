@@ -44,6 +44,7 @@ impl Storaged {
         Ok(Pruned {
             deleted,
             space_reclaimed: layers.iter().map(|layer| layer.size).sum(),
+            restorable_hours: None,
         })
     }
 }
