@@ -6,6 +6,10 @@ use crate::address::{Address, Be16};
 pub const ENDPOINTS: &str = "endpoints";
 pub const REFUSALS: &str = "refusals";
 pub const MAX_ENDPOINTS: u32 = 65_536;
+/// Where the addresses of endpoints are.
+pub const PLACES: &str = "places";
+/// One of each family.
+pub const MAX_PLACES: u32 = 2 * MAX_ENDPOINTS;
 
 /// A link address, in the order in which a frame has it.
 #[repr(C)]
@@ -28,6 +32,13 @@ impl Mac {
             self.0[2].to_ne_bytes(),
         ];
         [a, b, c, d, e, f]
+    }
+
+    /// That of a service's own address, which no interface has: made like those of endpoints.
+    #[inline(always)]
+    pub const fn of_service(address: Address) -> Self {
+        let [a, b, c, d] = address.0[3].to_ne_bytes();
+        Self::from_octets([0x02, 0x42, a, b, c, d])
     }
 
     /// The link-local address that the kernel derives from a link address (RFC 4291, appendix A).
@@ -62,6 +73,18 @@ pub struct EndpointValue {
     pub pad: u32,
     /// The link's name, for the daemon: it finds the entry of a link that is gone by it.
     pub name: [u8; 16],
+}
+
+/// Value of [`PLACES`]: the endpoint that has the address.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// As in [`EndpointValue`].
+    pub network: u64,
+    /// The host's end of its link.
+    pub ifindex: u32,
+    pub mac: Mac,
+    pub pad: [u16; 3],
 }
 
 /// Packets must carry the endpoint's own addresses.
@@ -115,11 +138,12 @@ pub const REFUSAL_NAMES: [&str; 12] = [
 const _: () = {
     assert!(size_of::<Mac>() == 6);
     assert!(size_of::<EndpointValue>() == 80);
+    assert!(size_of::<Place>() == 24);
     assert!(REFUSAL_NAMES.len() == Refusal::Rewrite as usize + 1);
 };
 
 #[cfg(feature = "user")]
-pod!(EndpointValue);
+pod!(EndpointValue, Place);
 
 #[cfg(test)]
 mod tests {

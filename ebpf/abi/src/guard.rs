@@ -32,9 +32,9 @@ pub struct Arp {
 const _: () = assert!(size_of::<Arp>() == 28);
 
 const ETHERNET: u16 = 1_u16.to_be();
-const LENGTHS: u16 = 0x0604_u16.to_be();
-const REQUEST: u16 = 1_u16.to_be();
-const REPLY: u16 = 2_u16.to_be();
+pub(crate) const LENGTHS: u16 = 0x0604_u16.to_be();
+pub(crate) const REQUEST: u16 = 1_u16.to_be();
+pub(crate) const REPLY: u16 = 2_u16.to_be();
 
 /// The client ports of DHCP (RFC 2131, 4.1) and DHCPv6 (RFC 8415, 7.2): only servers send there.
 const DHCP_CLIENT: u16 = 68;
@@ -44,16 +44,16 @@ const DHCP6_CLIENT: u16 = 546;
 /// ICMPv6 types (RFC 4861, 4; RFC 2710; RFC 3810).
 const ROUTER_SOLICITATION: u8 = 133;
 const ROUTER_ADVERTISEMENT: u8 = 134;
-const NEIGHBOUR_SOLICITATION: u8 = 135;
-const NEIGHBOUR_ADVERTISEMENT: u8 = 136;
+pub const NEIGHBOUR_SOLICITATION: u8 = 135;
+pub(crate) const NEIGHBOUR_ADVERTISEMENT: u8 = 136;
 const REDIRECT: u8 = 137;
 const LISTENER_REPORT: u8 = 131;
 const LISTENER_DONE: u8 = 132;
 const LISTENER_REPORT_V2: u8 = 143;
 
 /// Options of neighbour discovery that carry a link address (RFC 4861, 4.6.1).
-const SOURCE_LINK_ADDRESS: u8 = 1;
-const TARGET_LINK_ADDRESS: u8 = 2;
+pub(crate) const SOURCE_LINK_ADDRESS: u8 = 1;
+pub(crate) const TARGET_LINK_ADDRESS: u8 = 2;
 /// Options read before a message is taken for malformed; the kernel sends one or two.
 pub const MAX_OPTIONS: u32 = 4;
 

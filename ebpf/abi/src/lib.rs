@@ -30,6 +30,7 @@ pub mod frontend;
 pub mod guard;
 pub mod maglev;
 pub mod map;
+pub mod neighbour;
 pub mod packet;
 pub mod range;
 pub mod sctp;

@@ -13,7 +13,7 @@
 
 use crate::address::{Address, Be16};
 use crate::dns::{ANSWERS, ASKERS, NAMES};
-use crate::endpoint::{ENDPOINTS, REFUSALS};
+use crate::endpoint::{ENDPOINTS, PLACES, REFUSALS};
 #[cfg(feature = "user")]
 use crate::range::{RangeKey, RangeValue};
 
@@ -48,9 +48,11 @@ pub const SERVICE_DROPS: &str = "service_drops";
 pub const DROPS: &str = "drops";
 /// The tail-call table of the tc programs, indexed by [`TcSlot`].
 pub const JUMP_TC: &str = "jump_tc";
+/// Another one, indexed by [`StepSlot`]: the first keeps the size that it is pinned with.
+pub const JUMP_STEPS: &str = "jump_steps";
 
 /// Every map but the tail-call tables.
-pub const DATA: [&str; 26] = [
+pub const DATA: [&str; 27] = [
     PREFILTER,
     PREFILTER_SCTP,
     PREFILTER_VIPS,
@@ -73,6 +75,7 @@ pub const DATA: [&str; 26] = [
     SERVICE_DROPS,
     DROPS,
     ENDPOINTS,
+    PLACES,
     REFUSALS,
     NAMES,
     ASKERS,
@@ -80,7 +83,7 @@ pub const DATA: [&str; 26] = [
 ];
 
 /// The tables that can fill up with what users and their traffic bring.
-pub const MEASURED: [&str; 18] = [
+pub const MEASURED: [&str; 19] = [
     FRONTENDS,
     RANGES,
     SERVICES,
@@ -97,6 +100,7 @@ pub const MEASURED: [&str; 18] = [
     TRAFFIC,
     SERVICE_DROPS,
     ENDPOINTS,
+    PLACES,
     NAMES,
     ASKERS,
 ];
@@ -136,7 +140,29 @@ pub enum TcSlot {
     Vouch = 7,
 }
 
-/// The program of each slot, by its name in the object.
+/// Slots of [`JUMP_STEPS`].
+#[repr(u32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StepSlot {
+    /// Packets to a frontend that belong to no flow yet.
+    Begin = 0,
+    /// Packets to an endpoint, and its answers to itself.
+    Reply = 1,
+    /// Questions of an endpoint for link addresses.
+    Neighbour = 2,
+}
+
+/// How many slots [`JUMP_STEPS`] has.
+pub const STEP_SLOTS: u32 = 16;
+
+/// The program of each slot of [`JUMP_STEPS`].
+pub const STEP_PROGRAMS: [(StepSlot, &str); 3] = [
+    (StepSlot::Begin, "uplink_begin"),
+    (StepSlot::Reply, "endpoint_reply"),
+    (StepSlot::Neighbour, "endpoint_neighbour"),
+];
+
+/// The program of each slot of [`JUMP_TC`], by its name in the object.
 /// One that others call comes before them: a daemon fills the slots in this order.
 pub const TC_PROGRAMS: [(TcSlot, &str); 8] = [
     (TcSlot::Sctp, "sctp_checksum"),
@@ -284,13 +310,18 @@ pub struct Flow {
     pub client_port: Be16,
     /// A [`crate::flow::State`].
     pub state: u8,
-    /// [`FLOW_VIP`] or zero.
+    /// Of [`FLOW_VIP`] and those after it.
     pub flags: u8,
     pub pad: [u8; 6],
 }
 
 /// The frontend is a [`SERVICE_VIP`]'s.
 pub const FLOW_VIP: u8 = 1;
+/// The client is an endpoint of this host, and the packets come from its link.
+pub const FLOW_ENDPOINT: u8 = 2;
+/// The client is the backend: to it, the frontend is the client, and its answers to that one come from
+/// its link, too.
+pub const FLOW_SELF: u8 = 4;
 
 /// Key of [`FRAGMENTS`]: what all fragments of one packet share.
 #[repr(C)]

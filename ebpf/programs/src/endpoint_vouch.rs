@@ -1,7 +1,8 @@
-//! tc ingress of the host's end of an endpoint's link, after the checks: vouches for packets that
-//! belong to a published port.
+//! tc ingress of the host's end of an endpoint's link, after the checks: packets to frontends, and
+//! packets that belong to a published port.
 //!
-//! It changes nothing but the mark. Two kinds of packets get it:
+//! What the socket hooks did not lead to a backend is translated as at an uplink: where there are no
+//! hooks, of protocols and namespaces that they do not see. It also vouches for two kinds of packets:
 //!
 //! * those to a published port of another network, which the socket hooks led straight to the
 //!   container there: between networks, only they may pass. A service's own address is no published
@@ -10,7 +11,8 @@
 //!   connection, they look like the beginning of another one and must not be masqueraded.
 
 use abi::frontend::Bit;
-use abi::map::{Direction, FragmentPorts, PEER_VIP, PeerKey};
+use abi::guard::PROTOCOL_ARP;
+use abi::map::{Direction, FLOW_SELF, FragmentPorts, PEER_VIP, PeerKey, StepSlot, TcSlot};
 use aya_ebpf::EbpfContext as _;
 use aya_ebpf::bindings::TC_ACT_UNSPEC;
 use aya_ebpf::helpers::bpf_get_socket_cookie;
@@ -23,34 +25,81 @@ use crate::rewrite::vouch;
 
 #[classifier]
 pub(crate) fn endpoint_vouch(ctx: TcContext) -> i32 {
-    if is_published(&ctx) {
-        vouch(&ctx);
+    match judge(&ctx) {
+        Judgement::Nothing => {}
+        Judgement::Vouch => vouch(&ctx),
+        // SAFETY: the tables hold tc programs only; if a slot is empty the packet goes on.
+        Judgement::Own => unsafe {
+            map::JUMP_STEPS.tail_call(&ctx, StepSlot::Reply as u32);
+        },
+        // SAFETY: as above.
+        Judgement::Neighbour => unsafe {
+            map::JUMP_STEPS.tail_call(&ctx, StepSlot::Neighbour as u32);
+        },
+        // SAFETY: as above.
+        Judgement::Asks => unsafe { map::JUMP_TC.tail_call(&ctx, TcSlot::Ingress as u32) },
     }
     TC_ACT_UNSPEC
 }
 
-#[inline(always)]
-fn is_published(ctx: &TcContext) -> bool {
-    let Ok(header) = Header::outer(ctx) else {
-        return false;
-    };
-    let (replies, asks) = (
-        map::is_set(Bit::source(header.source)),
-        map::is_set(Bit::source(header.destination)),
-    );
-    if !replies && !asks {
-        return false;
-    }
-    let Ok(Ports { ports, .. }) = header.ports(ctx) else {
-        return false;
-    };
-    (replies && is_reply(&header, &ports)) || (asks && is_redirected(ctx, &header, &ports))
+enum Judgement {
+    Nothing,
+    Vouch,
+    /// The container answers itself.
+    Own,
+    /// Perhaps to a frontend.
+    Asks,
+    /// Perhaps for a link address.
+    Neighbour,
 }
 
 #[inline(always)]
-fn is_reply(header: &Header, ports: &FragmentPorts) -> bool {
+fn judge(ctx: &TcContext) -> Judgement {
+    if ctx.skb.protocol() == PROTOCOL_ARP {
+        return Judgement::Neighbour;
+    }
+    let Ok(header) = Header::outer(ctx) else {
+        return Judgement::Nothing;
+    };
+    if header.is_solicitation(ctx) {
+        return Judgement::Neighbour;
+    }
+    if header.is_icmp_error(ctx) {
+        // About a reply: the program finds out whether it is one of ours.
+        return Judgement::Asks;
+    }
+    let (replies, redirected) = (
+        map::is_set(Bit::source(header.source)),
+        map::is_set(Bit::source(header.destination)),
+    );
+    let Ok(Ports { ports, .. }) = header.ports(ctx) else {
+        return Judgement::Nothing;
+    };
+    if replies && let Some(flags) = reply_flags(&header, &ports) {
+        return if flags & FLOW_SELF == 0 {
+            Judgement::Vouch
+        } else {
+            Judgement::Own
+        };
+    }
+    if redirected && is_redirected(ctx, &header, &ports) {
+        return Judgement::Vouch;
+    }
+    let port = Bit::port(header.is_v4(), header.protocol, ports.destination_port);
+    if port.is_some_and(map::is_set) || map::may_be_vip(header.destination) {
+        Judgement::Asks
+    } else {
+        Judgement::Nothing
+    }
+}
+
+/// The flags of the flow that the packet is a reply of.
+#[inline(always)]
+fn reply_flags(header: &Header, ports: &FragmentPorts) -> Option<u8> {
     let key = header.flow_key(ports, Direction::Reverse);
-    map::flows(header.protocol).get_ptr(&key).is_some()
+    let flow = map::flows(header.protocol).get_ptr(&key)?;
+    // SAFETY: a live or recycled LRU value; an integer is valid in any state.
+    Some(unsafe { (*flow).flags })
 }
 
 /// Whether a socket hook gave the packet its destination. The sender's socket stays with a packet

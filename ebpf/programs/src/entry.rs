@@ -3,13 +3,13 @@
 //! While a slot is empty, traffic goes on untouched. A stub never changes what it does, so that one
 //! left by an earlier version of the daemon is as good as a new one.
 
-use abi::map::TcSlot;
+use abi::map::{StepSlot, TcSlot};
 use aya_ebpf::bindings::TC_ACT_UNSPEC;
 use aya_ebpf::macros::{cgroup_sock_addr, classifier, map};
 use aya_ebpf::maps::ProgramArray;
 use aya_ebpf::programs::{SockAddrContext, TcContext};
 
-use crate::map::JUMP_TC;
+use crate::map::{JUMP_STEPS, JUMP_TC};
 use crate::socket::ALLOW;
 
 #[classifier]
@@ -30,6 +30,13 @@ pub(crate) fn egress_entry(ctx: TcContext) -> i32 {
 pub(crate) fn endpoint_entry(ctx: TcContext) -> i32 {
     // SAFETY: as in `ingress_entry`.
     unsafe { JUMP_TC.tail_call(&ctx, TcSlot::Endpoint as u32) };
+    TC_ACT_UNSPEC
+}
+
+#[classifier]
+pub(crate) fn endpoint_exit(ctx: TcContext) -> i32 {
+    // SAFETY: as in `ingress_entry`.
+    unsafe { JUMP_STEPS.tail_call(&ctx, StepSlot::Reply as u32) };
     TC_ACT_UNSPEC
 }
 

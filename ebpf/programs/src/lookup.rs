@@ -7,7 +7,7 @@ use abi::map::{
 };
 use abi::range::RangeValue;
 use abi::socket::Wildcard;
-use abi::{Address, Be16};
+use abi::{Address, Be16, protocol};
 
 use crate::map;
 
@@ -43,18 +43,17 @@ pub(crate) fn find(
     wildcard: Wildcard,
     asker: &impl Asker,
 ) -> Found {
-    let candidates = Candidates::of(destination, port, protocol);
-    let (found, is_wildcard) = match published(&candidates.exact) {
-        Some(exact) => (exact, false),
-        None => match published(&candidates.wildcard) {
-            Some(any) => (any, true),
-            None => return Found::Nothing,
-        },
-    };
+    // One key after the other in the same place: the stack is short.
+    let mut key = Candidates::of(destination, port, protocol).exact;
+    let mut found = published(&key);
     // Traffic that this host only forwards is somebody else's (GHSA-jv3w-x3r3-g6rm).
-    if is_wildcard && !answers(destination, wildcard) {
-        return Found::Nothing;
+    if found.is_none() && answers(destination, wildcard) {
+        key.address = destination.wildcard();
+        found = published(&key);
     }
+    let Some(found) = found else {
+        return Found::Nothing;
+    };
     let Some(service) = map::service(found.service) else {
         return Found::NoBackend(found.service);
     };
@@ -79,6 +78,23 @@ pub(crate) fn published(key: &FrontendKey) -> Option<RangeValue> {
         Some(single) => Some(RangeValue::single(single.service, key.port)),
         None => map::range(key),
     }
+}
+
+/// Whether a service has the address, with all ports of some protocol.
+#[inline(always)]
+pub(crate) fn is_vip(address: Address) -> bool {
+    if !map::may_be_vip(address) {
+        return false;
+    }
+    let mut key = Candidates::of(address, Be16::ZERO, protocol::TCP).exact;
+    for protocol in [protocol::TCP, protocol::UDP, protocol::SCTP] {
+        key.protocol = protocol;
+        let service = published(&key).and_then(|found| map::service(found.service));
+        if service.is_some_and(|service| service.flags & SERVICE_VIP != 0) {
+            return true;
+        }
+    }
+    false
 }
 
 #[inline(always)]

@@ -1,15 +1,15 @@
 //! The maps; `abi::map` describes them.
 
 use abi::dns::{ANSWER_NAMES, AskerKey, AskerValue, MAX_ASKERS, MAX_NAMES, NameKey, NameValue};
-use abi::endpoint::{EndpointValue, MAX_ENDPOINTS, REFUSAL_NAMES};
+use abi::endpoint::{EndpointValue, MAX_ENDPOINTS, MAX_PLACES, Place, REFUSAL_NAMES};
 use abi::frontend::{Bit, PREFILTER_SCTP_WORDS, PREFILTER_VIPS_WORDS, PREFILTER_WORDS};
 use abi::maglev::{self, LARGE, LARGE_WORDS, SMALL, SMALL_WORDS};
 use abi::map::{
     Backend, Counters, DropKey, Flow, FlowKey, FragmentKey, FragmentPorts, FrontendKey,
     FrontendValue, MAX_BACKENDS, MAX_CT_ANY, MAX_CT_TCP, MAX_FRAGMENTS, MAX_FRONTENDS,
     MAX_LOCAL_ADDRS, MAX_PEERS, MAX_RANGES, MAX_RUNTIMES, MAX_SANDBOXES, MAX_SERVICE_DROPS,
-    MAX_SERVICES, MAX_TABLES, MAX_TRAFFIC, MemberKey, Peer, PeerKey, REASONS, Reason, SandboxValue,
-    Service, TrafficKey,
+    MAX_SERVICES, MAX_TABLES, MAX_TRAFFIC, MemberKey, Peer, PeerKey, REASONS, Reason, STEP_SLOTS,
+    SandboxValue, Service, TrafficKey,
 };
 use abi::range::{ALL_BITS, RangeKey, RangeValue};
 use abi::{Address, protocol};
@@ -88,6 +88,8 @@ static SERVICE_DROPS: PerCpuHashMap<DropKey, u64> =
 static DROPS: PerCpuArray<u64> = PerCpuArray::with_max_entries(REASONS.len() as u32, 0);
 #[map(name = "endpoints")]
 static ENDPOINTS: HashMap<u32, EndpointValue> = HashMap::with_max_entries(MAX_ENDPOINTS, SPARSE);
+#[map(name = "places")]
+static PLACES: HashMap<Address, Place> = HashMap::with_max_entries(MAX_PLACES, SPARSE);
 #[map(name = "refusals")]
 static REFUSALS: PerCpuArray<u64> = PerCpuArray::with_max_entries(REFUSAL_NAMES.len() as u32, 0);
 #[map(name = "names")]
@@ -98,6 +100,8 @@ static ASKERS: HashMap<AskerKey, AskerValue> = HashMap::with_max_entries(MAX_ASK
 static ANSWERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(ANSWER_NAMES.len() as u32, 0);
 #[map(name = "jump_tc")]
 pub(crate) static JUMP_TC: ProgramArray = ProgramArray::with_max_entries(8, 0);
+#[map(name = "jump_steps")]
+pub(crate) static JUMP_STEPS: ProgramArray = ProgramArray::with_max_entries(STEP_SLOTS, 0);
 
 /// Whether a service may have all ports of the address.
 #[inline(always)]
@@ -196,6 +200,13 @@ pub(crate) fn drop_counter(reason: u32) -> Option<*mut u64> {
 pub(crate) fn endpoint(ifindex: u32) -> Option<&'static EndpointValue> {
     // SAFETY: as in `sandbox`.
     unsafe { ENDPOINTS.get(ifindex) }
+}
+
+/// The endpoint that has the address.
+#[inline(always)]
+pub(crate) fn place(address: &Address) -> Option<&'static Place> {
+    // SAFETY: as in `sandbox`.
+    unsafe { PLACES.get(address) }
 }
 
 #[inline(always)]

@@ -6,8 +6,8 @@
 
 use core::ptr::addr_of;
 
-use abi::map::Direction;
-use abi::map::{FlowKey, FragmentKey, FragmentPorts};
+use abi::guard::NEIGHBOUR_SOLICITATION;
+use abi::map::{Direction, FlowKey, FragmentKey, FragmentPorts};
 use abi::packet::{
     ETHERNET_LEN, Extension, Flags, Fragment, IPV6_LEN, MAX_EXTENSIONS, PROTOCOL_IPV4,
     PROTOCOL_IPV6, extension, ipv4_header_len, is_icmp_error,
@@ -160,6 +160,14 @@ impl Header {
             Ok(kind) => is_icmp_error(own, kind),
             Err(Unknown) => false,
         }
+    }
+
+    /// Whether somebody asks for a link address over IPv6.
+    #[inline(always)]
+    pub(crate) fn is_solicitation(&self, ctx: &TcContext) -> bool {
+        self.protocol == protocol::ICMPV6
+            && matches!(self.fragment, Fragment::Whole)
+            && matches!(load::<u8>(ctx, self.transport), Ok(NEIGHBOUR_SOLICITATION))
     }
 
     #[inline(always)]

@@ -40,10 +40,12 @@ pub(crate) enum Side {
     Destination,
 }
 
-/// What the packet gets: an address on one side, and both ports.
+/// What the packet gets: an address on one side, mostly, and both ports.
 pub(crate) struct Translation {
     pub side: Side,
     pub address: Address,
+    /// The other side gets the address that this one had.
+    pub turned: bool,
     pub ports: FragmentPorts,
 }
 
@@ -55,6 +57,22 @@ pub(crate) fn vouch(ctx: &TcContext) {
     ctx.set_mark(mark | MARK_PUBLISHED);
 }
 
+/// Where the checksum of a packet's upper layer is that covers the addresses, and the flags that it is
+/// changed with. A later fragment has neither ports nor a checksum; the first one's covers all.
+#[inline(always)]
+fn checksum(header: &Header) -> Option<(u32, u64)> {
+    let offset = match header.fragment {
+        Fragment::Later => return None,
+        _ => checksum_offset(header.protocol)?,
+    };
+    let flags = match header.protocol {
+        // Zero says "no checksum" in UDP over IPv4: it stays zero, and none becomes zero.
+        protocol::UDP => u64::from(BPF_F_MARK_MANGLED_0),
+        _ => 0,
+    };
+    Some((header.transport + offset, flags))
+}
+
 /// Translates a packet whose ports are `old` now.
 #[inline(always)]
 pub(crate) fn translate(
@@ -63,39 +81,25 @@ pub(crate) fn translate(
     old: &FragmentPorts,
     new: &Translation,
 ) -> Result<(), Failed> {
-    // A later fragment has neither ports nor a checksum; the first one's checksum covers all.
-    let checksum = match header.fragment {
-        Fragment::Later => None,
-        _ => checksum_offset(header.protocol).map(|offset| header.transport + offset),
-    };
-    let flags = match header.protocol {
-        // Zero says "no checksum" in UDP over IPv4: it stays zero, and none becomes zero.
-        protocol::UDP => u64::from(BPF_F_MARK_MANGLED_0),
-        _ => 0,
-    };
-    address(
-        ctx,
-        header,
-        new.side,
-        new.address,
-        checksum.map(|offset| (offset, flags)),
-    )?;
+    let checksum = checksum(header);
+    address(ctx, header, new.side, new.address, checksum)?;
+    if new.turned {
+        let (other, had) = match new.side {
+            Side::Source => (Side::Destination, header.source),
+            Side::Destination => (Side::Source, header.destination),
+        };
+        address(ctx, header, other, had, checksum)?;
+    }
     if let Some(checksum) = checksum {
         let ports = header.transport;
-        port(
-            ctx,
-            ports,
-            old.source_port,
-            new.ports.source_port,
-            (checksum, flags),
-        )?;
+        port(ctx, ports, old.source_port, new.ports.source_port, checksum)?;
         let ports = ports + 2;
         port(
             ctx,
             ports,
             old.destination_port,
             new.ports.destination_port,
-            (checksum, flags),
+            checksum,
         )?;
     } else if header.protocol == protocol::SCTP && !matches!(header.fragment, Fragment::Later) {
         sctp::ports(ctx, header, old, &new.ports)?;

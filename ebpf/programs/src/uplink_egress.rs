@@ -10,9 +10,10 @@ use aya_ebpf::macros::classifier;
 use aya_ebpf::programs::TcContext;
 
 use crate::count::Lost;
+use crate::hairpin::Way;
 use crate::packet::{Header, Ports};
-use crate::rewrite::{Failed, Side, Translation, translate};
-use crate::{count, map};
+use crate::reply::reply;
+use crate::{count, map, sctp};
 
 #[classifier]
 pub(crate) fn uplink_egress(ctx: TcContext) -> i32 {
@@ -44,8 +45,8 @@ fn try_uplink_egress(ctx: &TcContext) -> Result<(), Lost> {
         if let Some(flow) = map::flows(header.protocol).get_ptr_mut(&key) {
             // SAFETY: a live or recycled LRU value; fields are integers, valid in any state.
             let flow = unsafe { &mut *flow };
-            let state = State::from_raw(flow.state).next(Direction::Reverse, flags);
-            return reply(ctx, &header, &ports, flow, state);
+            sctp::set_way(ctx, Way::Stack);
+            return reply(ctx, &header, &ports, flow, flags, false);
         }
     }
     let Some(bit) = Bit::port(header.is_v4(), header.protocol, ports.source_port) else {
@@ -55,61 +56,6 @@ fn try_uplink_egress(ctx: &TcContext) -> Result<(), Lost> {
         outbound(&header, &ports);
     }
     Ok(())
-}
-
-/// Translates a reply back.
-#[inline(always)]
-fn reply(
-    ctx: &TcContext,
-    header: &Header,
-    ports: &FragmentPorts,
-    flow: &mut Flow,
-    state: State,
-) -> Result<(), Lost> {
-    let length = u64::from(ctx.len());
-    // SAFETY: the helper has no preconditions.
-    flow.last_seen = unsafe { bpf_ktime_get_ns() };
-    flow.packets += 1;
-    flow.bytes += length;
-    let (from, client_port) = (State::from_raw(flow.state), flow.client_port);
-    flow.state = state as u8;
-    if from as u8 != state as u8 {
-        tell_forward(header, flow, client_port, state);
-    }
-    count::traffic(flow.service, flow.backend, |counters| {
-        counters.packets_out += 1;
-        counters.bytes_out += length;
-    });
-    if matches!(header.fragment, Fragment::First) {
-        map::remember_fragment(&header.fragment_key(), *ports);
-    }
-    let new = Translation {
-        side: Side::Source,
-        address: flow.address,
-        ports: FragmentPorts {
-            source_port: flow.port,
-            destination_port: client_port,
-        },
-    };
-    translate(ctx, header, ports, &new).map_err(|Failed| Lost::of(flow.service)(Reason::Rewrite))
-}
-
-/// A change of state goes to the flow's other entry, which is the one ingress judges.
-#[inline(always)]
-fn tell_forward(header: &Header, reverse: &Flow, client_port: abi::Be16, state: State) {
-    let key = FlowKey {
-        source: header.destination,
-        destination: reverse.address,
-        source_port: client_port,
-        destination_port: reverse.port,
-        protocol: header.protocol,
-        direction: Direction::Forward as u8,
-        pad: 0,
-    };
-    if let Some(forward) = map::flows(header.protocol).get_ptr_mut(&key) {
-        // SAFETY: as in `try_uplink_egress`; one byte is written.
-        unsafe { (*forward).state = state as u8 };
-    }
 }
 
 /// Remembers that the host itself talks from a published port, so that ingress does not take the

@@ -73,8 +73,10 @@ impl Host {
         let edges = self.data_plane.endpoints()?;
         let links: Vec<u32> = edges.values().map(|(index, _)| *index).collect();
         // What cannot be looked at is taken for missing, and attached again.
-        let guarded = observe::filtered(&mut self.rtnl(), &links, TcHandle::MIN_INGRESS);
-        let guarded = guarded.unwrap_or_default();
+        let filtered = |side| observe::filtered(&mut self.rtnl(), &links, side).unwrap_or_default();
+        let mut guarded = filtered(TcHandle::MIN_INGRESS);
+        let exits = filtered(TcHandle::MIN_EGRESS);
+        guarded.retain(|link| exits.contains(link));
         Ok(edges
             .into_iter()
             .map(|(link, (index, edge))| (link, guarded.contains(&index).then_some(edge)))

@@ -37,13 +37,13 @@ pub(super) fn attach(
     add_filter(program, ifname, side)
 }
 
-/// Attaches the program unless one of ours is there; returns whether it had to.
+/// Attaches the program unless one of ours is there; returns whether it had to. The interface has
+/// been through [`add_qdisc`].
 pub(super) fn ensure(
     program: &mut SchedClassifier,
     ifname: &str,
     side: TcAttachType,
 ) -> Result<bool, ProgramError> {
-    add_qdisc(ifname)?;
     match add_filter(program, ifname, side) {
         Ok(()) => Ok(true),
         Err(ProgramError::TcError(TcError::NetlinkError(error)))
@@ -80,7 +80,8 @@ pub(super) fn has_filter(ifindex: u32, side: TcAttachType) -> io::Result<bool> {
     Ok(found.contains(&ifindex))
 }
 
-fn add_qdisc(ifname: &str) -> Result<(), ProgramError> {
+/// Makes the interface take filters.
+pub(super) fn add_qdisc(ifname: &str) -> Result<(), ProgramError> {
     match qdisc_add_clsact(ifname) {
         Err(TcError::NetlinkError(error)) if is_errno(&error, Errno::EXIST) => Ok(()),
         result => Ok(result?),

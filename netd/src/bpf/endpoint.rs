@@ -1,7 +1,7 @@
-//! The program at the host's end of each endpoint's link.
+//! The programs at the host's end of each endpoint's link.
 //!
-//! One stub for all endpoints, as clsact filters: the kernel drops those with their links, so that
-//! nothing is left of an endpoint but its entry. TCX would cost each attach two RCU grace periods
+//! One stub a direction for all endpoints, as clsact filters: the kernel drops those with their links, so that
+//! nothing is left of an endpoint but its entries. TCX would cost each attach two RCU grace periods
 //! under the lock of all interfaces; see the decision record on endpoint programs.
 //!
 //! **Invariants.** An entry is written before its filter is attached, and a packet without an entry
@@ -9,22 +9,30 @@
 //! this instance; what may be there calls a table that is gone.
 
 use std::collections::BTreeMap;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddrV4};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddrV4};
 
-use abi::endpoint::{ENDPOINT_CHECKED, ENDPOINTS, EndpointValue, Mac, REFUSAL_NAMES, REFUSALS};
+use abi::endpoint::{
+    ENDPOINT_CHECKED, ENDPOINTS, EndpointValue, Mac, PLACES, Place, REFUSAL_NAMES, REFUSALS,
+};
 use abi::{Address, Be16};
 use api::id::{Id, IfName, MacAddr};
 use aya::Ebpf;
-use aya::maps::{HashMap, MapData, PerCpuArray};
+use aya::maps::{HashMap, MapData, MapError, PerCpuArray};
 use aya::programs::{SchedClassifier, TcAttachType};
 
 use super::Change;
 use super::clsact;
 use super::error::{BpfError, optional};
+use super::frontend::address;
 use super::object;
-use super::replay::{self, Replay};
+use super::replay::{self, Replay, Side};
 
+/// Of what the endpoint sends, and of what is sent to it.
 const STUB: &str = "endpoint_entry";
+const EXIT: &str = "endpoint_exit";
+/// Without the first one the endpoint would send unchecked: where it is, the other one is.
+const STUBS: [(&str, TcAttachType); 2] =
+    [(EXIT, TcAttachType::Egress), (STUB, TcAttachType::Ingress)];
 
 /// What the program at the host's end of an endpoint's link knows of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,6 +69,19 @@ impl Edge {
         }
     }
 
+    /// Where its addresses are.
+    fn places(&self, ifindex: u32) -> impl Iterator<Item = (Address, Place)> + use<> {
+        let place = Place {
+            network: self.network,
+            ifindex,
+            mac: Mac::from_octets(self.mac.0),
+            pad: [0; 3],
+        };
+        let ips = [self.v4.map(IpAddr::V4), self.v6.map(IpAddr::V6)];
+        let addresses = ips.into_iter().flatten().map(address);
+        addresses.map(move |address| (address, place))
+    }
+
     fn from_value(value: &EndpointValue) -> Self {
         let v4 = |word: u32| Ipv4Addr::from(word.to_ne_bytes());
         let v6 = Ipv6Addr::from(value.v6.octets());
@@ -94,31 +115,72 @@ fn link_of(value: &EndpointValue) -> Option<IfName> {
 
 pub(super) struct Edges {
     map: HashMap<MapData, u32, EndpointValue>,
+    places: HashMap<MapData, Address, Place>,
     refusals: PerCpuArray<MapData, u64>,
     /// Links by name: an entry must be found when its link is gone. Read from the map at start.
     indices: BTreeMap<IfName, u32>,
 }
 
 impl Edges {
-    /// Loads the stub of `object`, which the other methods then expect again.
+    /// Loads the stubs of `object`, which the other methods then expect again.
     pub(super) fn open(object: &mut Ebpf) -> Result<Self, BpfError> {
-        let stub: &mut SchedClassifier = object::program(object, STUB)?;
-        stub.load().map_err(BpfError::load(STUB))?;
+        for (name, _side) in STUBS {
+            let stub: &mut SchedClassifier = object::program(object, name)?;
+            stub.load().map_err(BpfError::load(name))?;
+        }
+        let places = object::take(object, PLACES)?;
         let map: HashMap<_, u32, EndpointValue> = object::take(object, ENDPOINTS)?;
         let refusals = object::take(object, REFUSALS)?;
         let mut indices = BTreeMap::new();
+        let mut want = BTreeMap::new();
         for entry in map.iter() {
             let (index, value) = entry.map_err(BpfError::map(ENDPOINTS))?;
             indices.extend(link_of(&value).map(|link| (link, index)));
+            want.extend(Edge::from_value(&value).places(index));
         }
-        Ok(Self {
+        let mut edges = Self {
             map,
+            places,
             refusals,
             indices,
-        })
+        };
+        edges.repair_places(want).map_err(BpfError::map(PLACES))?;
+        Ok(edges)
     }
 
-    /// Writes the entry and attaches the program, whatever of it is missing.
+    /// Makes the places those of the entries: an earlier daemon may have stopped between the two, or
+    /// not have known of places.
+    fn repair_places(&mut self, want: BTreeMap<Address, Place>) -> Result<(), MapError> {
+        let have: BTreeMap<_, _> = self.places.iter().collect::<Result<_, _>>()?;
+        for (address, place) in &want {
+            if have.get(address) != Some(place) {
+                self.places.insert(address, place, 0)?;
+            }
+        }
+        for address in have.keys().filter(|address| !want.contains_key(address)) {
+            optional(self.places.remove(address))?;
+        }
+        Ok(())
+    }
+
+    fn add_places(&mut self, edge: &Edge, index: u32) -> Result<(), BpfError> {
+        edge.places(index)
+            .try_for_each(|(address, place)| self.places.insert(address, place, 0))
+            .map_err(BpfError::map(PLACES))
+    }
+
+    /// Removes the places of an entry. Another endpoint may have its addresses by now.
+    fn remove_places(&mut self, value: &EndpointValue, index: u32) -> Result<(), BpfError> {
+        for (address, place) in Edge::from_value(value).places(index) {
+            let found = optional(self.places.get(&address, 0)).map_err(BpfError::map(PLACES))?;
+            if found == Some(place) {
+                optional(self.places.remove(&address)).map_err(BpfError::map(PLACES))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes the entries and attaches the programs, whatever of it is missing.
     pub(super) fn attach(
         &mut self,
         object: &mut Ebpf,
@@ -133,19 +195,28 @@ impl Edges {
         }
         let value = edge.value(link);
         let old = optional(self.map.get(&index, 0)).map_err(BpfError::map(ENDPOINTS))?;
+        let failed = |name| BpfError::attach(name, link.as_str());
         if old.is_none() {
-            clsact::detach(link.as_str(), TcAttachType::Ingress)
-                .map_err(BpfError::attach(STUB, link.as_str()))?;
+            for (name, side) in STUBS {
+                clsact::detach(link.as_str(), side).map_err(failed(name))?;
+            }
         }
         if old != Some(value) {
+            if let Some(old) = &old {
+                self.remove_places(old, index)?;
+            }
+            self.add_places(edge, index)?;
             self.map
                 .insert(index, value, 0)
                 .map_err(BpfError::map(ENDPOINTS))?;
             self.indices.insert(link.clone(), index);
         }
-        let stub: &mut SchedClassifier = object::program(object, STUB)?;
-        let attached = clsact::ensure(stub, link.as_str(), TcAttachType::Ingress)
-            .map_err(BpfError::attach(STUB, link.as_str()))?;
+        clsact::add_qdisc(link.as_str()).map_err(failed(STUB))?;
+        let mut attached = false;
+        for (name, side) in STUBS {
+            let stub: &mut SchedClassifier = object::program(object, name)?;
+            attached |= clsact::ensure(stub, link.as_str(), side).map_err(failed(name))?;
+        }
         Ok(match (old, attached) {
             (None, _) => Change::Created,
             (Some(old), false) if old == value => Change::Unchanged,
@@ -155,10 +226,14 @@ impl Edges {
 
     /// Removes the entry: until its link is deleted the endpoint sends nothing more.
     pub(super) fn release(&mut self, link: &IfName) -> Result<Change, BpfError> {
-        let Some(index) = self.indices.get(link) else {
+        let Some(&index) = self.indices.get(link) else {
             return Ok(Change::Unchanged);
         };
-        optional(self.map.remove(index)).map_err(BpfError::map(ENDPOINTS))?;
+        let old = optional(self.map.get(&index, 0)).map_err(BpfError::map(ENDPOINTS))?;
+        optional(self.map.remove(&index)).map_err(BpfError::map(ENDPOINTS))?;
+        if let Some(old) = &old {
+            self.remove_places(old, index)?;
+        }
         self.indices.remove(link);
         Ok(Change::Changed)
     }
@@ -188,8 +263,13 @@ impl Edges {
     }
 }
 
-pub(super) fn replay(object: &mut Ebpf, frame: &[u8]) -> Result<Replay, BpfError> {
-    replay::run(object, STUB, frame)
+/// Runs a frame that the endpoint sends, or one that is sent to it.
+pub(super) fn replay(object: &mut Ebpf, side: Side, frame: &[u8]) -> Result<Replay, BpfError> {
+    let stub = match side {
+        Side::Ingress => STUB,
+        Side::Egress => EXIT,
+    };
+    replay::run(object, stub, frame)
 }
 
 #[cfg(test)]

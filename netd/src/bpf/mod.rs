@@ -431,7 +431,15 @@ impl DataPlane {
     /// # Errors
     /// [`BpfError::Replay`], as there.
     pub fn replay_endpoint(&self, frame: &[u8]) -> Result<Replay, BpfError> {
-        endpoint::replay(&mut self.lock().object, frame)
+        endpoint::replay(&mut self.lock().object, Side::Ingress, frame)
+    }
+
+    /// Like [`Self::replay_endpoint`], for a frame that is sent to the endpoint.
+    ///
+    /// # Errors
+    /// [`BpfError::Replay`], as there.
+    pub fn replay_to_endpoint(&self, frame: &[u8]) -> Result<Replay, BpfError> {
+        endpoint::replay(&mut self.lock().object, Side::Egress, frame)
     }
 
     /// Each method leaves the maps in a state the next one can start from, so that the lock of a

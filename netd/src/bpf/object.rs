@@ -2,7 +2,7 @@
 
 use std::io;
 
-use abi::map::{DATA, JUMP_TC, SOCKET_HOOKS, TC_PROGRAMS};
+use abi::map::{DATA, JUMP_STEPS, JUMP_TC, SOCKET_HOOKS, STEP_PROGRAMS, TC_PROGRAMS};
 use aya::maps::{Map, MapError, ProgramArray};
 use aya::programs::{CgroupSockAddr, Program, ProgramError, ProgramFd, SchedClassifier};
 use aya::{Ebpf, EbpfLoader};
@@ -24,7 +24,7 @@ pub(super) fn load(pins: &Directory) -> Result<Ebpf, BpfError> {
     let mut loader = EbpfLoader::new();
     // The programs use no kernel structures, so the kernel's 5 MB of type information stay unread.
     loader.btf(None);
-    for name in DATA.iter().chain([&JUMP_TC]) {
+    for name in DATA.iter().chain([&JUMP_TC, &JUMP_STEPS]) {
         loader.map_pin_path(name, pins.path(name));
     }
     for name in &tables {
@@ -51,12 +51,14 @@ where
 
 /// Loads the tc programs and makes them the current ones.
 pub(super) fn install_tc(object: &mut Ebpf) -> Result<(), BpfError> {
-    for (slot, name) in TC_PROGRAMS {
+    let steps = STEP_PROGRAMS.map(|(slot, name)| (JUMP_STEPS, slot as u32, name));
+    let tc = TC_PROGRAMS.map(|(slot, name)| (JUMP_TC, slot as u32, name));
+    for (table, slot, name) in steps.into_iter().chain(tc) {
         let program: &mut SchedClassifier = program(object, name)?;
         program.load().map_err(BpfError::load(name))?;
         let fd = program.fd().map_err(BpfError::load(name))?;
         let fd = fd.try_clone().map_err(program_io(name))?;
-        set_slot(object, JUMP_TC, slot as u32, &fd)?;
+        set_slot(object, table, slot, &fd)?;
     }
     Ok(())
 }

@@ -15,7 +15,7 @@ use api::net::Protocol;
 use netd::bpf::{Balanced, Change, DataPlane, Frontend, Sandbox};
 
 /// The host's root cgroup: the hooks act on the test's own namespaces alone.
-fn cgroup() -> PathBuf {
+pub(crate) fn cgroup() -> PathBuf {
     ["/sys/fs/cgroup/unified", "/sys/fs/cgroup"]
         .map(PathBuf::from)
         .into_iter()

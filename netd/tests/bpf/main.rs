@@ -6,12 +6,14 @@
 )]
 
 mod balance;
+mod bridged;
 mod cases;
 mod cost;
 mod counters;
 mod endpoint;
 mod frame;
 mod guard;
+mod hairpin;
 mod instance;
 mod live;
 mod oracle;

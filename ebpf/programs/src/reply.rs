@@ -1,0 +1,76 @@
+//! Replies of backends: they get the address the client asked.
+
+use abi::flow::State;
+use abi::map::{Direction, Flow, FlowKey, FragmentPorts, Reason};
+use abi::packet::{Flags, Fragment};
+use abi::{Address, Be16};
+use aya_ebpf::helpers::bpf_ktime_get_ns;
+use aya_ebpf::programs::TcContext;
+
+use crate::count::Lost;
+use crate::packet::Header;
+use crate::rewrite::{Failed, Side, Translation, translate};
+use crate::{count, map};
+
+/// Translates a reply back. `own`: a backend that asked itself answers the frontend.
+#[inline(always)]
+pub(crate) fn reply(
+    ctx: &TcContext,
+    header: &Header,
+    ports: &FragmentPorts,
+    flow: &mut Flow,
+    flags: Flags,
+    own: bool,
+) -> Result<(), Lost> {
+    let length = u64::from(ctx.len());
+    // SAFETY: the helper has no preconditions.
+    flow.last_seen = unsafe { bpf_ktime_get_ns() };
+    flow.packets += 1;
+    flow.bytes += length;
+    let (from, client_port) = (State::from_raw(flow.state), flow.client_port);
+    let state = from.next(Direction::Reverse, flags);
+    flow.state = state as u8;
+    if from as u8 != state as u8 {
+        let client = if own {
+            header.source
+        } else {
+            header.destination
+        };
+        tell_forward(header.protocol, client, flow, client_port, state);
+    }
+    count::traffic(flow.service, flow.backend, |counters| {
+        counters.packets_out += 1;
+        counters.bytes_out += length;
+    });
+    if matches!(header.fragment, Fragment::First) {
+        map::remember_fragment(&header.fragment_key(), *ports);
+    }
+    let new = Translation {
+        side: Side::Source,
+        address: flow.address,
+        turned: own,
+        ports: FragmentPorts {
+            source_port: flow.port,
+            destination_port: client_port,
+        },
+    };
+    translate(ctx, header, ports, &new).map_err(|Failed| Lost::of(flow.service)(Reason::Rewrite))
+}
+
+/// A change of state goes to the flow's other entry, which is the one ingress judges.
+#[inline(always)]
+fn tell_forward(protocol: u8, client: Address, reverse: &Flow, client_port: Be16, state: State) {
+    let key = FlowKey {
+        source: client,
+        destination: reverse.address,
+        source_port: client_port,
+        destination_port: reverse.port,
+        protocol,
+        direction: Direction::Forward as u8,
+        pad: 0,
+    };
+    if let Some(forward) = map::flows(protocol).get_ptr_mut(&key) {
+        // SAFETY: a live or recycled LRU value; one byte is written.
+        unsafe { (*forward).state = state as u8 };
+    }
+}

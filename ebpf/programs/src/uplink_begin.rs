@@ -1,0 +1,171 @@
+//! The first packet of a flow at an uplink, or at the link of a container that asks: a frontend, a
+//! backend, and an entry for each direction.
+//!
+//! A program of its own, because one has 512 bytes of stack. Once the entries are there, the packet is
+//! one of a flow, and goes where those go.
+
+use abi::Be16;
+use abi::flow::{PORT_ATTEMPTS, State, alternative_port, is_current, is_same_flow, reverse_key};
+use abi::maglev::{client_hash, flow_hash};
+use abi::map::{Direction, FLOW_ENDPOINT, FLOW_SELF, FLOW_VIP, Flow, FlowKey, Reason, TcSlot};
+use abi::socket::Wildcard;
+use aya_ebpf::bindings::{BPF_ANY, BPF_NOEXIST, TC_ACT_SHOT, TC_ACT_UNSPEC};
+use aya_ebpf::helpers::bpf_ktime_get_ns;
+use aya_ebpf::macros::classifier;
+use aya_ebpf::programs::TcContext;
+
+use crate::count::Lost;
+use crate::endpoint_ingress::ifindex;
+use crate::lookup::{self, Asker, Found, Target};
+use crate::packet::{Header, Ports};
+use crate::{count, map};
+
+#[classifier]
+pub(crate) fn uplink_begin(ctx: TcContext) -> i32 {
+    match try_uplink_begin(&ctx) {
+        Ok(Begun::Nothing) => {}
+        // SAFETY: the table holds tc programs only, and nothing here needs to be dropped.
+        Ok(Begun::Flow) => unsafe { map::JUMP_TC.tail_call(&ctx, TcSlot::Ingress as u32) },
+        Err(lost) => {
+            count::lost(&lost);
+            return TC_ACT_SHOT;
+        }
+    }
+    TC_ACT_UNSPEC
+}
+
+enum Begun {
+    Nothing,
+    Flow,
+}
+
+/// An error is a packet that must be dropped.
+#[inline(always)]
+fn try_uplink_begin(ctx: &TcContext) -> Result<Begun, Lost> {
+    let Ok(header) = Header::outer(ctx) else {
+        return Ok(Begun::Nothing);
+    };
+    let Ok(Ports { ports, .. }) = header.ports(ctx) else {
+        return Ok(Begun::Nothing);
+    };
+    let key = header.flow_key(&ports, Direction::Forward);
+    let target = match lookup::find(
+        header.destination,
+        ports.destination_port,
+        header.protocol,
+        Wildcard::IfLocal,
+        &key,
+    ) {
+        Found::Nothing => return Ok(Begun::Nothing),
+        Found::NoBackend(service) => return Err(Lost::of(service)(Reason::NoBackend)),
+        Found::Target(target) => target,
+    };
+    if target.backend.address.is_v4() != header.is_v4() {
+        // The packet cannot become one of the other family; the host's stack refuses it.
+        count::lost(&Lost::of(target.service)(Reason::Family));
+        return Ok(Begun::Nothing);
+    }
+    begin(ctx, &key, &target).map_err(Lost::of(target.service))?;
+    count::traffic(target.service, target.id, |counters| {
+        counters.new_flows += 1;
+    });
+    Ok(Begun::Flow)
+}
+
+impl Asker for FlowKey {
+    #[inline(always)]
+    fn hash(&self, affinity: bool) -> u64 {
+        if affinity {
+            return client_hash(self.source);
+        }
+        flow_hash(
+            self.source,
+            self.source_port,
+            self.destination,
+            self.destination_port,
+            self.protocol,
+        )
+    }
+}
+
+/// A container asks at its own link, others at an uplink.
+#[inline(always)]
+fn flags_of(ctx: &TcContext, key: &FlowKey, target: &Target) -> u8 {
+    let mut flags = if target.vip { FLOW_VIP } else { 0 };
+    if map::endpoint(ifindex(ctx)).is_some() {
+        let own = key.source.is(target.backend.address);
+        flags |= if own { FLOW_SELF } else { FLOW_ENDPOINT };
+    }
+    flags
+}
+
+/// Enters a new flow in both directions.
+#[inline(always)]
+fn begin(ctx: &TcContext, key: &FlowKey, target: &Target) -> Result<(), Reason> {
+    // First the reverse entry, then the other one in its place: the stack is short.
+    let mut flow = Flow {
+        address: key.destination,
+        // SAFETY: the helper has no preconditions.
+        last_seen: unsafe { bpf_ktime_get_ns() },
+        packets: 0,
+        bytes: 0,
+        service: target.service,
+        backend: target.id,
+        generation: target.backend.generation,
+        port: key.destination_port,
+        client_port: key.source_port,
+        state: State::New as u8,
+        flags: flags_of(ctx, key, target),
+        pad: [0; 6],
+    };
+    flow.client_port = reserve(key, target, &flow)?;
+    flow.address = target.backend.address;
+    flow.port = target.backend.port;
+    map::flows(key.protocol)
+        .insert(key, &flow, u64::from(BPF_ANY))
+        .map_err(|_errno| Reason::FlowTable)
+}
+
+/// Enters the reverse flow and returns the client port it is entered under: the client's own
+/// unless another frontend of the same backend is already used from it.
+#[inline(always)]
+fn reserve(key: &FlowKey, target: &Target, entry: &Flow) -> Result<Be16, Reason> {
+    let client = if entry.flags & FLOW_SELF == 0 {
+        key.source
+    } else {
+        key.destination
+    };
+    let backend = &target.backend;
+    let mut reverse = reverse_key(
+        client,
+        key.source_port,
+        backend.address,
+        backend.port,
+        key.protocol,
+    );
+    for attempt in 0..PORT_ATTEMPTS {
+        if claim(&reverse, entry) {
+            return Ok(reverse.destination_port);
+        }
+        reverse.destination_port = alternative_port(key.source_port, key.destination_port, attempt);
+    }
+    Err(Reason::PortsExhausted)
+}
+
+/// Enters `entry` unless the key belongs to another flow that is still in use.
+#[inline(always)]
+fn claim(key: &FlowKey, entry: &Flow) -> bool {
+    let flows = map::flows(key.protocol);
+    if flows.insert(key, entry, u64::from(BPF_NOEXIST)).is_ok() {
+        return true;
+    }
+    let Some(holder) = flows.get_ptr(key) else {
+        return flows.insert(key, entry, u64::from(BPF_ANY)).is_ok();
+    };
+    // SAFETY: as for the forward flow; a recycled value costs at worst another source port.
+    let holder = unsafe { &*holder };
+    let free = is_same_flow(holder, entry.address, entry.port, entry.client_port)
+        || matches!(State::from_raw(holder.state), State::Closing)
+        || !is_current(holder, map::backend(holder.backend));
+    free && flows.insert(key, entry, u64::from(BPF_ANY)).is_ok()
+}
