@@ -7,10 +7,12 @@
 //! namespace of its own and may use threads as it likes.
 
 pub mod daemon;
+pub mod docker;
 pub mod host;
 pub mod image;
 pub mod leftovers;
 pub mod outside;
+pub mod podman;
 pub mod pods;
 pub mod program;
 pub mod shop;
@@ -19,5 +21,6 @@ pub mod wait;
 pub use daemon::{Daemon, Directories};
 pub use host::Host;
 pub use outside::Outside;
+pub use podman::Podman;
 pub use pods::Pods;
 pub use shop::Shop;

@@ -3,85 +3,42 @@
 #[cfg(test)]
 mod root {
     use std::fs;
-    use std::process::Command;
+    use std::sync::Arc;
 
-    use kernel_tests::{Pods, image, program};
+    use kernel_tests::{Podman, Pods, image, program};
     use serde_json::json;
 
-    /// Control groups that podman makes once and never removes.
-    struct Parents;
-
-    impl Drop for Parents {
-        fn drop(&mut self) {
-            for hierarchy in fs::read_dir("/sys/fs/cgroup")
-                .into_iter()
-                .flatten()
-                .flatten()
-            {
-                let parent = hierarchy.path().join("libpod_parent");
-                // Only empty ones go: those in use are those of somebody else's podman.
-                for group in [parent.join("conmon"), parent] {
-                    drop(fs::remove_dir(group));
-                }
-            }
-        }
-    }
-
-    /// podman with storage, state and configuration of this test's own.
-    fn podman(pods: &Pods) -> Command {
+    fn podman(pods: &Pods) -> Podman {
         let dir = pods.scratch().join("podman");
-        fs::create_dir_all(dir.join("net")).unwrap();
+        let net = dir.join("net");
+        fs::create_dir_all(&net).unwrap();
         let config = format!(
             "[network]\nnetwork_backend = \"cni\"\ncni_plugin_dirs = [{:?}]\n\
-             network_config_dir = {:?}\n[engine]\ncgroup_manager = \"cgroupfs\"\n\
-             events_logger = \"none\"\n",
+             network_config_dir = {net:?}\n",
             pods.plugins(),
-            dir.join("net"),
         );
-        let file = dir.join("containers.conf");
-        fs::write(&file, config).unwrap();
-        let mut command = pods.host.command("podman");
-        command
-            .env("CONTAINERS_CONF", file)
-            .args(["--runtime", "runc", "--storage-driver", "vfs"])
-            .args(["--log-level", "error"])
-            .arg("--root")
-            .arg(dir.join("root"))
-            .arg("--runroot")
-            .arg(dir.join("run"))
-            .arg("--tmpdir")
-            .arg(dir.join("tmp"));
-        command
+        Podman::new(Arc::clone(&pods.host), dir, &config).unwrap()
     }
 
     #[test]
     fn podman_runs_containers_that_find_each_other() {
-        let _parents = Parents;
         let pods = Pods::open();
         let mut plugin = pods.hawser(&json!({"driver": "bridge", "subnet": "10.64.0.0/24"}));
         plugin["network"] = json!("shop");
         let list = json!({"cniVersion": "0.4.0", "name": "shop", "plugins": [plugin]});
-        let mut command = podman(&pods);
+        let podman = podman(&pods);
         let net = pods.scratch().join("podman/net/shop.conflist");
         fs::write(&net, list.to_string()).unwrap();
-        let listed = program::output(command.args(["network", "ls"])).unwrap();
+        let listed = podman.say("network ls").unwrap();
         assert!(listed.contains("shop"), "{listed}");
 
         let root = pods.scratch().join("rootfs");
         image::unpacked(&root).unwrap();
         let run = |flags: &[&str], command: &[&str]| {
             program::output(
-                podman(&pods)
-                    .args(["run", "--network", "shop"])
-                    // Raising limits needs a capability that a host may lack.
-                    .args([
-                        "--ulimit",
-                        "nofile=1024:1024",
-                        "--ulimit",
-                        "nproc=1024:1024",
-                    ])
-                    .args(flags)
-                    .arg("--rootfs")
+                podman
+                    .run(flags)
+                    .args(["--network", "shop", "--rootfs"])
                     .arg(&root)
                     .args(command),
             )
@@ -121,7 +78,7 @@ mod root {
             );
             assert_eq!(page.unwrap(), "pod", "{name}");
         }
-        program::output(podman(&pods).args(["rm", "--force", "--time", "0", "web"])).unwrap();
+        podman.say("rm --force --time 0 web").unwrap();
         assert!(pods.attachments().is_empty());
     }
 }

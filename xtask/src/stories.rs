@@ -14,7 +14,7 @@ use crate::workspace;
 /// The web server of the demo and of the benches: what the package nginx-light installs.
 const WEB_SERVER: [&str; 2] = ["nginx", "nginx-common"];
 
-/// What the benches measure against. dockerd and its parts are run from the unpacked tree, in
+/// What stories meet and benches measure against. dockerd and its parts are run from the unpacked tree, in
 /// namespaces of their own.
 const PEERS: [&str; 5] = [
     "containerd",
@@ -51,7 +51,7 @@ pub(crate) fn bench(names: &[String], json: Option<&Path>, sizes: &[String]) -> 
     process::require_root("the bench")?;
     setup::run(Purpose::Bench)?;
     let web_server = web_server()?;
-    let peers = ("HAWSER_PEERS", peers()?);
+    let peers = all_peers()?;
     let bin = build::programs(true)?;
     let mut command = Command::new(bin.join("kernel-tests"));
     command.arg("bench").args(names).args(sizes);
@@ -62,15 +62,21 @@ pub(crate) fn bench(names: &[String], json: Option<&Path>, sizes: &[String]) -> 
     process::run(&mut command)
 }
 
-/// The tree of peers. One that cannot be built is missing in it, which its rows then say.
-fn peers() -> Result<PathBuf> {
-    let tree = packages::unpack("peers", &PEERS)?;
+/// Unpacks the peers and returns the environment that says where.
+pub(crate) fn peers() -> Result<(&'static str, PathBuf)> {
+    Ok(("HAWSER_PEERS", packages::unpack("peers", &PEERS)?))
+}
+
+/// The tree of peers with those that are built. One that cannot be is missing in it, which its rows
+/// then say.
+fn all_peers() -> Result<(&'static str, PathBuf)> {
+    let (name_of_variable, tree) = peers()?;
     for (name, version) in PEER_CRATES {
         if let Err(error) = setup::build_crate(name, version, &tree.join("usr/local")) {
             eprintln!("setup: {name} cannot be measured against: {error:#}");
         }
     }
-    Ok(tree)
+    Ok((name_of_variable, tree))
 }
 
 /// The acceptance scripts of `dir` against a daemon of their own in the host's namespaces.

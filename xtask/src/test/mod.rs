@@ -193,10 +193,15 @@ fn run_doc_tests() -> Result<Tally> {
 
 fn run_stories() -> Result<Tally> {
     let web_server = stories::web_server()?;
+    let peers = stories::peers()?;
     let bin = build::programs(true)?;
     nextest(
         &["--package", "kernel-tests"],
-        &[("HAWSER_BIN_DIR", &bin), (web_server.0, &web_server.1)],
+        &[
+            ("HAWSER_BIN_DIR", &bin),
+            (web_server.0, &web_server.1),
+            (peers.0, &peers.1),
+        ],
     )
 }
 

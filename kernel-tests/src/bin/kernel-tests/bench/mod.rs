@@ -19,7 +19,7 @@ mod turns;
 
 use std::cell::OnceCell;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -31,8 +31,6 @@ use self::row::Row;
 pub(crate) use self::sizes::Sizes;
 use self::turns::Figures;
 
-/// Directory of the peers, as `cargo xtask` leaves it.
-const PEERS_ENV: &str = "HAWSER_PEERS";
 /// Repeats of a row that takes milliseconds, and of one that takes seconds.
 const MANY: usize = 25;
 const FEW: usize = 7;
@@ -135,15 +133,6 @@ impl Scene {
 fn column<const N: usize>(figures: &Figures<[f64; N]>, place: usize) -> Figures<f64> {
     let figures = figures.as_ref().map_err(Clone::clone)?;
     Ok(figures.iter().map(|figure| figure[place]).collect())
-}
-
-/// A file of the unpacked peers.
-fn peer(path: &str) -> Result<PathBuf> {
-    let root = std::env::var_os(PEERS_ENV)
-        .with_context(|| format!("{PEERS_ENV} is not set; run this through `cargo xtask bench`"))?;
-    let file = Path::new(&root).join(path);
-    ensure!(file.exists(), "{} does not exist", file.display());
-    Ok(file)
 }
 
 /// Measures the rows that `names` select, or all that do not take long.

@@ -7,11 +7,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use kernel_tests::docker::peer;
 use kernel_tests::{Host, Outside, program, shop, wait};
 
 use super::published::number_after;
 use super::row::{Goal, Row, Subject, compare};
-use super::{FEW, Scene, peer};
+use super::{FEW, Scene};
 
 const SECONDS: &str = "2";
 const PEER_PORT: &str = "5353";

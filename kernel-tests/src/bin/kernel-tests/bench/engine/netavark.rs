@@ -8,11 +8,11 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use kernel_tests::Host;
+use kernel_tests::docker::peer;
 use serde_json::{Value, json};
 use sys::netns::NetNs;
 
 use super::{Engine, IFNAME, LIMIT, Ports, Sandbox, Verb, call};
-use crate::bench::peer;
 
 const NETWORK: &str = "bench";
 const SUBNET: Ipv4Addr = Ipv4Addr::new(10, 89, 0, 0);

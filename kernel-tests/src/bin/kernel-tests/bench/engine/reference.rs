@@ -8,13 +8,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use kernel_tests::docker::peer;
 use kernel_tests::{Host, program};
 use serde_json::{Value, json};
 use sys::netns::NetNs;
 
 use super::hawser::environment;
 use super::{Engine, LIMIT, Ports, Sandbox, Verb, call};
-use crate::bench::peer;
 
 const NETWORK: &str = "bench";
 const SUBNET: &str = "10.91.0.0/16";

@@ -7,11 +7,11 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
+use kernel_tests::docker::peer;
 use kernel_tests::{Host, Outside, program, wait};
 use sys::netns::NetNs;
 
 use super::{Server, address_of};
-use crate::bench::peer;
 use crate::bench::sizes::Sizes;
 
 const SOON: std::time::Duration = std::time::Duration::from_secs(10);
