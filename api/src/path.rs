@@ -105,3 +105,15 @@ pub const IMAGES_PRUNE: &str = "/v1/images/prune";
 /// `GET|DELETE /v1/rootfs/{container}`, `POST /v1/rootfs/{container}/mount`
 /// → [`crate::storage::RootfsMount`], `POST /v1/rootfs/{container}/unmount`.
 pub const ROOTFS: &str = "/v1/rootfs";
+/// `GET /v1/rootfs/{container}/changes`: list of [`crate::storage::RootfsChange`].
+pub const ROOTFS_CHANGES: &str = "changes";
+/// `GET /v1/rootfs/{container}/archive`: all of it as a tar stream.
+pub const ROOTFS_ARCHIVE: &str = "archive";
+/// `POST /v1/rootfs/{container}/commit` → [`crate::storage::Layer`]: the changes as a layer on top of
+/// the image's.
+pub const ROOTFS_COMMIT: &str = "commit";
+
+/// `POST` [`crate::storage::StorageCheck`] → [`crate::storage::StorageReport`].
+pub const STORAGE_CHECK: &str = "/v1/storage/check";
+/// `GET` [`crate::storage::StorageUsage`].
+pub const STORAGE_USAGE: &str = "/v1/storage/usage";

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::doctor::{Difference, Treatment};
 use crate::id::{Digest, SnapshotName, VolumeName};
 
 /// A volume as `hawser volume inspect` prints it.
@@ -206,8 +207,91 @@ pub struct Rootfs {
     pub data: BTreeMap<String, String>,
 }
 
+/// What a container did to one path of its image.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct RootfsChange {
+    /// Absolute, in the container.
+    pub path: String,
+    /// As in the Docker Engine API: 0 modified, 1 added, 2 deleted.
+    pub kind: u8,
+}
+
 /// Reply of `POST /rootfs/{container}/mount`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RootfsMount {
     pub path: String,
+}
+
+/// Body of `POST /storage/check`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct StorageCheck {
+    /// Read every byte of every layer.
+    pub deep: bool,
+    /// Repair what can be repaired.
+    pub repair: bool,
+}
+
+/// Reply of `POST /storage/check`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StorageReport {
+    pub differences: Vec<Difference>,
+    pub deep: bool,
+    /// What was looked at.
+    pub layers: u64,
+    pub images: u64,
+    pub rootfs: u64,
+    pub volumes: u64,
+}
+
+impl StorageReport {
+    /// Whether nothing differs, or nothing any more.
+    pub fn is_well(&self) -> bool {
+        let mut differences = self.differences.iter();
+        differences.all(|difference| difference.state == Treatment::Repaired)
+    }
+}
+
+/// Reply of `GET /storage/usage`: sizes as they are on record. Those of root filesystems and volumes
+/// are measured in the background, and absent until they first were.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StorageUsage {
+    /// Bytes of all layers, each once.
+    pub layers_size: u64,
+    pub images: Vec<ImageUsage>,
+    pub rootfs: Vec<RootfsUsage>,
+    pub volumes: Vec<VolumeUsage>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImageUsage {
+    pub id: Digest,
+    /// References; empty for a dangling image.
+    pub tags: Vec<String>,
+    /// RFC 3339: when it was made.
+    pub created: String,
+    /// Bytes of its layers.
+    pub size: u64,
+    /// Bytes of those that another image has too.
+    pub shared: u64,
+    /// Containers made from it.
+    pub containers: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RootfsUsage {
+    pub container: String,
+    /// Bytes of the writable layer.
+    pub size: Option<u64>,
+    pub inodes: Option<u64>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VolumeUsage {
+    pub name: VolumeName,
+    pub size: Option<u64>,
+    pub inodes: Option<u64>,
+    /// Who refers to it.
+    pub holders: u64,
 }

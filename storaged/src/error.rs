@@ -55,6 +55,8 @@ fn rootfs(error: &RootfsError) -> ErrorCode {
         RootfsError::Container(_) => ErrorCode::InvalidInput,
         RootfsError::NoImage(_) | RootfsError::NotFound(_) => ErrorCode::NotFound,
         RootfsError::Conflict(_) => ErrorCode::Conflict,
+        RootfsError::Read { .. } => ErrorCode::Internal,
+        RootfsError::Layer(error) => layer(error),
         RootfsError::Step(error) => step(error),
     }
 }

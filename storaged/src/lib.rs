@@ -24,6 +24,7 @@
 //! a mutation.
 
 mod assemble;
+mod changes;
 mod config;
 mod disk;
 mod error;
@@ -41,9 +42,11 @@ mod recover;
 mod rootfs;
 mod sidecar;
 mod store;
+mod tar_writer;
 mod tree;
 mod tree_digest;
 mod volume;
+mod writable;
 
 #[cfg(test)]
 mod crash_tests;

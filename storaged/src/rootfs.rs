@@ -12,6 +12,7 @@ use api::storage::{Rootfs, RootfsCreate, RootfsMount};
 
 use crate::Storaged;
 use crate::disk::{Step, StepError};
+use crate::layer::LayerError;
 use crate::lock::lock;
 use crate::model::layout::{Key, LayerDir};
 use crate::model::record::{Change, Intent, RootfsRow, Rows};
@@ -29,6 +30,13 @@ pub enum RootfsError {
         "container {0} already has a root filesystem of another image or kind; remove it first"
     )]
     Conflict(String),
+    #[error("cannot read the root filesystem of container {container}: {source}")]
+    Read {
+        container: String,
+        source: std::io::Error,
+    },
+    #[error(transparent)]
+    Layer(Box<LayerError>),
     #[error(transparent)]
     Step(#[from] StepError),
 }
@@ -120,9 +128,7 @@ impl Storaged {
         action: impl FnOnce(&Path) -> T,
     ) -> Result<T, RootfsError> {
         let _guard = self.rootfs_locks.lock(container);
-        let row = self
-            .rootfs_row(container)
-            .ok_or_else(|| not_found(container))?;
+        let row = self.existing_rootfs(container)?;
         let was_mounted = self.is_mounted(&row)?;
         let merged = self.mount_locked(container)?;
         let result = action(&merged);
@@ -188,10 +194,8 @@ impl Storaged {
         Ok(row)
     }
 
-    fn mount_locked(&self, container: &str) -> Result<PathBuf, RootfsError> {
-        let row = self
-            .rootfs_row(container)
-            .ok_or_else(|| not_found(container))?;
+    pub(crate) fn mount_locked(&self, container: &str) -> Result<PathBuf, RootfsError> {
+        let row = self.existing_rootfs(container)?;
         let directory = self.layout.layer(&row.key);
         let merged = directory.merged();
         if self.is_mounted(&row)? {
@@ -217,7 +221,7 @@ impl Storaged {
         Ok(merged)
     }
 
-    fn unmount_locked(&self, container: &str) -> Result<(), RootfsError> {
+    pub(crate) fn unmount_locked(&self, container: &str) -> Result<(), RootfsError> {
         let Some(row) = self.rootfs_row(container) else {
             return Ok(());
         };
@@ -250,9 +254,15 @@ impl Storaged {
         Ok(())
     }
 
-    fn is_mounted(&self, row: &RootfsRow) -> Result<bool, StepError> {
+    pub(crate) fn is_mounted(&self, row: &RootfsRow) -> Result<bool, StepError> {
         let merged = self.layout.layer(&row.key).merged();
         sys::mount::is_mount_root(&merged).map_err(StepError::io("look at", &merged))
+    }
+
+    /// The row of a container that must be there.
+    pub(crate) fn existing_rootfs(&self, container: &str) -> Result<RootfsRow, RootfsError> {
+        self.rootfs_row(container)
+            .ok_or_else(|| not_found(container))
     }
 
     fn rootfs_row(&self, container: &str) -> Option<RootfsRow> {

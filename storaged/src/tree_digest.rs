@@ -35,7 +35,7 @@ pub(crate) fn of(root: &Path) -> Result<Digest, Errno> {
             let Some(stat) = tree::stat_at(directory.as_fd(), &name)? else {
                 continue;
             };
-            let below = join(&path, name.to_bytes());
+            let below = tree::join(&path, name.to_bytes());
             let target = target(directory.as_fd(), &name, &stat)?;
             add(&mut hasher, &below, &stat, target.as_deref());
             attributes(&mut hasher, directory.as_fd(), &name)?;
@@ -52,14 +52,6 @@ fn open(root: &OwnedFd, path: &[u8]) -> Result<OwnedFd, Errno> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW;
     let within = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
     tree::resolve(root.as_fd(), path, flags, within)
-}
-
-fn join(path: &[u8], name: &[u8]) -> Vec<u8> {
-    if path.is_empty() {
-        name.to_vec()
-    } else {
-        [path, b"/", name].concat()
-    }
 }
 
 fn target(dir: BorrowedFd<'_>, name: &CStr, stat: &Stat) -> Result<Option<CString>, Errno> {

@@ -10,3 +10,4 @@ pub mod process;
 pub mod signal;
 pub mod signalfd;
 pub mod sysctl;
+mod view;

@@ -121,7 +121,7 @@ fn mount_layered(overlay: &Overlay, target: &Path) -> io::Result<()> {
     Ok(())
 }
 
-fn set_directory(
+pub(crate) fn set_directory(
     context: &OwnedFd,
     key: &str,
     path: &Path,
@@ -163,10 +163,7 @@ fn mount_option_page(overlay: &Overlay, target: &Path) -> io::Result<()> {
     if overlay.volatile {
         options.push_str(",volatile");
     }
-    if options.len() >= MAX_OPTION_BYTES {
-        return Err(Errno::TOOBIG.into());
-    }
-    let options = CString::new(options).map_err(io::Error::other)?;
+    let options = option_page(options)?;
     with_working_directory(Path::new("/proc/thread-self/fd"), || {
         rustix::mount::mount(
             "overlay",
@@ -179,8 +176,17 @@ fn mount_option_page(overlay: &Overlay, target: &Path) -> io::Result<()> {
     })
 }
 
+/// # Errors
+/// `E2BIG` when they do not fit into a page.
+pub(crate) fn option_page(options: String) -> io::Result<CString> {
+    if options.len() >= MAX_OPTION_BYTES {
+        return Err(Errno::TOOBIG.into());
+    }
+    CString::new(options).map_err(io::Error::other)
+}
+
 /// Runs `action` on a thread of its own whose working directory is `directory`.
-fn with_working_directory<T: Send>(
+pub(crate) fn with_working_directory<T: Send>(
     directory: &Path,
     action: impl FnOnce() -> io::Result<T> + Send,
 ) -> io::Result<T> {
@@ -200,7 +206,7 @@ fn with_working_directory<T: Send>(
     })
 }
 
-fn open_path(path: &Path) -> io::Result<OwnedFd> {
+pub(crate) fn open_path(path: &Path) -> io::Result<OwnedFd> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
     Ok(rustix::fs::open(path, flags, Mode::empty())?)
 }

@@ -1,7 +1,8 @@
 //! Root filesystems of containers.
 
 use api::path;
-use api::storage::{Rootfs, RootfsCreate, RootfsMount};
+use api::storage::{Layer, Rootfs, RootfsChange, RootfsCreate, RootfsMount};
+use axum::body::Body;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::routing::{get, post};
@@ -10,12 +11,17 @@ use axum::{Json, Router};
 use super::{Done, Reply};
 use crate::daemon::Daemon;
 use crate::extract::{Content, Segments};
+use crate::failure::Failure;
+use crate::outgoing;
 
 pub(crate) fn routes() -> Router<Daemon> {
     let rootfs = format!("{}/{{container}}", path::ROOTFS);
     Router::new()
         .route(path::ROOTFS, post(create))
         .route(&rootfs, get(inspect).delete(remove))
+        .route(&format!("{rootfs}/{}", path::ROOTFS_CHANGES), get(changes))
+        .route(&format!("{rootfs}/{}", path::ROOTFS_ARCHIVE), get(archive))
+        .route(&format!("{rootfs}/{}", path::ROOTFS_COMMIT), post(commit))
         .route(&format!("{rootfs}/mount"), post(mount))
         .route(&format!("{rootfs}/unmount"), post(unmount))
 }
@@ -45,6 +51,40 @@ async fn remove(State(daemon): State<Daemon>, Segments(container): Segments<Stri
         .run(move |daemon| daemon.storaged.remove_rootfs(&container))
         .await?;
     Ok(StatusCode::NO_CONTENT)
+}
+
+async fn changes(
+    State(daemon): State<Daemon>,
+    Segments(container): Segments<String>,
+) -> Reply<Vec<RootfsChange>> {
+    daemon
+        .run(move |daemon| daemon.storaged.rootfs_changes(&container))
+        .await
+        .map(Json)
+}
+
+async fn archive(
+    State(daemon): State<Daemon>,
+    Segments(container): Segments<String>,
+) -> Result<Body, Failure> {
+    let known = container.clone();
+    daemon
+        .clone()
+        .run(move |daemon| daemon.storaged.rootfs(&known))
+        .await?;
+    Ok(outgoing::stream(daemon, move |daemon, out| {
+        daemon.storaged.export_rootfs(&container, out)
+    }))
+}
+
+async fn commit(
+    State(daemon): State<Daemon>,
+    Segments(container): Segments<String>,
+) -> Reply<Layer> {
+    daemon
+        .run(move |daemon| daemon.storaged.commit_rootfs(&container))
+        .await
+        .map(Json)
 }
 
 async fn mount(

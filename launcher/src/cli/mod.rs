@@ -27,7 +27,7 @@ use std::io;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
-use container::{attach, exec, list, logs, remove, rename, start, stop};
+use container::{attach, commit, diff, exec, export, list, logs, remove, rename, start, stop};
 use context::Context;
 use error::CliError;
 use image::{history, import, load, prune, save, tag};
@@ -136,6 +136,15 @@ enum ShortContainerCommand {
     /// Remove containers
     #[command(visible_alias = "remove")]
     Rm(remove::RemoveFlags),
+    /// Make an image from a container's changes
+    Commit(commit::CommitFlags),
+    /// Show what a container changed in its image
+    Diff {
+        /// Container whose changes to show
+        container: String,
+    },
+    /// Write a container's root file system to an archive
+    Export(export::ExportFlags),
     /// Give a container another name
     Rename(rename::RenameFlags),
     /// Show a container's published ports
@@ -291,6 +300,9 @@ fn dispatch_container(context: &Context, command: &ShortContainerCommand) -> Res
         ShortContainerCommand::Kill(flags) => stop::kill(context, flags),
         ShortContainerCommand::Wait(flags) => stop::wait(context, flags),
         ShortContainerCommand::Rm(flags) => remove::remove(context, flags),
+        ShortContainerCommand::Commit(flags) => commit::commit(context, flags),
+        ShortContainerCommand::Diff { container } => diff::diff(context, container),
+        ShortContainerCommand::Export(flags) => export::export(context, flags),
         ShortContainerCommand::Rename(flags) => rename::rename(context, flags),
         ShortContainerCommand::Port { container, port } => {
             container::ports::port(context, container, port.as_deref())

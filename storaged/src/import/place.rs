@@ -5,6 +5,7 @@ use std::ffi::CString;
 use rustix::io::Errno;
 
 use super::Problem;
+use crate::tree;
 
 const MAX_PATH: usize = 4095;
 const MAX_NAME: usize = 255;
@@ -26,7 +27,7 @@ pub(super) struct Place {
 
 impl Place {
     pub(super) fn path(&self) -> Vec<u8> {
-        join(&self.parent, self.name.as_bytes())
+        tree::join(&self.parent, self.name.as_bytes())
     }
 }
 
@@ -64,14 +65,6 @@ pub(super) fn parse(path: &[u8]) -> Placed<Option<Place>> {
 
 pub(super) fn c_string(bytes: &[u8]) -> Placed<CString> {
     CString::new(bytes).map_err(|_nul| Problem::Nul)
-}
-
-pub(super) fn join(parent: &[u8], name: &[u8]) -> Vec<u8> {
-    if parent.is_empty() {
-        name.to_vec()
-    } else {
-        [parent, b"/", name].concat()
-    }
 }
 
 /// An error of a resolution that the kernel confined to the layer.

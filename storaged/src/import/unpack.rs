@@ -22,7 +22,7 @@ use super::contents::{self, Contents};
 use super::entry::{self, Replaced};
 use super::lower::Lowers;
 use super::member::{Kind, Member};
-use super::place::{self, Place, Placed, c_string, io_problem, join, leaves};
+use super::place::{self, Place, Placed, c_string, io_problem, leaves};
 use super::{EntryError, LimitExceeded, Problem, excerpt};
 use crate::config::{DeviceNodes, Limits};
 use crate::tree;
@@ -229,7 +229,7 @@ impl<'a> Unpacker<'a> {
             .map_err(io_problem("open the layer"))?;
         let mut walked = Vec::new();
         for part in path.split(|b| *b == b'/').filter(|part| !part.is_empty()) {
-            walked = join(&walked, part);
+            walked = tree::join(&walked, part);
             current = match self.open_directory(&walked) {
                 Ok(next) => next,
                 Err(Errno::NOENT) => self.make_parent(current.as_fd(), part, &walked)?,
@@ -362,7 +362,7 @@ impl<'a> Unpacker<'a> {
                 &[WHITEOUT_PREFIX, name].concat(),
             )));
         }
-        let path = join(parent_path, name);
+        let path = tree::join(parent_path, name);
         let below = self
             .lowers
             .find(&path)

@@ -1,7 +1,10 @@
 //! `hawser container …`: commands on containers that exist.
 
 pub mod attach;
+pub mod commit;
+pub mod diff;
 pub mod exec;
+pub mod export;
 pub mod filter;
 pub mod inspect;
 pub mod list;

@@ -1,0 +1,45 @@
+//! `hawser export`: a container's root file system as an archive.
+
+use std::io::{self, BufWriter, IsTerminal, Write};
+use std::path::PathBuf;
+
+use api::path::{ROOTFS, ROOTFS_ARCHIVE};
+use clap::Args;
+
+use crate::cli::context::Context;
+use crate::cli::error::CliError;
+use crate::cli::image::save;
+
+/// `hawser export`.
+#[derive(Debug, Clone, Args)]
+pub struct ExportFlags {
+    /// Write to a file instead of standard output
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// Container to export; what is in its volumes is not part of it
+    pub container: String,
+}
+
+/// # Errors
+/// There is no such container, or the output cannot be written.
+pub fn export(context: &Context, flags: &ExportFlags) -> Result<i32, CliError> {
+    let container = context.container(&flags.container)?;
+    let route = format!("{ROOTFS}/{}/{ROOTFS_ARCHIVE}", container.id());
+    let write = |out: &mut dyn Write| -> Result<(), CliError> {
+        context.client().get_into(&route, out)?;
+        out.flush().map_err(|source| CliError::Io {
+            op: "write the archive",
+            source,
+        })
+    };
+    match &flags.output {
+        Some(path) => save::to_file(path, write)?,
+        None if io::stdout().is_terminal() => {
+            return Err(CliError::Conflict(
+                "an archive is nothing for a terminal: use -o, or redirect standard output",
+            ));
+        }
+        None => write(&mut BufWriter::new(io::stdout().lock()))?,
+    }
+    Ok(0)
+}

@@ -1,0 +1,203 @@
+//! Directory entries as members of an archive: ustar headers, with PAX records for what those have
+//! no room for.
+
+use std::collections::HashMap;
+use std::ffi::CStr;
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::fd::BorrowedFd;
+
+use rustix::fs::{FileType, Mode, OFlags, Stat, major, minor};
+use rustix::io::Errno;
+use tar::{Builder, EntryType, Header};
+
+use crate::changes::kept;
+use crate::tree;
+
+const XATTR: &str = "SCHILY.xattr.";
+/// `.wh.NAME`: NAME is gone (OCI image specification, "Whiteouts").
+const WHITEOUT: &[u8] = b".wh.";
+
+pub(crate) struct TarWriter<W: Write> {
+    tar: Builder<W>,
+    /// The path that a file with several links has in the archive.
+    links: HashMap<(u64, u64), Vec<u8>>,
+}
+
+impl<W: Write> TarWriter<W> {
+    pub(crate) fn new(out: W) -> Self {
+        Self {
+            tar: Builder::new(out),
+            links: HashMap::new(),
+        }
+    }
+
+    /// Adds `name` of `dir` under `path`. Sockets are left out, and so is what goes meanwhile.
+    pub(crate) fn entry(
+        &mut self,
+        dir: BorrowedFd<'_>,
+        name: &CStr,
+        path: &[u8],
+    ) -> io::Result<()> {
+        let Some(stat) = tree::stat_at(dir, name)? else {
+            return Ok(());
+        };
+        if let Some(first) = self.first_link(&stat, path) {
+            return self.member(&stat, path, EntryType::Link, &first, Vec::new());
+        }
+        match FileType::from_raw_mode(stat.st_mode) {
+            FileType::RegularFile => self.file(dir, name, path),
+            FileType::Directory => {
+                let path = [path, b"/"].concat();
+                let records = attributes(dir, name)?;
+                self.member(&stat, &path, EntryType::Directory, b"", records)
+            }
+            FileType::Symlink => {
+                let target = rustix::fs::readlinkat(dir, name, Vec::new())?;
+                self.member(
+                    &stat,
+                    path,
+                    EntryType::Symlink,
+                    target.to_bytes(),
+                    Vec::new(),
+                )
+            }
+            FileType::CharacterDevice => self.member(&stat, path, EntryType::Char, b"", Vec::new()),
+            FileType::BlockDevice => self.member(&stat, path, EntryType::Block, b"", Vec::new()),
+            FileType::Fifo => self.member(&stat, path, EntryType::Fifo, b"", Vec::new()),
+            _ => Ok(()),
+        }
+    }
+
+    /// Adds the deletion of `path`.
+    pub(crate) fn deletion(&mut self, path: &[u8]) -> io::Result<()> {
+        let name_at = path
+            .iter()
+            .rposition(|byte| *byte == b'/')
+            .map_or(0, |at| at + 1);
+        let (parent, name) = path.split_at(name_at);
+        let mut header = Header::new_ustar();
+        header.set_entry_type(EntryType::Regular);
+        header.set_mode(0);
+        header.set_uid(0);
+        header.set_gid(0);
+        header.set_mtime(0);
+        header.set_size(0);
+        self.append(
+            &mut header,
+            &[parent, WHITEOUT, name].concat(),
+            b"",
+            Vec::new(),
+        )
+    }
+
+    /// Ends the archive: without this it is none.
+    pub(crate) fn finish(mut self) -> io::Result<()> {
+        self.tar.finish()?;
+        self.tar.get_mut().flush()
+    }
+
+    fn first_link(&mut self, stat: &Stat, path: &[u8]) -> Option<Vec<u8>> {
+        if stat.st_nlink < 2 || tree::is_dir(stat) {
+            return None;
+        }
+        let id = (stat.st_dev, stat.st_ino);
+        let first = self.links.get(&id).cloned();
+        if first.is_none() {
+            self.links.insert(id, path.to_vec());
+        }
+        first
+    }
+
+    fn file(&mut self, dir: BorrowedFd<'_>, name: &CStr, path: &[u8]) -> io::Result<()> {
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let file = match rustix::fs::openat(dir, name, flags, Mode::empty()) {
+            Ok(file) => File::from(file),
+            Err(Errno::NOENT | Errno::LOOP | Errno::NXIO) => return Ok(()),
+            Err(error) => return Err(error.into()),
+        };
+        // Of what was opened: the name may belong to something else by now.
+        let stat = rustix::fs::fstat(&file)?;
+        if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+            return Ok(());
+        }
+        let size = stat.st_size.cast_unsigned();
+        self.member(&stat, path, EntryType::Regular, b"", attributes(dir, name)?)?;
+        let copied = io::copy(&mut (&file).take(size), self.tar.get_mut())?;
+        // Cut short while it was read; the header has promised its bytes.
+        let missing = size - copied + (size.next_multiple_of(512) - size);
+        io::copy(&mut io::repeat(0).take(missing), self.tar.get_mut()).map(drop)
+    }
+
+    fn member(
+        &mut self,
+        stat: &Stat,
+        path: &[u8],
+        kind: EntryType,
+        link: &[u8],
+        mut records: Vec<(String, Vec<u8>)>,
+    ) -> io::Result<()> {
+        let mut header = Header::new_ustar();
+        header.set_entry_type(kind);
+        header.set_mode(stat.st_mode & 0o7777);
+        header.set_uid(stat.st_uid.into());
+        header.set_gid(stat.st_gid.into());
+        header.set_size(match kind {
+            EntryType::Regular => stat.st_size.cast_unsigned(),
+            _ => 0,
+        });
+        header.set_mtime(u64::try_from(stat.st_mtime).unwrap_or_default());
+        if stat.st_mtime < 0 || stat.st_mtime_nsec > 0 {
+            records.push(("mtime".to_owned(), timestamp(stat).into_bytes()));
+        }
+        if matches!(kind, EntryType::Char | EntryType::Block) {
+            header.set_device_major(major(stat.st_rdev))?;
+            header.set_device_minor(minor(stat.st_rdev))?;
+        }
+        self.append(&mut header, path, link, records)
+    }
+
+    fn append(
+        &mut self,
+        header: &mut Header,
+        path: &[u8],
+        link: &[u8],
+        mut records: Vec<(String, Vec<u8>)>,
+    ) -> io::Result<()> {
+        for (key, value, field) in [("path", path, 0..100), ("linkpath", link, 157..257)] {
+            let short = value.len().min(field.len());
+            if value.len() > short {
+                records.push((key.to_owned(), value.to_vec()));
+            }
+            header.as_mut_bytes()[field][..short].copy_from_slice(&value[..short]);
+        }
+        if !records.is_empty() {
+            let records = records
+                .iter()
+                .map(|(key, value)| (key.as_str(), value.as_slice()));
+            self.tar.append_pax_extensions(records)?;
+        }
+        header.set_cksum();
+        self.tar.get_mut().write_all(header.as_bytes())
+    }
+}
+
+fn attributes(dir: BorrowedFd<'_>, name: &CStr) -> io::Result<Vec<(String, Vec<u8>)>> {
+    let record = |(name, value): (Vec<u8>, Vec<u8>)| {
+        // A PAX key is text.
+        Some((format!("{XATTR}{}", String::from_utf8(name).ok()?), value))
+    };
+    Ok(kept(dir, name)?.into_iter().filter_map(record).collect())
+}
+
+/// Seconds with a fraction; nanoseconds count upwards from the second below, also before 1970.
+fn timestamp(stat: &Stat) -> String {
+    let nanoseconds = i128::from(stat.st_mtime) * 1_000_000_000 + i128::from(stat.st_mtime_nsec);
+    let (sign, nanoseconds) = if nanoseconds < 0 {
+        ("-", -nanoseconds)
+    } else {
+        ("", nanoseconds)
+    };
+    let (seconds, fraction) = (nanoseconds / 1_000_000_000, nanoseconds % 1_000_000_000);
+    format!("{sign}{seconds}.{fraction:09}")
+}

@@ -1,0 +1,210 @@
+//! What is in a container's root filesystem: changes to its image, all of it as an archive, and the
+//! changes as a new layer.
+
+use std::ffi::CString;
+use std::io::{self, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
+
+use api::storage::{Layer, RootfsChange};
+use rustix::fs::{OFlags, ResolveFlags};
+use rustix::io::Errno;
+use sys::mount::MAX_LOWER_LAYERS;
+
+use crate::changes::{self, Change, Kind, Trees};
+use crate::disk::{Step, StepError};
+use crate::model::record::{Intent, RootfsRow};
+use crate::rootfs::RootfsError;
+use crate::tar_writer::TarWriter;
+use crate::{Storaged, tree};
+
+impl Storaged {
+    /// What differs from the image, in the order of paths.
+    ///
+    /// # Errors
+    /// [`RootfsError`].
+    pub fn rootfs_changes(&self, container: &str) -> Result<Vec<RootfsChange>, RootfsError> {
+        let (_, changes, _) = self.find_changes(container)?;
+        Ok(changes.iter().map(described).collect())
+    }
+
+    /// Writes the whole root filesystem as an archive.
+    ///
+    /// # Errors
+    /// [`RootfsError`]; `out` has not seen an end of the archive then.
+    pub fn export_rootfs(&self, container: &str, out: &mut dyn Write) -> Result<(), RootfsError> {
+        let (_, root) = self.open_rootfs(container)?;
+        export(&root, out).map_err(unreadable(container))
+    }
+
+    /// Makes the changes a layer on top of the image's. A container that runs goes on meanwhile:
+    /// what it writes just now may be in the layer or not.
+    ///
+    /// # Errors
+    /// [`RootfsError`]; no layer is left.
+    pub fn commit_rootfs(&self, container: &str) -> Result<Layer, RootfsError> {
+        let (row, changes, root) = self.find_changes(container)?;
+        let (mut reader, writer) = io::pipe().map_err(unreadable(container))?;
+        let (written, imported) = std::thread::scope(|scope| {
+            let written = scope.spawn(|| write_changes(&changes, &root, writer));
+            let imported = self.import_layer(row.chain_id.as_ref(), None, &mut reader);
+            // An import that failed reads no further: the writer must not wait for it.
+            drop(reader);
+            let written = written.join();
+            let panicked = |_panic| Err(io::Error::other("the writing thread panicked"));
+            (written.unwrap_or_else(panicked), imported)
+        });
+        match (written, imported) {
+            (Err(error), _) if error.kind() != io::ErrorKind::BrokenPipe => {
+                Err(unreadable(container)(error))
+            }
+            (_, imported) => imported.map_err(|error| RootfsError::Layer(Box::new(error))),
+        }
+    }
+
+    /// The changes, and the root filesystem that they were found in.
+    fn find_changes(
+        &self,
+        container: &str,
+    ) -> Result<(RootfsRow, Vec<Change>, OwnedFd), RootfsError> {
+        let (row, root) = self.open_rootfs(container)?;
+        let lowers = self.lower_paths(&self.store.rows(), row.chain_id.as_ref());
+        let diff = self.layout.layer(&row.key).diff();
+        let written = tree::open_root(&diff).map_err(StepError::io("open", &diff))?;
+        let trees = Trees {
+            image: self.view(lowers)?,
+            container: root,
+            written: Some(written),
+        };
+        let changes = changes::find(&trees).map_err(unreadable(container))?;
+        Ok((row, changes, trees.container))
+    }
+
+    /// The root filesystem as the container sees it, mounted or not.
+    fn open_rootfs(&self, container: &str) -> Result<(RootfsRow, OwnedFd), RootfsError> {
+        let _guard = self.rootfs_locks.lock(container);
+        let row = self.existing_rootfs(container)?;
+        let directory = self.layout.layer(&row.key);
+        let merged = directory.merged();
+        let open = || tree::open_root(&merged).map_err(StepError::io("open", &merged));
+        if self.is_mounted(&row)? {
+            let root = open()?;
+            return Ok((row, root));
+        }
+        let mut lowers = self.lower_paths(&self.store.rows(), row.chain_id.as_ref());
+        lowers.insert(0, directory.diff());
+        if lowers.len() <= MAX_LOWER_LAYERS {
+            let root = self.view(lowers)?;
+            return Ok((row, root));
+        }
+        // One directory too many for an overlay without an upper one.
+        self.mount_locked(container)?;
+        let root = open();
+        self.unmount_locked(container)?;
+        Ok((row, root?))
+    }
+
+    /// What a stack of directories shows, top first.
+    fn view(&self, lowers: Vec<PathBuf>) -> Result<OwnedFd, StepError> {
+        let single = match lowers.as_slice() {
+            [] => self.layout.empty_lower(),
+            [only] => only.clone(),
+            _ => {
+                let key = self.begin(Intent::MakeLayer)?;
+                let view =
+                    self.view_from(&lowers, self.layout.staged_layer(&key).path().to_owned());
+                self.abandon(&key);
+                return view;
+            }
+        };
+        tree::open_root(&single).map_err(StepError::io("open", &single))
+    }
+
+    fn view_from(&self, lowers: &[PathBuf], scratch: PathBuf) -> Result<OwnedFd, StepError> {
+        self.apply(Step::CreateDir {
+            path: scratch.clone(),
+            mode: 0o700,
+        })?;
+        self.overlay
+            .api
+            .view(lowers, &scratch)
+            .map_err(StepError::io("show the layers in", &scratch))
+    }
+}
+
+fn unreadable(container: &str) -> impl Fn(io::Error) -> RootfsError {
+    move |source| RootfsError::Read {
+        container: container.to_owned(),
+        source,
+    }
+}
+
+fn described(change: &Change) -> RootfsChange {
+    RootfsChange {
+        path: format!("/{}", String::from_utf8_lossy(&change.path)),
+        kind: match change.kind {
+            Kind::Modified => 0,
+            Kind::Added => 1,
+            Kind::Deleted => 2,
+        },
+    }
+}
+
+/// All of a tree, directories before what is in them.
+fn export(root: &OwnedFd, out: &mut dyn Write) -> io::Result<()> {
+    let mut archive = TarWriter::new(out);
+    archive.entry(root.as_fd(), c".", b".")?;
+    let mut waiting: Vec<Vec<u8>> = vec![Vec::new()];
+    while let Some(path) = waiting.pop() {
+        let Some(directory) = open(root, &path)? else {
+            continue;
+        };
+        let mut names = tree::names(directory.as_fd())?;
+        names.sort();
+        let mut deeper = Vec::new();
+        for name in names {
+            let below = tree::join(&path, name.to_bytes());
+            archive.entry(directory.as_fd(), &name, &below)?;
+            if tree::stat_at(directory.as_fd(), &name)?.is_some_and(|stat| tree::is_dir(&stat)) {
+                deeper.push(below);
+            }
+        }
+        waiting.extend(deeper.into_iter().rev());
+    }
+    archive.finish()
+}
+
+fn write_changes(changes: &[Change], root: &OwnedFd, out: impl Write) -> io::Result<()> {
+    let mut archive = TarWriter::new(io::BufWriter::with_capacity(64 << 10, out));
+    let mut parent: Option<(&[u8], OwnedFd)> = None;
+    for Change { path, kind } in changes {
+        if *kind == Kind::Deleted {
+            archive.deletion(path)?;
+            continue;
+        }
+        let slash = path.iter().rposition(|byte| *byte == b'/');
+        let (above, name) = match slash {
+            Some(at) => (&path[..at], &path[at + 1..]),
+            None => (&b""[..], path.as_slice()),
+        };
+        if parent.as_ref().is_none_or(|(current, _)| *current != above) {
+            parent = open(root, above)?.map(|directory| (above, directory));
+        }
+        if let Some((_, directory)) = &parent {
+            let name = CString::new(name)?;
+            archive.entry(directory.as_fd(), &name, path)?;
+        }
+    }
+    archive.finish()
+}
+
+/// A directory of the tree; nothing if a container has moved it meanwhile.
+fn open(root: &OwnedFd, path: &[u8]) -> Result<Option<OwnedFd>, Errno> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW;
+    let within = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
+    match tree::resolve(root.as_fd(), path, flags, within) {
+        Ok(directory) => Ok(Some(directory)),
+        Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
