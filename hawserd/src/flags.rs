@@ -41,6 +41,10 @@ pub(crate) struct Flags {
     /// images and volumes stay
     #[arg(long)]
     pub(crate) uninstall: bool,
+    /// Make a new database from the layers, images and volumes on disk and exit; networks must be
+    /// created again
+    #[arg(long, conflicts_with_all = ["uninstall", "check_config"])]
+    pub(crate) rebuild_database: bool,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, ValueEnum)]

@@ -10,6 +10,7 @@
 mod cgroup;
 mod config;
 mod daemon;
+mod database;
 mod extract;
 mod failure;
 mod flags;
@@ -62,6 +63,11 @@ fn act(flags: &Flags) -> Result<(), Box<dyn Error>> {
         for removed in Claim::take(&config)?.uninstall(&config)? {
             println!("removed {removed}");
         }
+        return Ok(());
+    }
+    if flags.rebuild_database {
+        let adopted = Claim::rebuild(&config)?;
+        println!("the database was made anew: {adopted}");
         return Ok(());
     }
     Ok(run::run(&config, flags, &level)?)

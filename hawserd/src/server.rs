@@ -31,6 +31,7 @@ pub(crate) fn api(daemon: Daemon) -> Router {
         .merge(routes::volume::routes())
         .merge(routes::image::routes())
         .merge(routes::rootfs::routes())
+        .merge(routes::storage::routes())
         // What comes after this has a limit of its own.
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
         .merge(routes::layer::routes())

@@ -17,13 +17,12 @@ use tokio::runtime::Handle;
 use crate::cgroup::{self, Hierarchy};
 use crate::config::Config;
 use crate::daemon::Daemon;
+use crate::database::{self, OpenDatabaseError, Opened};
 use crate::listen::{self, ListenError, Socket};
 use crate::lock::{Lock, LockError};
 use crate::metrics::Metrics;
 use crate::turns::Turns;
 
-/// Redb would take up to 1 GiB; the rows of a busy host are a few MB.
-const DATABASE_CACHE_BYTES: usize = 4 << 20;
 const PLUGIN_SOCKET: &str = "hawser.sock";
 
 #[derive(Debug, thiserror::Error)]
@@ -38,11 +37,8 @@ pub(crate) enum StartError {
     },
     #[error(transparent)]
     Lock(#[from] LockError),
-    #[error("cannot open database {}: {source}", path.display())]
-    Database {
-        path: PathBuf,
-        source: redb::DatabaseError,
-    },
+    #[error(transparent)]
+    Database(#[from] OpenDatabaseError),
     #[error("cannot read the list of mounts: {0}; is /proc mounted?")]
     Mounts(#[source] io::Error),
     #[error("storage: {0}")]
@@ -59,6 +55,8 @@ pub(crate) enum StartError {
 #[derive(Debug)]
 pub(crate) struct Claim {
     database: Arc<Database>,
+    /// The database is older than the directories.
+    adopt: bool,
     hierarchy: Hierarchy,
     // Last: the database is closed before another daemon may open it.
     _locks: [Lock; 2],
@@ -75,6 +73,27 @@ impl Claim {
     /// # Errors
     /// [`StartError`]: not root, or another daemon has the directories.
     pub(crate) fn take(config: &Config) -> Result<Self, StartError> {
+        Self::take_with(config, database::open)
+    }
+
+    /// Sets the database aside and makes one from what is on disk. Returns what there is now.
+    ///
+    /// # Errors
+    /// [`StartError`]; calling again starts over.
+    pub(crate) fn rebuild(config: &Config) -> Result<String, StartError> {
+        let storaged = Self::take_with(config, database::rebuild)?.open_storage(config)?;
+        Ok(format!(
+            "{} layers, {} images, {} volumes",
+            storaged.layers().len(),
+            storaged.images().len(),
+            storaged.volumes().len()
+        ))
+    }
+
+    fn take_with(
+        config: &Config,
+        open: fn(&Path) -> Result<Opened, OpenDatabaseError>,
+    ) -> Result<Self, StartError> {
         if !rustix::process::geteuid().is_root() {
             return Err(StartError::NotRoot);
         }
@@ -86,13 +105,13 @@ impl Claim {
             Lock::acquire("state-dir", &config.state_dir)?,
             Lock::acquire("run-dir", &config.run_dir)?,
         ];
-        let path = config.state_dir.join("meta.redb");
-        let database = Database::builder()
-            .set_cache_size(DATABASE_CACHE_BYTES)
-            .create(&path)
-            .map_err(|source| StartError::Database { path, source })?;
+        let Opened {
+            database,
+            is_older: adopt,
+        } = open(&config.state_dir)?;
         Ok(Self {
             database: Arc::new(database),
+            adopt,
             hierarchy: Hierarchy::detect().map_err(StartError::Mounts)?,
             _locks: locks,
         })
@@ -114,12 +133,9 @@ impl Claim {
     /// # Errors
     /// [`StartError`] of the subsystem that cannot work on this host.
     pub(crate) fn open(&self, config: &Config, runtime: Handle) -> Result<Daemon, StartError> {
-        let storaged = Storaged::open(storaged::Options {
-            state_dir: config.state_dir.clone(),
-            database: Arc::clone(&self.database),
-            config: config.storage.clone(),
-        })?;
+        let storaged = self.open_storage(config)?;
         let netd = Netd::open(self.network_options(config), runtime)?;
+        database::keep_copy(&self.database, &config.state_dir);
         Ok(Daemon {
             config: Arc::new(config.clone()),
             netd,
@@ -128,6 +144,15 @@ impl Claim {
             metrics: Arc::new(Metrics::new()),
             turns: Turns::new(),
         })
+    }
+
+    fn open_storage(&self, config: &Config) -> Result<Storaged, StartError> {
+        Ok(Storaged::open(storaged::Options {
+            state_dir: config.state_dir.clone(),
+            database: Arc::clone(&self.database),
+            config: config.storage.clone(),
+            adopt: self.adopt,
+        })?)
     }
 
     /// Removes what the data plane left in the kernel, and the sockets of a killed daemon. Returns

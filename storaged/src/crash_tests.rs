@@ -11,7 +11,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
-use api::storage::VolumeCreate;
+use api::storage::{StorageCheck, VolumeCreate};
 use redb::Database;
 use rustix::mount::MountFlags;
 
@@ -72,8 +72,14 @@ fn open(state: &Path, at: usize, how: How) -> (Storaged, Arc<Mutex<Vec<String>>>
     let store = Arc::new(Store::open(database).unwrap());
     let layout = Layout::new(state.to_owned());
     let host = Box::new(Host::new(Arc::clone(&store)));
-    let mut storaged =
-        Storaged::assemble(layout, StorageConfig::default(), Arc::clone(&store), host).unwrap();
+    let mut storaged = Storaged::assemble(
+        layout,
+        StorageConfig::default(),
+        Arc::clone(&store),
+        host,
+        false,
+    )
+    .unwrap();
     let log = Arc::default();
     let host = Host::new(store);
     storaged.disk = Box::new(Fragile {
@@ -87,6 +93,12 @@ fn open(state: &Path, at: usize, how: How) -> (Storaged, Arc<Mutex<Vec<String>>>
 
 /// Nothing is unaccounted for: every directory has a row, every row a directory, nothing waits.
 fn assert_tidy(storaged: &Storaged, state: &Path) {
+    let request = StorageCheck {
+        deep: true,
+        repair: false,
+    };
+    let report = storaged.check(&request).unwrap();
+    assert!(report.differences.is_empty(), "{:?}", report.differences);
     let rows = storaged.store.rows();
     assert!(rows.intents.is_empty(), "{:?}", rows.intents);
     for directory in ["overlay2/tmp", "overlay2/trash", "volumes/.staging"] {
@@ -109,7 +121,7 @@ fn assert_tidy(storaged: &Storaged, state: &Path) {
         .map(|row| &row.key)
         .chain(rows.rootfs.values().map(|row| &row.key));
     let mut expected: Vec<String> = keys.map(ToString::to_string).collect();
-    expected.extend(["empty", "tmp", "trash"].map(str::to_owned));
+    expected.extend(["empty", "images", "tmp", "trash"].map(str::to_owned));
     expected.sort();
     assert_eq!(names(&state.join("overlay2")), expected);
     let mut volumes: Vec<String> = rows.volumes.keys().map(ToString::to_string).collect();

@@ -32,6 +32,7 @@ fn layer(error: &LayerError) -> ErrorCode {
         LayerError::NoParent(_) | LayerError::NotFound(_) => ErrorCode::NotFound,
         LayerError::TooDeep | LayerError::Mismatch { .. } => ErrorCode::InvalidInput,
         LayerError::Content(error) => entry(error),
+        LayerError::InUse { .. } => ErrorCode::InUse,
         LayerError::Damaged { .. } => ErrorCode::Internal,
         LayerError::Step(error) => step(error),
     }
@@ -98,6 +99,7 @@ macro_rules! into_api_error {
 }
 
 into_api_error! {
+    StepError => step,
     LayerError => layer,
     ImageError => image,
     RootfsError => rootfs,

@@ -10,7 +10,7 @@ use crate::disk::{Step, StepError};
 use crate::lock::lock;
 use crate::model::chain::{self, chain_ids, sha256};
 use crate::model::layout::Key;
-use crate::model::record::{Change, ImageRow, RootfsRow, Rows};
+use crate::model::record::{Change, ImageRow, Intent, RootfsRow, Rows};
 use crate::model::reference::{self, Reference};
 
 #[derive(Debug, thiserror::Error)]
@@ -87,7 +87,7 @@ impl Storaged {
             changes.push(Change::PutImage(image.clone()));
             (image, changes)
         };
-        self.apply(Step::Record(changes))?;
+        self.record_images(changes)?;
         leases.end(&chain);
         Ok(self.describe(&self.store.rows(), &image))
     }
@@ -143,7 +143,7 @@ impl Storaged {
             None => Change::DropImage(plan.id.clone()),
         };
         let deleted = matches!(change, Change::DropImage(_));
-        self.apply(Step::Record(vec![change]))?;
+        self.record_images(vec![change])?;
         if !deleted {
             return Ok(report);
         }
@@ -160,6 +160,33 @@ impl Storaged {
         Ok(report)
     }
 
+    /// Commits changes of images; their sidecars follow.
+    pub(crate) fn record_images(&self, mut changes: Vec<Change>) -> Result<(), StepError> {
+        let mut keys = Vec::new();
+        let ids: Vec<Digest> = changes.iter().filter_map(image_of).cloned().collect();
+        for id in ids {
+            let key = crate::new_key()?;
+            changes.push(Change::PutIntent(key.clone(), Intent::ImageSidecar(id)));
+            keys.push(key);
+        }
+        self.apply(Step::Record(changes))?;
+        self.settle_all(&keys);
+        Ok(())
+    }
+
+    /// Makes the sidecar of an image say what its row says.
+    pub(crate) fn settle_sidecar(&self, id: &Digest) -> Result<(), StepError> {
+        let path = self.layout.image_sidecar(id);
+        let row = self.store.rows().images.get(id).cloned();
+        self.apply(match row {
+            Some(row) => Step::write_sidecar(path, &row)?,
+            None => Step::RemoveTree { path },
+        })?;
+        self.apply(Step::SyncDir {
+            path: self.layout.images(),
+        })
+    }
+
     fn describe(&self, rows: &Rows, image: &ImageRow) -> Image {
         Image {
             id: image.id.clone(),
@@ -172,6 +199,14 @@ impl Storaged {
                 .sum(),
             added: image.added.clone(),
         }
+    }
+}
+
+fn image_of(change: &Change) -> Option<&Digest> {
+    match change {
+        Change::PutImage(row) => Some(&row.id),
+        Change::DropImage(id) => Some(id),
+        _ => None,
     }
 }
 

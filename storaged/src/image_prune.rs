@@ -8,7 +8,6 @@ use jiff::Timestamp;
 use serde::Deserialize;
 
 use crate::Storaged;
-use crate::disk::Step;
 use crate::image::ImageError;
 use crate::lock::lock;
 use crate::model::layout::Key;
@@ -28,7 +27,7 @@ impl Storaged {
             let drops = garbage
                 .iter()
                 .map(|image| Change::DropImage(image.id.clone()));
-            self.apply(Step::Record(drops.collect()))?;
+            self.record_images(drops.collect())?;
         }
         let layers = self.collect(&mut leases);
         drop(leases);
@@ -88,9 +87,15 @@ fn fits(image: &ImageRow, request: &ImagePrune, until: Option<Timestamp>) -> boo
         Some((key, value)) => labels.get(key).is_some_and(|found| found == value),
         None => labels.contains_key(wanted),
     };
-    let created = facts.created.and_then(|text| text.parse().ok());
-    let created: Option<Timestamp> = created.or_else(|| image.added.parse().ok());
+    let created = facts.created.unwrap_or_else(|| image.added.clone());
+    let created: Option<Timestamp> = created.parse().ok();
     request.labels.iter().all(has)
         && !request.without_labels.iter().any(has)
         && until.is_none_or(|until| created.is_some_and(|created| created < until))
+}
+
+/// When the image was made, if its configuration says so.
+pub(crate) fn created(image: &ImageRow) -> Option<String> {
+    let facts: Facts = serde_json::from_str(&image.config).ok()?;
+    facts.created
 }

@@ -20,7 +20,8 @@ use crate::lock::lock;
 use crate::model::chain::chain_id;
 use crate::model::gc;
 use crate::model::layout::Key;
-use crate::model::record::{Change, Intent, LayerRow, Rows};
+use crate::model::record::{Change, Intent, LayerRow, RootfsRow, Rows};
+use crate::recover::exists;
 use crate::{Storaged, tree_digest};
 
 /// How long an imported layer waits for the image that names it.
@@ -42,6 +43,10 @@ pub enum LayerError {
         "layer {layer} is damaged: {reason}; hawser storage check --deep says what else is, and loading its image again replaces it"
     )]
     Damaged { layer: Digest, reason: String },
+    #[error(
+        "layer {layer} is damaged, and container {container} runs on it: stop the container, then load the image again"
+    )]
+    InUse { layer: Digest, container: String },
     #[error(transparent)]
     Step(#[from] StepError),
 }
@@ -90,6 +95,7 @@ impl Storaged {
         let known = expected.map(|diff_id| chain_id(parent, diff_id));
         if let (Some(expected), Some(known)) =
             (expected, known.and_then(|chain| self.lease(&chain)))
+            && self.is_sound(&known)?
         {
             check(expected, import::digest(stream, &self.config.limits)?)?;
             return Ok(layer(&known));
@@ -175,6 +181,7 @@ impl Storaged {
             size,
             archive_size,
             entries,
+            damaged: false,
             tree: tree_digest::of(&staged.diff())
                 .map_err(StepError::io("read the tree of", &staged.diff()))?,
             depth: u32::try_from(depth).map_err(|_too_many| LayerError::TooDeep)?,
@@ -223,10 +230,14 @@ impl Storaged {
     fn publish(&self, row: LayerRow) -> Result<LayerRow, LayerError> {
         let mut leases = lock(&self.graph);
         leases.take(&row.chain_id);
-        let winner = self.store.rows().layers.get(&row.chain_id).cloned();
-        if let Some(winner) = winner {
-            self.abandon(&row.key);
-            return Ok(winner);
+        let present = self.store.rows().layers.get(&row.chain_id).cloned();
+        match &present {
+            Some(winner) if self.is_sound(winner)? => {
+                self.abandon(&row.key);
+                return Ok(winner.clone());
+            }
+            Some(damaged) => self.refuse_if_mounted(damaged)?,
+            None => {}
         }
         // The parent may have been collected while the stream was read.
         if let Some(parent) = &row.parent
@@ -235,12 +246,39 @@ impl Storaged {
             return Err(LayerError::NoParent(parent.clone()));
         }
         self.move_into_place(&row.key)?;
-        let changes = vec![
+        let mut changes = vec![
             Change::PutLayer(row.clone()),
             Change::DropIntent(row.key.clone()),
         ];
+        let replaced = present.map(|damaged| damaged.key);
+        let removal = |key| Change::PutIntent(key, Intent::RemoveLayer);
+        changes.extend(replaced.clone().map(removal));
         self.apply(Step::Record(changes))?;
+        self.settle_all(replaced.as_slice());
         Ok(row)
+    }
+
+    /// Whether a layer is what it was, as far as a glance tells.
+    fn is_sound(&self, row: &LayerRow) -> Result<bool, StepError> {
+        Ok(!row.damaged && exists(&self.layout.layer(&row.key).record())?)
+    }
+
+    /// A damaged layer cannot be taken from under a container that runs on it.
+    fn refuse_if_mounted(&self, damaged: &LayerRow) -> Result<(), LayerError> {
+        let rows = self.store.rows();
+        let stands_on = |row: &&RootfsRow| {
+            row.mounted_in.is_some()
+                && rows
+                    .chain(row.chain_id.as_ref())
+                    .any(|layer| layer.chain_id == damaged.chain_id)
+        };
+        match rows.rootfs.values().find(stands_on) {
+            None => Ok(()),
+            Some(row) => Err(LayerError::InUse {
+                layer: damaged.chain_id.clone(),
+                container: row.container.clone(),
+            }),
+        }
     }
 
     /// Renames the staged directory `key` and makes that durable.

@@ -23,8 +23,10 @@
 //! All calls are synchronous and may block on disks; readings come from memory and never wait for
 //! a mutation.
 
+mod adopt;
 mod assemble;
 mod changes;
+mod check;
 mod config;
 mod disk;
 mod error;
@@ -45,12 +47,14 @@ mod store;
 mod tar_writer;
 mod tree;
 mod tree_digest;
+mod usage;
 mod volume;
 mod writable;
 
 #[cfg(test)]
 mod crash_tests;
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
@@ -73,6 +77,7 @@ use metrics::Counters;
 use model::layout::{Key, Layout};
 use overlay::Probed;
 use store::Store;
+use usage::Sizes;
 
 /// What [`Storaged::open`] needs.
 #[derive(Debug)]
@@ -82,6 +87,8 @@ pub struct Options {
     /// `meta.redb`, shared with netd; the tables here are called `storage.…`.
     pub database: Arc<Database>,
     pub config: StorageConfig,
+    /// The database is older than the directories, or empty: rows are made from their sidecars.
+    pub adopt: bool,
 }
 
 /// The open storage subsystem. Share it behind an [`Arc`].
@@ -98,6 +105,9 @@ pub struct Storaged {
     graph: Mutex<Leases>,
     volume_locks: KeyedLocks,
     rootfs_locks: KeyedLocks,
+    /// Work that could not be settled when it was tried last.
+    stuck: Mutex<BTreeSet<Key>>,
+    sizes: Arc<Sizes>,
     counters: Counters,
 }
 
@@ -112,10 +122,11 @@ impl Storaged {
             state_dir,
             database,
             config,
+            adopt,
         } = options;
         let store = Arc::new(Store::open(database)?);
         let disk = Box::new(Host::new(Arc::clone(&store)));
-        Self::assemble(Layout::new(state_dir), config, store, disk)
+        Self::assemble(Layout::new(state_dir), config, store, disk, adopt)
     }
 
     /// Name of the layer driver: the directory below the state directory.

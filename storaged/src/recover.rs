@@ -37,6 +37,7 @@ impl Storaged {
         config: StorageConfig,
         store: Arc<Store>,
         disk: Box<dyn Disk>,
+        adopt: bool,
     ) -> Result<Self, OpenError> {
         // One driver; a second one is chosen here.
         let Driver::Overlay2 = config.driver.unwrap_or(Driver::Overlay2);
@@ -56,8 +57,15 @@ impl Storaged {
             graph: Mutex::new(Leases::default()),
             volume_locks: KeyedLocks::default(),
             rootfs_locks: KeyedLocks::default(),
+            stuck: Mutex::default(),
+            sizes: Arc::default(),
             counters: Counters::default(),
         };
+        if adopt {
+            for line in storaged.adopt()? {
+                tracing::warn!("after the loss of the database: {line}");
+            }
+        }
         storaged.recover()?;
         Ok(storaged)
     }
@@ -147,8 +155,12 @@ impl Storaged {
     /// Brings begun work to its one possible end, each piece on its own.
     pub(crate) fn settle_all(&self, keys: &[Key]) {
         for key in keys {
-            if let Err(error) = self.settle(key) {
-                tracing::warn!(%key, %error, "cannot settle unfinished work; the next start tries again");
+            match self.settle(key) {
+                Ok(()) => drop(lock(&self.stuck).remove(key)),
+                Err(error) => {
+                    lock(&self.stuck).insert(key.clone());
+                    tracing::warn!(%key, %error, "cannot settle unfinished work; the next start tries again");
+                }
             }
         }
     }
@@ -213,6 +225,7 @@ impl Storaged {
                     path: self.layout.staged_volume(key),
                 })?;
             }
+            Intent::ImageSidecar(id) => self.settle_sidecar(&id)?,
             Intent::MoveCopy(name) => changes.extend(self.move_copy(key, &name)?),
         }
         self.apply(Step::Record(changes))

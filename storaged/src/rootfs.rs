@@ -173,12 +173,6 @@ impl Storaged {
         if let Some(top) = top {
             copy_root_mode(&top, &staged.diff())?;
         }
-        if request.ephemeral {
-            // Nothing in it is ever synced; a power cut ends the container as well.
-            self.rename_into_place(key)?;
-        } else {
-            self.move_into_place(key)?;
-        }
         let row = RootfsRow {
             container: request.container,
             key: key.clone(),
@@ -187,6 +181,13 @@ impl Storaged {
             ephemeral: request.ephemeral,
             mounted_in: None,
         };
+        if row.ephemeral {
+            // Nothing in it is ever synced; a power cut ends the container as well.
+            self.rename_into_place(key)?;
+        } else {
+            self.apply(Step::write_sidecar(staged.rootfs_sidecar(), &row)?)?;
+            self.move_into_place(key)?;
+        }
         self.apply(Step::Record(vec![
             Change::PutRootfs(row.clone()),
             Change::DropIntent(key.clone()),

@@ -1,18 +1,19 @@
 //! Sidecars: rows written a second time, beside what they describe.
 //!
 //! `meta.redb` is the truth while it can be read. A sidecar is written once, when its subject is made
-//! (before its row is committed), so that a lost database can be made anew from the directories.
+//! (before its row is committed), so that a lost database can be made anew from the directories: [`crate::adopt`].
 
 use std::fs::File;
 use std::io::{self, Write};
 use std::path::Path;
 
-use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 
 use crate::model::record::SCHEMA;
 
 /// A row beside the number of its schema, as in the database.
-#[derive(Serialize)]
+#[derive(Serialize, Deserialize)]
 struct Sidecar<T> {
     schema: u32,
     #[serde(flatten)]
@@ -27,6 +28,21 @@ pub(crate) fn encode(row: &impl Serialize) -> serde_json::Result<Vec<u8>> {
     })?;
     text.push(b'\n');
     Ok(text)
+}
+
+/// The row of the sidecar at `path`.
+///
+/// # Errors
+/// `NotFound`, or `InvalidData` for one that cannot be understood.
+pub(crate) fn read<T: DeserializeOwned>(path: &Path) -> io::Result<T> {
+    let text = std::fs::read(path)?;
+    let Sidecar { schema, row } = serde_json::from_slice(&text).map_err(io::Error::from)?;
+    if schema == SCHEMA {
+        Ok(row)
+    } else {
+        let message = format!("its schema is {schema}, this version knows {SCHEMA}");
+        Err(io::Error::new(io::ErrorKind::InvalidData, message))
+    }
 }
 
 /// Replaces the file at `path` by one that is on disk before it has the name. Its directory is not

@@ -11,6 +11,13 @@ use std::path::Path;
 use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, ResolveFlags, Stat};
 use rustix::io::Errno;
 
+/// What a tree takes on its filesystem.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Size {
+    pub(crate) bytes: u64,
+    pub(crate) inodes: u64,
+}
+
 /// Descriptors one deletion holds open at most; deeper trees are cut into pieces.
 const MAX_OPEN_LEVELS: u32 = 64;
 
@@ -190,31 +197,35 @@ fn remove_dir(dir: BorrowedFd<'_>, name: &CStr) -> Result<(), Errno> {
     }
 }
 
-/// Bytes that the tree at a trusted path occupies on its filesystem; 0 if it is not there.
+/// Bytes and inodes that the tree at a trusted path takes on its filesystem; none if it is not there.
 ///
 /// A file with several links counts once a link. What cannot be read is left out: this is a figure
 /// for people.
-pub(crate) fn usage(path: &Path) -> u64 {
-    fn below(dir: BorrowedFd<'_>, depth: u32) -> u64 {
-        let children = names(dir).unwrap_or_default();
-        children
-            .iter()
-            .map(|name| {
-                let stat = stat_at(dir, name).ok().flatten();
-                let own = stat.map_or(0, |stat| blocks(&stat));
-                let deeper = match stat {
-                    Some(stat) if is_dir(&stat) && depth < MAX_OPEN_LEVELS => {
-                        open_dir_at(dir, name).map_or(0, |child| below(child.as_fd(), depth + 1))
-                    }
-                    _ => 0,
-                };
-                own + deeper
-            })
-            .sum()
+pub(crate) fn size(path: &Path) -> Size {
+    fn below(dir: BorrowedFd<'_>, depth: u32, size: &mut Size) {
+        for name in names(dir).unwrap_or_default() {
+            let Some(stat) = stat_at(dir, &name).ok().flatten() else {
+                continue;
+            };
+            size.bytes += blocks(&stat);
+            size.inodes += 1;
+            if is_dir(&stat)
+                && depth < MAX_OPEN_LEVELS
+                && let Ok(child) = open_dir_at(dir, &name)
+            {
+                below(child.as_fd(), depth + 1, size);
+            }
+        }
     }
-    let own =
-        rustix::fs::statat(CWD, path, AtFlags::SYMLINK_NOFOLLOW).map_or(0, |stat| blocks(&stat));
-    own + open_root(path).map_or(0, |dir| below(dir.as_fd(), 0))
+    let mut size = Size::default();
+    if let Ok(stat) = rustix::fs::statat(CWD, path, AtFlags::SYMLINK_NOFOLLOW) {
+        size.bytes += blocks(&stat);
+        size.inodes += 1;
+    }
+    if let Ok(dir) = open_root(path) {
+        below(dir.as_fd(), 0, &mut size);
+    }
+    size
 }
 
 /// `st_blocks` counts 512-byte units whatever the filesystem's block size (`stat(2)`).

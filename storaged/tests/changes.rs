@@ -1,5 +1,10 @@
 //! What a container changed: as a list, as a layer, and as part of the whole.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "a fixture that cannot be made fails its test"
+)]
+
 mod support;
 
 use std::os::unix::fs::{MetadataExt, symlink};

@@ -222,6 +222,7 @@ fn a_directory_overlayfs_cannot_use_is_refused_with_the_way_out() {
         state_dir: merged,
         database: std::sync::Arc::new(database),
         config: storaged::StorageConfig::default(),
+        adopt: false,
     })
     .unwrap_err()
     .to_string();

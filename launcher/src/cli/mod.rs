@@ -18,6 +18,7 @@ pub mod network;
 mod output;
 pub mod run;
 pub mod service;
+pub mod storage;
 pub mod system;
 mod usage;
 pub mod volume;
@@ -74,7 +75,10 @@ enum Command {
     /// Commands on the plugins for other container runtimes
     #[command(subcommand)]
     Cni(cni::CniCommand),
-    /// Commands on the daemon
+    /// Commands on the store of images, layers and volumes
+    #[command(subcommand)]
+    Storage(storage::StorageCommand),
+    /// Commands on the daemon, and on everything at once
     #[command(subcommand)]
     System(SystemCommand),
     /// List containers
@@ -108,6 +112,8 @@ enum ContainerCommand {
     Ls(list::ListFlags),
     /// Show containers in detail
     Inspect(InspectFlags),
+    /// Remove all stopped containers
+    Prune(container::prune::PruneFlags),
     #[command(flatten)]
     Short(ShortContainerCommand),
 }
@@ -192,6 +198,10 @@ enum ShortImageCommand {
 enum SystemCommand {
     /// Show the daemon's settings and state
     Info(FormatFlags),
+    /// Show what images, containers and volumes take
+    Df(system::usage::UsageFlags),
+    /// Remove stopped containers, and networks and images that nothing uses
+    Prune(system::prune::PruneFlags),
 }
 
 impl Command {
@@ -253,6 +263,9 @@ fn dispatch(context: &Context, command: &Command) -> Result<i32, CliError> {
         Command::Container(ContainerCommand::Inspect(flags)) => {
             inspect::inspect(context, flags, Some(Kind::Container))
         }
+        Command::Container(ContainerCommand::Prune(flags)) => {
+            container::prune::prune(context, flags)
+        }
         Command::Container(ContainerCommand::Short(command)) | Command::Short(command) => {
             dispatch_container(context, command)
         }
@@ -283,6 +296,9 @@ fn dispatch(context: &Context, command: &Command) -> Result<i32, CliError> {
         Command::Info(flags) | Command::System(SystemCommand::Info(flags)) => {
             system::info(context, flags)
         }
+        Command::System(SystemCommand::Df(flags)) => system::usage::usage(context, flags),
+        Command::System(SystemCommand::Prune(flags)) => system::prune::prune(context, flags),
+        Command::Storage(command) => storage::run(context, command),
         Command::Doctor(flags) => doctor::doctor(context, flags),
         Command::Version(flags) => system::version(context, flags),
     }

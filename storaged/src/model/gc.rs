@@ -54,6 +54,7 @@ mod tests {
                     size: 0,
                     archive_size: 0,
                     tree: id.clone(),
+                    damaged: false,
                     entries: 0,
                     depth: u32::try_from(at + 1).unwrap(),
                 }));

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use api::id::VolumeName;
+use api::id::{Digest, VolumeName};
 use serde::{Deserialize, Serialize};
 
 /// Names one directory of the layer store: 32 random hexadecimal digits, never reused.
@@ -17,6 +17,12 @@ pub(crate) struct Key(String);
 impl Key {
     pub(crate) fn from_bytes(bytes: [u8; 16]) -> Self {
         Self(hex::encode(bytes))
+    }
+
+    /// The key that a directory's name is.
+    pub(crate) fn parse(name: &str) -> Option<Self> {
+        let digits = name.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+        (digits && name.len() == 32).then(|| Self(name.to_owned()))
     }
 
     pub(crate) fn as_str(&self) -> &str {
@@ -43,13 +49,14 @@ impl Layout {
     /// Directories that exist once the subsystem is open, parents first, with their modes.
     ///
     /// `volumes` can be passed through, as in Docker: a bind mount of a volume needs no more.
-    pub(crate) fn skeleton(&self) -> [(PathBuf, u32); 8] {
+    pub(crate) fn skeleton(&self) -> [(PathBuf, u32); 9] {
         [
             (self.state.clone(), 0o711),
             (self.overlay(), 0o710),
             (self.layer_tmp(), 0o700),
             (self.layer_trash(), 0o700),
             (self.empty_lower(), 0o755),
+            (self.images(), 0o700),
             (self.volumes(), 0o711),
             (self.volume_staging(), 0o700),
             (self.volume_trash(), 0o700),
@@ -73,6 +80,15 @@ impl Layout {
     /// The lower layer of a container whose image has none: overlayfs wants at least one.
     pub(crate) fn empty_lower(&self) -> PathBuf {
         self.overlay().join("empty")
+    }
+
+    /// Sidecars of images.
+    pub(crate) fn images(&self) -> PathBuf {
+        self.overlay().join("images")
+    }
+
+    pub(crate) fn image_sidecar(&self, id: &Digest) -> PathBuf {
+        self.images().join(format!("{}.json", id.hex()))
     }
 
     /// Where the driver is tried out at start.
@@ -117,6 +133,10 @@ impl Layout {
         self.volumes().join(name.as_str())
     }
 
+    pub(crate) fn volume_sidecar(&self, name: &VolumeName) -> PathBuf {
+        self.volume(name).join(VOLUME_SIDECAR)
+    }
+
     /// What containers see of a volume.
     pub(crate) fn volume_data(&self, name: &VolumeName) -> PathBuf {
         self.volume(name).join(VOLUME_DATA)
@@ -134,6 +154,8 @@ impl Layout {
 
 pub(crate) const VOLUME_DATA: &str = "_data";
 const SNAPSHOTS: &str = "_snapshots";
+/// The row of a volume, for a database that is lost.
+pub(crate) const VOLUME_SIDECAR: &str = "volume.json";
 
 /// The directory of a layer, or of a container's writable layer.
 #[derive(Debug, Clone)]
@@ -161,6 +183,11 @@ impl LayerDir {
     /// The row of the layer, for a database that is lost.
     pub(crate) fn sidecar(&self) -> PathBuf {
         self.0.join("layer.json")
+    }
+
+    /// The row of a container's writable layer.
+    pub(crate) fn rootfs_sidecar(&self) -> PathBuf {
+        self.0.join("rootfs.json")
     }
 
     pub(crate) fn work(&self) -> PathBuf {

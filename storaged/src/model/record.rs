@@ -25,6 +25,9 @@ pub(crate) struct LayerRow {
     pub(crate) entries: u64,
     /// [`crate::tree_digest`] of the content directory.
     pub(crate) tree: Digest,
+    /// A check found it so: the next import of the same content replaces it.
+    #[serde(default)]
+    pub(crate) damaged: bool,
     /// Layers in the chain, this one included.
     pub(crate) depth: u32,
 }
@@ -87,6 +90,26 @@ pub(crate) struct TrashRow {
     pub(crate) size: u64,
 }
 
+impl RootfsRow {
+    /// As its sidecar has it: whether it is mounted is for the mount table to say.
+    pub(crate) fn at_rest(&self) -> Self {
+        Self {
+            mounted_in: None,
+            ..self.clone()
+        }
+    }
+}
+
+impl VolumeRow {
+    /// As its sidecar has it, which is written when the volume is made.
+    pub(crate) fn as_made(&self) -> Self {
+        Self {
+            populated: false,
+            ..self.clone()
+        }
+    }
+}
+
 /// One reference to a volume.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct HolderRow {
@@ -140,8 +163,31 @@ pub(crate) enum Intent {
     RollBack(VolumeName),
     /// Data is being copied into the staging directory `key`; thrown away.
     CopyUp,
+    /// The image was changed or removed; its sidecar follows.
+    ImageSidecar(Digest),
     /// The copy in `key` is complete and durable: its entries move into the volume.
     MoveCopy(VolumeName),
+}
+
+impl Intent {
+    /// In words, for people.
+    pub(crate) fn name(&self) -> String {
+        match self {
+            Self::MakeLayer => "make a layer".to_owned(),
+            Self::RemoveLayer => "remove a layer".to_owned(),
+            Self::MakeVolume(row) => format!("make volume {}", row.name),
+            Self::RemoveVolume(name) => format!("remove volume {name}"),
+            Self::TrashVolume(name) => format!("move volume {name} to the trash"),
+            Self::RestoreVolume(name) => format!("restore volume {name}"),
+            Self::EmptyTrash => "delete a pruned volume".to_owned(),
+            Self::MakeSnapshot(row) => format!("make snapshot {} of {}", row.name, row.volume),
+            Self::RemoveSnapshot(name) => format!("remove a snapshot of volume {name}"),
+            Self::RollBack(name) => format!("roll volume {name} back"),
+            Self::CopyUp => "copy image data into a volume".to_owned(),
+            Self::ImageSidecar(id) => format!("write the sidecar of image {id}"),
+            Self::MoveCopy(name) => format!("move image data into volume {name}"),
+        }
+    }
 }
 
 /// One change to the rows. A list of them is applied whole or not at all.
@@ -210,6 +256,13 @@ impl Rows {
     pub(crate) fn chain(&self, top: Option<&Digest>) -> impl Iterator<Item = &LayerRow> {
         let top = top.and_then(|id| self.layers.get(id));
         std::iter::successors(top, |layer| self.layers.get(layer.parent.as_ref()?))
+    }
+
+    /// Whether all layers of a chain are on record.
+    pub(crate) fn is_whole(&self, top: Option<&Digest>) -> bool {
+        self.chain(top)
+            .last()
+            .map_or(top.is_none(), |lowest| lowest.parent.is_none())
     }
 
     /// Who refers to a volume: each id once, in order.

@@ -15,7 +15,7 @@ use api::id::{Id, InvalidId, SnapshotName, VolumeName};
 use api::storage::{PruneCandidate, Volume, VolumeCreate, VolumePrune};
 
 use crate::disk::{Step, StepError};
-use crate::model::layout::{Key, VOLUME_DATA};
+use crate::model::layout::{Key, VOLUME_DATA, VOLUME_SIDECAR};
 use crate::model::record::{Change, Intent, Rows, VolumeRow};
 use crate::model::volume_option::{self, redacted};
 use crate::rootfs::RootfsError;
@@ -182,7 +182,7 @@ impl Storaged {
         };
         let candidate = |row: VolumeRow| PruneCandidate {
             // While it is mounted the directory shows the device's content, which stays.
-            size: tree::usage(&self.layout.volume(&row.name)),
+            size: tree::size(&self.layout.volume(&row.name)).bytes,
             created_at: row.created_at,
             anonymous: row.anonymous,
             name: row.name,
@@ -258,6 +258,10 @@ impl Storaged {
                 path: data.clone(),
                 mode: 0o755,
             })?;
+            self.apply(Step::write_sidecar(
+                staged.join(VOLUME_SIDECAR),
+                &row.as_made(),
+            )?)?;
             fill(&data)?;
             self.apply(Step::SyncDir {
                 path: staged.clone(),

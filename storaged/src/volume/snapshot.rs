@@ -218,7 +218,7 @@ impl Storaged {
         let volume = row.volume.clone();
         self.stage_copy(key, &volume, &self.layout.volume_data(&volume))?;
         let copy = self.layout.staged_volume(key).join(VOLUME_DATA);
-        row.size = tree::usage(&copy);
+        row.size = tree::size(&copy).bytes;
         self.announce(key, Intent::MakeSnapshot(row))?;
         let snapshots = self.layout.snapshots(&volume);
         if !recover::exists(&snapshots)? {

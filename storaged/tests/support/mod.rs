@@ -56,6 +56,7 @@ impl State {
             state_dir: self.path().to_owned(),
             database: Arc::new(database),
             config,
+            adopt: false,
         })
         .unwrap()
     }

@@ -10,6 +10,7 @@ pub mod inspect;
 pub mod list;
 pub mod logs;
 pub mod ports;
+pub mod prune;
 pub mod remove;
 pub mod rename;
 pub mod start;

@@ -89,6 +89,19 @@ fn free_orphaned_name(
     Ok(())
 }
 
+/// Removes a container that does not run.
+///
+/// # Errors
+/// It runs, is gone, or cannot be taken apart.
+pub(super) fn remove_stopped(context: &Context, key: &str) -> Result<(), CliError> {
+    let flags = RemoveFlags {
+        force: false,
+        volumes: false,
+        containers: Vec::new(),
+    };
+    remove_one(context, key, &flags)
+}
+
 fn take_apart(
     context: &Context,
     container: &ContainerDir,

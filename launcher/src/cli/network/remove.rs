@@ -55,8 +55,6 @@ pub fn remove(context: &Context, flags: &RemoveFlags) -> Result<i32, CliError> {
     Ok(exit_code)
 }
 
-/// Removes networks one by one: the daemon refuses one that was joined since it was listed.
-///
 /// # Errors
 /// A bad filter, or no daemon.
 pub fn prune(context: &Context, flags: &PruneFlags) -> Result<i32, CliError> {
@@ -70,6 +68,27 @@ pub fn prune(context: &Context, flags: &PruneFlags) -> Result<i32, CliError> {
     if !flags.force && !output::confirm(warning)? {
         return Ok(0);
     }
+    let pruned = unused(context, &filter, until)?;
+    output::pruned("Deleted Networks:", &pruned.deleted)?;
+    Ok(i32::from(pruned.failed))
+}
+
+/// What was removed.
+pub(in crate::cli) struct Pruned {
+    pub(in crate::cli) deleted: Vec<String>,
+    /// Something was left, and said why.
+    pub(in crate::cli) failed: bool,
+}
+
+/// Removes unused networks one by one: the daemon refuses one that was joined since it was listed.
+///
+/// # Errors
+/// No daemon.
+pub(in crate::cli) fn unused(
+    context: &Context,
+    filter: &Filter,
+    until: Option<Timestamp>,
+) -> Result<Pruned, CliError> {
     let networks: Vec<Network> = context.client().get(NETWORKS)?;
     let fits = |network: &&Network| {
         !is_builtin(network)
@@ -77,28 +96,23 @@ pub fn prune(context: &Context, flags: &PruneFlags) -> Result<i32, CliError> {
             && until.is_none_or(|until| is_before(network, until))
             && filter.passes(&network.labels, |_until, _time| true)
     };
-    let mut deleted = Vec::new();
-    let mut exit_code = 0;
+    let mut pruned = Pruned {
+        deleted: Vec::new(),
+        failed: false,
+    };
     for network in networks.iter().filter(fits) {
         let route = format!("{NETWORKS}/{}", network.id);
         match context.client().delete(&route) {
-            Ok(()) => deleted.push(&network.name),
+            Ok(()) => pruned.deleted.push(network.name.to_string()),
             // Somebody else was faster.
             Err(error) if error.is_not_found() => {}
             Err(error) => {
                 output::failure(&error.into());
-                exit_code = 1;
+                pruned.failed = true;
             }
         }
     }
-    if !deleted.is_empty() {
-        output::line("Deleted Networks:")?;
-        for name in deleted {
-            output::line(name)?;
-        }
-        output::line("")?;
-    }
-    Ok(exit_code)
+    Ok(pruned)
 }
 
 fn is_before(network: &Network, until: Timestamp) -> bool {

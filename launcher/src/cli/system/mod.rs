@@ -1,4 +1,7 @@
-//! `hawser info` and `hawser version`.
+//! `hawser system …`, `hawser info` and `hawser version`.
+
+pub mod prune;
+pub mod usage;
 
 use api::daemon::{Info, Version};
 use api::path::VERSION;

@@ -1,0 +1,83 @@
+//! A disk that fills up, in bytes or in inodes, at whatever step: the call fails in words, nothing of
+//! it stays, nothing that was acknowledged is gone, and with room again everything works.
+#![expect(
+    clippy::unwrap_used,
+    reason = "a fixture that cannot be made fails its test"
+)]
+
+mod support;
+
+use std::path::Path;
+
+use api::storage::StorageCheck;
+use rustix::mount::MountFlags;
+use storaged::Storaged;
+use support::{Entry, State, archive, dir, file, image};
+
+/// Remounts the tmpfs of a state with other limits.
+fn limit(state: &State, options: &str) {
+    let options = std::ffi::CString::new(options).unwrap();
+    rustix::mount::mount_remount(state.path(), MountFlags::empty(), options.as_c_str()).unwrap();
+}
+
+fn is_well(storaged: &Storaged) -> bool {
+    let request = StorageCheck {
+        deep: true,
+        repair: false,
+    };
+    let report = storaged.check(&request).unwrap();
+    assert!(report.is_well(), "{:?}", report.differences);
+    true
+}
+
+fn used(state: &Path) -> (u64, u64) {
+    let stat = rustix::fs::statvfs(state).unwrap();
+    (
+        (stat.f_blocks - stat.f_bfree) * stat.f_frsize / 1024,
+        stat.f_files - stat.f_ffree,
+    )
+}
+
+fn small() -> Vec<Entry> {
+    let mut entries = vec![dir("d")];
+    entries.extend((0..40).map(|n| file(format!("d/{n}"), vec![b'x'; 9000])));
+    entries
+}
+
+#[test]
+fn an_import_into_a_full_disk_leaves_nothing_and_breaks_nothing() {
+    let kept: &[Entry] = &[file("kept", "k")];
+    let stream = archive(&small());
+    for (unit, steps) in [("k", 24_u64), ("inodes", 24)] {
+        for step in 0..=steps {
+            let state = State::new();
+            let storaged = state.open();
+            image(&storaged, "kept", &[kept]);
+            let (kilobytes, inodes) = used(state.path());
+            let free = |whole: u64| whole * step / steps;
+            match unit {
+                // The layer takes 480 KiB and more; a page is the least that is given.
+                "k" => limit(&state, &format!("size={}k", kilobytes + free(560))),
+                _ => limit(&state, &format!("nr_inodes={}", inodes + free(48))),
+            }
+            let imported = storaged.import_layer(None, None, &mut stream.as_slice());
+            if let Err(error) = &imported {
+                let error = error.to_string();
+                assert!(
+                    error.contains("No space left on device"),
+                    "{unit} {step}: {error}"
+                );
+            }
+            assert!(storaged.image("kept").is_ok());
+            limit(&state, "size=0,nr_inodes=0");
+            drop(storaged);
+            let storaged = state.open();
+            assert!(
+                is_well(&storaged) && state.leftovers().is_empty(),
+                "{unit} {step}"
+            );
+            assert_eq!(storaged.layers().len(), 1 + usize::from(imported.is_ok()));
+            image(&storaged, "again", &[&small()]);
+        }
+    }
+}
