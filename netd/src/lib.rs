@@ -44,6 +44,7 @@ mod resolver;
 mod scenario;
 mod selection;
 mod service;
+mod severance;
 mod sockdiag;
 mod status;
 mod store;

@@ -24,6 +24,7 @@ use crate::model::ipam::Walks;
 use crate::model::port::{PortHolder, PortTable};
 use crate::model::traffic::Episodes;
 use crate::service::HealthNotes;
+use crate::severance;
 use crate::store::Store;
 
 /// What the daemon gives the subsystem.
@@ -134,7 +135,9 @@ impl Netd {
         };
         netd.start(cookie, &mut laps)?;
         tracing::info!(endpoints = netd.view().endpoints.len(), took = %laps, "networks opened");
-        Ok(Arc::new(netd))
+        let netd = Arc::new(netd);
+        severance::start(&netd).map_err(OpenError::Thread)?;
+        Ok(netd)
     }
 
     /// On another kernel, for tests.

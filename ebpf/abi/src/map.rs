@@ -364,7 +364,7 @@ pub const SANDBOX_APART: u32 = 2;
 /// Key of [`PEERS`]: a socket and a translated address it talks to. Because the address is part of
 /// the key, a packet from the same socket's other peers is never mistaken for a translated one.
 #[repr(C)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct PeerKey {
     pub socket: u64,
     pub address: Address,

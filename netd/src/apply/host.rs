@@ -330,7 +330,7 @@ impl Kernel for Host {
 }
 
 /// The namespace of a sandbox. `NotFound` when it is gone, whatever its path names now.
-pub(super) fn open(sandbox: &Sandbox) -> io::Result<NetNs> {
+pub(crate) fn open(sandbox: &Sandbox) -> io::Result<NetNs> {
     let path = Path::new(&sandbox.path);
     let gone = || {
         io::Error::new(

@@ -8,7 +8,7 @@ mod sandbox;
 mod setting;
 
 pub(crate) use child::{delete_child, delete_parent};
-pub(crate) use host::Host;
+pub(crate) use host::{Host, open};
 pub(crate) use link::delete as delete_link;
 
 use crate::kernel::{Kernel, KernelError};

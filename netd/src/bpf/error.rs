@@ -4,6 +4,7 @@ use std::io;
 use std::path::PathBuf;
 
 use api::id::IfName;
+use api::net::Protocol;
 use aya::maps::MapError;
 use aya::programs::ProgramError;
 
@@ -50,6 +51,11 @@ pub enum BpfError {
     Exhausted { subject: String, limit: u32 },
     #[error("{frontend} cannot be published: it leads elsewhere already")]
     Taken { frontend: Frontend },
+    #[error("end {protocol} sockets: {source}")]
+    Sockets {
+        protocol: Protocol,
+        source: io::Error,
+    },
     #[error("replay a frame of {length} bytes: {source}")]
     Replay {
         length: usize,

@@ -33,6 +33,7 @@ mod replay;
 mod runtime;
 mod sandbox;
 mod service;
+mod sever;
 mod tables;
 mod uplink;
 
@@ -40,6 +41,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
+use std::sync::mpsc::{self, Receiver};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use api::id::IfName;
@@ -54,6 +56,7 @@ pub use names::{NameAddresses, NameFact};
 pub use replay::{Replay, Side, Verdict};
 pub use sandbox::Sandbox;
 pub use service::balance::Balanced;
+pub use sever::Suspects;
 pub use tables::Fill;
 
 /// The version of the map layouts: the last part of the pin directory's path, as `v1`.
@@ -81,12 +84,14 @@ pub struct DataPlane {
     parts: Mutex<Parts>,
     tables: tables::Tables,
     paths: Vec<String>,
+    backends_gone: Mutex<Option<Receiver<IpAddr>>>,
 }
 
 struct Parts {
     /// Its programs are attached now and then.
     object: aya::Ebpf,
     services: service::Services,
+    peers: sever::Peers,
     addresses: address::Addresses,
     sandboxes: sandbox::Sandboxes,
     runtimes: runtime::Runtimes,
@@ -113,7 +118,9 @@ impl DataPlane {
     pub fn open(options: &Options) -> Result<Self, BpfError> {
         let pins = pin::Directory::create(&options.pin_dir)?;
         let mut object = object::load(&pins)?;
-        let services = service::Services::open(&mut object)?;
+        let (gone, backends_gone) = mpsc::channel();
+        let services = service::Services::open(&mut object, gone)?;
+        let peers = sever::Peers::open(&mut object, &pins)?;
         let addresses = address::Addresses::open(&mut object)?;
         let sandboxes = sandbox::Sandboxes::open(&mut object)?;
         let runtimes = runtime::Runtimes::open(&mut object)?;
@@ -133,6 +140,7 @@ impl DataPlane {
         let parts = Parts {
             object,
             services,
+            peers,
             addresses,
             sandboxes,
             runtimes,
@@ -146,6 +154,7 @@ impl DataPlane {
             parts: Mutex::new(parts),
             tables,
             paths,
+            backends_gone: Mutex::new(Some(backends_gone)),
         })
     }
 
@@ -410,6 +419,13 @@ impl DataPlane {
     /// [`BpfError::Map`].
     pub fn drops(&self) -> Result<Vec<(&'static str, u64)>, BpfError> {
         self.lock().drops.read()
+    }
+
+    /// The addresses of backends that lose a service, from the start on: see [`Self::suspects`]. For the
+    /// first who asks.
+    pub fn backends_gone(&self) -> Option<Receiver<IpAddr>> {
+        let gone = self.backends_gone.lock();
+        gone.unwrap_or_else(PoisonError::into_inner).take()
     }
 
     /// The chosen paths, and why, one line each.

@@ -35,11 +35,16 @@ impl Ranges {
 
     /// The service that serves the first of the range's ports.
     pub(super) fn service(&self, range: &Frontend) -> Result<Option<u32>, BpfError> {
-        let key = Key::new(ALL_BITS, RangeKey::of(&range.key()));
-        let found = optional(self.map.get(&key, 0)).map_err(BpfError::map(RANGES))?;
-        Ok(found
+        Ok(self
+            .find(&range.key())?
             .filter(|value| value.first.get() == range.port)
             .map(|value| value.service))
+    }
+
+    /// What the port is part of.
+    pub(super) fn find(&self, port: &FrontendKey) -> Result<Option<RangeValue>, BpfError> {
+        let key = Key::new(ALL_BITS, RangeKey::of(port));
+        optional(self.map.get(&key, 0)).map_err(BpfError::map(RANGES))
     }
 
     /// All or nothing.

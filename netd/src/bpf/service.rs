@@ -13,14 +13,17 @@ pub(super) mod balance;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::mpsc::Sender;
 
-use abi::frontend::Bit;
+use abi::frontend::{Bit, Candidates};
 use abi::map::{
     BACKEND_LIVE, BACKENDS, Backend, FRONTENDS, FrontendKey, FrontendValue, MAX_BACKENDS,
-    NO_BACKEND, SERVICE_BALANCED, SERVICES, Service, TrafficKey,
+    NO_BACKEND, Peer, PeerKey, SERVICE_BALANCED, SERVICE_ONE_PORT, SERVICES, Service, TrafficKey,
 };
+use abi::range::RangeValue;
 use abi::{Be16, address::Address};
+use api::net::Protocol;
 use aya::Ebpf;
 use aya::maps::{Array, HashMap, MapData};
 
@@ -48,11 +51,13 @@ pub(super) struct Services {
     /// before it is used again.
     used: BTreeSet<u32>,
     next_backend: u32,
+    /// Gets the address of each backend that is retired.
+    gone: Sender<IpAddr>,
 }
 
 impl Services {
     /// Opens the maps and repairs them.
-    pub(super) fn open(object: &mut Ebpf) -> Result<Self, BpfError> {
+    pub(super) fn open(object: &mut Ebpf, gone: Sender<IpAddr>) -> Result<Self, BpfError> {
         let mut services = Self {
             frontends: object::take(object, FRONTENDS)?,
             ranges: Ranges::open(object)?,
@@ -64,6 +69,7 @@ impl Services {
             next_service: 1,
             used: BTreeSet::new(),
             next_backend: 1,
+            gone,
         };
         services.repair()?;
         Ok(services)
@@ -391,6 +397,8 @@ impl Services {
             self.backends
                 .set(id, retired, 0)
                 .map_err(BpfError::map(BACKENDS))?;
+            // Nobody may want to know.
+            let _listener = self.gone.send(ip(backend.address));
         }
         self.used.remove(&id);
         Ok(())
@@ -398,6 +406,56 @@ impl Services {
 
     fn is_balanced(&self, id: u32) -> Result<bool, BpfError> {
         Ok(self.service(id)?.is_some_and(is_balanced))
+    }
+
+    /// Whether sockets that name this are still led to that backend.
+    pub(super) fn leads(
+        &self,
+        named: &Peer,
+        protocol: Protocol,
+        to: &PeerKey,
+    ) -> Result<bool, BpfError> {
+        let target = named.address.connect_target();
+        let Candidates { exact, wildcard } = Candidates::of(target, named.port, protocol.number());
+        for key in [exact, wildcard] {
+            let Some(found) = self.lookup(&key)? else {
+                continue;
+            };
+            let Some(service) = self.service(found.service)? else {
+                return Ok(false);
+            };
+            for backend in self.backends_of(found.service, service)? {
+                let port = if service.flags & SERVICE_ONE_PORT == 0 {
+                    found.target(named.port, backend.port)
+                } else {
+                    backend.port
+                };
+                if backend.state == BACKEND_LIVE && backend.address == to.address && port == to.port
+                {
+                    return Ok(true);
+                }
+            }
+            return Ok(false);
+        }
+        Ok(false)
+    }
+
+    /// What is published at exactly this address and port, alone or in a range.
+    fn lookup(&self, key: &FrontendKey) -> Result<Option<RangeValue>, BpfError> {
+        let single = optional(self.frontends.get(key, 0)).map_err(BpfError::map(FRONTENDS))?;
+        match single {
+            Some(value) => Ok(Some(RangeValue::single(value.service, key.port))),
+            None => self.ranges.find(key),
+        }
+    }
+
+    fn backends_of(&self, id: u32, service: Service) -> Result<Vec<Backend>, BpfError> {
+        if is_balanced(service) {
+            let slots = self.balancing.slots_of(id).into_iter();
+            slots.map(|(slot, _weight)| self.backend(slot)).collect()
+        } else {
+            Ok(vec![self.backend(service.backend)?])
+        }
     }
 
     /// The service of a frontend.

@@ -20,6 +20,7 @@ mod oracle;
 mod packet;
 mod programs;
 mod range;
+mod severance;
 mod topology;
 mod traps;
 mod verifier;
