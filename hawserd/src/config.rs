@@ -153,7 +153,10 @@ impl Config {
             log_level,
             log_format: flags.log_format.unwrap_or(file.log.format),
             network: file.network,
-            storage: file.storage,
+            storage: StorageConfig {
+                driver: flags.storage_driver.or(file.storage.driver),
+                ..file.storage
+            },
         })
     }
 }

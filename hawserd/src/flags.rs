@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Parser, ValueEnum};
 use serde::Deserialize;
+use storaged::DriverName;
 
 /// The daemon of Hawser: networks and storage for containers.
 #[derive(Debug, Clone, Default, Parser)]
@@ -28,6 +29,9 @@ pub(crate) struct Flags {
     /// Name of this daemon among several on one host [default: made from the state directory]
     #[arg(long, value_name = "NAME")]
     pub(crate) instance: Option<String>,
+    /// Storage driver: overlay2 or vfs [default: overlay2]
+    #[arg(long, value_name = "NAME", value_parser = storage_driver)]
+    pub(crate) storage_driver: Option<DriverName>,
     /// What to log: off, error, warn, info, debug, trace, or directives such as netd=debug,info
     #[arg(long, value_name = "LEVEL")]
     pub(crate) log_level: Option<String>,
@@ -45,6 +49,18 @@ pub(crate) struct Flags {
     /// created again
     #[arg(long, conflicts_with_all = ["uninstall", "check_config"])]
     pub(crate) rebuild_database: bool,
+}
+
+fn storage_driver(name: &str) -> Result<DriverName, String> {
+    DriverName::ALL
+        .into_iter()
+        .find(|driver| driver.name() == name)
+        .ok_or_else(|| {
+            format!(
+                "expected {}",
+                DriverName::ALL.map(DriverName::name).join(" or ")
+            )
+        })
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, ValueEnum)]

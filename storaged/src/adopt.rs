@@ -132,7 +132,7 @@ impl Search<'_> {
             .collect();
         let mut layers: BTreeMap<(u32, String), LayerRow> = BTreeMap::new();
         let mut writable: Vec<RootfsRow> = Vec::new();
-        for name in names(&self.layout.overlay())? {
+        for name in names(&self.layout.store())? {
             let Some(key) = Key::parse(&name) else {
                 continue;
             };

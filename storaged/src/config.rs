@@ -1,11 +1,11 @@
 //! The `[storage]` section of the daemon's configuration.
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default, rename_all = "kebab-case")]
 pub struct StorageConfig {
-    /// The layer driver; the best one of the host when absent.
+    /// The layer driver; overlay2 when absent.
     pub driver: Option<Driver>,
     pub limits: Limits,
     pub device_nodes: DeviceNodes,
@@ -25,10 +25,25 @@ impl Default for StorageConfig {
 }
 
 /// Layer drivers of this version.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Driver {
+    #[default]
     Overlay2,
+    /// Whole copies: works on every filesystem, shares space only where files can be cloned.
+    Vfs,
+}
+
+impl Driver {
+    pub const ALL: [Self; 2] = [Self::Overlay2, Self::Vfs];
+
+    /// Its name, which is that of its directory.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Overlay2 => "overlay2",
+            Self::Vfs => "vfs",
+        }
+    }
 }
 
 /// What one layer may cost. An import beyond a limit fails and leaves nothing.

@@ -15,6 +15,7 @@ use api::storage::{StorageCheck, VolumeCreate};
 use redb::Database;
 use rustix::mount::MountFlags;
 
+use crate::config::Driver;
 use crate::disk::{Disk, Host, Step, StepError};
 use crate::lock::lock;
 use crate::model::layout::{Key, Layout};
@@ -69,8 +70,8 @@ const NEVER: usize = usize::MAX;
 /// Opens `state` with a disk that breaks at step `at`, counted from the end of the opening.
 fn open(state: &Path, at: usize, how: How) -> (Storaged, Arc<Mutex<Vec<String>>>) {
     let database = Arc::new(Database::create(state.join("meta.redb")).unwrap());
-    let store = Arc::new(Store::open(database).unwrap());
-    let layout = Layout::new(state.to_owned());
+    let store = Arc::new(Store::open(database, Driver::Overlay2).unwrap());
+    let layout = Layout::new(state.to_owned(), Driver::Overlay2);
     let host = Box::new(Host::new(Arc::clone(&store)));
     let mut storaged = Storaged::assemble(
         layout,

@@ -32,6 +32,8 @@ pub(crate) enum Step {
     SyncFilesystem { path: PathBuf },
     /// Flush the entries of one directory.
     SyncDir { path: PathBuf },
+    /// Copy a tree with everything in it into an empty directory.
+    CopyTree { from: PathBuf, to: PathBuf },
     /// Move within the filesystem; never onto something that exists.
     Rename { from: PathBuf, to: PathBuf },
     /// Delete a tree, if it is there. Stops at mount points.
@@ -137,6 +139,11 @@ impl Disk for Host {
             Step::SyncDir { path } => open_dir(path)
                 .and_then(rustix::fs::fsync)
                 .map_err(StepError::io("flush directory", path)),
+            Step::CopyTree { from, to } => open_dir(from)
+                .and_then(|from| Ok((from, open_dir(to)?)))
+                .map_err(io::Error::from)
+                .and_then(|(from, to)| copy::tree(from.as_fd(), to.as_fd()))
+                .map_err(StepError::io("copy a tree to", to)),
             Step::Rename { from, to } => rename(from, to).map_err(StepError::io("rename to", to)),
             Step::RemoveTree { path } => {
                 tree::remove_path(path).map_err(StepError::io("delete", path))

@@ -15,7 +15,7 @@ use api::storage::Layer;
 
 use crate::assemble::assemble;
 use crate::disk::{Step, StepError};
-use crate::import::{self, EntryError, Target, Unpacked};
+use crate::import::{self, EntryError, Stacking, Target, Unpacked};
 use crate::lock::lock;
 use crate::model::chain::chain_id;
 use crate::model::gc;
@@ -156,11 +156,18 @@ impl Storaged {
             mode: 0o755,
         })?;
         let depth = below.lowers.len() + 1;
+        let base = self.driver.base(&staged.diff(), &below.lowers);
+        base.map(|step| self.apply(step)).transpose()?;
+        let stacking = if self.driver.keeps_differences() {
+            Stacking::Differences(below.lowers)
+        } else {
+            Stacking::Whole
+        };
         let target = Target {
             diff: staged.diff(),
             record: staged.record(),
             replaced: staged.replaced(),
-            lowers: below.lowers,
+            stacking,
             limits: &self.config.limits,
             device_nodes: self.config.device_nodes,
         };
@@ -285,7 +292,7 @@ impl Storaged {
     pub(crate) fn move_into_place(&self, key: &Key) -> Result<(), StepError> {
         self.rename_into_place(key)?;
         self.apply(Step::SyncDir {
-            path: self.layout.overlay(),
+            path: self.layout.store(),
         })?;
         self.apply(Step::SyncDir {
             path: self.layout.layer_tmp(),

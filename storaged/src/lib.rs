@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! STATE/meta.redb                  rows of this crate and of netd, one file (store.rs)
-//! STATE/overlay2/<key>/diff        one layer, or a container's writable layer …
+//! STATE/<driver>/<key>/diff        one layer, or a container's writable layer …
 //! STATE/overlay2/<key>/{work,merged}                       … which also has these
 //! STATE/overlay2/{tmp,trash,empty}
 //! STATE/volumes/<name>/_data       one volume
@@ -29,6 +29,7 @@ mod changes;
 mod check;
 mod config;
 mod disk;
+mod driver;
 mod error;
 mod image;
 mod image_prune;
@@ -37,7 +38,6 @@ mod layer;
 mod lock;
 mod metrics;
 mod model;
-mod overlay;
 mod plugin;
 mod recipe;
 mod recover;
@@ -60,7 +60,7 @@ use std::sync::{Arc, Mutex};
 
 use redb::Database;
 
-pub use config::{DeviceNodes, Limits, StorageConfig};
+pub use config::{DeviceNodes, Driver as DriverName, Limits, StorageConfig};
 pub use disk::StepError;
 pub use image::ImageError;
 pub use import::EntryError;
@@ -71,11 +71,11 @@ pub use store::StoreError;
 pub use volume::VolumeError;
 
 use disk::{Disk, Host};
+use driver::Driver;
 use layer::Leases;
 use lock::KeyedLocks;
 use metrics::Counters;
 use model::layout::{Key, Layout};
-use overlay::Probed;
 use store::Store;
 use usage::Sizes;
 
@@ -98,7 +98,7 @@ pub struct Storaged {
     layout: Layout,
     store: Arc<Store>,
     disk: Box<dyn Disk>,
-    overlay: Probed,
+    driver: Box<dyn Driver>,
     boot: String,
     /// Held while references between images, layers and root filesystems change; never while a
     /// stream is read or files are copied.
@@ -124,19 +124,20 @@ impl Storaged {
             config,
             adopt,
         } = options;
-        let store = Arc::new(Store::open(database)?);
+        let name = config.driver.unwrap_or_default();
+        let store = Arc::new(Store::open(database, name)?);
         let disk = Box::new(Host::new(Arc::clone(&store)));
-        Self::assemble(Layout::new(state_dir), config, store, disk, adopt)
+        Self::assemble(Layout::new(state_dir, name), config, store, disk, adopt)
     }
 
     /// Name of the layer driver: the directory below the state directory.
     pub fn driver(&self) -> &'static str {
-        overlay::DRIVER
+        self.driver.name()
     }
 
     /// Rows of `info` about the driver, in order.
     pub fn driver_status(&self) -> Vec<(String, String)> {
-        self.overlay.status()
+        self.driver.status()
     }
 
     /// Appends this subsystem's metrics in the Prometheus text format.

@@ -5,15 +5,16 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use crate::Storaged;
-use crate::config::{Driver, StorageConfig};
+use crate::config::StorageConfig;
 use crate::disk::{Disk, Step, StepError};
+use crate::driver;
+use crate::driver::overlay::ProbeError;
 use crate::layer::Leases;
 use crate::lock::{KeyedLocks, lock};
 use crate::metrics::Counters;
 use crate::model::gc;
 use crate::model::layout::{Key, Layout, VOLUME_DATA};
 use crate::model::record::{Change, Intent, Rows};
-use crate::overlay::{self, ProbeError};
 use crate::rootfs::RootfsError;
 use crate::store::{Store, StoreError};
 
@@ -39,20 +40,18 @@ impl Storaged {
         disk: Box<dyn Disk>,
         adopt: bool,
     ) -> Result<Self, OpenError> {
-        // One driver; a second one is chosen here.
-        let Driver::Overlay2 = config.driver.unwrap_or(Driver::Overlay2);
         for (path, mode) in layout.skeleton() {
             if !exists(&path)? {
                 disk.apply(&Step::CreateDir { path, mode })?;
             }
         }
-        let overlay = overlay::probe(&layout)?;
+        let driver = driver::open(config.driver.unwrap_or_default(), &layout)?;
         let storaged = Self {
             config,
             layout,
             store,
             disk,
-            overlay,
+            driver,
             boot: sys::mount::boot_id().map_err(OpenError::BootId)?,
             graph: Mutex::new(Leases::default()),
             volume_locks: KeyedLocks::default(),

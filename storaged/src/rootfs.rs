@@ -12,11 +12,12 @@ use api::storage::{Rootfs, RootfsCreate, RootfsMount};
 
 use crate::Storaged;
 use crate::disk::{Step, StepError};
+use crate::driver::overlay;
 use crate::layer::LayerError;
 use crate::lock::lock;
 use crate::model::layout::{Key, LayerDir};
 use crate::model::record::{Change, Intent, RootfsRow, Rows};
-use crate::{overlay, tree};
+use crate::tree;
 
 #[derive(Debug, thiserror::Error)]
 pub enum RootfsError {
@@ -160,18 +161,24 @@ impl Storaged {
         }
         // From here to the row the image must stay.
         let _graph = lock(&self.graph);
-        let (image, chain_id, top) = {
+        let (image, chain_id, lowers) = {
             let rows = self.store.rows();
             let image = rows
                 .images
                 .get(&request.image)
                 .ok_or(RootfsError::NoImage(request.image))?;
-            let top = rows.chain(image.chain_id.as_ref()).next();
-            let top = top.map(|layer| self.layout.layer(&layer.key).diff());
-            (image.id.clone(), image.chain_id.clone(), top)
+            let lowers = self.lower_paths(&rows, image.chain_id.as_ref());
+            (image.id.clone(), image.chain_id.clone(), lowers)
         };
-        if let Some(top) = top {
-            copy_root_mode(&top, &staged.diff())?;
+        match (self.driver.base(&staged.diff(), &lowers), lowers.first()) {
+            (Some(copy), _) => {
+                self.apply(copy)?;
+                self.apply(Step::SyncFilesystem {
+                    path: staged.diff(),
+                })?;
+            }
+            (None, Some(top)) => copy_root_mode(top, &staged.diff())?,
+            (None, None) => {}
         }
         let row = RootfsRow {
             container: request.container,
@@ -198,9 +205,9 @@ impl Storaged {
     pub(crate) fn mount_locked(&self, container: &str) -> Result<PathBuf, RootfsError> {
         let row = self.existing_rootfs(container)?;
         let directory = self.layout.layer(&row.key);
-        let merged = directory.merged();
+        let root = self.driver.root(&directory);
         if self.is_mounted(&row)? {
-            return Ok(merged);
+            return Ok(root);
         }
         if row.mounted_in.is_some() {
             // Unmounted by somebody else.
@@ -209,17 +216,12 @@ impl Storaged {
         // The row first: after a crash an ephemeral layer that may have been written to is known.
         self.set_mounted(row.clone(), Some(self.boot.clone()))?;
         let lowers = self.lower_paths(&self.store.rows(), row.chain_id.as_ref());
-        let overlay = overlay::of_rootfs(&self.layout, &directory, lowers, row.ephemeral);
-        let mounted = self.apply(Step::MountOverlay {
-            api: self.overlay.api,
-            overlay,
-            target: merged.clone(),
-        });
-        if let Err(error) = mounted {
+        let mount = self.driver.mount(&directory, lowers, row.ephemeral);
+        if let Err(error) = mount.map_or(Ok(()), |step| self.apply(step)) {
             self.set_mounted(row, None)?;
             return Err(error.into());
         }
-        Ok(merged)
+        Ok(root)
     }
 
     pub(crate) fn unmount_locked(&self, container: &str) -> Result<(), RootfsError> {
@@ -256,7 +258,12 @@ impl Storaged {
     }
 
     pub(crate) fn is_mounted(&self, row: &RootfsRow) -> Result<bool, StepError> {
-        let merged = self.layout.layer(&row.key).merged();
+        let directory = self.layout.layer(&row.key);
+        let merged = directory.merged();
+        if self.driver.root(&directory) != merged {
+            // Nothing needs mounting: it counts as mounted from the call to the end of the boot.
+            return Ok(row.mounted_in.as_ref() == Some(&self.boot));
+        }
         sys::mount::is_mount_root(&merged).map_err(StepError::io("look at", &merged))
     }
 
@@ -281,11 +288,11 @@ impl Storaged {
             container: row.container.clone(),
             image: row.image.clone(),
             chain_id: row.chain_id.clone(),
-            driver: overlay::DRIVER.to_owned(),
+            driver: self.driver.name().to_owned(),
             data: BTreeMap::from(
                 [
                     ("LowerDir", lowers.join(":")),
-                    ("MergedDir", text(&directory.merged())),
+                    ("MergedDir", text(&self.driver.root(&directory))),
                     ("UpperDir", text(&directory.diff())),
                     ("WorkDir", text(&directory.work())),
                 ]
@@ -298,7 +305,12 @@ impl Storaged {
     pub(crate) fn reconcile_rootfs(&self, row: RootfsRow) -> Result<(), RootfsError> {
         let mounted = self.is_mounted(&row)?;
         match &row.mounted_in {
-            Some(boot) if *boot != self.boot && row.ephemeral && !mounted => {
+            Some(boot)
+                if *boot != self.boot
+                    && row.ephemeral
+                    && !mounted
+                    && self.driver.keeps_differences() =>
+            {
                 self.reset_ephemeral(&self.layout.layer(&row.key))?;
             }
             Some(_) if !mounted => self.clear_volatile_mark(&row)?,

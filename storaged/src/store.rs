@@ -12,23 +12,60 @@ use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition, TableErro
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use crate::config::Driver;
 use crate::lock::lock;
 use crate::model::layout::Key;
 use crate::model::record::{Change, Holder, Intent, Rows, SCHEMA};
 
 type Table = TableDefinition<'static, &'static str, &'static [u8]>;
 
-const LAYERS: Table = TableDefinition::new("storage.layers");
-const IMAGES: Table = TableDefinition::new("storage.images");
-const ROOTFS: Table = TableDefinition::new("storage.rootfs");
 const VOLUMES: Table = TableDefinition::new("storage.volumes");
 const HOLDERS: Table = TableDefinition::new("storage.volume_holders");
 const INTENTS: Table = TableDefinition::new("storage.intents");
 const SNAPSHOTS: Table = TableDefinition::new("storage.volume_snapshots");
 const TRASH: Table = TableDefinition::new("storage.volume_trash");
-const TABLES: [Table; 8] = [
-    LAYERS, IMAGES, ROOTFS, VOLUMES, HOLDERS, SNAPSHOTS, TRASH, INTENTS,
-];
+
+/// The tables of one driver: what another one keeps is neither seen nor changed.
+#[derive(Clone, Copy)]
+struct Tables {
+    driver: Driver,
+    layers: Table,
+    images: Table,
+    rootfs: Table,
+}
+
+impl Tables {
+    fn of(driver: Driver) -> Self {
+        let [layers, images, rootfs] = match driver {
+            Driver::Overlay2 => ["storage.layers", "storage.images", "storage.rootfs"],
+            Driver::Vfs => [
+                "storage.vfs.layers",
+                "storage.vfs.images",
+                "storage.vfs.rootfs",
+            ],
+        }
+        .map(TableDefinition::new);
+        Self {
+            driver,
+            layers,
+            images,
+            rootfs,
+        }
+    }
+
+    fn all(&self) -> [Table; 8] {
+        [
+            self.layers,
+            self.images,
+            self.rootfs,
+            VOLUMES,
+            HOLDERS,
+            SNAPSHOTS,
+            TRASH,
+            INTENTS,
+        ]
+    }
+}
 
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
@@ -68,17 +105,20 @@ fn failed<E: Into<redb::Error>>(what: &'static str) -> impl FnOnce(E) -> StoreEr
 #[derive(Debug)]
 pub(crate) struct Store {
     database: Arc<Database>,
+    driver: Driver,
     /// Held over a transaction and the change in memory that follows it.
     writer: Mutex<()>,
     rows: RwLock<Rows>,
 }
 
 impl Store {
-    pub(crate) fn open(database: Arc<Database>) -> Result<Self, StoreError> {
-        create_tables(&database)?;
-        let rows = RwLock::new(load(&database)?);
+    pub(crate) fn open(database: Arc<Database>, driver: Driver) -> Result<Self, StoreError> {
+        let tables = Tables::of(driver);
+        create_tables(&database, &tables.all())?;
+        let rows = RwLock::new(load(&database, &tables)?);
         Ok(Self {
             database,
+            driver,
             writer: Mutex::new(()),
             rows,
         })
@@ -92,12 +132,13 @@ impl Store {
     /// Applies all of `changes` or none.
     pub(crate) fn commit(&self, changes: &[Change]) -> Result<(), StoreError> {
         let _writer = lock(&self.writer);
+        let tables = Tables::of(self.driver);
         let transaction = self
             .database
             .begin_write()
             .map_err(failed("begin to write"))?;
         for change in changes {
-            let row = encode(change)?;
+            let row = encode(&tables, change)?;
             let mut table = transaction
                 .open_table(row.table)
                 .map_err(failed("open a table of"))?;
@@ -116,7 +157,7 @@ impl Store {
     }
 }
 
-fn create_tables(database: &Database) -> Result<(), StoreError> {
+fn create_tables(database: &Database, tables: &[Table]) -> Result<(), StoreError> {
     let present = database.begin_read().map_err(failed("read"))?;
     let missing = |table: &Table| match present.open_table(*table) {
         Ok(_table) => Ok(false),
@@ -124,7 +165,7 @@ fn create_tables(database: &Database) -> Result<(), StoreError> {
         Err(error) => Err(failed("open a table of")(error)),
     };
     // Opening creates; a start that has nothing to create writes nothing.
-    if !TABLES
+    if !tables
         .iter()
         .map(missing)
         .collect::<Result<Vec<_>, _>>()?
@@ -133,19 +174,23 @@ fn create_tables(database: &Database) -> Result<(), StoreError> {
         return Ok(());
     }
     let transaction = database.begin_write().map_err(failed("begin to write"))?;
-    for table in TABLES {
+    for table in tables {
         transaction
-            .open_table(table)
+            .open_table(*table)
             .map_err(failed("create a table of"))?;
     }
     transaction.commit().map_err(failed("commit to"))
 }
 
-fn load(database: &Database) -> Result<Rows, StoreError> {
+fn load(database: &Database, tables: &Tables) -> Result<Rows, StoreError> {
     let mut rows = Rows::default();
-    each(database, LAYERS, |_, row| rows.apply(Change::PutLayer(row)))?;
-    each(database, IMAGES, |_, row| rows.apply(Change::PutImage(row)))?;
-    each(database, ROOTFS, |_, row| {
+    each(database, tables.layers, |_, row| {
+        rows.apply(Change::PutLayer(row))
+    })?;
+    each(database, tables.images, |_, row| {
+        rows.apply(Change::PutImage(row))
+    })?;
+    each(database, tables.rootfs, |_, row| {
         rows.apply(Change::PutRootfs(row))
     })?;
     each(database, VOLUMES, |_, row| {
@@ -159,7 +204,10 @@ fn load(database: &Database) -> Result<Rows, StoreError> {
     })?;
     each(database, TRASH, |_, row| rows.apply(Change::PutTrash(row)))?;
     each(database, INTENTS, |_, row: IntentRow| {
-        rows.apply(Change::PutIntent(row.key, row.intent));
+        // What another driver has begun waits for it.
+        if row.driver.is_none_or(|driver| driver == tables.driver) {
+            rows.apply(Change::PutIntent(row.key, row.intent));
+        }
     })?;
     Ok(rows)
 }
@@ -190,6 +238,9 @@ struct Versioned<T> {
 
 #[derive(Serialize, Deserialize)]
 struct IntentRow {
+    /// Whose directory the work is in; volumes are everybody's.
+    #[serde(default)]
+    driver: Option<Driver>,
     key: Key,
     intent: Intent,
 }
@@ -228,7 +279,7 @@ struct Encoded {
     value: Option<Vec<u8>>,
 }
 
-fn encode(change: &Change) -> Result<Encoded, StoreError> {
+fn encode(tables: &Tables, change: &Change) -> Result<Encoded, StoreError> {
     let drop = |table, key: &str| {
         Ok(Encoded {
             table,
@@ -237,12 +288,12 @@ fn encode(change: &Change) -> Result<Encoded, StoreError> {
         })
     };
     match change {
-        Change::PutLayer(row) => put(LAYERS, row.chain_id.as_str(), row),
-        Change::DropLayer(chain) => drop(LAYERS, chain.as_str()),
-        Change::PutImage(row) => put(IMAGES, row.id.as_str(), row),
-        Change::DropImage(id) => drop(IMAGES, id.as_str()),
-        Change::PutRootfs(row) => put(ROOTFS, &row.container, row),
-        Change::DropRootfs(container) => drop(ROOTFS, container),
+        Change::PutLayer(row) => put(tables.layers, row.chain_id.as_str(), row),
+        Change::DropLayer(chain) => drop(tables.layers, chain.as_str()),
+        Change::PutImage(row) => put(tables.images, row.id.as_str(), row),
+        Change::DropImage(id) => drop(tables.images, id.as_str()),
+        Change::PutRootfs(row) => put(tables.rootfs, &row.container, row),
+        Change::DropRootfs(container) => drop(tables.rootfs, container),
         Change::PutVolume(row) => put(VOLUMES, row.name.as_str(), row),
         Change::DropVolume(name) => drop(VOLUMES, name.as_str()),
         Change::PutHolder(row) => put(HOLDERS, &holder_key(row.volume.as_str(), &row.holder), row),
@@ -255,6 +306,7 @@ fn encode(change: &Change) -> Result<Encoded, StoreError> {
             INTENTS,
             key.as_str(),
             &IntentRow {
+                driver: intent.is_about_layers().then_some(tables.driver),
                 key: key.clone(),
                 intent: intent.clone(),
             },
@@ -338,11 +390,13 @@ mod tests {
     fn rows_survive_a_reopening() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("meta.redb");
-        let store = Store::open(Arc::new(Database::create(&file).unwrap())).unwrap();
+        let store =
+            Store::open(Arc::new(Database::create(&file).unwrap()), Driver::Overlay2).unwrap();
         store.commit(&changes()).unwrap();
         let before = store.rows().clone();
         drop(store);
-        let store = Store::open(Arc::new(Database::create(&file).unwrap())).unwrap();
+        let store =
+            Store::open(Arc::new(Database::create(&file).unwrap()), Driver::Overlay2).unwrap();
         assert_eq!(*store.rows(), before);
         assert_eq!(
             before.volumes.len() + before.holders.len() + before.intents.len(),
@@ -354,7 +408,7 @@ mod tests {
     fn a_row_of_a_later_schema_stops_the_opening() {
         let dir = tempfile::tempdir().unwrap();
         let database = Arc::new(Database::create(dir.path().join("meta.redb")).unwrap());
-        Store::open(Arc::clone(&database)).unwrap();
+        Store::open(Arc::clone(&database), Driver::Overlay2).unwrap();
         let transaction = database.begin_write().unwrap();
         transaction
             .open_table(VOLUMES)
@@ -362,7 +416,7 @@ mod tests {
             .insert("data", br#"{"schema":2,"whatever":1}"#.as_slice())
             .unwrap();
         transaction.commit().unwrap();
-        let error = Store::open(database).unwrap_err();
+        let error = Store::open(database, Driver::Overlay2).unwrap_err();
         assert!(
             matches!(error, StoreError::Schema { schema: 2, .. }),
             "{error}"

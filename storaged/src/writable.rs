@@ -70,11 +70,14 @@ impl Storaged {
         let (row, root) = self.open_rootfs(container)?;
         let lowers = self.lower_paths(&self.store.rows(), row.chain_id.as_ref());
         let diff = self.layout.layer(&row.key).diff();
-        let written = tree::open_root(&diff).map_err(StepError::io("open", &diff))?;
+        let written = self
+            .driver
+            .keeps_differences()
+            .then(|| tree::open_root(&diff));
         let trees = Trees {
-            image: self.view(lowers)?,
+            image: self.view(&lowers)?,
             container: root,
-            written: Some(written),
+            written: written.transpose().map_err(StepError::io("open", &diff))?,
         };
         let changes = changes::find(&trees).map_err(unreadable(container))?;
         Ok((row, changes, trees.container))
@@ -85,16 +88,16 @@ impl Storaged {
         let _guard = self.rootfs_locks.lock(container);
         let row = self.existing_rootfs(container)?;
         let directory = self.layout.layer(&row.key);
-        let merged = directory.merged();
-        let open = || tree::open_root(&merged).map_err(StepError::io("open", &merged));
-        if self.is_mounted(&row)? {
+        let shown = self.driver.root(&directory);
+        let open = || tree::open_root(&shown).map_err(StepError::io("open", &shown));
+        if self.is_mounted(&row)? || !self.driver.keeps_differences() {
             let root = open()?;
             return Ok((row, root));
         }
         let mut lowers = self.lower_paths(&self.store.rows(), row.chain_id.as_ref());
         lowers.insert(0, directory.diff());
         if lowers.len() <= MAX_LOWER_LAYERS {
-            let root = self.view(lowers)?;
+            let root = self.view(&lowers)?;
             return Ok((row, root));
         }
         // One directory too many for an overlay without an upper one.
@@ -105,30 +108,20 @@ impl Storaged {
     }
 
     /// What a stack of directories shows, top first.
-    fn view(&self, lowers: Vec<PathBuf>) -> Result<OwnedFd, StepError> {
-        let single = match lowers.as_slice() {
-            [] => self.layout.empty_lower(),
-            [only] => only.clone(),
-            _ => {
-                let key = self.begin(Intent::MakeLayer)?;
-                let view =
-                    self.view_from(&lowers, self.layout.staged_layer(&key).path().to_owned());
-                self.abandon(&key);
-                return view;
-            }
-        };
-        tree::open_root(&single).map_err(StepError::io("open", &single))
-    }
-
-    fn view_from(&self, lowers: &[PathBuf], scratch: PathBuf) -> Result<OwnedFd, StepError> {
-        self.apply(Step::CreateDir {
+    fn view(&self, lowers: &[PathBuf]) -> Result<OwnedFd, StepError> {
+        let key = self.begin(Intent::MakeLayer)?;
+        let scratch = self.layout.staged_layer(&key).path().to_owned();
+        let made = self.apply(Step::CreateDir {
             path: scratch.clone(),
             mode: 0o700,
-        })?;
-        self.overlay
-            .api
-            .view(lowers, &scratch)
-            .map_err(StepError::io("show the layers in", &scratch))
+        });
+        let view = made.and_then(|()| {
+            self.driver
+                .view(lowers, &scratch)
+                .map_err(StepError::io("show the layers in", &scratch))
+        });
+        self.abandon(&key);
+        view
     }
 }
 

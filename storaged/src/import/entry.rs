@@ -193,6 +193,14 @@ pub(super) fn set_times(file: impl AsFd, time: Timespec) -> Result<(), Errno> {
     rustix::fs::futimens(file, &times(time))
 }
 
+/// When what `stat` describes was changed.
+pub(super) fn mtime(stat: &Stat) -> Timespec {
+    Timespec {
+        tv_sec: stat.st_mtime,
+        tv_nsec: stat.st_mtime_nsec.cast_signed(),
+    }
+}
+
 fn times(time: Timespec) -> Timestamps {
     Timestamps {
         last_access: time,

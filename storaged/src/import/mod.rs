@@ -15,6 +15,7 @@ mod place;
 mod stream;
 mod tape;
 mod unpack;
+mod whole;
 
 use std::fs::File;
 use std::io::{self, BufReader, Read};
@@ -25,7 +26,6 @@ use api::id::Digest;
 use crate::config::{DeviceNodes, Limits};
 use crate::recipe::RecipeWriter;
 use archive::Archive;
-use lower::Lowers;
 use stream::LayerStream;
 use tape::{RecordFailed, Tape};
 use unpack::Unpacker;
@@ -161,17 +161,25 @@ pub(crate) struct Unpacked {
     pub(crate) entries: u64,
 }
 
+/// What the directory holds before, and what deletions become.
+#[derive(Debug)]
+pub(crate) enum Stacking {
+    /// Nothing; the layers below lie in these directories, top first, and deletions are marks.
+    Differences(Vec<PathBuf>),
+    /// The tree of the layers below; deletions are done.
+    Whole,
+}
+
 /// Where and how to unpack.
 #[derive(Debug)]
 pub(crate) struct Target<'a> {
-    /// An empty directory.
+    /// An empty directory, or the tree below.
     pub(crate) diff: PathBuf,
     /// The file to make for the record of the archive ([`crate::recipe`]).
     pub(crate) record: PathBuf,
     /// The directory to make for what the archive itself replaces.
     pub(crate) replaced: PathBuf,
-    /// The layers below, top first.
-    pub(crate) lowers: Vec<PathBuf>,
+    pub(crate) stacking: Stacking,
     pub(crate) limits: &'a Limits,
     pub(crate) device_nodes: DeviceNodes,
 }
@@ -182,7 +190,7 @@ pub(crate) fn unpack(stream: &mut dyn Read, target: Target<'_>) -> Result<Unpack
         diff,
         record,
         replaced,
-        lowers,
+        stacking,
         limits,
         device_nodes,
     } = target;
@@ -192,7 +200,7 @@ pub(crate) fn unpack(stream: &mut dyn Read, target: Target<'_>) -> Result<Unpack
         .map_err(EntryError::Record)?;
     let source = BufReader::with_capacity(64 << 10, source);
     let mut archive = Archive::new(Tape::new(source, recipe));
-    let mut unpacker = Unpacker::new(&diff, replaced, Lowers::new(lowers), limits, device_nodes)?;
+    let mut unpacker = Unpacker::new(&diff, replaced, stacking, limits, device_nodes)?;
     while let Some(member) = archive.next_member()? {
         unpacker.add(&member, &mut archive)?;
     }

@@ -23,7 +23,8 @@ use super::entry::{self, Replaced};
 use super::lower::Lowers;
 use super::member::{Kind, Member};
 use super::place::{self, Place, Placed, c_string, io_problem, leaves};
-use super::{EntryError, LimitExceeded, Problem, excerpt};
+use super::whole::Own;
+use super::{EntryError, LimitExceeded, Problem, Stacking, excerpt};
 use crate::config::{DeviceNodes, Limits};
 use crate::tree;
 
@@ -35,6 +36,8 @@ const AUFS_PREFIX: &[u8] = b".wh..wh.";
 pub(super) struct Unpacker<'a> {
     root: OwnedFd,
     lowers: Lowers,
+    /// In a whole tree: what the archive brought.
+    own: Option<Own>,
     limits: &'a Limits,
     device_nodes: DeviceNodes,
     /// The directory of the member before: archives list a directory's entries in a row.
@@ -58,10 +61,14 @@ impl<'a> Unpacker<'a> {
     pub(super) fn new(
         diff: &Path,
         replaced: PathBuf,
-        mut lowers: Lowers,
+        stacking: Stacking,
         limits: &'a Limits,
         device_nodes: DeviceNodes,
     ) -> Result<Self, EntryError> {
+        let (mut lowers, own) = match stacking {
+            Stacking::Differences(lowers) => (Lowers::new(lowers), None),
+            Stacking::Whole => (Lowers::new(Vec::new()), Some(Own::default())),
+        };
         let mut prepare = || {
             let root = tree::open_root(diff)?;
             if let Some(below) = lowers.find(b"")? {
@@ -75,6 +82,7 @@ impl<'a> Unpacker<'a> {
         Ok(Self {
             root,
             lowers,
+            own,
             limits,
             device_nodes,
             parent: None,
@@ -156,6 +164,9 @@ impl<'a> Unpacker<'a> {
     ) -> Result<(), EntryError> {
         let named = |problem| EntryError::entry(&member.path, problem);
         self.enter(&place.parent).map_err(named)?;
+        if let Some(own) = &mut self.own {
+            own.add(place.path());
+        }
         let source = self.link_source(member, place).map_err(named)?;
         let replaced = self.clear(member, place, source.as_ref()).map_err(named)?;
         let Some((_, parent)) = &self.parent else {
@@ -209,11 +220,21 @@ impl<'a> Unpacker<'a> {
             return Ok(());
         }
         self.parent = None;
+        if let Some(own) = &self.own {
+            own.clear_way(&self.root, path)
+                .map_err(io_problem("replace what is in its way"))?;
+        }
         let directory = match self.open_directory(path) {
             Ok(directory) => directory,
             Err(Errno::NOENT | Errno::NOTDIR) => self.make_parents(path)?,
             Err(error) => return Err(leaves(error)),
         };
+        if self.own.is_some() && !self.directory_times.contains_key(path) {
+            // What is made inside does not change the time that was copied.
+            let stat = rustix::fs::fstat(&directory).map_err(io_problem("look at a parent"))?;
+            self.directory_times
+                .insert(path.to_vec(), entry::mtime(&stat));
+        }
         self.parent = Some((path.to_vec(), directory));
         Ok(())
     }
@@ -246,14 +267,14 @@ impl<'a> Unpacker<'a> {
             .find(path)
             .map_err(io_problem("look at the layers below"))?;
         let made = entry::new_directory(dir, name, 0o755)?;
+        if let Some(own) = &mut self.own {
+            own.add(path.to_vec());
+        }
         if let Some(below) = below.filter(tree::is_dir) {
             entry::inherit(made.as_fd(), &below)
                 .map_err(io_problem("set the owner of a parent"))?;
-            let time = Timespec {
-                tv_sec: below.st_mtime,
-                tv_nsec: below.st_mtime_nsec.cast_signed(),
-            };
-            self.directory_times.insert(path.to_vec(), time);
+            self.directory_times
+                .insert(path.to_vec(), entry::mtime(&below));
         }
         Ok(made)
     }
@@ -349,9 +370,12 @@ impl<'a> Unpacker<'a> {
     /// `.wh..wh..opq`: nothing from below shows in `path`.
     fn make_opaque(&mut self, path: &[u8]) -> Placed<()> {
         self.enter(path)?;
-        match &self.parent {
-            Some((_, parent)) => entry::set_opaque(parent),
-            None => Ok(()),
+        match (&self.parent, &self.own) {
+            (Some((_, parent)), Some(own)) => own
+                .hide_content(parent.as_fd(), path)
+                .map_err(io_problem("hide what is below")),
+            (Some((_, parent)), None) => entry::set_opaque(parent),
+            (None, _) => Ok(()),
         }
     }
 
@@ -363,6 +387,9 @@ impl<'a> Unpacker<'a> {
             )));
         }
         let path = tree::join(parent_path, name);
+        if self.own.is_some() {
+            return self.remove_from_below(parent_path, name, &path);
+        }
         let below = self
             .lowers
             .find(&path)
@@ -387,6 +414,21 @@ impl<'a> Unpacker<'a> {
                 &tree::open_dir_at(parent.as_fd(), &c_name).map_err(io_problem("open it"))?,
             ),
             Some(_) => Ok(()),
+        }
+    }
+
+    /// A deletion in a whole tree. One in a directory that is not there deletes nothing.
+    fn remove_from_below(&mut self, parent: &[u8], name: &[u8], path: &[u8]) -> Placed<()> {
+        match self.open_directory(parent) {
+            Ok(_) => self.enter(parent)?,
+            Err(Errno::NOENT | Errno::NOTDIR) => return Ok(()),
+            Err(error) => return Err(leaves(error)),
+        }
+        match (&self.parent, &self.own) {
+            (Some((_, parent)), Some(own)) => own
+                .hide(parent.as_fd(), name, path)
+                .map_err(io_problem("delete what is below")),
+            _ => Ok(()),
         }
     }
 

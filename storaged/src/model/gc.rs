@@ -118,4 +118,56 @@ mod tests {
         assert_eq!(garbage(&rows, &[]), [top("ac")]);
         assert_eq!(garbage(&rows, &[top("ac")]), []);
     }
+
+    /// What must stay, told without marking: a layer is needed when a chain that is kept goes
+    /// through it.
+    fn is_needed(chain: &str, kept: &[&str]) -> bool {
+        kept.iter().any(|kept| kept.starts_with(chain))
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn exactly_what_nothing_stands_on_goes(
+            chains in proptest::collection::vec("[abc]{1,5}", 1..12),
+            kinds in proptest::collection::vec(0..4_u8, 12),
+        ) {
+            let names: Vec<&str> = chains.iter().map(String::as_str).collect();
+            let mut rows = rows(&names);
+            let (mut kept, mut leases) = (Vec::new(), Vec::new());
+            for (at, (chain, kind)) in names.iter().zip(&kinds).enumerate() {
+                match kind {
+                    0 => image(&mut rows, chain),
+                    1 => rows.apply(Change::PutRootfs(RootfsRow {
+                        container: format!("c{at}"),
+                        key: Key::from_bytes([1; 16]),
+                        image: sha256(b"gone"),
+                        chain_id: Some(top(chain)),
+                        ephemeral: false,
+                        mounted_in: None,
+                    })),
+                    2 => leases.push(top(chain)),
+                    _ => continue,
+                }
+                kept.push(*chain);
+            }
+            let mut expected: BTreeSet<Digest> = BTreeSet::new();
+            for chain in &names {
+                for end in 1..=chain.len() {
+                    if !is_needed(&chain[..end], &kept) {
+                        expected.insert(top(&chain[..end]));
+                    }
+                }
+            }
+            let found = garbage(&rows, &leases);
+            let set: BTreeSet<Digest> = found.iter().cloned().collect();
+            proptest::prop_assert_eq!(&set, &expected);
+            // Any prefix of the list leaves whole chains.
+            let mut left = rows;
+            for chain in found {
+                left.apply(Change::DropLayer(chain));
+                let whole = left.layers.keys().all(|layer| left.is_whole(Some(layer)));
+                proptest::prop_assert!(whole);
+            }
+        }
+    }
 }

@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use api::id::{Digest, VolumeName};
 use serde::{Deserialize, Serialize};
 
+use crate::config::Driver;
+
 /// Names one directory of the layer store: 32 random hexadecimal digits, never reused.
 ///
 /// Random rather than the chain id, so that the directory of a faulty layer and that of its
@@ -39,11 +41,12 @@ impl fmt::Display for Key {
 #[derive(Debug, Clone)]
 pub(crate) struct Layout {
     state: PathBuf,
+    driver: Driver,
 }
 
 impl Layout {
-    pub(crate) fn new(state: PathBuf) -> Self {
-        Self { state }
+    pub(crate) fn new(state: PathBuf, driver: Driver) -> Self {
+        Self { state, driver }
     }
 
     /// Directories that exist once the subsystem is open, parents first, with their modes.
@@ -52,7 +55,7 @@ impl Layout {
     pub(crate) fn skeleton(&self) -> [(PathBuf, u32); 9] {
         [
             (self.state.clone(), 0o711),
-            (self.overlay(), 0o710),
+            (self.store(), 0o710),
             (self.layer_tmp(), 0o700),
             (self.layer_trash(), 0o700),
             (self.empty_lower(), 0o755),
@@ -63,28 +66,29 @@ impl Layout {
         ]
     }
 
-    pub(crate) fn overlay(&self) -> PathBuf {
-        self.state.join("overlay2")
+    /// The driver's own directory.
+    pub(crate) fn store(&self) -> PathBuf {
+        self.state.join(self.driver.name())
     }
 
     /// Layers that are being unpacked.
     pub(crate) fn layer_tmp(&self) -> PathBuf {
-        self.overlay().join("tmp")
+        self.store().join("tmp")
     }
 
     /// What is about to be deleted.
     pub(crate) fn layer_trash(&self) -> PathBuf {
-        self.overlay().join("trash")
+        self.store().join("trash")
     }
 
     /// The lower layer of a container whose image has none: overlayfs wants at least one.
     pub(crate) fn empty_lower(&self) -> PathBuf {
-        self.overlay().join("empty")
+        self.store().join("empty")
     }
 
     /// Sidecars of images.
     pub(crate) fn images(&self) -> PathBuf {
-        self.overlay().join("images")
+        self.store().join("images")
     }
 
     pub(crate) fn image_sidecar(&self, id: &Digest) -> PathBuf {
@@ -93,11 +97,11 @@ impl Layout {
 
     /// Where the driver is tried out at start.
     pub(crate) fn probe(&self) -> PathBuf {
-        self.overlay().join("probe")
+        self.store().join("probe")
     }
 
     pub(crate) fn layer(&self, key: &Key) -> LayerDir {
-        LayerDir(self.overlay().join(key.as_str()))
+        LayerDir(self.store().join(key.as_str()))
     }
 
     pub(crate) fn staged_layer(&self, key: &Key) -> LayerDir {

@@ -170,6 +170,14 @@ pub(crate) enum Intent {
 }
 
 impl Intent {
+    /// Whether it is about the directory of one driver.
+    pub(crate) fn is_about_layers(&self) -> bool {
+        matches!(
+            self,
+            Self::MakeLayer | Self::RemoveLayer | Self::ImageSidecar(_)
+        )
+    }
+
     /// In words, for people.
     pub(crate) fn name(&self) -> String {
         match self {

@@ -1,24 +1,31 @@
 //! The overlay2 driver: is it usable in this directory, and the mounts it makes.
 
 use std::io;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use sys::mount::{Overlay, OverlayApi};
 
+use super::{Driver, Name};
+use crate::disk::Step;
 use crate::model::layout::{LayerDir, Layout};
+use crate::tree;
 
-pub(crate) const DRIVER: &str = "overlay2";
-
-/// What the probe found out.
+/// The driver, with what its probe found out.
 #[derive(Debug, Clone)]
-pub(crate) struct Probed {
-    pub(crate) api: OverlayApi,
+pub(crate) struct Overlay2 {
+    api: OverlayApi,
     backing: String,
+    empty: PathBuf,
 }
 
-impl Probed {
-    pub(crate) fn status(&self) -> Vec<(String, String)> {
+impl Driver for Overlay2 {
+    fn name(&self) -> &'static str {
+        Name::Overlay2.name()
+    }
+
+    fn status(&self) -> Vec<(String, String)> {
         let layers = match self.api {
             OverlayApi::Layered => "one parameter each",
             OverlayApi::OptionPage => "option page",
@@ -34,6 +41,65 @@ impl Probed {
         .map(|(key, value)| (key.to_owned(), value.to_owned()))
         .to_vec()
     }
+
+    fn base(&self, _content: &Path, _lowers: &[PathBuf]) -> Option<Step> {
+        None
+    }
+
+    fn mount(&self, directory: &LayerDir, lowers: Vec<PathBuf>, ephemeral: bool) -> Option<Step> {
+        let lowers = if lowers.is_empty() {
+            vec![self.empty.clone()]
+        } else {
+            lowers
+        };
+        let overlay = Overlay {
+            lowers,
+            upper: directory.diff(),
+            work: directory.work(),
+            volatile: ephemeral,
+        };
+        Some(Step::MountOverlay {
+            api: self.api,
+            overlay,
+            target: directory.merged(),
+        })
+    }
+
+    fn root(&self, directory: &LayerDir) -> PathBuf {
+        directory.merged()
+    }
+
+    fn view(&self, lowers: &[PathBuf], scratch: &Path) -> io::Result<OwnedFd> {
+        match lowers {
+            [] => Ok(tree::open_root(&self.empty)?),
+            // No layer below: nothing to hide, nothing to merge.
+            [only] => Ok(tree::open_root(only)?),
+            _ => self.api.view(lowers, scratch),
+        }
+    }
+
+    fn keeps_differences(&self) -> bool {
+        true
+    }
+}
+
+impl Overlay2 {
+    /// Tries the driver out in its own directory: one mount, one deletion, one rename.
+    pub(crate) fn probe(layout: &Layout) -> Result<Self, ProbeError> {
+        let directory = layout.probe();
+        clean(&directory)?;
+        let result = try_out(&directory);
+        // The answer matters more than what is left of a failed probe; the next start cleans it.
+        if let Err(error) = clean(&directory) {
+            tracing::warn!(%error, "cannot clean up after probing overlayfs");
+        }
+        let (api, backing) = result?;
+        Ok(Self {
+            api,
+            backing,
+            empty: layout.empty_lower(),
+        })
+    }
 }
 
 /// Why layers cannot be kept here, and what to do about it.
@@ -44,7 +110,7 @@ pub enum ProbeError {
     )]
     Kernel(io::Error),
     #[error(
-        "cannot mount an overlay in {} on {backing}: {source}; put --state-dir on ext4, xfs or btrfs, and run as root",
+        "cannot mount an overlay in {} on {backing}: {source}; put --state-dir on ext4, xfs or btrfs, run as root, or set driver = \"vfs\" in [storage]",
         directory.display()
     )]
     Mount {
@@ -53,12 +119,12 @@ pub enum ProbeError {
         source: io::Error,
     },
     #[error(
-        "overlayfs cannot record deletions in {} on {backing}; an xfs must be made with mkfs.xfs -n ftype=1",
+        "overlayfs cannot record deletions in {} on {backing}; an xfs must be made with mkfs.xfs -n ftype=1; or set driver = \"vfs\" in [storage]",
         directory.display()
     )]
     Whiteout { directory: PathBuf, backing: String },
     #[error(
-        "overlayfs cannot rename directories in {} on {backing}: {source}; the filesystem must hold trusted.* attributes",
+        "overlayfs cannot rename directories in {} on {backing}: {source}; the filesystem must hold trusted.* attributes; or set driver = \"vfs\" in [storage]",
         directory.display()
     )]
     Redirect {
@@ -74,21 +140,9 @@ pub enum ProbeError {
     },
 }
 
-/// Tries the driver out in its own directory: one mount, one deletion, one rename.
-pub(crate) fn probe(layout: &Layout) -> Result<Probed, ProbeError> {
-    let directory = layout.probe();
-    clean(&directory)?;
-    let result = try_out(&directory);
-    // The answer matters more than what is left of a failed probe; the next start cleans it.
-    if let Err(error) = clean(&directory) {
-        tracing::warn!(%error, "cannot clean up after probing overlayfs");
-    }
-    result
-}
-
 fn clean(directory: &Path) -> Result<(), ProbeError> {
     sys::mount::unmount(&directory.join("merged"))
-        .and_then(|_was_mounted| Ok(crate::tree::remove_path(directory)?))
+        .and_then(|_was_mounted| Ok(tree::remove_path(directory)?))
         .map_err(|source| ProbeError::Io {
             what: "clean up",
             path: directory.to_owned(),
@@ -96,7 +150,7 @@ fn clean(directory: &Path) -> Result<(), ProbeError> {
         })
 }
 
-fn try_out(directory: &Path) -> Result<Probed, ProbeError> {
+fn try_out(directory: &Path) -> Result<(OverlayApi, String), ProbeError> {
     let api = OverlayApi::detect().map_err(ProbeError::Kernel)?;
     let overlay = prepare(directory).map_err(|source| ProbeError::Io {
         what: "prepare",
@@ -127,7 +181,7 @@ fn try_out(directory: &Path) -> Result<Probed, ProbeError> {
             source,
         }
     })?;
-    Ok(Probed { api, backing })
+    Ok((api, backing))
 }
 
 fn prepare(directory: &Path) -> io::Result<Overlay> {
@@ -145,31 +199,11 @@ fn prepare(directory: &Path) -> io::Result<Overlay> {
     })
 }
 
-fn backing(directory: &Path) -> String {
-    crate::tree::open_root(directory)
+pub(super) fn backing(directory: &Path) -> String {
+    tree::open_root(directory)
         .map_err(io::Error::from)
         .and_then(sys::mount::filesystem_name)
         .unwrap_or_else(|error| format!("unknown ({error})"))
-}
-
-/// The overlay of a writable layer over `lowers`, top first.
-pub(crate) fn of_rootfs(
-    layout: &Layout,
-    rw: &LayerDir,
-    lowers: Vec<PathBuf>,
-    volatile: bool,
-) -> Overlay {
-    let lowers = if lowers.is_empty() {
-        vec![layout.empty_lower()]
-    } else {
-        lowers
-    };
-    Overlay {
-        lowers,
-        upper: rw.diff(),
-        work: rw.work(),
-        volatile,
-    }
 }
 
 /// The mark that a volatile mount leaves, and that refuses the next one

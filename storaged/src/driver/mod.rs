@@ -1,0 +1,53 @@
+//! Storage drivers: how layers lie on disk, and how a stack of them is shown as one tree.
+//!
+//! Each has a directory of its own below the state directory, and rows of its own in the database
+//! ([`crate::store`]): what one driver keeps is neither seen nor touched by the others.
+//!
+//! Everything else is the same for all: content is unpacked into a staging directory, flushed and
+//! renamed ([`crate::layer`]), whatever kind of directory the driver makes that.
+
+pub(crate) mod overlay;
+pub(crate) mod vfs;
+
+use std::fmt::Debug;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+
+use crate::config::Driver as Name;
+use crate::disk::Step;
+use crate::model::layout::{LayerDir, Layout};
+use overlay::{Overlay2, ProbeError};
+use vfs::Vfs;
+
+pub(crate) trait Driver: Debug + Send + Sync {
+    fn name(&self) -> &'static str;
+
+    /// Rows of `info`, in order.
+    fn status(&self) -> Vec<(String, String)>;
+
+    /// The step that fills the new, empty directory of a layer or a writable layer with what it
+    /// starts from; none where layers hold differences only.
+    fn base(&self, content: &Path, lowers: &[PathBuf]) -> Option<Step>;
+
+    /// The step that shows a container's root filesystem; none where it lies there already.
+    fn mount(&self, directory: &LayerDir, lowers: Vec<PathBuf>, ephemeral: bool) -> Option<Step>;
+
+    /// Where it is shown.
+    fn root(&self, directory: &LayerDir) -> PathBuf;
+
+    /// The tree that a chain of layers shows, top first, without a container on it. `scratch` is an
+    /// empty directory to use meanwhile.
+    fn view(&self, lowers: &[PathBuf], scratch: &Path) -> io::Result<OwnedFd>;
+
+    /// Whether a layer's directory holds what differs from the layers below, and no more.
+    fn keeps_differences(&self) -> bool;
+}
+
+/// Tries a driver out in its own directory.
+pub(crate) fn open(name: Name, layout: &Layout) -> Result<Box<dyn Driver>, ProbeError> {
+    Ok(match name {
+        Name::Overlay2 => Box::new(Overlay2::probe(layout)?),
+        Name::Vfs => Box::new(Vfs::probe(layout)),
+    })
+}

@@ -1,0 +1,68 @@
+//! The driver that works on every filesystem: each layer is a whole tree, a copy of the one below
+//! with its differences applied, and so is each root filesystem.
+//!
+//! Files are shared with their origin where the filesystem can (reflinks), and take their space anew
+//! where it cannot: right for tests and for filesystems that overlayfs refuses, dear elsewhere.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+
+use super::{Driver, Name};
+use crate::disk::Step;
+use crate::model::layout::{LayerDir, Layout};
+use crate::tree;
+
+#[derive(Debug)]
+pub(crate) struct Vfs {
+    backing: String,
+    empty: PathBuf,
+}
+
+impl Vfs {
+    pub(crate) fn probe(layout: &Layout) -> Self {
+        Self {
+            backing: super::overlay::backing(&layout.store()),
+            empty: layout.empty_lower(),
+        }
+    }
+}
+
+impl Driver for Vfs {
+    fn name(&self) -> &'static str {
+        Name::Vfs.name()
+    }
+
+    fn status(&self) -> Vec<(String, String)> {
+        vec![("Backing Filesystem".to_owned(), self.backing.clone())]
+    }
+
+    fn base(&self, content: &Path, lowers: &[PathBuf]) -> Option<Step> {
+        lowers.first().map(|top| Step::CopyTree {
+            from: top.clone(),
+            to: content.to_owned(),
+        })
+    }
+
+    fn mount(
+        &self,
+        _directory: &LayerDir,
+        _lowers: Vec<PathBuf>,
+        _ephemeral: bool,
+    ) -> Option<Step> {
+        None
+    }
+
+    fn root(&self, directory: &LayerDir) -> PathBuf {
+        directory.diff()
+    }
+
+    fn view(&self, lowers: &[PathBuf], _scratch: &Path) -> io::Result<OwnedFd> {
+        let top = lowers.first().unwrap_or(&self.empty);
+        Ok(tree::open_root(top)?)
+    }
+
+    fn keeps_differences(&self) -> bool {
+        false
+    }
+}
