@@ -89,6 +89,13 @@ pub const fn judge(
     }
 }
 
+/// Whether a flow of [`crate::map::CT_HALF`] is a connection: the backend has answered, and the client
+/// has heard that.
+#[inline(always)]
+pub const fn is_connection(flow: &Flow, flags: Flags) -> bool {
+    matches!(State::from_raw(flow.state), State::Established) && !flags.opens()
+}
+
 /// Whether the flow's backend still is the one it was made for. `backend` is the slot the flow
 /// names, as it is now.
 #[inline(always)]
@@ -206,6 +213,23 @@ mod tests {
         ] {
             let got = judge(&flow(state), backend.as_ref(), protocol::TCP, flags, 2_000);
             assert_eq!(got, want, "{state:?} {backend:?} {flags:?}");
+        }
+    }
+
+    #[test]
+    fn a_connection_takes_an_answer_and_somebody_who_hears_it() {
+        for (state, flags, want) in [
+            (State::New, SYN, false),
+            (State::New, ACK, false),
+            (State::Established, SYN, false),
+            (State::Established, ACK, true),
+            (State::Closing, ACK, false),
+        ] {
+            assert_eq!(
+                is_connection(&flow(state), flags),
+                want,
+                "{state:?} {flags:?}"
+            );
         }
     }
 

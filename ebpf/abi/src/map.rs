@@ -7,7 +7,8 @@
 //! services   service ──▶ backend, or how to choose one
 //! tables     service ──▶ table of backends, for services with several: see `maglev`
 //! backends   id ──▶ address, port, generation
-//! ct_tcp/ct_any   client, frontend ──▶ backend      forward
+//! ct_half/ct_tcp/ct_any
+//!                 client, frontend ──▶ backend      forward
 //!                 backend, client  ──▶ frontend     reverse
 //! ```
 
@@ -36,6 +37,8 @@ pub const BACKENDS: &str = "backends";
 pub const LOCAL_ADDRS: &str = "local_addrs";
 pub const CT_TCP: &str = "ct_tcp";
 pub const CT_ANY: &str = "ct_any";
+/// TCP flows until both ends have spoken, and the client once more: see [`MAX_CT_HALF`].
+pub const CT_HALF: &str = "ct_half";
 pub const FRAGMENTS: &str = "fragments";
 pub const SANDBOXES: &str = "sandboxes";
 pub const PEERS: &str = "peers";
@@ -52,7 +55,7 @@ pub const JUMP_TC: &str = "jump_tc";
 pub const JUMP_STEPS: &str = "jump_steps";
 
 /// Every map but the tail-call tables.
-pub const DATA: [&str; 27] = [
+pub const DATA: [&str; 28] = [
     PREFILTER,
     PREFILTER_SCTP,
     PREFILTER_VIPS,
@@ -67,6 +70,7 @@ pub const DATA: [&str; 27] = [
     LOCAL_ADDRS,
     CT_TCP,
     CT_ANY,
+    CT_HALF,
     FRAGMENTS,
     SANDBOXES,
     PEERS,
@@ -83,7 +87,7 @@ pub const DATA: [&str; 27] = [
 ];
 
 /// The tables that can fill up with what users and their traffic bring.
-pub const MEASURED: [&str; 19] = [
+pub const MEASURED: [&str; 20] = [
     FRONTENDS,
     RANGES,
     SERVICES,
@@ -94,6 +98,7 @@ pub const MEASURED: [&str; 19] = [
     LOCAL_ADDRS,
     CT_TCP,
     CT_ANY,
+    CT_HALF,
     FRAGMENTS,
     SANDBOXES,
     PEERS,
@@ -186,6 +191,9 @@ pub const MAX_LOCAL_ADDRS: u32 = 4_096;
 pub const MAX_CT_TCP: u32 = 131_072;
 /// UDP and SCTP. Apart from TCP's, so that a UDP flood cannot evict TCP flows.
 pub const MAX_CT_ANY: u32 = 65_536;
+/// Apart from [`CT_TCP`], so that packets of clients that never hear the answer, whose addresses are
+/// forged, evict their like and no connection.
+pub const MAX_CT_HALF: u32 = 65_536;
 pub const MAX_FRAGMENTS: u32 = 8_192;
 pub const MAX_SANDBOXES: u32 = 65_536;
 pub const MAX_PEERS: u32 = 65_536;

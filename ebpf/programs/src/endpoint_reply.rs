@@ -46,7 +46,7 @@ fn try_endpoint_reply(ctx: &TcContext) -> Result<Way, Lost> {
         return Ok(Way::Stack);
     };
     let key = header.flow_key(&ports, Direction::Reverse);
-    let Some(flow) = map::flows(header.protocol).get_ptr_mut(&key) else {
+    let Some(flow) = map::flow(&key) else {
         return Ok(Way::Stack);
     };
     // SAFETY: a live or recycled LRU value; fields are integers, valid in any state.

@@ -97,7 +97,7 @@ fn judge(ctx: &TcContext) -> Judgement {
 #[inline(always)]
 fn reply_flags(header: &Header, ports: &FragmentPorts) -> Option<u8> {
     let key = header.flow_key(ports, Direction::Reverse);
-    let flow = map::flows(header.protocol).get_ptr(&key)?;
+    let flow = map::flow(&key)?;
     // SAFETY: a live or recycled LRU value; an integer is valid in any state.
     Some(unsafe { (*flow).flags })
 }

@@ -132,9 +132,7 @@ impl IcmpError {
             pad: 0,
         };
         // SAFETY: an LRU value, copied at once; integers are valid in any state.
-        let flow = unsafe { map::flows(key.protocol).get(&key) }
-            .copied()
-            .ok_or(Stop::Pass)?;
+        let flow = unsafe { *map::flow(&key).ok_or(Stop::Pass)? };
         if flow.backend == NO_BACKEND {
             Err(Stop::Pass)
         } else {

@@ -6,7 +6,7 @@ use abi::frontend::{Bit, PREFILTER_SCTP_WORDS, PREFILTER_VIPS_WORDS, PREFILTER_W
 use abi::maglev::{self, LARGE, LARGE_WORDS, SMALL, SMALL_WORDS};
 use abi::map::{
     Backend, Counters, DropKey, Flow, FlowKey, FragmentKey, FragmentPorts, FrontendKey,
-    FrontendValue, MAX_BACKENDS, MAX_CT_ANY, MAX_CT_TCP, MAX_FRAGMENTS, MAX_FRONTENDS,
+    FrontendValue, MAX_BACKENDS, MAX_CT_ANY, MAX_CT_HALF, MAX_CT_TCP, MAX_FRAGMENTS, MAX_FRONTENDS,
     MAX_LOCAL_ADDRS, MAX_PEERS, MAX_RANGES, MAX_RUNTIMES, MAX_SANDBOXES, MAX_SERVICE_DROPS,
     MAX_SERVICES, MAX_TABLES, MAX_TRAFFIC, MemberKey, Peer, PeerKey, REASONS, Reason, STEP_SLOTS,
     SandboxValue, Service, TrafficKey,
@@ -69,6 +69,9 @@ static LOCAL_ADDRS: HashMap<Address, u32> = HashMap::with_max_entries(MAX_LOCAL_
 static CT_TCP: LruHashMap<FlowKey, Flow> = LruHashMap::with_max_entries(MAX_CT_TCP, PER_CPU_LRU);
 #[map(name = "ct_any")]
 static CT_ANY: LruHashMap<FlowKey, Flow> = LruHashMap::with_max_entries(MAX_CT_ANY, PER_CPU_LRU);
+#[map(name = "ct_half")]
+pub(crate) static CT_HALF: LruHashMap<FlowKey, Flow> =
+    LruHashMap::with_max_entries(MAX_CT_HALF, PER_CPU_LRU);
 #[map(name = "fragments")]
 static FRAGMENTS: LruHashMap<FragmentKey, FragmentPorts> =
     LruHashMap::with_max_entries(MAX_FRAGMENTS, 0);
@@ -238,6 +241,25 @@ pub(crate) fn flows(proto: u8) -> &'static LruHashMap<FlowKey, Flow> {
         &CT_TCP
     } else {
         &CT_ANY
+    }
+}
+
+/// Where flows begin.
+#[inline(always)]
+pub(crate) fn beginnings(proto: u8) -> &'static LruHashMap<FlowKey, Flow> {
+    if proto == protocol::TCP {
+        &CT_HALF
+    } else {
+        &CT_ANY
+    }
+}
+
+/// A flow, wherever it is.
+#[inline(always)]
+pub(crate) fn flow(key: &FlowKey) -> Option<*mut Flow> {
+    match flows(key.protocol).get_ptr_mut(key) {
+        None if key.protocol == protocol::TCP => CT_HALF.get_ptr_mut(key),
+        found => found,
     }
 }
 

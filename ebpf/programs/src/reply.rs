@@ -69,7 +69,7 @@ fn tell_forward(protocol: u8, client: Address, reverse: &Flow, client_port: Be16
         direction: Direction::Forward as u8,
         pad: 0,
     };
-    if let Some(forward) = map::flows(protocol).get_ptr_mut(&key) {
+    if let Some(forward) = map::flow(&key) {
         // SAFETY: a live or recycled LRU value; one byte is written.
         unsafe { (*forward).state = state as u8 };
     }

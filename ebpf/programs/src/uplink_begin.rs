@@ -4,11 +4,14 @@
 //! A program of its own, because one has 512 bytes of stack. Once the entries are there, the packet is
 //! one of a flow, and goes where those go.
 
-use abi::Be16;
-use abi::flow::{PORT_ATTEMPTS, State, alternative_port, is_current, is_same_flow, reverse_key};
+use abi::flow::{
+    PORT_ATTEMPTS, State, alternative_port, is_connection, is_current, is_same_flow, reverse_key,
+};
 use abi::maglev::{client_hash, flow_hash};
 use abi::map::{Direction, FLOW_ENDPOINT, FLOW_SELF, FLOW_VIP, Flow, FlowKey, Reason, TcSlot};
+use abi::packet::Flags;
 use abi::socket::Wildcard;
+use abi::{Be16, protocol};
 use aya_ebpf::bindings::{BPF_ANY, BPF_NOEXIST, TC_ACT_SHOT, TC_ACT_UNSPEC};
 use aya_ebpf::helpers::bpf_ktime_get_ns;
 use aya_ebpf::macros::classifier;
@@ -45,10 +48,13 @@ fn try_uplink_begin(ctx: &TcContext) -> Result<Begun, Lost> {
     let Ok(header) = Header::outer(ctx) else {
         return Ok(Begun::Nothing);
     };
-    let Ok(Ports { ports, .. }) = header.ports(ctx) else {
+    let Ok(Ports { ports, flags }) = header.ports(ctx) else {
         return Ok(Begun::Nothing);
     };
     let key = header.flow_key(&ports, Direction::Forward);
+    if header.protocol == protocol::TCP && promote(&key, flags) {
+        return Ok(Begun::Flow);
+    }
     let target = match lookup::find(
         header.destination,
         ports.destination_port,
@@ -99,6 +105,53 @@ fn flags_of(ctx: &TcContext, key: &FlowKey, target: &Target) -> u8 {
     flags
 }
 
+/// Takes a flow that has become a connection to the table of those.
+#[inline(always)]
+fn promote(key: &FlowKey, flags: Flags) -> bool {
+    let (half, connections) = (&map::CT_HALF, map::flows(protocol::TCP));
+    let Some(flow) = half.get_ptr(key) else {
+        return false;
+    };
+    // SAFETY: a live or recycled LRU value; fields are integers, valid in any state.
+    let flow = unsafe { &*flow };
+    if !is_connection(flow, flags) || !is_current(flow, map::backend(flow.backend)) {
+        return false;
+    }
+    let client = if flow.flags & FLOW_SELF == 0 {
+        key.source
+    } else {
+        key.destination
+    };
+    let reverse = reverse_key(
+        client,
+        flow.client_port,
+        flow.address,
+        flow.port,
+        key.protocol,
+    );
+    let Some(reply) = half.get_ptr(&reverse) else {
+        return false;
+    };
+    // SAFETY: as above; what is recycled while it is copied is another flow's reply, for one packet.
+    let reply = unsafe { &*reply };
+    let entered = connections
+        .insert(&reverse, reply, u64::from(BPF_ANY))
+        .is_ok()
+        && connections.insert(key, flow, u64::from(BPF_ANY)).is_ok();
+    if entered {
+        let _gone = (half.remove(&reverse), half.remove(key));
+    }
+    entered
+}
+
+/// Removes what an earlier connection has left, which would be found first.
+#[inline(always)]
+fn forget(key: &FlowKey) {
+    if key.protocol == protocol::TCP {
+        let _absent = map::flows(protocol::TCP).remove(key);
+    }
+}
+
 /// Enters a new flow in both directions.
 #[inline(always)]
 fn begin(ctx: &TcContext, key: &FlowKey, target: &Target) -> Result<(), Reason> {
@@ -121,7 +174,8 @@ fn begin(ctx: &TcContext, key: &FlowKey, target: &Target) -> Result<(), Reason> 
     flow.client_port = reserve(key, target, &flow)?;
     flow.address = target.backend.address;
     flow.port = target.backend.port;
-    map::flows(key.protocol)
+    forget(key);
+    map::beginnings(key.protocol)
         .insert(key, &flow, u64::from(BPF_ANY))
         .map_err(|_errno| Reason::FlowTable)
 }
@@ -155,7 +209,16 @@ fn reserve(key: &FlowKey, target: &Target, entry: &Flow) -> Result<Be16, Reason>
 /// Enters `entry` unless the key belongs to another flow that is still in use.
 #[inline(always)]
 fn claim(key: &FlowKey, entry: &Flow) -> bool {
-    let flows = map::flows(key.protocol);
+    if key.protocol == protocol::TCP
+        && let Some(holder) = map::flows(protocol::TCP).get_ptr(key)
+    {
+        // SAFETY: as below.
+        if !is_free(unsafe { &*holder }, entry) {
+            return false;
+        }
+        forget(key);
+    }
+    let flows = map::beginnings(key.protocol);
     if flows.insert(key, entry, u64::from(BPF_NOEXIST)).is_ok() {
         return true;
     }
@@ -163,9 +226,14 @@ fn claim(key: &FlowKey, entry: &Flow) -> bool {
         return flows.insert(key, entry, u64::from(BPF_ANY)).is_ok();
     };
     // SAFETY: as for the forward flow; a recycled value costs at worst another source port.
-    let holder = unsafe { &*holder };
-    let free = is_same_flow(holder, entry.address, entry.port, entry.client_port)
-        || matches!(State::from_raw(holder.state), State::Closing)
-        || !is_current(holder, map::backend(holder.backend));
+    let free = is_free(unsafe { &*holder }, entry);
     free && flows.insert(key, entry, u64::from(BPF_ANY)).is_ok()
+}
+
+/// Whether `entry` may take the place of `holder`.
+#[inline(always)]
+fn is_free(holder: &Flow, entry: &Flow) -> bool {
+    is_same_flow(holder, entry.address, entry.port, entry.client_port)
+        || matches!(State::from_raw(holder.state), State::Closing)
+        || !is_current(holder, map::backend(holder.backend))
 }

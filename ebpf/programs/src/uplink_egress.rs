@@ -42,7 +42,7 @@ fn try_uplink_egress(ctx: &TcContext) -> Result<(), Lost> {
     };
     if map::is_set(Bit::source(header.source)) {
         let key = header.flow_key(&ports, Direction::Reverse);
-        if let Some(flow) = map::flows(header.protocol).get_ptr_mut(&key) {
+        if let Some(flow) = map::flow(&key) {
             // SAFETY: a live or recycled LRU value; fields are integers, valid in any state.
             let flow = unsafe { &mut *flow };
             sctp::set_way(ctx, Way::Stack);

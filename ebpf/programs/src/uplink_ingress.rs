@@ -3,10 +3,11 @@
 //!
 //! Those that a container sends come here by a tail call from its own link's program.
 
-use abi::flow::{State, Verdict, judge};
+use abi::flow::{State, Verdict, is_connection, judge};
 use abi::frontend::{Bit, answers_uplink};
 use abi::map::{Direction, FLOW_SELF, FLOW_VIP, Flow, FragmentPorts, Reason, StepSlot, TcSlot};
 use abi::packet::Fragment;
+use abi::protocol;
 use aya_ebpf::bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC};
 use aya_ebpf::helpers::bpf_ktime_get_ns;
 use aya_ebpf::macros::classifier;
@@ -55,8 +56,14 @@ fn try_uplink_ingress(ctx: &TcContext) -> Result<Way, Lost> {
     // SAFETY: the helper has no preconditions.
     let now = unsafe { bpf_ktime_get_ns() };
     let key = header.flow_key(&ports, Direction::Forward);
-    let flows = map::flows(header.protocol);
-    if let Some(flow) = flows.get_ptr_mut(&key) {
+    let known = map::flows(header.protocol).get_ptr_mut(&key);
+    let begun = known.is_none() && header.protocol == protocol::TCP;
+    let flow = if begun {
+        map::CT_HALF.get_ptr_mut(&key)
+    } else {
+        known
+    };
+    if let Some(flow) = flow {
         // SAFETY: a live or recycled LRU value; fields are integers, valid in any state. A recycled
         // one carries another flow's generation or address for one packet.
         let flow = unsafe { &mut *flow };
@@ -68,6 +75,8 @@ fn try_uplink_ingress(ctx: &TcContext) -> Result<Way, Lost> {
             now,
         ) {
             Verdict::Pass => return Ok(Way::Stack),
+            // It goes to the other table, and comes back.
+            Verdict::Follow if begun && is_connection(flow, flags) => {}
             Verdict::Follow => {
                 flow.state = State::from_raw(flow.state).next(Direction::Forward, flags) as u8;
                 flow.last_seen = now;

@@ -9,7 +9,7 @@ use std::mem::offset_of;
 use std::os::fd::{AsFd as _, OwnedFd};
 
 use abi::activity::{Span, is_active};
-use abi::map::{CT_ANY, CT_TCP, Direction, Flow, FlowKey, MEASURED};
+use abi::map::{CT_ANY, CT_HALF, CT_TCP, Direction, Flow, FlowKey, MEASURED};
 use sys::bpf;
 use sys::bpf::map::{count, shape, visit};
 
@@ -62,7 +62,7 @@ impl Tables {
             let failed = failed(table);
             let shape = shape(map.as_fd()).map_err(&failed)?;
             let (entries, in_use) = match *table {
-                CT_TCP | CT_ANY => {
+                CT_HALF | CT_TCP | CT_ANY => {
                     let (mut all, mut active, now) = (0, 0, bpf::now());
                     visit(map.as_fd(), |key, value| {
                         all += 1;
@@ -91,7 +91,7 @@ impl Tables {
         let mut active = BTreeMap::new();
         let now = bpf::now();
         for (name, map) in &self.maps {
-            if matches!(*name, CT_TCP | CT_ANY) {
+            if matches!(*name, CT_HALF | CT_TCP | CT_ANY) {
                 let count = |key: &[u8], value: &[u8]| {
                     if let Some(owner) = owner(key, value, now) {
                         *active.entry(owner).or_default() += 1;

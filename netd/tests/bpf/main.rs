@@ -11,6 +11,7 @@ mod cases;
 mod cost;
 mod counters;
 mod endpoint;
+mod flood;
 mod frame;
 mod guard;
 mod hairpin;
