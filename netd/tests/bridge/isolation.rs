@@ -74,12 +74,20 @@ fn forget_connections() {
 
 #[test]
 fn a_published_port_answers_other_networks_and_no_other_port_does() {
-    let world = World::new("between");
+    only_published_ports_answer(&World::new("between"));
+}
+
+#[test]
+fn without_socket_hooks_a_published_port_answers_other_networks_alike() {
+    only_published_ports_answer(&World::without_hooks("between-hookless"));
+}
+
+fn only_published_ports_answer(world: &World) {
     world.create(r#"{"Name":"front","EnableIPv6":true}"#);
     world.create(r#"{"Name":"back","EnableIPv6":true}"#);
-    let (_web, at) = published(&world, "front");
+    let (_web, at) = published(world, "front");
     let other = Sandbox::new("other");
-    let other_at = other.attach(&world, "back");
+    let other_at = other.attach(world, "back");
     other.run(|| {
         for v6 in FAMILIES {
             let own = address(&other_at, v6);
