@@ -288,7 +288,7 @@ impl Daemon {
         Ok(())
     }
 
-    /// Removes every container, network and volume, ends the daemon and removes what it put into
+    /// Removes every container, service, network and volume, ends the daemon and removes what it put into
     /// the kernel. Goes on after a failure and returns the first.
     ///
     /// # Errors
@@ -325,6 +325,9 @@ impl Daemon {
             let container = api::client::escape(&endpoint.container_id);
             let ifname = endpoint.ifname;
             client.delete(&format!("{}/{container}/{ifname}", api::path::ENDPOINTS))?;
+        }
+        for service in self.hawser(&["service", "ls", "--quiet"])?.lines() {
+            self.hawser(&["service", "rm", "--force", service])?;
         }
         let networks: Vec<api::net::Network> = client.get(api::path::NETWORKS)?;
         let predefined = ["bridge", "host", "none"];

@@ -71,7 +71,7 @@ impl ConfList {
             "socket": socket,
             "capabilities": {
                 "portMappings": true, "ips": true, "mac": true, "dns": true, "aliases": true,
-                "links": true, "gwPriority": true
+                "links": true, "gwPriority": true, "services": true
             },
         });
         let Value::Object(plugin) = plugin else {

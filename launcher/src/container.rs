@@ -21,6 +21,7 @@ use std::collections::BTreeMap;
 
 use api::id::{ContainerName, Digest, Id};
 use api::net::Attachment;
+use api::service::ServiceJoin;
 use serde::{Deserialize, Serialize};
 
 /// What was asked for. Members of `config` and `host_config` are the Docker Engine API's.
@@ -215,6 +216,8 @@ pub struct NetworkRequest {
     pub driver_opts: BTreeMap<String, String>,
     /// The network with the highest carries the default route; of several the first by name.
     pub gw_priority: i64,
+    /// Services of the network to be a member of.
+    pub services: Vec<ServiceJoin>,
 }
 
 /// Names the interface inside the container; Docker's name of the option.

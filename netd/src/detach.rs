@@ -93,6 +93,7 @@ impl Netd {
         writer.free(&after, endpoint);
         self.hand_over(writer, &mut after, endpoint);
         self.publish_view(after);
+        self.service_changed();
         Ok(())
     }
 

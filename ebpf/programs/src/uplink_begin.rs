@@ -63,7 +63,12 @@ fn try_uplink_begin(ctx: &TcContext) -> Result<Begun, Lost> {
         &key,
     ) {
         Found::Nothing => return Ok(Begun::Nothing),
-        Found::NoBackend(service) => return Err(Lost::of(service)(Reason::NoBackend)),
+        Found::NoBackend(service) => {
+            // Nobody listens on a published port of the host, so that its stack refuses the packet
+            // at once, which a drop would leave the client to find out.
+            count::lost(&Lost::of(service)(Reason::NoBackend));
+            return Ok(Begun::Nothing);
+        }
         Found::Target(target) => target,
     };
     if target.backend.address.is_v4() != header.is_v4() {

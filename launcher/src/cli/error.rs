@@ -22,6 +22,7 @@ use super::run::draft::DraftError;
 use super::run::env::EnvError;
 use super::run::limit::LimitError;
 use super::run::network::NetworkError;
+use super::service::ServiceFlagError;
 
 #[derive(Debug, thiserror::Error)]
 pub enum CliError {
@@ -47,6 +48,8 @@ pub enum CliError {
     Limit(#[from] LimitError),
     #[error(transparent)]
     Network(#[from] NetworkError),
+    #[error(transparent)]
+    Service(#[from] ServiceFlagError),
     #[error(transparent)]
     Etc(#[from] EtcError),
     #[error(transparent)]

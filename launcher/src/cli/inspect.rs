@@ -3,6 +3,7 @@
 use api::client::{ClientError, escape};
 use api::net::Network;
 use api::path::VOLUMES;
+use api::service::Service;
 use api::storage::Volume;
 use clap::{Args, ValueEnum};
 use serde::Serialize;
@@ -15,9 +16,9 @@ use super::container::inspect::{Container, inspect as inspect_container};
 use super::context::Context;
 use super::error::CliError;
 use super::image::inspect::{ImageObject, describe as describe_image};
-use super::{network, output};
+use super::{network, output, service};
 
-/// `hawser inspect` and `hawser container|image|network|volume inspect`.
+/// `hawser inspect` and `hawser container|image|network|volume|service inspect`.
 #[derive(Debug, Clone, Args)]
 pub struct InspectFlags {
     /// json, or a Go template
@@ -45,9 +46,16 @@ pub enum Kind {
     Image,
     Network,
     Volume,
+    Service,
 }
 
-const KINDS: [Kind; 4] = [Kind::Container, Kind::Image, Kind::Network, Kind::Volume];
+const KINDS: [Kind; 5] = [
+    Kind::Container,
+    Kind::Image,
+    Kind::Network,
+    Kind::Volume,
+    Kind::Service,
+];
 
 /// An object as the Docker Engine API describes it.
 #[derive(Debug, Clone, Serialize)]
@@ -57,6 +65,7 @@ enum Object {
     Image(Box<ImageObject>),
     Network(Box<Network>),
     Volume(Box<Volume>),
+    Service(Box<Service>),
 }
 
 /// Prints what is found; what is not is an error after that.
@@ -107,6 +116,7 @@ fn not_found(kind: Option<Kind>, key: &str) -> String {
         Some(Kind::Container) => format!("No such container: {key}"),
         Some(Kind::Image) => format!("No such image: {key}"),
         Some(Kind::Network) => format!("network {key} not found"),
+        Some(Kind::Service) => format!("no such service: {key}"),
         Some(Kind::Volume) => format!("get {key}: no such volume"),
     }
 }
@@ -140,6 +150,9 @@ fn find(context: &Context, key: &str, kinds: &[Kind]) -> Result<Option<Object>, 
                 .map(|image| Object::Image(Box::new(image))),
             Kind::Network => {
                 network::find(context, key).map(|network| Object::Network(Box::new(network)))
+            }
+            Kind::Service => {
+                service::find(context, key).map(|service| Object::Service(Box::new(service)))
             }
             Kind::Volume => volume(context, key).map(|volume| Object::Volume(Box::new(volume))),
         };

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use api::net::Link;
+use api::service::ServiceJoin;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -36,6 +37,9 @@ pub struct RuntimeConfig {
     /// Which network carries the default route; the plugin `hawser` knows it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub gw_priority: Option<i64>,
+    /// Services to be a member of; the plugin `hawser` knows them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub services: Vec<ServiceJoin>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -96,6 +100,7 @@ impl RuntimeConfig {
             aliases: aliases(record, request),
             links: links(store, request),
             gw_priority: Some(request.gw_priority),
+            services: request.services.clone(),
         })
     }
 

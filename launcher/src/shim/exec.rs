@@ -7,15 +7,17 @@ mod terminal;
 
 use std::fs;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use libcontainer::container::builder::ContainerBuilder;
 use libcontainer::error::LibcontainerError;
 use libcontainer::oci_spec::runtime::{LinuxCapabilities, LinuxSeccomp};
 use libcontainer::syscall::syscall::SyscallType;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{Mode, OFlags};
-use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use rustix::process::{Pid, PidfdFlags, Signal, WaitOptions, pidfd_open};
 use rustix::stdio::{dup2_stderr, dup2_stdin, dup2_stdout};
 use serde_json::{Value, json};
 
@@ -31,6 +33,9 @@ use super::spec::user::{Accounts, User, UserError};
 use super::streams::ConsoleSocket;
 use crate::container::Status;
 use crate::store::{ContainerDir, StoreError};
+
+/// What timeout(1) ends with.
+pub(super) const EXIT_TIMEOUT: i32 = 124;
 
 #[derive(Debug, thiserror::Error)]
 enum ExecError {
@@ -134,8 +139,25 @@ impl<'a> Exec<'a> {
         }
         match terminal {
             Some(terminal) => terminal::pump(terminal, child.as_fd()).map_err(wait),
-            None => reap(child.as_fd()).map_err(wait),
+            None => self.finish(child.as_fd()).map_err(wait),
         }
+    }
+
+    /// The exit code of a process that ends, in time if it has any.
+    fn finish(&self, child: BorrowedFd<'_>) -> io::Result<i32> {
+        let limit = self.arguments.value("--timeout-ms");
+        let limit = limit.and_then(|text| text.parse().ok());
+        let limit = limit.and_then(|ms| Timespec::try_from(Duration::from_millis(ms)).ok());
+        let mut ended = [PollFd::from_borrowed_fd(child, PollFlags::IN)];
+        if limit.is_some() && rustix::io::retry_on_intr(|| poll(&mut ended, limit.as_ref()))? == 0 {
+            sys::signal::send(child, Signal::KILL.as_raw())?;
+            reap(child)?;
+            reap_others();
+            return Ok(EXIT_TIMEOUT);
+        }
+        let code = reap(child)?;
+        reap_others();
+        Ok(code)
     }
 
     /// The process as the OCI specification describes it, and what the executor has to do.
@@ -230,6 +252,11 @@ impl<'a> Exec<'a> {
         let pid = joined.map_err(|source| ExecError::Join { source })?;
         Pid::from_raw(pid.as_raw()).ok_or_else(|| wait(io::Error::other("it has no pid")))
     }
+}
+
+/// What the join has left: a parent that waits for nobody else's children must not get them.
+fn reap_others() {
+    while let Ok(Some(_)) = rustix::process::wait(WaitOptions::NOHANG) {}
 }
 
 fn failed<'a>(op: &'static str, path: &'a Path) -> impl Fn(io::Error) -> ExecError + 'a {

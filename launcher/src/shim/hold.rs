@@ -13,6 +13,7 @@ use rustix::io::Errno;
 use rustix::process::{WaitId, WaitIdOptions, waitid};
 
 use super::clients::Clients;
+use super::drain::Drainer;
 use super::json_log::{JsonLog, Stream};
 use super::streams::Streams;
 use crate::stream::{Control, Kind};
@@ -35,6 +36,10 @@ pub(crate) struct Hold<'a> {
     input_ended: bool,
     closes_stdin: bool,
     kill_at: Option<Instant>,
+    /// For members of services.
+    drainer: Option<Drainer>,
+    /// The signal that waits for the end of a drain.
+    draining: Option<(OwnedFd, i32)>,
     /// A turn lasts no longer than this.
     wake_at: Option<Instant>,
     /// A client asked for the start.
@@ -58,6 +63,7 @@ enum Source {
     Init,
     Listener,
     Report,
+    Drained,
     Output(Stream),
     Input,
     Client(usize),
@@ -81,6 +87,11 @@ impl<'a> Hold<'a> {
         }
     }
 
+    /// Lets it be drained before it stops.
+    pub(crate) fn with_drainer(self, drainer: Option<Drainer>) -> Self {
+        Self { drainer, ..self }
+    }
+
     /// Serves clients while there is no container.
     pub(crate) fn idle(clients: &'a mut Clients) -> Self {
         Self {
@@ -92,6 +103,8 @@ impl<'a> Hold<'a> {
             input_ended: false,
             closes_stdin: false,
             kill_at: None,
+            drainer: None,
+            draining: None,
             wake_at: None,
             start_requested: false,
             stop_requested: false,
@@ -106,6 +119,7 @@ impl<'a> Hold<'a> {
             match source {
                 Source::Init => turn.has_exited = true,
                 Source::Report => turn.is_abandoned = true,
+                Source::Drained => self.end_drain()?,
                 Source::Listener => self.clients.accept(),
                 Source::Output(stream) => {
                     self.move_output(stream);
@@ -131,6 +145,9 @@ impl<'a> Hold<'a> {
         };
         if let Some(init) = &self.init {
             watch(Source::Init, init.as_fd(), PollFlags::IN);
+        }
+        if let Some((ended, _)) = &self.draining {
+            watch(Source::Drained, ended.as_fd(), PollFlags::IN);
         }
         if let Some(report) = report {
             watch(Source::Report, report, PollFlags::empty());
@@ -300,7 +317,7 @@ impl<'a> Hold<'a> {
                 // A negative timeout waits for ever.
                 let timeout = u64::try_from(timeout_s).ok().map(Duration::from_secs);
                 self.kill_at = timeout.map(|timeout| Instant::now() + timeout);
-                self.signal(signal)
+                self.stop(signal, timeout)
             }
             Control::Resize { rows, cols } => self.streams.resize(rows, cols),
             Control::Started { .. } | Control::Exit { .. } | Control::Error { .. } => Err(
@@ -317,6 +334,27 @@ impl<'a> Hold<'a> {
             message,
             exit_code: None,
         });
+    }
+
+    /// Lets a member of services finish its connections first. Who asks again is in a hurry.
+    fn stop(&mut self, signal: i32, timeout: Option<Duration>) -> io::Result<()> {
+        let is_second = self.draining.take().is_some();
+        let waits = signal != SIGKILL && !is_second;
+        if let Some(drainer) = self.drainer.as_ref().filter(|_| waits)
+            && self.init.is_some()
+            && let Ok(ended) = drainer.begin(timeout)
+        {
+            self.draining = Some((ended, signal));
+            return Ok(());
+        }
+        self.signal(signal)
+    }
+
+    fn end_drain(&mut self) -> io::Result<()> {
+        match self.draining.take() {
+            Some((_ended, signal)) => self.signal(signal),
+            None => Ok(()),
+        }
     }
 
     fn signal(&self, number: i32) -> io::Result<()> {

@@ -9,6 +9,7 @@ use std::ffi::OsString;
 use std::io::{self, BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -216,6 +217,8 @@ pub struct Exec {
     pub env: Vec<String>,
     /// The container's own when absent.
     pub workdir: Option<String>,
+    /// The command is killed after so long.
+    pub timeout: Option<Duration>,
     pub command: Vec<String>,
 }
 
@@ -245,6 +248,10 @@ impl Exec {
         }
         if let Some(workdir) = &self.workdir {
             command.arg("--workdir").arg(workdir);
+        }
+        if let Some(timeout) = self.timeout {
+            let milliseconds = timeout.as_millis().to_string();
+            command.arg("--timeout-ms").arg(milliseconds);
         }
         command.arg("--").args(&self.command);
         command

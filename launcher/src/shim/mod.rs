@@ -15,9 +15,11 @@ mod arguments;
 mod cgroup;
 mod clients;
 mod daemon;
+mod drain;
 pub(crate) mod etc;
 mod exec;
 mod executor;
+mod health;
 mod hold;
 mod json_log;
 pub mod launch;
@@ -61,6 +63,7 @@ const EXEC: Grammar = Grammar {
         "--user",
         "--env",
         "--workdir",
+        "--timeout-ms",
     ],
     switches: &["--tty", "--interactive", "--detach", "--privileged"],
 };

@@ -169,7 +169,9 @@ fn start<'a>(
 ) -> Result<Hold<'a>, RunError> {
     let Created { pid, streams } = setup.make()?;
     let begun = prepare(setup, pid).and_then(|(init, log)| {
-        let mut hold = Hold::new(clients, streams, init, log, setup.record.config.stdin_once);
+        let stdin_once = setup.record.config.stdin_once;
+        let hold = Hold::new(clients, streams, init, log, stdin_once);
+        let mut hold = hold.with_drainer(setup.drainer());
         await_start(&mut hold, wait_attach)?;
         begin(setup, pid, &mut hold, restart_count)?;
         Ok(hold)
@@ -270,12 +272,16 @@ fn give_up(setup: &Setup, error: &RunError, clients: &mut Clients, before: State
 
 /// Holds the running container until it ends, and undoes what was made for it.
 fn live(setup: &Setup, mut hold: Hold<'_>) -> Result<Ended, RunError> {
+    let watch = setup
+        .watch_health()
+        .map_err(system("watch the container's health"))?;
     while !hold
         .turn(None)
         .map_err(system("hold the container"))?
         .has_exited
     {}
     let code = hold.finish().map_err(system("reap the container"))?;
+    drop(watch);
     let was_stopped = hold.stop_requested;
     let lock = setup.dir.lock()?;
     // What could not be undone is found again by the next start and by `rm`.

@@ -118,7 +118,7 @@ pub(crate) struct Setup {
     daemon: Daemon,
     plugins: Plugins,
     cni: Cni,
-    socket: PathBuf,
+    places: Places,
 }
 
 impl Setup {
@@ -139,7 +139,7 @@ impl Setup {
             daemon: Daemon::new(Client::new(&places.socket), dir.id().as_str()),
             plugins: Plugins::new(&places.plugin_dir),
             cni: Cni::new(&places.cni_bin_dir),
-            socket: places.socket.clone(),
+            places: places.clone(),
             dir,
             record,
             scratch,

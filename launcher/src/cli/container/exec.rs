@@ -77,6 +77,7 @@ pub fn exec(context: &Context, flags: &ExecFlags) -> Result<i32, CliError> {
         user: flags.user.clone(),
         env: environment(flags)?,
         workdir: flags.workdir.clone(),
+        timeout: None,
         command: command.to_vec(),
     };
     let shim = launch::find_shim()?;

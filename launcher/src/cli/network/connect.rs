@@ -161,6 +161,7 @@ fn request(network: &Network, flags: &ConnectFlags) -> Result<NetworkRequest, Ne
         links: links(&flags.link)?,
         driver_opts: driver_opts(&flags.driver_opt)?,
         gw_priority: flags.gw_priority,
+        services: Vec::new(),
     })
 }
 

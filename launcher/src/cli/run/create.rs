@@ -26,7 +26,7 @@ use super::draft::{self, Draft, Surroundings};
 use super::flags::CreateFlags;
 use super::mount::{MountSpec, Source, VolumeSpec};
 use super::undo::{Made, Undo};
-use super::{env, name, volume};
+use super::{env, name, service, volume};
 
 /// Version of the record's layout.
 const SCHEMA: u32 = 1;
@@ -97,8 +97,10 @@ fn drafted(
         other => other,
     })?;
     let config = image_config(&image, reference)?;
+    let flags = &service::on_their_networks(context, flags)?;
     let mut draft = draft::draft(flags, &config.config, around)?;
     name_networks(context, &mut draft)?;
+    service::join(context, flags, &mut draft)?;
     warn_of_ports(context, &mut draft)?;
     resolve_shared_network(context, &mut draft)?;
     add_volumes_from(context, flags, &mut draft)?;

@@ -33,6 +33,13 @@ pub struct CreateFlags {
         help_heading = "Network"
     )]
     pub network: Vec<String>,
+    /// Be a member of a service while running, also of several; on the service's networks unless
+    /// --network says otherwise
+    #[arg(long, value_name = "SERVICE", help_heading = "Network")]
+    pub service: Vec<String>,
+    /// Share of the services' new connections relative to the other members', 1 unless given
+    #[arg(long, value_name = "NUMBER", help_heading = "Network")]
+    pub service_weight: Option<u32>,
     /// Further name on the network
     #[arg(
         long,

@@ -14,6 +14,7 @@ pub mod mount;
 pub mod name;
 pub mod network;
 pub mod port;
+mod service;
 pub mod start;
 mod undo;
 mod volume;

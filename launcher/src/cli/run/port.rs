@@ -45,12 +45,7 @@ type Bindings = BTreeMap<String, Vec<HostPort>>;
 pub fn published(specs: &[String]) -> Result<Bindings, PortError> {
     let mut bindings = Bindings::new();
     for spec in specs {
-        let publish = if spec.contains('=') {
-            parse_long(spec)?
-        } else {
-            parse_short(spec)?
-        };
-        publish.add_to(&mut bindings, spec)?;
+        parse(spec)?.add_to(&mut bindings);
     }
     Ok(bindings)
 }
@@ -68,26 +63,22 @@ pub fn exposed(specs: &[String]) -> Result<BTreeMap<String, Empty>, PortError> {
     Ok(ports)
 }
 
-struct Publish {
-    address: Option<IpAddr>,
-    host: Option<RangeInclusive<u16>>,
-    container: RangeInclusive<u16>,
-    protocol: Protocol,
+/// What one `-p` says.
+pub(in crate::cli) struct Publish {
+    pub(in crate::cli) address: Option<IpAddr>,
+    pub(in crate::cli) host: Option<RangeInclusive<u16>>,
+    pub(in crate::cli) container: RangeInclusive<u16>,
+    pub(in crate::cli) protocol: Protocol,
 }
 
 impl Publish {
-    fn add_to(self, bindings: &mut Bindings, spec: &str) -> Result<(), PortError> {
-        let (host, container) = (
-            self.host.as_ref().map_or(0, RangeInclusive::len),
-            self.container.len(),
-        );
-        if self.host.is_some() && host != container && container != 1 {
-            return Err(PortError::Lengths {
-                spec: spec.to_owned(),
-                host,
-                container,
-            });
-        }
+    fn lengths(&self) -> (usize, usize) {
+        let host = self.host.as_ref().map_or(0, RangeInclusive::len);
+        (host, self.container.len())
+    }
+
+    fn add_to(self, bindings: &mut Bindings) {
+        let (host, container) = self.lengths();
         let address = self.address.map(|address| address.to_string());
         // Several for one port: the daemon chooses one of them. Empty: any.
         let choice = match &self.host {
@@ -109,12 +100,30 @@ impl Publish {
                 bindings.push(binding);
             }
         }
-        Ok(())
     }
 }
 
 fn key(port: u16, protocol: Protocol) -> String {
     format!("{port}/{protocol}")
+}
+
+/// # Errors
+/// [`PortError`] says what is no port.
+pub(in crate::cli) fn parse(spec: &str) -> Result<Publish, PortError> {
+    let publish = if spec.contains('=') {
+        parse_long(spec)?
+    } else {
+        parse_short(spec)?
+    };
+    let (host, container) = publish.lengths();
+    if publish.host.is_some() && host != container && container != 1 {
+        return Err(PortError::Lengths {
+            spec: spec.to_owned(),
+            host,
+            container,
+        });
+    }
+    Ok(publish)
 }
 
 fn parse_short(spec: &str) -> Result<Publish, PortError> {

@@ -1,5 +1,7 @@
 //! Joins a container to its networks, and takes it off them again.
 
+use std::collections::BTreeSet;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use api::net::Network;
@@ -9,6 +11,8 @@ use crate::cni::{CniError, ConfList, RuntimeConfig, Sandbox};
 use crate::container::{Attachments, Joined};
 use crate::joining::{self, Joining};
 use crate::shim::daemon::patiently;
+use crate::shim::drain::Drainer;
+use crate::shim::health::HealthWatch;
 
 impl Setup {
     fn sandbox<'a>(&'a self, netns: &'a Path, ifname: &'a str) -> Sandbox<'a> {
@@ -20,6 +24,24 @@ impl Setup {
         }
     }
 
+    /// The services that the container is a member of, each once.
+    fn services(&self) -> BTreeSet<String> {
+        let requests = self.record.networks.iter();
+        let joins = requests.flat_map(|request| &request.services);
+        joins.map(|join| join.service.clone()).collect()
+    }
+
+    pub(crate) fn drainer(&self) -> Option<Drainer> {
+        let client = self.daemon.client().clone();
+        let is_member = !self.services().is_empty();
+        is_member.then(|| Drainer::new(client, self.dir.id().as_str()))
+    }
+
+    pub(crate) fn watch_health(&self) -> io::Result<HealthWatch> {
+        let services = self.services().into_iter();
+        HealthWatch::begin(&self.places, services, self.dir.id().as_str())
+    }
+
     /// Joins every network of the record and says what became of it.
     pub(super) fn join_networks(&self, pid: u32) -> Result<Attachments, SetupError> {
         let netns = PathBuf::from(format!("/proc/{pid}/ns/net"));
@@ -28,7 +50,7 @@ impl Setup {
         let asked: Vec<_> = self.record.networks.iter().zip(&networks).collect();
         for ((request, _), Joining { ifname, publishes }) in asked.iter().zip(joining::all(&asked))
         {
-            let list = ConfList::hawser(&request.network, &self.socket);
+            let list = ConfList::hawser(&request.network, &self.places.socket);
             let runtime = RuntimeConfig::of(&self.dir.store(), &self.record, request, publishes)?;
             let result = self
                 .cni

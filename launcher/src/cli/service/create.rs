@@ -1,0 +1,91 @@
+//! `hawser service create`.
+
+use std::time::Duration;
+
+use api::path::SERVICES_CREATE;
+use api::service::{Affinity, EndpointSpec, Service, ServiceNetwork, ServicePort, ServiceSpec};
+use clap::Args;
+
+use super::health::{HealthFlags, duration};
+use super::{AffinityFlag, ModeFlag, ServiceFlagError, port};
+use crate::cli::context::Context;
+use crate::cli::error::CliError;
+use crate::cli::output;
+use crate::cli::run::env;
+
+/// How long a member's connections may take to end before it is told to stop.
+const DRAIN: Duration = Duration::from_secs(5);
+
+/// `hawser service create`.
+#[derive(Debug, Clone, Args)]
+pub struct CreateFlags {
+    /// Name of the service, which resolves on its networks
+    #[arg(long)]
+    pub name: String,
+    /// Network of the service, also several times; the default network unless given
+    #[arg(long, value_name = "NETWORK")]
+    pub network: Vec<String>,
+    /// Publish a port on this host: [PORT:]TARGET[/PROTOCOL], or
+    /// target=PORT,published=PORT,protocol=tcp|udp|sctp,mode=ingress|host; each may be a range
+    #[arg(short, long, value_name = "PORT")]
+    pub publish: Vec<String>,
+    /// What the service's name stands for: an address of its own, or those of its members
+    #[arg(long, value_name = "MODE", default_value = "vip")]
+    pub endpoint_mode: ModeFlag,
+    /// Whether all connections of a client go to one member
+    #[arg(long, value_name = "KIND", default_value = "none")]
+    pub affinity: AffinityFlag,
+    /// Label: NAME[=VALUE]
+    #[arg(short, long, value_name = "LABEL")]
+    pub label: Vec<String>,
+    /// How long a member that stops may finish its connections before it gets its signal, 5s unless
+    /// given
+    #[arg(long, value_name = "DURATION")]
+    pub drain: Option<String>,
+    /// Print nothing but the id, which is what happens anyway
+    #[arg(short, long)]
+    pub quiet: bool,
+    /// Do not wait for members, which is what happens anyway
+    #[arg(short, long)]
+    pub detach: bool,
+    #[command(flatten)]
+    pub health: HealthFlags,
+}
+
+/// # Errors
+/// Flags that cannot be, or the daemon's refusal.
+pub fn create(context: &Context, flags: &CreateFlags) -> Result<i32, CliError> {
+    let service: Service = context.client().post(SERVICES_CREATE, &spec(flags)?)?;
+    output::line(service.id)?;
+    Ok(0)
+}
+
+fn spec(flags: &CreateFlags) -> Result<ServiceSpec, ServiceFlagError> {
+    let drain = flags.drain.as_deref();
+    Ok(ServiceSpec {
+        name: flags.name.clone(),
+        labels: env::labels(&flags.label),
+        networks: flags.network.iter().map(|name| network(name)).collect(),
+        endpoint_spec: EndpointSpec {
+            mode: flags.endpoint_mode.into(),
+            ports: ports(&flags.publish)?,
+        },
+        affinity: Affinity::from(flags.affinity),
+        health: flags.health.check(None)?,
+        drain: drain.map_or(Ok(DRAIN), |text| duration("--drain", text))?,
+    })
+}
+
+pub(super) fn network(target: &str) -> ServiceNetwork {
+    ServiceNetwork {
+        target: target.to_owned(),
+    }
+}
+
+pub(super) fn ports(specs: &[String]) -> Result<Vec<ServicePort>, ServiceFlagError> {
+    let mut ports = Vec::new();
+    for spec in specs {
+        ports.extend(port::parse(spec)?);
+    }
+    Ok(ports)
+}

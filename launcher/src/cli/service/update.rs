@@ -1,0 +1,127 @@
+//! `hawser service update`: what is not mentioned stays.
+
+use api::client::escape;
+use api::path::{SERVICE_MEMBERS, SERVICE_UPDATE};
+use api::service::{Affinity, MemberUpdate, Service, ServiceSpec};
+use clap::Args;
+
+use super::create::{network, ports};
+use super::health::{HealthFlags, duration};
+use super::{AffinityFlag, ModeFlag, ServiceFlagError, find, port, route};
+use crate::cli::context::Context;
+use crate::cli::error::CliError;
+use crate::cli::output;
+use crate::cli::run::env;
+
+/// `hawser service update`.
+#[derive(Debug, Clone, Args)]
+pub struct UpdateFlags {
+    /// Publish a further port, as --publish of hawser service create
+    #[arg(long, value_name = "PORT")]
+    pub publish_add: Vec<String>,
+    /// Publish a port no more: TARGET[/PROTOCOL], or PORT:TARGET of several; its connections end
+    #[arg(long, value_name = "PORT")]
+    pub publish_rm: Vec<String>,
+    /// Be on a further network
+    #[arg(long, value_name = "NETWORK")]
+    pub network_add: Vec<String>,
+    /// Leave a network that no member is on
+    #[arg(long, value_name = "NETWORK")]
+    pub network_rm: Vec<String>,
+    /// What the service's name stands for: an address of its own, or those of its members
+    #[arg(long, value_name = "MODE")]
+    pub endpoint_mode: Option<ModeFlag>,
+    /// Whether all connections of a client go to one member
+    #[arg(long, value_name = "KIND")]
+    pub affinity: Option<AffinityFlag>,
+    /// Add or change a label: NAME[=VALUE]
+    #[arg(long, value_name = "LABEL")]
+    pub label_add: Vec<String>,
+    /// Remove a label
+    #[arg(long, value_name = "NAME")]
+    pub label_rm: Vec<String>,
+    /// How long a member that stops may finish its connections before it gets its signal
+    #[arg(long, value_name = "DURATION")]
+    pub drain: Option<String>,
+    /// A member's share of new connections relative to the others': CONTAINER=WEIGHT; 0 sends it
+    /// nothing new
+    #[arg(long, value_name = "CONTAINER=WEIGHT")]
+    pub member_weight: Vec<String>,
+    /// Print nothing but the name, which is what happens anyway
+    #[arg(short, long)]
+    pub quiet: bool,
+    /// Do not wait, which is what happens anyway
+    #[arg(short, long)]
+    pub detach: bool,
+    #[command(flatten)]
+    pub health: HealthFlags,
+    /// Service to change
+    pub service: String,
+}
+
+/// # Errors
+/// Flags that cannot be, or the daemon's refusal.
+pub fn update(context: &Context, flags: &UpdateFlags) -> Result<i32, CliError> {
+    let service = find(context, &flags.service)?;
+    let weights = weights(&flags.member_weight)?;
+    let spec = changed(flags, &service)?;
+    let own = route(service.id.as_str());
+    if spec != service.spec {
+        let version = service.version.index;
+        let route = format!("{own}/{SERVICE_UPDATE}?version={version}");
+        context.client().post::<Service>(&route, &spec)?;
+    }
+    for (container, weight) in weights {
+        let route = format!("{own}/{SERVICE_MEMBERS}/{}", escape(container));
+        let update = MemberUpdate {
+            weight: Some(weight),
+            ..MemberUpdate::default()
+        };
+        context.client().post::<Service>(&route, &update)?;
+    }
+    output::line(&flags.service)?;
+    Ok(0)
+}
+
+fn changed(flags: &UpdateFlags, service: &Service) -> Result<ServiceSpec, ServiceFlagError> {
+    let mut spec = service.spec.clone();
+    for text in &flags.publish_rm {
+        let ports = &spec.endpoint_spec.ports;
+        spec.endpoint_spec.ports = port::without(ports, text, &spec.name)?;
+    }
+    spec.endpoint_spec.ports.extend(ports(&flags.publish_add)?);
+    if let Some(mode) = flags.endpoint_mode {
+        spec.endpoint_spec.mode = mode.into();
+    }
+    if let Some(affinity) = flags.affinity {
+        spec.affinity = Affinity::from(affinity);
+    }
+    let is_left = |target: &str| flags.network_rm.iter().any(|name| name == target);
+    spec.networks.retain(|network| !is_left(&network.target));
+    spec.networks
+        .extend(flags.network_add.iter().map(|name| network(name)));
+    spec.labels.extend(env::labels(&flags.label_add));
+    spec.labels.retain(|name, _| !flags.label_rm.contains(name));
+    if let Some(text) = &flags.drain {
+        spec.drain = duration("--drain", text)?;
+    }
+    spec.health = flags.health.check(service.spec.health.as_ref())?;
+    Ok(spec)
+}
+
+fn weights(texts: &[String]) -> Result<Vec<(&str, u32)>, ServiceFlagError> {
+    let mut weights = Vec::new();
+    for text in texts {
+        let invalid = || ServiceFlagError::Value {
+            flag: "--member-weight",
+            text: text.clone(),
+            expected: "CONTAINER=WEIGHT, such as web1=3",
+        };
+        let (container, weight) = text.rsplit_once('=').ok_or_else(invalid)?;
+        weights.push((
+            container,
+            weight.parse().map_err(|_not_a_number| invalid())?,
+        ));
+    }
+    Ok(weights)
+}

@@ -1,0 +1,222 @@
+//! Health checks that are commands: executed in the container, reported to the daemon.
+//!
+//! A thread looks after them while the container lives. It is joined before the container may be
+//! made again, which forks.
+
+use std::io::{self, Read};
+use std::path::Path;
+use std::process::{Child, ChildStdout, Stdio};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use api::Client;
+use api::client::{ClientError, escape};
+use api::path::{SERVICE_MEMBERS, SERVICES};
+use api::service::{Health, MemberState, MemberUpdate, Probe, ProbeResult, Service};
+
+use super::exec::EXIT_TIMEOUT;
+use super::launch::{Exec, Places};
+
+/// While a member starts, it is looked at more often: it is waited for.
+const STARTING_INTERVAL: Duration = Duration::from_millis(200);
+/// When the daemon is asked again what it did not answer.
+const RETRY: Duration = Duration::from_secs(1);
+/// After this the daemon is taken to be away.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// Of what a command says, for the error.
+const MAX_OUTPUT: usize = 200;
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+/// How much longer than the command may take it may take to begin and to be ended.
+const MARGIN: Duration = Duration::from_secs(5);
+const TOO_LATE: &str = "no end in time";
+
+/// Looks after the container until it is dropped.
+#[derive(Debug, Default)]
+pub(crate) struct HealthWatch {
+    /// Each with what tells it to end by going away.
+    threads: Vec<(Sender<()>, JoinHandle<()>)>,
+}
+
+impl Drop for HealthWatch {
+    fn drop(&mut self) {
+        for (stop, thread) in self.threads.drain(..) {
+            drop(stop);
+            // One that panicked has ended as well.
+            drop(thread.join());
+        }
+    }
+}
+
+impl HealthWatch {
+    /// Begins for every service of these whose health check is a command. A daemon that is away now
+    /// is asked later.
+    pub(crate) fn begin(
+        places: &Places,
+        services: impl Iterator<Item = String>,
+        container: &str,
+    ) -> io::Result<Self> {
+        let client = Client::new(&places.socket).with_timeout(PATIENCE);
+        let places = Arc::new(places.clone());
+        let mut watch = Self::default();
+        for service in services {
+            let member = Member {
+                client: client.clone(),
+                places: Arc::clone(&places),
+                service,
+                container: container.to_owned(),
+            };
+            let (stop, stopped) = channel();
+            let thread = thread::Builder::new().name("health".to_owned());
+            let thread = thread.spawn(move || member.watch(&stopped))?;
+            watch.threads.push((stop, thread));
+        }
+        Ok(watch)
+    }
+}
+
+/// One container's part in one service.
+struct Member {
+    client: Client,
+    places: Arc<Places>,
+    service: String,
+    container: String,
+}
+
+impl Member {
+    fn watch(&self, stopped: &Receiver<()>) {
+        loop {
+            let pause = match self.look(stopped) {
+                Ok(Some(pause)) => pause,
+                // The check is the daemon's, or there is none.
+                Ok(None) => return,
+                Err(_tried_again) => RETRY,
+            };
+            if stopped.recv_timeout(pause) != Err(RecvTimeoutError::Timeout) {
+                return;
+            }
+        }
+    }
+
+    /// Executes the check once and reports; how long to wait for the next, if there is one.
+    fn look(&self, stopped: &Receiver<()>) -> Result<Option<Duration>, ClientError> {
+        let route = format!("{SERVICES}/{}", escape(&self.service));
+        let service: Service = self.client.get(&route)?;
+        let Some(Health {
+            probe: Probe::Command { command },
+            interval,
+            timeout,
+            ..
+        }) = service.spec.health
+        else {
+            return Ok(None);
+        };
+        let update = MemberUpdate {
+            probe: Some(self.execute(&command, timeout, stopped)),
+            ..MemberUpdate::default()
+        };
+        let route = format!("{route}/{SERVICE_MEMBERS}/{}", self.container);
+        let service: Service = self.client.post(&route, &update)?;
+        let mut own = service.members.iter();
+        let starts = own.any(|member| {
+            member.container_id == self.container && member.state == MemberState::Starting
+        });
+        Ok(Some(if starts {
+            interval.min(STARTING_INTERVAL)
+        } else {
+            interval
+        }))
+    }
+
+    fn execute(
+        &self,
+        command: &[String],
+        timeout: Duration,
+        stopped: &Receiver<()>,
+    ) -> ProbeResult {
+        let exec = Exec {
+            command: command.to_vec(),
+            timeout: Some(timeout),
+            ..Exec::default()
+        };
+        let outcome = run(&exec, &self.places, stopped);
+        ProbeResult {
+            healthy: outcome.is_ok(),
+            error: outcome.err().unwrap_or_default(),
+        }
+    }
+}
+
+/// Fails with the exit code and the beginning of what was said. A container that ends waits for no
+/// command.
+fn run(exec: &Exec, places: &Places, stopped: &Receiver<()>) -> Result<(), String> {
+    let failed = |error: io::Error| format!("the command cannot be run: {error}");
+    let mut command = exec.command(Path::new("/proc/self/exe"), places);
+    command.stdin(Stdio::null()).stdout(Stdio::piped());
+    let mut child = command.stderr(Stdio::null()).spawn().map_err(failed)?;
+    let mut output = Output::of(&mut child).map_err(failed)?;
+    let begun = Instant::now();
+    // The command itself is ended by whoever executes it.
+    let limit = exec.timeout.unwrap_or_default() + MARGIN;
+    let status = loop {
+        output.read();
+        if let Some(status) = child.try_wait().map_err(failed)? {
+            break status;
+        }
+        let is_over = stopped.recv_timeout(LOOK_EVERY) != Err(RecvTimeoutError::Timeout);
+        if is_over || begun.elapsed() > limit {
+            child.kill().and_then(|()| child.wait()).map_err(failed)?;
+            return Err(TOO_LATE.to_owned());
+        }
+    };
+    output.read();
+    if status.success() {
+        return Ok(());
+    }
+    let said = output.first_line();
+    let code = status.code().unwrap_or(-1);
+    Err(match (code, said.as_str()) {
+        (EXIT_TIMEOUT, _) => TOO_LATE.to_owned(),
+        (code, "") => format!("exit code {code}"),
+        (code, said) => format!("exit code {code}: {said}"),
+    })
+}
+
+/// What a command says: the beginning is kept, and nothing waits in the pipe.
+struct Output {
+    pipe: Option<ChildStdout>,
+    kept: Vec<u8>,
+}
+
+impl Output {
+    fn of(child: &mut Child) -> io::Result<Self> {
+        let pipe = child.stdout.take();
+        if let Some(pipe) = &pipe {
+            rustix::io::ioctl_fionbio(pipe, true)?;
+        }
+        Ok(Self {
+            pipe,
+            kept: Vec::new(),
+        })
+    }
+
+    fn read(&mut self) {
+        let mut bytes = [0; 4096];
+        while let Some(pipe) = &mut self.pipe {
+            match pipe.read(&mut bytes) {
+                Ok(0) => self.pipe = None,
+                Ok(length) => {
+                    let room = MAX_OUTPUT.saturating_sub(self.kept.len());
+                    self.kept.extend(&bytes[..length.min(room)]);
+                }
+                Err(_nothing_now) => return,
+            }
+        }
+    }
+
+    fn first_line(&self) -> String {
+        let said = String::from_utf8_lossy(&self.kept);
+        said.lines().next().unwrap_or_default().trim().to_owned()
+    }
+}
