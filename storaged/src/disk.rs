@@ -80,6 +80,11 @@ pub enum StepError {
         target: PathBuf,
         source: io::Error,
     },
+    #[error(
+        "no room in {}: {kilobytes} KiB are left, and the database needs more to work in; make room, for example with hawser system prune",
+        path.display()
+    )]
+    Full { path: PathBuf, kilobytes: u64 },
     #[error("the kernel gives no random numbers: {0}")]
     Random(getrandom::Error),
     #[error(transparent)]
@@ -100,8 +105,14 @@ impl StepError {
 
     /// Whether the disk is full or a quota is used up.
     pub(crate) fn is_out_of_space(&self) -> bool {
-        matches!(self, Self::Io { source, .. }
-            if matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded))
+        match self {
+            Self::Full { .. } => true,
+            Self::Io { source, .. } => matches!(
+                source.kind(),
+                io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
+            ),
+            _ => false,
+        }
     }
 }
 

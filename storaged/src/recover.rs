@@ -18,6 +18,9 @@ use crate::model::record::{Change, Intent, Rows};
 use crate::rootfs::RootfsError;
 use crate::store::{Store, StoreError};
 
+/// What is kept free for the database; one of its commits writes some tens of kilobytes.
+const ROOM: u64 = 1 << 20;
+
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     #[error(transparent)]
@@ -136,7 +139,32 @@ impl Storaged {
     }
 
     pub(crate) fn apply(&self, step: Step) -> Result<(), StepError> {
+        if let Step::Record(changes) = &step {
+            self.require_room(changes)?;
+        }
         self.disk.apply(&step)
+    }
+
+    /// Refuses to put anything new on record while the disk is all but full: a commit that finds no
+    /// room breaks the open database until the daemon is started again. What was kept back is for
+    /// the commits that end and remove things.
+    fn require_room(&self, changes: &[Change]) -> Result<(), StepError> {
+        let rows = self.store.rows();
+        if !changes.iter().any(|change| rows.grows_by(change)) {
+            return Ok(());
+        }
+        drop(rows);
+        let path = self.layout.state();
+        let stat = rustix::fs::statvfs(path).map_err(StepError::io("look at", path))?;
+        let free = stat.f_bavail.saturating_mul(stat.f_frsize);
+        // A tmpfs without a limit says that it has no blocks at all.
+        if stat.f_blocks > 0 && free < ROOM {
+            return Err(StepError::Full {
+                path: path.to_owned(),
+                kilobytes: free / 1024,
+            });
+        }
+        Ok(())
     }
 
     /// Announces work in the directory `key`, durably.

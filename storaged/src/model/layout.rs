@@ -49,6 +49,10 @@ impl Layout {
         Self { state, driver }
     }
 
+    pub(crate) fn state(&self) -> &Path {
+        &self.state
+    }
+
     /// Directories that exist once the subsystem is open, parents first, with their modes.
     ///
     /// `volumes` can be passed through, as in Docker: a bind mount of a volume needs no more.

@@ -266,6 +266,25 @@ impl Rows {
         std::iter::successors(top, |layer| self.layers.get(layer.parent.as_ref()?))
     }
 
+    /// Whether a change is the start of something new, or puts it on record.
+    pub(crate) fn grows_by(&self, change: &Change) -> bool {
+        match change {
+            Change::PutLayer(row) => !self.layers.contains_key(&row.chain_id),
+            Change::PutImage(row) => !self.images.contains_key(&row.id),
+            Change::PutRootfs(row) => !self.rootfs.contains_key(&row.container),
+            Change::PutVolume(row) => !self.volumes.contains_key(&row.name),
+            Change::PutSnapshot(_) => true,
+            Change::PutIntent(_, intent) => matches!(
+                intent,
+                Intent::MakeLayer
+                    | Intent::MakeVolume(_)
+                    | Intent::MakeSnapshot(_)
+                    | Intent::CopyUp
+            ),
+            _ => false,
+        }
+    }
+
     /// Whether all layers of a chain are on record.
     pub(crate) fn is_whole(&self, top: Option<&Digest>) -> bool {
         self.chain(top)
