@@ -27,6 +27,9 @@ pub const INFO: &str = "/v1/info";
 pub const DOCTOR: &str = "/v1/doctor";
 /// `GET` [`crate::traffic::Traffic`].
 pub const TRAFFIC: &str = "/v1/traffic";
+/// `GET` with [`crate::traffic::TraceQuery`]: lines of [`crate::traffic::TraceLine`], for as long as
+/// the client reads.
+pub const TRACE: &str = "/v1/trace";
 /// `GET`, Prometheus text format.
 pub const METRICS: &str = "/metrics";
 

@@ -1,9 +1,11 @@
 //! What goes through services and published ports, and how full the data plane's tables are.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
+
+use crate::net::Protocol;
 
 /// `GET /v1/traffic`. All counts begin when a port is published, and outlive the daemon.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -97,4 +99,61 @@ pub struct Table {
     pub capacity: u32,
     /// What of the entries cannot be missed; absent where the table may forget any of them.
     pub in_use: Option<u32>,
+}
+
+/// The query of `GET /v1/trace`: which decisions to show, and how many.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TraceQuery {
+    pub protocol: Option<Protocol>,
+    /// Of either end, or of the backend.
+    pub port: Option<u16>,
+    /// Of either end, or of the backend.
+    pub address: Option<IpAddr>,
+    /// A service, or a container with published ports, by name.
+    pub service: Option<String>,
+    /// One decision in so many, by chance.
+    pub one_in: Option<u32>,
+    /// Ends after so many.
+    pub count: Option<u64>,
+    /// Ends after this time.
+    pub for_ms: Option<u64>,
+}
+
+/// A line of the reply. Empty lines between them are signs of life.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum TraceLine {
+    Decision(Decision),
+    /// The last line, where decisions came faster than they were read.
+    Lost {
+        lost: u64,
+    },
+}
+
+/// What the data plane decided about a packet, or a call of a local socket.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Decision {
+    /// RFC 3339.
+    pub time: String,
+    /// `miss`: nothing is published there; `new`, `hit`: the first and later packets to a backend;
+    /// `reply`: from one; `lost`: dropped or not served; `connect`, `send`: of a local socket.
+    pub decision: String,
+    pub protocol: Option<Protocol>,
+    /// Absent for local sockets.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<SocketAddr>,
+    pub destination: SocketAddr,
+    /// The backend; for replies the published address.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub to: Option<SocketAddr>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kind: Option<Kind>,
+    /// Why a packet is lost.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// Of the packet in bytes; zero for local sockets.
+    pub length: u32,
 }

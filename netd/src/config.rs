@@ -1,7 +1,10 @@
 //! The `[network]` table of `hawserd.toml`.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::ops::RangeInclusive;
 
+use abi::map::{CT_ANY, CT_TCP, MAX_CT_ANY, MAX_CT_TCP};
 use api::id::IfName;
 use ipnet::IpNet;
 use serde::Deserialize;
@@ -22,6 +25,45 @@ pub struct NetConfig {
     pub mtu: Option<u32>,
     /// Upstream resolvers; those of `/etc/resolv.conf` when empty.
     pub dns: Vec<SocketAddr>,
+    /// How many connections to published ports are remembered: TCP, and the others.
+    pub tcp_connections: TableSize,
+    pub other_connections: TableSize,
+}
+
+/// A number of connections. Each has an entry a direction in the data plane's tables.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "u32")]
+pub struct TableSize(u32);
+
+/// From what a busy page needs to a gigabyte of entries.
+const CONNECTIONS: RangeInclusive<u32> = 1_024..=4_194_304;
+
+#[derive(Debug, thiserror::Error)]
+#[error("{0} connections: expected {least} to {most}", least = CONNECTIONS.start(), most = CONNECTIONS.end())]
+pub struct TableSizeError(u32);
+
+impl TryFrom<u32> for TableSize {
+    type Error = TableSizeError;
+
+    fn try_from(connections: u32) -> Result<Self, TableSizeError> {
+        if CONNECTIONS.contains(&connections) {
+            Ok(Self(connections))
+        } else {
+            Err(TableSizeError(connections))
+        }
+    }
+}
+
+impl NetConfig {
+    /// The sizes of the data plane's maps that depend on the configuration.
+    pub(crate) fn table_sizes(&self) -> BTreeMap<&'static str, u32> {
+        [
+            (CT_TCP, self.tcp_connections),
+            (CT_ANY, self.other_connections),
+        ]
+        .map(|(map, TableSize(connections))| (map, 2 * connections))
+        .into()
+    }
 }
 
 impl Default for NetConfig {
@@ -32,6 +74,20 @@ impl Default for NetConfig {
             default_bridge_subnet: None,
             mtu: None,
             dns: Vec::new(),
+            tcp_connections: TableSize(MAX_CT_TCP / 2),
+            other_connections: TableSize(MAX_CT_ANY / 2),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tables_have_two_entries_a_connection() {
+        let sizes = NetConfig::default().table_sizes();
+        assert_eq!(sizes, [(CT_TCP, MAX_CT_TCP), (CT_ANY, MAX_CT_ANY)].into());
+        assert!(TableSize::try_from(1).is_err() && TableSize::try_from(5_000_000).is_err());
     }
 }

@@ -37,6 +37,12 @@ pub enum NetError {
     },
     #[error("network {network} has lost a part and is being repaired, waiting for: {missing}")]
     Degraded { network: String, missing: String },
+    #[error("no service and no container with published ports is called {0}")]
+    NoTraffic(String),
+    #[error("this daemon has no data plane to trace")]
+    NoDataPlane,
+    #[error("data plane: {0}")]
+    DataPlane(#[from] BpfError),
     #[error(transparent)]
     Kernel(#[from] KernelError),
     #[error(transparent)]
@@ -73,10 +79,13 @@ fn code(error: &NetError) -> ErrorCode {
         NetError::Network(error) => network_code(error),
         NetError::Endpoint(error) => endpoint_code(error),
         NetError::Service(error) => service_code(error),
-        NetError::NoSandbox { .. } => ErrorCode::NotFound,
-        NetError::Check { .. } => ErrorCode::Conflict,
+        NetError::NoSandbox { .. } | NetError::NoTraffic(_) => ErrorCode::NotFound,
+        NetError::Check { .. } | NetError::DataPlane(BpfError::Busy) => ErrorCode::Conflict,
+        NetError::NoDataPlane => ErrorCode::Unsupported,
         NetError::Degraded { .. } => ErrorCode::Unavailable,
-        NetError::Kernel(_) | NetError::Store(_) | NetError::Dns(_) => ErrorCode::Internal,
+        NetError::DataPlane(_) | NetError::Kernel(_) | NetError::Store(_) | NetError::Dns(_) => {
+            ErrorCode::Internal
+        }
     }
 }
 

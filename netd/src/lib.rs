@@ -48,6 +48,7 @@ mod severance;
 mod sockdiag;
 mod status;
 mod store;
+mod trace;
 mod traffic;
 mod uninstall;
 mod watch;
@@ -59,6 +60,7 @@ pub use model::ipam::Pool;
 pub use netd::{Netd, Options};
 pub use reconcile::Report;
 pub use store::StoreError;
+pub use trace::Tracing;
 
 /// Last part of [`Options::pin_dir`]: the version of the eBPF maps' layout.
 pub const PIN_SCHEMA: &str = "v1";

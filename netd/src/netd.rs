@@ -3,6 +3,7 @@
 use std::fmt;
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use api::id::Id;
@@ -60,6 +61,8 @@ pub struct Netd {
     view: ArcSwap<Desired>,
     writer: Mutex<Writer>,
     episodes: Mutex<Episodes>,
+    /// Says to who works for a client without end that the daemon goes.
+    pub(crate) stopping: AtomicBool,
 }
 
 /// Held by the one operation that changes something; derived from the records.
@@ -113,6 +116,7 @@ impl Netd {
         let data_plane = Arc::new(DataPlane::open(&bpf::Options {
             pin_dir: options.pin_dir,
             cgroup: options.cgroup.clone(),
+            sizes: options.config.table_sizes(),
         })?);
         laps.end("data plane");
         let host = Host::open(Arc::clone(&data_plane))?;
@@ -132,6 +136,7 @@ impl Netd {
             view: ArcSwap::default(),
             writer: Mutex::default(),
             episodes: Mutex::default(),
+            stopping: AtomicBool::new(false),
         };
         netd.start(cookie, &mut laps)?;
         tracing::info!(endpoints = netd.view().endpoints.len(), took = %laps, "networks opened");
@@ -161,6 +166,7 @@ impl Netd {
             view: ArcSwap::default(),
             writer: Mutex::default(),
             episodes: Mutex::default(),
+            stopping: AtomicBool::new(false),
         };
         netd.start(Some(crate::fake::HOST_COOKIE), &mut Laps::start())?;
         Ok(netd)

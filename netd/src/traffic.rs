@@ -9,7 +9,6 @@ use api::traffic::{Table, Traffic};
 
 use crate::bpf::{BpfError, DataPlane};
 use crate::error::NetError;
-use crate::kernel::KernelError;
 use crate::model::desired::Desired;
 use crate::model::traffic::{self, Turn, is_nearly_full};
 use crate::netd::Netd;
@@ -18,25 +17,37 @@ impl Netd {
     /// What was counted until now; nothing without a data plane.
     ///
     /// # Errors
-    /// [`NetError::Kernel`] when the tables cannot be read.
+    /// [`NetError::DataPlane`] when the tables cannot be read.
     pub fn traffic(&self) -> Result<Traffic, NetError> {
         let Some(data_plane) = &self.data_plane else {
             return Ok(Traffic::default());
         };
-        self.measured(data_plane).map_err(|source| {
-            let action = "read the counters".to_owned();
-            KernelError::DataPlane { action, source }.into()
-        })
+        Ok(self.measured(data_plane)?)
     }
 
     pub(crate) fn measured(&self, data_plane: &DataPlane) -> Result<Traffic, BpfError> {
         let view = self.view();
         let dropped = data_plane.drops()?.into_iter();
         Ok(Traffic {
-            services: traffic::report(data_plane.traffic()?, &containers(&view), &BTreeMap::new()),
+            services: traffic::report(
+                data_plane.traffic()?,
+                &containers(&view),
+                &self.service_names(),
+            ),
             dropped: dropped.map(|(reason, n)| (reason.to_owned(), n)).collect(),
             tables: tables(data_plane)?,
         })
+    }
+
+    /// The services by their number in the data plane.
+    pub(crate) fn service_names(&self) -> BTreeMap<u64, String> {
+        let view = self.view();
+        let mut names = BTreeMap::new();
+        for service in view.services.values() {
+            let numbers = view.balanced_of(&service.id).into_keys();
+            names.extend(numbers.map(|number| (number, service.spec.name.clone())));
+        }
+        names
     }
 
     /// Says in the log which tables have become nearly full, and which have room again.
@@ -113,7 +124,7 @@ fn way_out(table: &Table) -> String {
     }
 }
 
-fn containers(view: &Desired) -> BTreeMap<IpAddr, String> {
+pub(crate) fn containers(view: &Desired) -> BTreeMap<IpAddr, String> {
     let named = view.endpoints.values().flat_map(|endpoint| {
         let name = endpoint.display_name();
         endpoint

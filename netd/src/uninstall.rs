@@ -80,6 +80,7 @@ impl Netd {
         DataPlane::uninstall(&bpf::Options {
             pin_dir: options.pin_dir.clone(),
             cgroup: options.cgroup.clone(),
+            sizes: options.config.table_sizes(),
         })?;
         Ok(removed)
     }

@@ -14,6 +14,7 @@ use std::io;
 use std::path::Path;
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use netlink_sys::Socket;
@@ -41,8 +42,9 @@ impl Netd {
         tokio::select! {
             () = pin!(shutdown) => {}
             () = Arc::clone(&self).watch() => {}
-            () = self.watch_health() => {}
+            () = Arc::clone(&self).watch_health() => {}
         }
+        self.stopping.store(true, Ordering::Relaxed);
     }
 
     async fn watch(self: Arc<Self>) {

@@ -103,6 +103,27 @@ pub fn open(path: &Path) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(object) })
 }
 
+/// Waits until every run of a program is over that was under way.
+///
+/// # Errors
+/// Never on kernels that wait for them at all; those for isolated CPUs (`nohz_full`) are given more
+/// time than any run takes.
+pub fn wait_for_programs() -> io::Result<()> {
+    const MEMBARRIER_CMD_GLOBAL: libc::c_int = 1;
+    // SAFETY: the call takes no address. It is `synchronize_rcu` (kernel/sched/membarrier.c), and
+    // programs run in RCU's read-side critical sections.
+    let result = unsafe { libc::syscall(libc::SYS_membarrier, MEMBARRIER_CMD_GLOBAL, 0, 0) };
+    if result == 0 {
+        return Ok(());
+    }
+    let error = io::Error::last_os_error();
+    if error.raw_os_error() != Some(libc::EINVAL) {
+        return Err(error);
+    }
+    std::thread::sleep(std::time::Duration::from_millis(200));
+    Ok(())
+}
+
 /// The time that programs know (`bpf_ktime_get_ns`), in nanoseconds.
 pub fn now() -> u64 {
     let mut now = libc::timespec {

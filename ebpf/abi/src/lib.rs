@@ -35,6 +35,7 @@ pub mod packet;
 pub mod range;
 pub mod sctp;
 pub mod socket;
+pub mod trace;
 
 pub use address::{Address, Be16};
 

@@ -17,6 +17,7 @@ use crate::dns::{ANSWERS, ASKERS, NAMES};
 use crate::endpoint::{ENDPOINTS, PLACES, REFUSALS};
 #[cfg(feature = "user")]
 use crate::range::{RangeKey, RangeValue};
+use crate::trace::{TRACE_EVENTS, TRACE_FILTER, TRACE_LOST};
 
 pub const PREFILTER: &str = "prefilter";
 pub const PREFILTER_SCTP: &str = "prefilter_sctp";
@@ -49,13 +50,16 @@ pub const TRAFFIC: &str = "traffic";
 /// What was lost of each service; the programs make the entries.
 pub const SERVICE_DROPS: &str = "service_drops";
 pub const DROPS: &str = "drops";
+/// The programs of the version before, while the daemon replaces them: indexed by
+/// [`PreviousSlot`]. They know flows that nobody else knows yet.
+pub const PREVIOUS: &str = "previous";
 /// The tail-call table of the tc programs, indexed by [`TcSlot`].
 pub const JUMP_TC: &str = "jump_tc";
 /// Another one, indexed by [`StepSlot`]: the first keeps the size that it is pinned with.
 pub const JUMP_STEPS: &str = "jump_steps";
 
 /// Every map but the tail-call tables.
-pub const DATA: [&str; 28] = [
+pub const DATA: [&str; 31] = [
     PREFILTER,
     PREFILTER_SCTP,
     PREFILTER_VIPS,
@@ -84,6 +88,9 @@ pub const DATA: [&str; 28] = [
     NAMES,
     ASKERS,
     ANSWERS,
+    TRACE_FILTER,
+    TRACE_EVENTS,
+    TRACE_LOST,
 ];
 
 /// The tables that can fill up with what users and their traffic bring.
@@ -143,6 +150,14 @@ pub enum TcSlot {
     Sctp = 6,
     /// Packets from an endpoint that may go on.
     Vouch = 7,
+}
+
+/// Slots of [`PREVIOUS`].
+#[repr(u32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PreviousSlot {
+    Ingress = 0,
+    Egress = 1,
 }
 
 /// Slots of [`JUMP_STEPS`].

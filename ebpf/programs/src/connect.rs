@@ -1,17 +1,19 @@
 //! connect4, connect6: a process that names a published port, or 127.0.0.11, talks to the
 //! container, or the name server, from the first packet on.
 
-use abi::Address;
 use abi::maglev::number_hash;
 use abi::map::{Backend, NO_BACKEND, NO_SERVICE, PEER_VIP, Peer, Reason};
 use abi::socket::{Route, reaches, route};
+use abi::trace::{Decision, Ends};
+use abi::{Address, Be16};
 use aya_ebpf::macros::cgroup_sock_addr;
 use aya_ebpf::programs::SockAddrContext;
 
 use crate::count::Lost;
-use crate::lookup::{self, Asker, Found, Target};
+use crate::lookup::{self, Asker, Found};
 use crate::socket::{self, ALLOW, Family};
-use crate::{count, peer};
+use crate::trace::Said;
+use crate::{count, peer, trace};
 
 #[cgroup_sock_addr(connect4)]
 pub(crate) fn connect4(ctx: SockAddrContext) -> i32 {
@@ -41,18 +43,32 @@ pub(crate) fn redirect(
     let (named, port) = (socket::address(ctx, family), socket::port(ctx));
     let destination = named.connect_target();
     let (mut service, mut backend_id, mut flags) = (NO_SERVICE, NO_BACKEND, 0);
+    let ends = || Ends {
+        source: Address::ANY6,
+        destination,
+        source_port: Be16::ZERO,
+        destination_port: port,
+        protocol,
+    };
     let (address, new_port) = match route(sandbox, destination, port, bound) {
         Route::Untouched => return None,
         Route::Dns => (sandbox.dns_address, sandbox.dns_port),
         Route::DnsInside => (destination, sandbox.dns_inside_port),
         Route::Frontend { wildcard } => {
-            let target = found(lookup::find(
-                destination,
-                port,
-                protocol,
-                wildcard,
-                &Caller(ctx),
-            ))?;
+            let target = match lookup::find(destination, port, protocol, wildcard, &Caller(ctx)) {
+                Found::Target(target) => target,
+                Found::Nothing => {
+                    trace::tell(ends, || Said::nowhere(Decision::Miss, None, 0));
+                    return None;
+                }
+                // Nobody listens on a published port of the host, so the process is refused there.
+                Found::NoBackend(service) => {
+                    let lost = Lost::of(service)(Reason::NoBackend);
+                    count::lost(&lost);
+                    trace::tell(ends, || Said::nowhere(Decision::Lost, Some(&lost), 0));
+                    return None;
+                }
+            };
             (service, backend_id) = (target.service, target.id);
             flags = if target.vip { PEER_VIP } else { 0 };
             let Backend { address, port, .. } = target.backend;
@@ -65,7 +81,9 @@ pub(crate) fn redirect(
         address,
         connected,
     ) {
-        count::lost(&Lost::of(service)(Reason::Family));
+        let lost = Lost::of(service)(Reason::Family);
+        count::lost(&lost);
+        trace::tell(ends, || Said::nowhere(Decision::Lost, Some(&lost), 0));
         return None;
     }
     // Without the entry the process would see answers from an address it never named.
@@ -76,6 +94,22 @@ pub(crate) fn redirect(
     };
     peer::remember(ctx, address, new_port, peer)?;
     socket::set(ctx, family, address, new_port);
+    if service != NO_SERVICE {
+        let decision = if connected {
+            Decision::Connect
+        } else {
+            Decision::Send
+        };
+        let said = || Said {
+            decision,
+            reason: 0,
+            service,
+            to: address,
+            to_port: new_port,
+            length: 0,
+        };
+        trace::tell(ends, said);
+    }
     count::traffic(service, backend_id, |counters| {
         if connected {
             counters.connects += 1;
@@ -98,18 +132,5 @@ impl Asker for Caller<'_> {
         } else {
             socket::cookie(ctx)
         })
-    }
-}
-
-#[inline(always)]
-fn found(found: Found) -> Option<Target> {
-    match found {
-        Found::Target(target) => Some(target),
-        Found::Nothing => None,
-        // Nobody listens on a published port of the host, so the process is refused there.
-        Found::NoBackend(service) => {
-            count::lost(&Lost::of(service)(Reason::NoBackend));
-            None
-        }
     }
 }

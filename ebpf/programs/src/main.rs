@@ -32,6 +32,7 @@ mod rewrite;
 mod sctp;
 mod sendmsg;
 mod socket;
+mod trace;
 mod uplink_begin;
 mod uplink_egress;
 mod uplink_ingress;

@@ -12,13 +12,14 @@ use abi::map::{
     SandboxValue, Service, TrafficKey,
 };
 use abi::range::{ALL_BITS, RangeKey, RangeValue};
+use abi::trace::{Filter, TRACE_RING_BYTES};
 use abi::{Address, protocol};
 use aya_ebpf::bindings::{BPF_F_NO_COMMON_LRU, BPF_F_NO_PREALLOC, BPF_NOEXIST};
 use aya_ebpf::btf_maps::{Array as InnerArray, HashOfMaps};
 use aya_ebpf::macros::{btf_map, map};
 use aya_ebpf::maps::lpm_trie::Key;
 use aya_ebpf::maps::{
-    Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, PerCpuHashMap, ProgramArray,
+    Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, PerCpuHashMap, ProgramArray, RingBuf,
 };
 
 use crate::count;
@@ -101,10 +102,18 @@ static NAMES: HashMap<NameKey, NameValue> = HashMap::with_max_entries(MAX_NAMES,
 static ASKERS: HashMap<AskerKey, AskerValue> = HashMap::with_max_entries(MAX_ASKERS, SPARSE);
 #[map(name = "answers")]
 static ANSWERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(ANSWER_NAMES.len() as u32, 0);
+#[map(name = "trace_filter")]
+static TRACE_FILTER: Array<Filter> = Array::with_max_entries(1, 0);
+#[map(name = "trace_events")]
+pub(crate) static TRACE_EVENTS: RingBuf = RingBuf::with_byte_size(TRACE_RING_BYTES, 0);
+#[map(name = "trace_lost")]
+static TRACE_LOST: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
 #[map(name = "jump_tc")]
 pub(crate) static JUMP_TC: ProgramArray = ProgramArray::with_max_entries(8, 0);
 #[map(name = "jump_steps")]
 pub(crate) static JUMP_STEPS: ProgramArray = ProgramArray::with_max_entries(STEP_SLOTS, 0);
+#[map(name = "previous")]
+pub(crate) static PREVIOUS: ProgramArray = ProgramArray::with_max_entries(2, 0);
 
 /// Whether a service may have all ports of the address.
 #[inline(always)]
@@ -232,6 +241,16 @@ pub(crate) fn answer_counter(what: u32) -> Option<*mut u64> {
 #[inline(always)]
 pub(crate) fn refusal_counter(refusal: u32) -> Option<*mut u64> {
     REFUSALS.get_ptr_mut(refusal)
+}
+
+#[inline(always)]
+pub(crate) fn trace_filter() -> Option<&'static Filter> {
+    TRACE_FILTER.get(0)
+}
+
+#[inline(always)]
+pub(crate) fn trace_lost() -> Option<*mut u64> {
+    TRACE_LOST.get_ptr_mut(0)
 }
 
 /// TCP and the rest have a table each.

@@ -3,6 +3,7 @@
 use abi::flow::State;
 use abi::map::{Direction, Flow, FlowKey, FragmentPorts, Reason};
 use abi::packet::{Flags, Fragment};
+use abi::trace::Decision;
 use abi::{Address, Be16};
 use aya_ebpf::helpers::bpf_ktime_get_ns;
 use aya_ebpf::programs::TcContext;
@@ -10,7 +11,7 @@ use aya_ebpf::programs::TcContext;
 use crate::count::Lost;
 use crate::packet::Header;
 use crate::rewrite::{Failed, Side, Translation, translate};
-use crate::{count, map};
+use crate::{count, map, trace};
 
 /// Translates a reply back. `own`: a backend that asked itself answers the frontend.
 #[inline(always)]
@@ -42,6 +43,7 @@ pub(crate) fn reply(
         counters.packets_out += 1;
         counters.bytes_out += length;
     });
+    trace::flow(ctx, header, ports, flow, Decision::Reply);
     if matches!(header.fragment, Fragment::First) {
         map::remember_fragment(&header.fragment_key(), *ports);
     }

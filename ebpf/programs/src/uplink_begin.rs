@@ -8,7 +8,9 @@ use abi::flow::{
     PORT_ATTEMPTS, State, alternative_port, is_connection, is_current, is_same_flow, reverse_key,
 };
 use abi::maglev::{client_hash, flow_hash};
-use abi::map::{Direction, FLOW_ENDPOINT, FLOW_SELF, FLOW_VIP, Flow, FlowKey, Reason, TcSlot};
+use abi::map::{
+    Direction, FLOW_ENDPOINT, FLOW_SELF, FLOW_VIP, Flow, FlowKey, PreviousSlot, Reason, TcSlot,
+};
 use abi::packet::Flags;
 use abi::socket::Wildcard;
 use abi::{Be16, protocol};
@@ -21,7 +23,7 @@ use crate::count::Lost;
 use crate::endpoint_ingress::ifindex;
 use crate::lookup::{self, Asker, Found, Target};
 use crate::packet::{Header, Ports};
-use crate::{count, map};
+use crate::{count, map, trace};
 
 #[classifier]
 pub(crate) fn uplink_begin(ctx: TcContext) -> i32 {
@@ -62,21 +64,35 @@ fn try_uplink_begin(ctx: &TcContext) -> Result<Begun, Lost> {
         Wildcard::IfLocal,
         &key,
     ) {
-        Found::Nothing => return Ok(Begun::Nothing),
+        Found::Nothing => {
+            trace::nowhere(ctx, &header, &ports, None);
+            return Ok(Begun::Nothing);
+        }
         Found::NoBackend(service) => {
             // Nobody listens on a published port of the host, so that its stack refuses the packet
             // at once, which a drop would leave the client to find out.
-            count::lost(&Lost::of(service)(Reason::NoBackend));
+            let lost = Lost::of(service)(Reason::NoBackend);
+            count::lost(&lost);
+            trace::nowhere(ctx, &header, &ports, Some(&lost));
             return Ok(Begun::Nothing);
         }
         Found::Target(target) => target,
     };
     if target.backend.address.is_v4() != header.is_v4() {
         // The packet cannot become one of the other family; the host's stack refuses it.
-        count::lost(&Lost::of(target.service)(Reason::Family));
+        let lost = Lost::of(target.service)(Reason::Family);
+        count::lost(&lost);
+        trace::nowhere(ctx, &header, &ports, Some(&lost));
         return Ok(Begun::Nothing);
     }
-    begin(ctx, &key, &target).map_err(Lost::of(target.service))?;
+    // SAFETY: the table holds tc programs only. While an upgrade fills it, the program before this
+    // one may know the flow, and begins it otherwise; the packet is as it came.
+    unsafe { map::PREVIOUS.tail_call(ctx, PreviousSlot::Ingress as u32) };
+    if let Err(reason) = begin(ctx, &key, &target) {
+        let lost = Lost::of(target.service)(reason);
+        trace::nowhere(ctx, &header, &ports, Some(&lost));
+        return Err(lost);
+    }
     count::traffic(target.service, target.id, |counters| {
         counters.new_flows += 1;
     });

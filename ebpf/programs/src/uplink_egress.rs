@@ -2,7 +2,7 @@
 
 use abi::flow::State;
 use abi::frontend::Bit;
-use abi::map::{Direction, Flow, FlowKey, FragmentPorts, NO_BACKEND, Reason, TcSlot};
+use abi::map::{Direction, Flow, FlowKey, FragmentPorts, NO_BACKEND, PreviousSlot, Reason, TcSlot};
 use abi::packet::Fragment;
 use aya_ebpf::bindings::{BPF_ANY, TC_ACT_SHOT, TC_ACT_UNSPEC};
 use aya_ebpf::helpers::bpf_ktime_get_ns;
@@ -48,6 +48,8 @@ fn try_uplink_egress(ctx: &TcContext) -> Result<(), Lost> {
             sctp::set_way(ctx, Way::Stack);
             return reply(ctx, &header, &ports, flow, flags, false);
         }
+        // SAFETY: as in `uplink_begin`.
+        unsafe { map::PREVIOUS.tail_call(ctx, PreviousSlot::Egress as u32) };
     }
     let Some(bit) = Bit::port(header.is_v4(), header.protocol, ports.source_port) else {
         return Ok(());

@@ -8,6 +8,7 @@ use abi::frontend::{Bit, answers_uplink};
 use abi::map::{Direction, FLOW_SELF, FLOW_VIP, Flow, FragmentPorts, Reason, StepSlot, TcSlot};
 use abi::packet::Fragment;
 use abi::protocol;
+use abi::trace::Decision;
 use aya_ebpf::bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC};
 use aya_ebpf::helpers::bpf_ktime_get_ns;
 use aya_ebpf::macros::classifier;
@@ -17,7 +18,7 @@ use crate::count::Lost;
 use crate::hairpin::{self, Way};
 use crate::packet::{Header, Ports};
 use crate::rewrite::{Failed, Side, Translation, translate, vouch};
-use crate::{count, map};
+use crate::{count, map, trace};
 
 #[classifier]
 pub(crate) fn uplink_ingress(ctx: TcContext) -> i32 {
@@ -51,6 +52,7 @@ fn try_uplink_ingress(ctx: &TcContext) -> Result<Way, Lost> {
     if !map::is_set(bit) && !map::may_be_vip(header.destination)
         || !answers_uplink(header.destination)
     {
+        trace::nowhere(ctx, &header, &ports, None);
         return Ok(Way::Stack);
     }
     // SAFETY: the helper has no preconditions.
@@ -105,6 +107,13 @@ fn follow(
         counters.packets_in += 1;
         counters.bytes_in += length;
     });
+    // A new flow comes here with its first packet.
+    let decision = if flow.packets > 1 {
+        Decision::Hit
+    } else {
+        Decision::New
+    };
+    trace::flow(ctx, header, ports, flow, decision);
     if matches!(header.fragment, Fragment::First) {
         map::remember_fragment(&header.fragment_key(), *ports);
     }

@@ -103,6 +103,8 @@ pub enum CliError {
          without a name shows all"
     )]
     NoTraffic { name: String },
+    #[error("the daemon ended the trace")]
+    TraceEnded,
     #[error("conflicting options: {0}")]
     Conflict(&'static str),
 }

@@ -20,6 +20,7 @@ pub mod run;
 pub mod service;
 pub mod storage;
 pub mod system;
+pub mod trace;
 mod usage;
 pub mod volume;
 
@@ -91,6 +92,8 @@ enum Command {
     Rmi(image::remove::RemoveFlags),
     /// Say what differs between the records and the kernel, and what of the host is in the way
     Doctor(doctor::DoctorFlags),
+    /// Show what the data plane decides about packets and connections, as it decides
+    Trace(trace::TraceFlags),
     /// Show the daemon's settings and state
     Info(FormatFlags),
     /// Show the versions of client and daemon
@@ -300,6 +303,7 @@ fn dispatch(context: &Context, command: &Command) -> Result<i32, CliError> {
         Command::System(SystemCommand::Prune(flags)) => system::prune::prune(context, flags),
         Command::Storage(command) => storage::run(context, command),
         Command::Doctor(flags) => doctor::doctor(context, flags),
+        Command::Trace(flags) => trace::trace(context, flags),
         Command::Version(flags) => system::version(context, flags),
     }
 }

@@ -79,6 +79,8 @@ pub struct BackendTraffic {
 /// One service of the data plane: a published port or range, or what was balanced.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ServiceTraffic {
+    /// The data plane's own number, which is never used again.
+    pub id: u32,
     /// The caller's number for a service with several backends.
     pub number: Option<u64>,
     pub frontends: Vec<Frontend>,

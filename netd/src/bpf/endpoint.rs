@@ -126,7 +126,7 @@ impl Edges {
     pub(super) fn open(object: &mut Ebpf) -> Result<Self, BpfError> {
         for (name, _side) in STUBS {
             let stub: &mut SchedClassifier = object::program(object, name)?;
-            stub.load().map_err(BpfError::load(name))?;
+            object::loaded(stub.load()).map_err(BpfError::load(name))?;
         }
         let places = object::take(object, PLACES)?;
         let map: HashMap<_, u32, EndpointValue> = object::take(object, ENDPOINTS)?;

@@ -27,6 +27,17 @@ pub enum BpfError {
     Object { source: Box<aya::EbpfError> },
     #[error("eBPF map {name}: {source}")]
     Map { name: String, source: Box<MapError> },
+    #[error(
+        "{} was pinned by a newer hawserd: run that one, or hawserd --uninstall", path.display()
+    )]
+    Newer { path: PathBuf },
+    #[error(
+        "map {map} in {} has a layout that this version cannot carry over: stop the containers and \
+         run hawserd --uninstall", path.display()
+    )]
+    Misfit { path: PathBuf, map: String },
+    #[error("upgrade eBPF map {map}: {source}")]
+    Upgrade { map: String, source: io::Error },
     #[error("read eBPF map {table}: {source}")]
     Table {
         table: &'static str,
@@ -56,6 +67,8 @@ pub enum BpfError {
         protocol: Protocol,
         source: io::Error,
     },
+    #[error("somebody else is tracing: one can at a time")]
+    Busy,
     #[error("replay a frame of {length} bytes: {source}")]
     Replay {
         length: usize,

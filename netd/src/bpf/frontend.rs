@@ -107,12 +107,7 @@ impl Frontend {
 
     /// `None` for a key that this version never writes.
     pub(super) fn from_key(key: &FrontendKey) -> Option<Self> {
-        let protocol = match key.protocol {
-            protocol::TCP => Protocol::Tcp,
-            protocol::UDP => Protocol::Udp,
-            protocol::SCTP => Protocol::Sctp,
-            _ => return None,
-        };
+        let protocol = known_protocol(key.protocol)?;
         let address = match key.address {
             Address::ANY4 => FrontendAddress::Any4,
             Address::ANY6 => FrontendAddress::Any6,
@@ -124,6 +119,16 @@ impl Frontend {
             port: key.port.get(),
             count: 1,
         })
+    }
+}
+
+/// `None` for one that nobody publishes.
+pub(super) fn known_protocol(number: u8) -> Option<Protocol> {
+    match number {
+        protocol::TCP => Some(Protocol::Tcp),
+        protocol::UDP => Some(Protocol::Udp),
+        protocol::SCTP => Some(Protocol::Sctp),
+        _ => None,
     }
 }
 

@@ -34,13 +34,20 @@ impl Hooks {
         }
     }
 
-    /// Makes the programs of the object the current ones and attaches the stubs that are not.
-    pub(super) fn install(&mut self, object: &mut Ebpf) -> Result<(), BpfError> {
+    /// Makes the programs of the object the current ones.
+    pub(super) fn install(&self, object: &mut Ebpf) -> Result<(), BpfError> {
         if self.cgroup.is_none() {
             return Ok(());
         }
-        for hook in SOCKET_HOOKS {
-            object::install_socket_hook(object, hook)?;
+        SOCKET_HOOKS
+            .iter()
+            .try_for_each(|hook| object::install_socket_hook(object, hook))
+    }
+
+    /// Attaches the stubs that are not.
+    pub(super) fn adopt(&mut self, object: &mut Ebpf) -> Result<(), BpfError> {
+        if self.cgroup.is_none() {
+            return Ok(());
         }
         self.adopted = SOCKET_HOOKS.len() - self.missing()?.len();
         self.attach_missing(object).map(drop)
@@ -113,10 +120,7 @@ fn pin(hook: &str) -> String {
 fn attach(object: &mut Ebpf, hook: &str, cgroup: &File, target: &str) -> Result<FdLink, BpfError> {
     let name = format!("{hook}_entry");
     let stub: &mut CgroupSockAddr = object::program(object, &name)?;
-    match stub.load() {
-        Ok(()) | Err(ProgramError::AlreadyLoaded) => {}
-        Err(error) => return Err(BpfError::load(&name)(error)),
-    }
+    object::loaded(stub.load()).map_err(BpfError::load(&name))?;
     // `Single` means no flags: the kernel refuses any on a link, which is "multi" in itself.
     let id = stub
         .attach(cgroup, CgroupAttachMode::Single)

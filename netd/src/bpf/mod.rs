@@ -13,6 +13,8 @@
 //! The program at each endpoint's link is a clsact filter: the kernel keeps and drops it with the
 //! link, without a pin.
 //!
+//! Programs and maps of another version, or of other sizes, are replaced under traffic: `upgrade`.
+//!
 //! **Invariants.** [`DataPlane::open`] never detaches: it adopts what is pinned, replaces the
 //! programs in the tail-call tables slot by slot, and attaches what is missing. Each write leaves a
 //! state that the next `open` repairs. What is published is read from the maps, never remembered.
@@ -35,6 +37,8 @@ mod sandbox;
 mod service;
 mod sever;
 mod tables;
+mod trace;
+mod upgrade;
 mod uplink;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -58,6 +62,7 @@ pub use sandbox::Sandbox;
 pub use service::balance::Balanced;
 pub use sever::Suspects;
 pub use tables::Fill;
+pub use trace::{Trace, TraceFilter, Traced};
 
 /// The version of the map layouts: the last part of the pin directory's path, as `v1`.
 pub const SCHEMA: u32 = abi::SCHEMA;
@@ -69,6 +74,9 @@ pub struct Options {
     pub pin_dir: PathBuf,
     /// The root of the cgroup2 hierarchy; without one there are no socket hooks.
     pub cgroup: Option<PathBuf>,
+    /// How many entries some maps have, other than what they were built with. What is pinned with
+    /// other sizes is carried over under traffic.
+    pub sizes: BTreeMap<&'static str, u32>,
 }
 
 /// What a mutation did.
@@ -83,6 +91,8 @@ pub enum Change {
 pub struct DataPlane {
     parts: Mutex<Parts>,
     tables: tables::Tables,
+    /// Apart, because who traces waits.
+    tracer: Mutex<trace::Tracer>,
     paths: Vec<String>,
     backends_gone: Mutex<Option<Receiver<IpAddr>>>,
 }
@@ -110,14 +120,33 @@ impl fmt::Debug for DataPlane {
     }
 }
 
-impl DataPlane {
-    /// Adopts the instance below `options.pin_dir`, or creates it.
-    ///
-    /// # Errors
-    /// [`BpfError`]. What was set up before the error stays, and the next call goes on from there.
-    pub fn open(options: &Options) -> Result<Self, BpfError> {
+/// The new programs and maps, before a packet meets them.
+struct Loaded {
+    object: aya::Ebpf,
+    pins: pin::Directory,
+    services: service::Services,
+    backends_gone: Receiver<IpAddr>,
+    peers: sever::Peers,
+    addresses: address::Addresses,
+    sandboxes: sandbox::Sandboxes,
+    runtimes: runtime::Runtimes,
+    drops: counters::Drops,
+    names: names::Names,
+    tables: tables::Tables,
+    tracer: trace::Tracer,
+    hooks: hook::Hooks,
+}
+
+impl Loaded {
+    fn load(options: &Options, older: Option<&upgrade::Older>) -> Result<Self, BpfError> {
+        if let Some(older) = older {
+            older.share()?;
+        }
         let pins = pin::Directory::create(&options.pin_dir)?;
-        let mut object = object::load(&pins)?;
+        let mut object = object::load(&pins, &options.sizes)?;
+        if let Some(older) = older {
+            older.copy()?;
+        }
         let (gone, backends_gone) = mpsc::channel();
         let services = service::Services::open(&mut object, gone)?;
         let peers = sever::Peers::open(&mut object, &pins)?;
@@ -126,11 +155,47 @@ impl DataPlane {
         let runtimes = runtime::Runtimes::open(&mut object)?;
         let drops = counters::Drops::open(&mut object)?;
         object::install_tc(&mut object)?;
-        let mut hooks = hook::Hooks::new(pins.clone(), options.cgroup.clone());
+        let hooks = hook::Hooks::new(pins.clone(), options.cgroup.clone());
         hooks.install(&mut object)?;
-        let edges = endpoint::Edges::open(&mut object)?;
         let names = names::Names::open(&mut object)?;
         let tables = tables::Tables::open(&pins)?;
+        let tracer = trace::Tracer::open(&mut object)?;
+        Ok(Self {
+            object,
+            pins,
+            services,
+            backends_gone,
+            peers,
+            addresses,
+            sandboxes,
+            runtimes,
+            drops,
+            names,
+            tables,
+            tracer,
+            hooks,
+        })
+    }
+
+    /// Adopts what is attached, and attaches what is not.
+    fn attach(self) -> Result<DataPlane, BpfError> {
+        let Self {
+            mut object,
+            pins,
+            services,
+            backends_gone,
+            peers,
+            addresses,
+            sandboxes,
+            runtimes,
+            drops,
+            names,
+            tables,
+            tracer,
+            mut hooks,
+        } = self;
+        hooks.adopt(&mut object)?;
+        let edges = endpoint::Edges::open(&mut object)?;
         let uplinks = uplink::Uplinks::open(&mut object, pins)?;
         let paths = vec![
             format!("uplinks: {}", uplinks.describe()),
@@ -150,24 +215,59 @@ impl DataPlane {
             edges,
             names,
         };
-        Ok(Self {
+        Ok(DataPlane {
             parts: Mutex::new(parts),
             tables,
+            tracer: Mutex::new(tracer),
             paths,
             backends_gone: Mutex::new(Some(backends_gone)),
         })
     }
+}
 
-    /// Removes every pin, link and filter of the instance. Absent ones count as removed.
+impl DataPlane {
+    /// Adopts the instance below `options.pin_dir`, or creates it.
+    ///
+    /// # Errors
+    /// [`BpfError`]. What was set up before the error stays, and the next call goes on from there.
+    pub fn open(options: &Options) -> Result<Self, BpfError> {
+        let older = upgrade::Older::find(&options.pin_dir, &options.sizes)?;
+        let loaded = Loaded::load(options, older.as_ref());
+        let (mut loaded, older) = match (loaded, older) {
+            (Ok(loaded), older) => (loaded, older),
+            (Err(error), Some(older)) => {
+                // The daemon before can go on as if nothing had been tried.
+                older.abandon()?;
+                return Err(error);
+            }
+            (Err(error), None) => return Err(error),
+        };
+        if let Some(older) = &older {
+            older.lead_over(&mut loaded.object)?;
+        }
+        let plane = loaded.attach()?;
+        if let Some(older) = older {
+            older.finish()?;
+        }
+        Ok(plane)
+    }
+
+    /// Removes every pin, link and filter of the instance, also what an interrupted upgrade left.
+    /// Absent ones count as removed.
     ///
     /// # Errors
     /// [`BpfError`] of the first object that stays; calling again goes on from there.
     pub fn uninstall(options: &Options) -> Result<(), BpfError> {
-        let Some(pins) = pin::Directory::find(&options.pin_dir)? else {
-            return Ok(());
-        };
-        uplink::remove_all(&pins)?;
-        pins.remove()
+        for path in upgrade::beside(&options.pin_dir)?
+            .iter()
+            .chain([&options.pin_dir])
+        {
+            if let Some(pins) = pin::Directory::find(path)? {
+                uplink::remove_all(&pins)?;
+                pins.remove()?;
+            }
+        }
+        Ok(())
     }
 
     /// Leads packets for `frontend` to `backend`. Flows to a backend it replaces are cut.

@@ -1,19 +1,46 @@
 //! The embedded object: its maps, created or adopted from pins, and its programs.
 
+use std::collections::BTreeMap;
 use std::io;
 
-use abi::map::{DATA, JUMP_STEPS, JUMP_TC, SOCKET_HOOKS, STEP_PROGRAMS, TC_PROGRAMS};
+use abi::map::{DATA, JUMP_STEPS, JUMP_TC, PREVIOUS, SOCKET_HOOKS, STEP_PROGRAMS, TC_PROGRAMS};
 use aya::maps::{Map, MapError, ProgramArray};
 use aya::programs::{CgroupSockAddr, Program, ProgramError, ProgramFd, SchedClassifier};
 use aya::{Ebpf, EbpfLoader};
+use sys::bpf::map::Shape;
 
 use super::error::BpfError;
 use super::pin::Directory;
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/programs.o"));
 
+/// How many entries some maps have instead of the number they were built with, by name.
+pub(super) type Sizes = BTreeMap<&'static str, u32>;
+
+/// What the maps of the object are like.
+pub(super) fn shapes(sizes: &Sizes) -> Result<BTreeMap<String, Shape>, BpfError> {
+    if OBJECT.is_empty() {
+        return Err(BpfError::NoObject);
+    }
+    let object = aya_obj::Object::parse(OBJECT).map_err(|source| BpfError::Object {
+        source: Box::new(aya::EbpfError::ParseError(source)),
+    })?;
+    let shape = |(name, map): (String, aya_obj::Map)| {
+        let size = sizes.get(name.as_str()).copied();
+        let shape = Shape {
+            kind: map.map_type(),
+            key_size: map.key_size(),
+            value_size: map.value_size(),
+            max_entries: size.unwrap_or(map.max_entries()),
+            flags: map.map_flags(),
+        };
+        (name, shape)
+    };
+    Ok(object.maps.into_iter().map(shape).collect())
+}
+
 /// Creates the maps that are not pinned yet and opens the others. Loads no program.
-pub(super) fn load(pins: &Directory) -> Result<Ebpf, BpfError> {
+pub(super) fn load(pins: &Directory, sizes: &Sizes) -> Result<Ebpf, BpfError> {
     if OBJECT.is_empty() {
         return Err(BpfError::NoObject);
     }
@@ -24,8 +51,11 @@ pub(super) fn load(pins: &Directory) -> Result<Ebpf, BpfError> {
     let mut loader = EbpfLoader::new();
     // The programs use no kernel structures, so the kernel's 5 MB of type information stay unread.
     loader.btf(None);
-    for name in DATA.iter().chain([&JUMP_TC, &JUMP_STEPS]) {
+    for name in DATA.iter().chain([&JUMP_TC, &JUMP_STEPS, &PREVIOUS]) {
         loader.map_pin_path(name, pins.path(name));
+    }
+    for (name, size) in sizes {
+        loader.map_max_entries(name, *size);
     }
     for name in &tables {
         loader.map_pin_path(name, pins.path(name));
@@ -98,6 +128,14 @@ fn set_slot(
             name: table.to_owned(),
             source: Box::new(source),
         })
+}
+
+/// A stub is loaded once, by whoever needs it first.
+pub(super) fn loaded(result: Result<(), ProgramError>) -> Result<(), ProgramError> {
+    match result {
+        Err(ProgramError::AlreadyLoaded) => Ok(()),
+        result => result,
+    }
 }
 
 fn program_io(name: &str) -> impl Fn(io::Error) -> BpfError {

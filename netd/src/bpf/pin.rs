@@ -134,7 +134,7 @@ fn is_on_bpffs(path: &Path) -> Result<bool, BpfError> {
     Ok(false)
 }
 
-fn failed(what: &'static str, path: &Path) -> impl Fn(io::Error) -> BpfError {
+pub(super) fn failed(what: &'static str, path: &Path) -> impl Fn(io::Error) -> BpfError {
     let path = path.to_owned();
     move |source| BpfError::Pin {
         what,

@@ -163,6 +163,7 @@ impl Services {
                 backend: NO_BACKEND,
             };
             all.push(ServiceTraffic {
+                id,
                 number: numbers.get(&id).copied(),
                 frontends,
                 backends: backends

@@ -72,7 +72,7 @@ impl Uplinks {
     pub(super) fn open(object: &mut Ebpf, pins: Directory) -> Result<Self, BpfError> {
         for side in SIDES {
             let stub: &mut SchedClassifier = object::program(object, side.stub())?;
-            stub.load().map_err(BpfError::load(side.stub()))?;
+            object::loaded(stub.load()).map_err(BpfError::load(side.stub()))?;
         }
         let uplinks = Self {
             pins,
@@ -298,7 +298,7 @@ mod tests {
 
     fn open(path: &Path, mode: Mode) -> (Ebpf, Uplinks) {
         let pins = Directory::create(path).unwrap();
-        let mut object = object::load(&pins).unwrap();
+        let mut object = object::load(&pins, &object::Sizes::new()).unwrap();
         object::install_tc(&mut object).unwrap();
         let mut uplinks = Uplinks::open(&mut object, pins).unwrap();
         uplinks.mode = mode;

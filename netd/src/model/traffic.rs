@@ -58,16 +58,7 @@ fn in_words(
         totals.add(&backend.counts);
         active += backend.active;
     }
-    let (kind, name) = match one.number {
-        Some(number) => {
-            let name = services.get(&number).cloned();
-            (Kind::Service, name.unwrap_or_else(|| number.to_string()))
-        }
-        None => {
-            let owner = backends.first().map(|backend| backend.container.clone());
-            (Kind::Container, owner.unwrap_or_default())
-        }
-    };
+    let (kind, name) = called(&one, containers, services);
     let dropped = one.drops.into_iter();
     ServiceTraffic {
         name,
@@ -80,6 +71,25 @@ fn in_words(
             .map(|(reason, n)| (reason.to_owned(), n))
             .filter(|(_reason, count)| *count > 0)
             .collect(),
+    }
+}
+
+/// The service's name, or that of the container that publishes the port.
+pub(crate) fn called(
+    one: &bpf::ServiceTraffic,
+    containers: &BTreeMap<IpAddr, String>,
+    services: &BTreeMap<u64, String>,
+) -> (Kind, String) {
+    match one.number {
+        Some(number) => {
+            let name = services.get(&number).cloned();
+            (Kind::Service, name.unwrap_or_else(|| number.to_string()))
+        }
+        None => {
+            let owner = one.backends.first();
+            let name = owner.and_then(|backend| containers.get(&backend.address.ip()));
+            (Kind::Container, name.cloned().unwrap_or_default())
+        }
     }
 }
 

@@ -1,14 +1,16 @@
 //! A data plane for one test.
 
+use std::collections::BTreeMap;
 use std::ops::Deref;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use netd::bpf::{DataPlane, Frontend, FrontendAddress, Options};
 
 /// A data plane with pins of its own, which go with it.
 pub(crate) struct Instance {
     pub(crate) options: Options,
-    plane: Option<DataPlane>,
+    plane: Option<Arc<DataPlane>>,
 }
 
 impl Instance {
@@ -20,14 +22,15 @@ impl Instance {
                 .join(instance)
                 .join("v1"),
             cgroup,
+            sizes: BTreeMap::new(),
         };
         let mut instance = Self {
             options,
             plane: None,
         };
         // Built first, so that what an error leaves behind is removed.
-        instance.plane =
-            Some(DataPlane::open(&instance.options).unwrap_or_else(|error| panic!("{error}")));
+        let plane = DataPlane::open(&instance.options).unwrap_or_else(|error| panic!("{error}"));
+        instance.plane = Some(Arc::new(plane));
         instance
     }
 
@@ -37,7 +40,18 @@ impl Instance {
     }
 
     pub(crate) fn reopen(&mut self) {
-        self.plane = Some(DataPlane::open(&self.options).unwrap());
+        self.plane = Some(Arc::new(DataPlane::open(&self.options).unwrap()));
+    }
+
+    /// As a daemon with tables of other sizes does.
+    pub(crate) fn upgrade(&mut self, sizes: &[(&'static str, u32)]) {
+        self.close();
+        self.options.sizes = sizes.iter().copied().collect();
+        self.reopen();
+    }
+
+    pub(crate) fn shared(&self) -> Arc<DataPlane> {
+        Arc::clone(self.plane.as_ref().expect("the instance is open"))
     }
 }
 

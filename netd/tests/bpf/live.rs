@@ -23,13 +23,13 @@ pub(crate) fn cgroup() -> PathBuf {
         .expect("a cgroup2 hierarchy is mounted")
 }
 
-fn local(plane: &DataPlane) {
+pub(crate) fn local(plane: &DataPlane) {
     let local = ["192.0.2.1", "172.18.0.1", "2001:db8::1", "fd00:18::1"];
     let local: BTreeSet<_> = local.iter().map(|ip| ip.parse().unwrap()).collect();
     plane.set_local_addresses(&local).unwrap();
 }
 
-fn publish(plane: &DataPlane, address: &str, backend: &str) {
+pub(crate) fn publish(plane: &DataPlane, address: &str, backend: &str) {
     for protocol in ["tcp", "udp"] {
         let frontend = frontend(&format!("{address}:8080/{protocol}"));
         plane.publish(frontend, backend.parse().unwrap()).unwrap();

@@ -23,6 +23,8 @@ mod programs;
 mod range;
 mod severance;
 mod topology;
+mod trace;
 mod traps;
+mod upgrade;
 mod verifier;
 mod vip;

@@ -5,16 +5,20 @@
 
 use std::io;
 use std::mem::size_of;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd};
 
 use super::{BPF_OBJ_GET_INFO_BY_FD, ObjectInfo, call, number};
 
 // include/uapi/linux/bpf.h
+const BPF_MAP_LOOKUP_ELEM: libc::c_int = 1;
 const BPF_MAP_UPDATE_ELEM: libc::c_int = 2;
+const BPF_MAP_DELETE_ELEM: libc::c_int = 3;
 const BPF_MAP_GET_NEXT_KEY: libc::c_int = 4;
+const BPF_PROG_GET_FD_BY_ID: libc::c_int = 13;
 const BPF_MAP_LOOKUP_BATCH: libc::c_int = 24;
 const BPF_MAP_TYPE_HASH: u32 = 1;
 const BPF_MAP_TYPE_ARRAY: u32 = 2;
+const BPF_MAP_TYPE_PROG_ARRAY: u32 = 3;
 const BPF_MAP_TYPE_LRU_HASH: u32 = 9;
 const BPF_MAP_TYPE_LPM_TRIE: u32 = 11;
 
@@ -36,6 +40,11 @@ pub struct Shape {
 impl Shape {
     fn is_plain_hash(&self) -> bool {
         matches!(self.kind, BPF_MAP_TYPE_HASH | BPF_MAP_TYPE_LRU_HASH)
+    }
+
+    /// Whether every entry is there from the start, filled with zeros.
+    pub fn is_array(&self) -> bool {
+        self.kind == BPF_MAP_TYPE_ARRAY
     }
 
     /// Whether an entry's value is `value_size` bytes, and nothing but bytes.
@@ -101,15 +110,25 @@ pub fn shape(map: BorrowedFd<'_>) -> io::Result<Shape> {
     })
 }
 
-/// Shows every entry of a hash table, LRU or not, to `visit`: its key and its value. Entries that
-/// come or go meanwhile may be missed; the others are seen once each (Linux 5.6).
+/// Shows every entry of a map that [`Shape::holds_bytes`] to `visit`: its key and its value. Entries
+/// that come or go meanwhile may be missed; the others are seen once each (Linux 5.6).
 ///
 /// # Errors
 /// Of the kernel; `Unsupported` for other kinds of map.
 pub fn visit(map: BorrowedFd<'_>, mut visit: impl FnMut(&[u8], &[u8])) -> io::Result<()> {
     let shape = shape(map)?;
-    if !shape.is_plain_hash() {
+    if !shape.holds_bytes() {
         return Err(io::ErrorKind::Unsupported.into());
+    }
+    if !shape.is_plain_hash() {
+        let mut key = None;
+        while let Some(next) = next_key(map, &shape, key.as_deref())? {
+            if let Some(value) = read(map, &shape, &next)? {
+                visit(&next, &value);
+            }
+            key = Some(next);
+        }
+        return Ok(());
     }
     let (key_size, value_size) = (shape.key_size as usize, shape.value_size as usize);
     let mut room = BATCH;
@@ -171,26 +190,55 @@ pub fn count(map: BorrowedFd<'_>) -> io::Result<u32> {
         visit(map, |_key, _value| count += 1)?;
         return Ok(count);
     }
-    let mut key: Option<Vec<u8>> = None;
+    let mut key = None;
     // A key that goes while it is asked for its successor begins the walk anew.
     while count < shape.max_entries {
-        let mut next = vec![0_u8; shape.key_size as usize];
-        let element = Element {
-            map_fd: number(map)?,
-            _pad: 0,
-            key: key.as_ref().map_or(0, |key| key.as_ptr() as u64),
-            value: next.as_mut_ptr() as u64,
-            flags: 0,
-        };
-        // SAFETY: both keys are as long as the kernel said this map's are, and outlive the call.
-        match unsafe { call(BPF_MAP_GET_NEXT_KEY, &element) } {
-            Ok(_) => count += 1,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(count),
-            Err(error) => return Err(error),
+        key = next_key(map, &shape, key.as_deref())?;
+        if key.is_none() {
+            break;
         }
-        key = Some(next);
+        count += 1;
     }
     Ok(count)
+}
+
+/// The key after `key`, or the first one.
+fn next_key(map: BorrowedFd<'_>, shape: &Shape, key: Option<&[u8]>) -> io::Result<Option<Vec<u8>>> {
+    let mut next = vec![0_u8; shape.key_size as usize];
+    let key = key.filter(|key| key.len() == next.len());
+    let element = Element {
+        map_fd: number(map)?,
+        _pad: 0,
+        key: key.map_or(0, |key| key.as_ptr() as u64),
+        value: next.as_mut_ptr() as u64,
+        flags: 0,
+    };
+    // SAFETY: both keys are as long as the kernel said this map's are, and outlive the call.
+    match unsafe { call(BPF_MAP_GET_NEXT_KEY, &element) } {
+        Ok(_) => Ok(Some(next)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// The value of a key as long as the map's, in a map that [`Shape::holds_bytes`] or is a table of
+/// programs.
+fn read(map: BorrowedFd<'_>, shape: &Shape, key: &[u8]) -> io::Result<Option<Vec<u8>>> {
+    let mut value = vec![0_u8; shape.value_size as usize];
+    let element = Element {
+        map_fd: number(map)?,
+        _pad: 0,
+        key: key.as_ptr() as u64,
+        value: value.as_mut_ptr() as u64,
+        flags: 0,
+    };
+    // SAFETY: the callers see to the key's length and to the kind of map, whose values are as long
+    // as the kernel said; both outlive the call.
+    match unsafe { call(BPF_MAP_LOOKUP_ELEM, &element) } {
+        Ok(_) => Ok(Some(value)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 /// What to do with an entry whose key is there already.
@@ -233,4 +281,73 @@ pub fn write(
         }
         Err(error) => Err(error),
     }
+}
+
+/// The program in a slot of a tail-call table.
+///
+/// # Errors
+/// Of the kernel; `Unsupported` for another kind of map.
+pub fn program(table: BorrowedFd<'_>, slot: u32) -> io::Result<Option<OwnedFd>> {
+    let shape = program_table(table)?;
+    // A table of programs tells their numbers (`prog_fd_array_sys_lookup_elem`).
+    let Some(id) = read(table, &shape, &slot.to_ne_bytes())? else {
+        return Ok(None);
+    };
+    let id = u32::from_ne_bytes(
+        id.try_into()
+            .map_err(|_longer| io::ErrorKind::InvalidData)?,
+    );
+    // SAFETY: the attributes are the program's number, and hold no address.
+    let program = unsafe { call(BPF_PROG_GET_FD_BY_ID, &raw const id) }?;
+    let program = libc::c_int::try_from(program).map_err(io::Error::other)?;
+    // SAFETY: the call returns a new descriptor, which nobody else owns.
+    Ok(Some(unsafe { OwnedFd::from_raw_fd(program) }))
+}
+
+/// Makes `program` the one in a slot of a tail-call table, in the place of another.
+///
+/// # Errors
+/// Of the kernel, which refuses a program of another type; `Unsupported` for another kind of map.
+pub fn set_program(table: BorrowedFd<'_>, slot: u32, program: BorrowedFd<'_>) -> io::Result<()> {
+    program_table(table)?;
+    let descriptor = program.as_raw_fd();
+    let element = Element {
+        map_fd: number(table)?,
+        _pad: 0,
+        key: (&raw const slot) as u64,
+        value: (&raw const descriptor) as u64,
+        flags: 0,
+    };
+    // SAFETY: key and value are of four bytes, as those of every table of programs, and outlive the
+    // call.
+    unsafe { call(BPF_MAP_UPDATE_ELEM, &element) }.map(drop)
+}
+
+/// Empties a slot of a tail-call table.
+///
+/// # Errors
+/// Of the kernel; `Unsupported` for another kind of map.
+pub fn clear_program(table: BorrowedFd<'_>, slot: u32) -> io::Result<()> {
+    program_table(table)?;
+    let element = Element {
+        map_fd: number(table)?,
+        _pad: 0,
+        key: (&raw const slot) as u64,
+        value: 0,
+        flags: 0,
+    };
+    // SAFETY: as in `set_program`.
+    match unsafe { call(BPF_MAP_DELETE_ELEM, &element) } {
+        Ok(_) => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+fn program_table(table: BorrowedFd<'_>) -> io::Result<Shape> {
+    let shape = shape(table)?;
+    if shape.kind != BPF_MAP_TYPE_PROG_ARRAY {
+        return Err(io::ErrorKind::Unsupported.into());
+    }
+    Ok(shape)
 }

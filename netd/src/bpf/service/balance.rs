@@ -178,6 +178,19 @@ impl Balancing {
         Ok(SERVICE_LARGE)
     }
 
+    fn has_table(&self, service: u32, flags: u32) -> Result<bool, BpfError> {
+        let found = if flags & SERVICE_LARGE == 0 {
+            optional(self.small.get(&service, 0))
+                .map_err(BpfError::map(TABLES))?
+                .is_some()
+        } else {
+            optional(self.large.get(&service, 0))
+                .map_err(BpfError::map(LARGE_TABLES))?
+                .is_some()
+        };
+        Ok(found)
+    }
+
     /// Removes the tables of the sizes that `flags` does not name.
     fn remove_tables(&mut self, service: u32, keep: Option<u32>) -> Result<(), BpfError> {
         if keep != Some(0) {
@@ -291,7 +304,8 @@ impl Services {
             let flags = self
                 .service(id)?
                 .map_or(SERVICE_BALANCED | SERVICE_CHANGING, |s| s.flags);
-            if flags & SERVICE_CHANGING != 0 {
+            // An upgrade that has another size of table leaves it to be made.
+            if flags & SERVICE_CHANGING != 0 || !self.balancing.has_table(id, flags)? {
                 self.write_table(id, flags & !(SERVICE_CHANGING | SERVICE_LARGE))?;
             }
         }

@@ -129,6 +129,7 @@ impl Both {
                 .join(instance)
                 .join("v1"),
             cgroup: None,
+            sizes: std::collections::BTreeMap::new(),
         };
         let data_plane = Arc::new(DataPlane::open(&options).unwrap());
         let mut mirror = Mirror::new(Arc::clone(&data_plane), DEFAULT_TTL);

@@ -35,6 +35,7 @@ fn service(
     backends: Vec<bpf::BackendTraffic>,
 ) -> bpf::ServiceTraffic {
     bpf::ServiceTraffic {
+        id: 1,
         number,
         frontends,
         backends,
