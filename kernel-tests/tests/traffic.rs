@@ -79,21 +79,24 @@ mod root {
         command.stdout(Stdio::piped()).spawn().unwrap()
     }
 
+    /// Waits until somebody traces.
+    fn is_on(shop: &Shop) {
+        shop.soon("the trace is on", || {
+            let ran = shop.run(&["trace", "--for", "1ms"]);
+            anyhow::ensure!(ran.code == 1, "{ran:?}");
+            assert!(ran.stderr.contains("somebody else is tracing"), "{ran:?}");
+            Ok(())
+        });
+    }
+
     #[test]
     fn a_trace_shows_decisions_and_goes_with_its_client() {
         let mut shop = shop();
         let mut traced = trace(&shop, &["--service", "web"]);
         let mut lines = BufReader::new(traced.stdout.take().unwrap()).lines();
-        // The first lines may come before the trace is on: it is on when one comes.
         let mut next =
             || -> Value { serde_json::from_str(&lines.next().unwrap().unwrap()).unwrap() };
-        shop.soon("the trace is on", || {
-            fetch(&shop);
-            let ran = shop.run(&["trace", "--count", "1", "--for", "1ms"]);
-            anyhow::ensure!(ran.code == 1, "{ran:?}");
-            assert!(ran.stderr.contains("somebody else is tracing"), "{ran:?}");
-            Ok(())
-        });
+        is_on(&shop);
         fetch(&shop);
         let found = loop {
             let line = next();
@@ -119,6 +122,7 @@ mod root {
 
         // One that is on keeps no daemon from stopping.
         let mut traced = trace(&shop, &[]);
+        is_on(&shop);
         let begin = Instant::now();
         shop.daemon.stop().unwrap();
         assert!(

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use abi::map::{CT_ANY, CT_TCP};
+use abi::map::{CT_ANY, CT_HALF, CT_TCP};
 use api::doctor::Finding;
 use api::traffic::{Table, Traffic};
 
@@ -114,7 +114,7 @@ fn worry(table: &Table) -> String {
 }
 
 fn way_out(table: &Table) -> String {
-    if !matches!(table.name.as_str(), CT_TCP | CT_ANY) {
+    if !matches!(table.name.as_str(), CT_TCP | CT_HALF | CT_ANY) {
         "what exceeds it is refused: publish adjacent ports as a range, and remove what is not used"
             .to_owned()
     } else {

@@ -17,6 +17,7 @@ mod guard;
 mod hairpin;
 mod instance;
 mod live;
+mod load;
 mod oracle;
 mod packet;
 mod programs;
