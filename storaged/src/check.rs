@@ -206,7 +206,8 @@ impl Report<'_> {
         }
         let diff = directory.diff();
         let tree = tree_digest::of(&diff).map_err(StepError::io("read the tree of", &diff))?;
-        if tree != row.tree && damage.is_empty() {
+        let has_changed = row.tree.as_ref().is_some_and(|taken| *taken != tree);
+        if has_changed && damage.is_empty() {
             damage.push("owners, modes, times, names or attributes in it have changed".to_owned());
         }
         Ok(damage)

@@ -180,6 +180,8 @@ impl Storaged {
         if let Some(expected) = expected {
             check(expected, diff_id.clone())?;
         }
+        let tree = tree_digest::of(&staged.diff())
+            .map_err(StepError::io("read the tree of", &staged.diff()))?;
         let row = LayerRow {
             chain_id: chain_id(below.parent.as_ref(), &diff_id),
             diff_id,
@@ -189,8 +191,7 @@ impl Storaged {
             archive_size,
             entries,
             damaged: false,
-            tree: tree_digest::of(&staged.diff())
-                .map_err(StepError::io("read the tree of", &staged.diff()))?,
+            tree: Some(tree),
             depth: u32::try_from(depth).map_err(|_too_many| LayerError::TooDeep)?,
         };
         self.apply(Step::write_sidecar(staged.sidecar(), &row)?)?;

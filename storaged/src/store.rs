@@ -405,6 +405,29 @@ mod tests {
     }
 
     #[test]
+    fn a_layer_recorded_by_the_first_version_is_still_known() {
+        let dir = tempfile::tempdir().unwrap();
+        let database = Arc::new(Database::create(dir.path().join("meta.redb")).unwrap());
+        Store::open(Arc::clone(&database), Driver::Overlay2).unwrap();
+        let id = format!("sha256:{}", "0".repeat(64));
+        let row = serde_json::json!({
+            "schema": 1, "chain_id": id, "diff_id": id, "parent": null,
+            "key": "0".repeat(32), "size": 7, "entries": 1, "depth": 1,
+        });
+        let transaction = database.begin_write().unwrap();
+        transaction
+            .open_table(Tables::of(Driver::Overlay2).layers)
+            .unwrap()
+            .insert(id.as_str(), row.to_string().as_bytes())
+            .unwrap();
+        transaction.commit().unwrap();
+        let store = Store::open(database, Driver::Overlay2).unwrap();
+        let rows = store.rows();
+        let layer = rows.layers.values().next().unwrap();
+        assert_eq!((layer.size, layer.tree.as_ref()), (7, None));
+    }
+
+    #[test]
     fn a_row_of_a_later_schema_stops_the_opening() {
         let dir = tempfile::tempdir().unwrap();
         let database = Arc::new(Database::create(dir.path().join("meta.redb")).unwrap());

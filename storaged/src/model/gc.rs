@@ -53,7 +53,7 @@ mod tests {
                     key: Key::from_bytes([0; 16]),
                     size: 0,
                     archive_size: 0,
-                    tree: id.clone(),
+                    tree: None,
                     damaged: false,
                     entries: 0,
                     depth: u32::try_from(at + 1).unwrap(),

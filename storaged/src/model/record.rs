@@ -19,12 +19,14 @@ pub(crate) struct LayerRow {
     pub(crate) key: Key,
     /// Bytes of file content.
     pub(crate) size: u64,
-    /// Bytes of the uncompressed archive.
+    /// Bytes of the uncompressed archive; 0 in rows from before it was kept.
+    #[serde(default)]
     pub(crate) archive_size: u64,
     /// Members of the archive.
     pub(crate) entries: u64,
-    /// [`crate::tree_digest`] of the content directory.
-    pub(crate) tree: Digest,
+    /// [`crate::tree_digest`] of the content directory; absent in rows from before it was taken.
+    #[serde(default)]
+    pub(crate) tree: Option<Digest>,
     /// A check found it so: the next import of the same content replaces it.
     #[serde(default)]
     pub(crate) damaged: bool,
