@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 use api::id::IfName;
 use api::net::{AttachRequest, Attachment};
 use netd::{NetConfig, Netd, Options};
-use redb::Database;
+use redb::{Database, DatabaseError};
 use sys::netns::NetNs;
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
@@ -132,10 +132,23 @@ impl World {
         self.outside.run(work).unwrap()
     }
 
+    /// Threads of the daemon before may still be busy with their last piece of work.
+    fn database(&self) -> Database {
+        let path = self.directory.path().join("meta.redb");
+        let mut database = None;
+        soon("the database is closed", || {
+            database = match Database::create(&path) {
+                Err(DatabaseError::DatabaseAlreadyOpen) => None,
+                opened => Some(opened.unwrap()),
+            };
+            database.is_some()
+        });
+        database.expect("it was opened")
+    }
+
     fn options(&self) -> Options {
-        let database = Database::create(self.directory.path().join("meta.redb")).unwrap();
         Options {
-            database: Arc::new(database),
+            database: Arc::new(self.database()),
             run_dir: self.directory.path().to_owned(),
             pin_dir: self.pin_dir.clone(),
             cgroup: self.cgroup.clone(),
