@@ -169,7 +169,11 @@ mod root {
             "services",
             "sandboxes",
             "endpoints",
-            "counters",
+            "balanced",
+            "members",
+            "traffic",
+            "service_drops",
+            "places",
             "peers",
         ] {
             traces.insert(format!("map {map}: {}", entries(host, map)));
