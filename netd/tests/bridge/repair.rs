@@ -461,6 +461,10 @@ fn nothing_of_others_is_changed() {
         )
     };
     soon("nothing differs", || shop.differences() == 0);
+    // The kernel itself adds routes once it has checked that nobody else has an address.
+    soon("addresses are settled", || {
+        !ip("-oneline address show dev eth0").contains("tentative")
+    });
     let before = foreign();
     shop.world.create(r#"{"Name":"more","EnableIPv6":true}"#);
     let extra = Sandbox::new("extra");
