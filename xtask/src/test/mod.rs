@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use clap::ValueEnum;
 
-use self::tally::Tally;
+use self::tally::{Nextest, Tally};
 use crate::build;
 use crate::process;
 use crate::setup::{self, Purpose};
@@ -159,12 +159,17 @@ fn nextest(arguments: &[&str], environment: &[(&str, &Path)]) -> Result<Tally> {
         .args(["nextest", "run", "--no-fail-fast"])
         .args(arguments);
     nextest.envs(environment.iter().copied());
-    let mut tally = None;
-    let succeeded = process::watch(&mut nextest, |line| {
-        tally = tally::nextest_summary(line).or(tally)
-    })?;
-    let tally = tally.unwrap_or_default();
+    let mut report = Nextest::default();
+    let succeeded = process::watch(&mut nextest, |line| report.read(line))?;
+    // As TAP, like the acceptance scripts, for whoever reads the end of a long log.
+    for name in &report.flaky {
+        println!("ok - {name} # flaky: passed at the second try only");
+    }
+    for name in &report.failed {
+        println!("not ok - {name}");
+    }
     // A test binary that does not compile has no summary.
+    let tally = report.tally.unwrap_or_default();
     if !succeeded && tally.failed == 0 {
         return Ok(tally + Tally::FAILED);
     }

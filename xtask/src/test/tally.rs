@@ -43,8 +43,44 @@ impl fmt::Display for Tally {
     }
 }
 
+/// What nextest says at its end: counts, and the tests that did not pass at once.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Nextest {
+    /// Of the summary line; absent before it, as when a test binary does not compile.
+    pub(crate) tally: Option<Tally>,
+    /// Tests that failed at every try.
+    pub(crate) failed: Vec<String>,
+    /// Tests that passed, though not at the first try.
+    pub(crate) flaky: Vec<String>,
+}
+
+impl Nextest {
+    /// Takes the next line of nextest's standard error.
+    pub(crate) fn read(&mut self, line: &str) {
+        if self.tally.is_none() {
+            self.tally = summary(line);
+            return;
+        }
+        // `   TRY 2 FAIL [   0.031s] (629/753) netd::dns peer::gives_the_same_answers`; before the
+        // summary the same lines tell of the first try.
+        let Some((status, rest)) = line.trim_start().split_once(" [") else {
+            return;
+        };
+        let words: Vec<&str> = rest.split_whitespace().rev().take(2).collect();
+        let &[test, binary] = words.as_slice() else {
+            return;
+        };
+        let name = format!("{binary} {test}");
+        if status.starts_with("FLAKY") {
+            self.flaky.push(name);
+        } else {
+            self.failed.push(name);
+        }
+    }
+}
+
 /// What nextest's summary line counts; a timed-out test has failed. Other lines give nothing.
-pub(crate) fn nextest_summary(line: &str) -> Option<Tally> {
+fn summary(line: &str) -> Option<Tally> {
     let counts = line
         .trim_start()
         .strip_prefix("Summary")?
@@ -83,7 +119,30 @@ mod tests {
         ];
         for (line, expected) in rows {
             let expected = expected.map(|(passed, failed)| Tally { passed, failed });
-            assert_eq!(nextest_summary(line), expected, "{line}");
+            assert_eq!(summary(line), expected, "{line}");
         }
+    }
+
+    #[test]
+    fn names_what_failed_and_what_passed_at_the_second_try() {
+        let text = "
+  TRY 1 FAIL [   0.03s] ( 1/3) netd::dns peer::a
+        PASS [   0.03s] ( 1/3) netd::dns peer::a
+────────────
+     Summary [   1.2s] 3 tests run: 2 passed (1 flaky), 1 failed, 0 skipped
+   FLAKY 2/2 [   0.03s] ( 1/3) netd::dns peer::a
+  TRY 2 FAIL [   0.02s] ( 2/3) storaged layers::b
+error: test run failed";
+        let mut nextest = Nextest::default();
+        text.lines().for_each(|line| nextest.read(line));
+        let expected = Nextest {
+            tally: Some(Tally {
+                passed: 2,
+                failed: 1,
+            }),
+            failed: vec!["storaged layers::b".to_owned()],
+            flaky: vec!["netd::dns peer::a".to_owned()],
+        };
+        assert_eq!(nextest, expected);
     }
 }

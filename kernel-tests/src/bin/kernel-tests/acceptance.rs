@@ -26,7 +26,7 @@ pub(crate) fn run(dir: &Path, pending: &Path) -> Result<()> {
     let list = parse_list(&text)?;
     let daemon = Daemon::configured(Arc::new(Host::real()), SETTINGS)?;
     let restart = write_restart(&daemon)?;
-    let runner = |names: &[&str]| run_scripts(dir, &daemon, &restart, names);
+    let runner = |names: &[&str]| run_scripts(dir, &daemon, &restart, &list, names);
     let mut results = runner(&[])?;
     for name in list
         .iter()
@@ -47,6 +47,7 @@ fn run_scripts(
     dir: &Path,
     daemon: &Daemon,
     restart: &Path,
+    list: &BTreeMap<String, Row>,
     names: &[&str],
 ) -> Result<BTreeMap<String, Verdict>> {
     let mut child = Command::new(dir.join("run"))
@@ -68,8 +69,9 @@ fn run_scripts(
     let mut results = BTreeMap::new();
     for line in BufReader::new(output).lines() {
         let line = line.context("output of the runner")?;
-        println!("{line}");
-        results.extend(parse_result(&line));
+        let result = parse_result(&line);
+        println!("{}", annotate(&line, result.as_ref(), list));
+        results.extend(result);
     }
     // Its exit code counts pending scripts as failed; the list decides instead.
     child.wait().context("acceptance runner")?;
@@ -102,8 +104,9 @@ echo $! >{pid_file}
 }
 
 /// What the list says of one script.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 struct Row {
+    reason: String,
     /// It passes, but not every time, and the fault is its own.
     races: bool,
 }
@@ -121,6 +124,7 @@ fn parse_list(text: &str) -> Result<BTreeMap<String, Row>> {
         list.insert(
             name.to_owned(),
             Row {
+                reason: reason.to_owned(),
                 races: reason.starts_with("races: "),
             },
         );
@@ -133,6 +137,22 @@ enum Verdict {
     Passed,
     Failed,
     Skipped,
+}
+
+/// The line, unless a listed script fails: then what the list says of it, so that what is left of
+/// `not ok` is news.
+fn annotate(
+    line: &str,
+    result: Option<&(String, Verdict)>,
+    list: &BTreeMap<String, Row>,
+) -> String {
+    let listed = |name: &str| list.get(name).filter(|row| !row.races);
+    match result {
+        Some((name, Verdict::Failed)) if let Some(row) = listed(name) => {
+            format!("listed - {name}: {}", row.reason)
+        }
+        _ => line.to_owned(),
+    }
 }
 
 /// `ok 3 - NAME`, `ok 3 - NAME # SKIP why`, `not ok 3 - NAME # why`.
@@ -153,8 +173,8 @@ fn judge(results: &BTreeMap<String, Verdict>, list: &BTreeMap<String, Row>) -> R
     let mut expected = 0;
     for (name, verdict) in results {
         match (verdict, list.get(name)) {
-            (Verdict::Passed, None | Some(Row { races: true })) => {}
-            (Verdict::Failed | Verdict::Skipped, Some(Row { races: false })) => expected += 1,
+            (Verdict::Passed, None | Some(Row { races: true, .. })) => {}
+            (Verdict::Failed | Verdict::Skipped, Some(Row { races: false, .. })) => expected += 1,
             (Verdict::Passed, Some(_)) => {
                 wrong.push(format!("{name} passes: take it off the list"))
             }
@@ -196,6 +216,21 @@ mod tests {
         for (line, expected) in rows {
             let expected = expected.map(|(name, verdict)| (name.to_owned(), verdict));
             assert_eq!(parse_result(line), expected, "{line}");
+        }
+    }
+
+    #[test]
+    fn a_listed_failure_is_no_news() {
+        let list = parse_list("b: needs services\nc: races: with itself\n").unwrap();
+        let shown = |line| annotate(line, parse_result(line).as_ref(), &list);
+        assert_eq!(shown("not ok 1 - b # got ''"), "listed - b: needs services");
+        for line in [
+            "not ok 2 - a # why",
+            "not ok 3 - c # why",
+            "ok 4 - b",
+            "1..4",
+        ] {
+            assert_eq!(shown(line), line);
         }
     }
 
