@@ -7,7 +7,7 @@ use std::io::{self, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use crate::instance::{Instance, frontend};
 use crate::live::local;
@@ -18,8 +18,11 @@ use sys::netns::NetNs;
 const HOST: &str = "192.0.2.1:8080";
 const SHOP: u64 = 7;
 const BACKENDS: std::ops::Range<u16> = 81..87;
-/// How long the load lasts.
-const LOAD: Duration = Duration::from_secs(8);
+/// How many connections are opened meanwhile, at least, and how many changes are made: a slow host
+/// takes longer.
+const CONNECTIONS: usize = 5000;
+const CHANGES: usize = 60;
+const DEATHS: usize = 5;
 /// Who opens connections one after the other.
 const CLIENTS: usize = 4;
 
@@ -90,10 +93,10 @@ impl Drop for Ending<'_> {
     }
 }
 
-/// Opens connections from several threads while `change` runs, and returns how many there were.
-/// Each must be answered, whatever changes.
+/// Opens connections from several threads while `change` runs, which sees how many there are so far,
+/// and returns how many there were. Each must be answered, whatever changes.
 #[track_caller]
-fn under_load(net: &Topology, change: impl FnOnce()) -> usize {
+fn under_load(net: &Topology, change: impl FnOnce(&AtomicUsize)) -> usize {
     let done = AtomicBool::new(false);
     let opened = AtomicUsize::new(0);
     let failed = AtomicUsize::new(0);
@@ -115,7 +118,7 @@ fn under_load(net: &Topology, change: impl FnOnce()) -> usize {
             });
         }
         let _ending = Ending(&done);
-        change();
+        change(&opened);
     });
     assert_eq!(failed.load(Ordering::Relaxed), 0, "connections failed");
     opened.load(Ordering::Relaxed)
@@ -140,10 +143,9 @@ fn backends_join_and_drain_under_load_without_a_reset() {
     // One that is held by each draining backend, and lives through all of it.
     let (mut held, first) = open(&net.client).unwrap();
     let mut changes = 0;
-    let opened = under_load(&net, || {
-        let end = Instant::now() + LOAD;
+    let opened = under_load(&net, |opened| {
         for number in BACKENDS.cycle() {
-            if Instant::now() > end {
+            if changes >= CHANGES && opened.load(Ordering::Relaxed) >= CONNECTIONS {
                 break;
             }
             if number == first {
@@ -174,7 +176,6 @@ fn backends_join_and_drain_under_load_without_a_reset() {
         }
     });
     println!("{opened} connections, {changes} changes");
-    assert!(changes > 5 && opened > 1000, "{opened}, {changes}");
     let service = plane.traffic().unwrap().remove(0);
     let counted: u64 = service.backends.iter().map(|b| b.counts.new_flows).sum();
     let counted = counted + service.past.new_flows;
@@ -194,13 +195,13 @@ fn a_killed_backend_takes_its_own_connections_alone() {
     plane.balance(SHOP, &shop(&all)).unwrap();
     let mut held: Vec<(TcpStream, u16)> = (0..200).map(|_| open(&net.client).unwrap()).collect();
     let (killed, rest) = all.split_first().unwrap();
-    under_load(&net, || {
+    under_load(&net, |_| {
         for (stream, _) in &mut held {
             echoes(stream).unwrap();
         }
     });
     plane.balance(SHOP, &shop(rest)).unwrap();
-    let opened = under_load(&net, || {
+    let opened = under_load(&net, |_| {
         for (stream, number) in &mut held {
             let alive = echoes(stream).is_ok();
             assert_eq!(alive, *number != killed.0, "of backend {number}");
@@ -222,9 +223,8 @@ fn a_daemon_that_dies_again_and_again_loses_nothing() {
     plane.balance(SHOP, &shop(&all)).unwrap();
     let mut held: Vec<(TcpStream, u16)> = (0..50).map(|_| open(&net.client).unwrap()).collect();
     let mut deaths = 0;
-    let opened = under_load(&net, || {
-        let end = Instant::now() + LOAD;
-        while Instant::now() < end {
+    let opened = under_load(&net, |opened| {
+        while deaths < DEATHS || opened.load(Ordering::Relaxed) < CONNECTIONS {
             plane.close();
             for (stream, _) in &mut held {
                 echoes(stream).unwrap();
@@ -234,5 +234,4 @@ fn a_daemon_that_dies_again_and_again_loses_nothing() {
         }
     });
     println!("{opened} connections, {deaths} deaths");
-    assert!(deaths > 3 && opened > 1000, "{opened}, {deaths}");
 }
