@@ -9,6 +9,7 @@ use api::id::IfName;
 use ipnet::IpNet;
 use serde::Deserialize;
 
+use crate::mode::Mode;
 use crate::model::ipam::Pool;
 
 /// What an administrator may set; every member has a default.
@@ -25,6 +26,8 @@ pub struct NetConfig {
     pub mtu: Option<u32>,
     /// Upstream resolvers; those of `/etc/resolv.conf` when empty.
     pub dns: Vec<SocketAddr>,
+    /// How packets of published ports go; the best that this host allows when absent.
+    pub mode: Option<Mode>,
     /// How many connections to published ports are remembered: TCP, and the others.
     pub tcp_connections: TableSize,
     pub other_connections: TableSize,
@@ -74,6 +77,7 @@ impl Default for NetConfig {
             default_bridge_subnet: None,
             mtu: None,
             dns: Vec::new(),
+            mode: None,
             tcp_connections: TableSize(MAX_CT_TCP / 2),
             other_connections: TableSize(MAX_CT_ANY / 2),
         }

@@ -259,6 +259,7 @@ impl State {
                 }
                 !known
             }
+            Step::RelaxTracking => false,
             Step::EnableForwarding { ipv6 } => {
                 let flag = match ipv6 {
                     true => &mut self.observed.ipv6_forwarding,

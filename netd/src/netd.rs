@@ -19,6 +19,7 @@ use crate::dns::{self, DnsError, DnsServer};
 use crate::error::{NetError, OpenError};
 use crate::kernel::Kernel;
 use crate::laps::Laps;
+use crate::mode::Chosen;
 use crate::model::desired::Desired;
 use crate::model::endpoint::Endpoint;
 use crate::model::ipam::Walks;
@@ -61,6 +62,7 @@ pub struct Netd {
     view: ArcSwap<Desired>,
     writer: Mutex<Writer>,
     episodes: Mutex<Episodes>,
+    mode: Mutex<Option<Chosen>>,
     /// Says to who works for a client without end that the daemon goes.
     pub(crate) stopping: AtomicBool,
 }
@@ -136,9 +138,14 @@ impl Netd {
             view: ArcSwap::default(),
             writer: Mutex::default(),
             episodes: Mutex::default(),
+            mode: Mutex::default(),
             stopping: AtomicBool::new(false),
         };
         netd.start(cookie, &mut laps)?;
+        // What others changed meanwhile was heard by nobody. The mode comes after the packet filter,
+        // which brings connection tracking and its settings into the kernel.
+        netd.renew_shortcuts();
+        netd.follow_mode();
         tracing::info!(endpoints = netd.view().endpoints.len(), took = %laps, "networks opened");
         let netd = Arc::new(netd);
         severance::start(&netd).map_err(OpenError::Thread)?;
@@ -166,6 +173,7 @@ impl Netd {
             view: ArcSwap::default(),
             writer: Mutex::default(),
             episodes: Mutex::default(),
+            mode: Mutex::default(),
             stopping: AtomicBool::new(false),
         };
         netd.start(Some(crate::fake::HOST_COOKIE), &mut Laps::start())?;
@@ -207,6 +215,7 @@ impl Netd {
     /// The chosen data path and why, one line each.
     pub fn data_path(&self) -> Vec<String> {
         let mut lines: Vec<String> = self.data_plane.iter().flat_map(|d| d.describe()).collect();
+        lines.extend(self.mode().as_ref().map(Chosen::describe));
         lines.push(if self.hooks {
             "container DNS: 127.0.0.11 by socket hooks".to_owned()
         } else {
@@ -229,6 +238,11 @@ impl Netd {
     /// worst too careful about a port.
     pub(crate) fn writer(&self) -> MutexGuard<'_, Writer> {
         self.writer.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How packets of published ports go, once that is known.
+    pub(crate) fn mode(&self) -> MutexGuard<'_, Option<Chosen>> {
+        self.mode.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Which tables the log has called nearly full.

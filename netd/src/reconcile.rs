@@ -37,6 +37,7 @@ impl Netd {
     /// [`NetError::Kernel`] when the kernel cannot even be looked at.
     pub fn reconcile(&self) -> Result<Report, NetError> {
         self.watch_tables();
+        self.follow_mode();
         let mut writer = self.writer();
         self.reconcile_locked(&mut writer)
     }

@@ -1,8 +1,8 @@
 //! Following the kernel: what others change is heard of and repaired, and everything is looked at
 //! now and then.
 //!
-//! Heard of are links, addresses, default routes, tc filters and forwarding by rtnetlink, and our
-//! table by nftables. A link of a program can be taken off without a word, so that those are asked
+//! Heard of are links, addresses, default routes, tc filters and forwarding by rtnetlink, and packet
+//! filters by nftables: our table is repaired, and connections show themselves to everybody else's. A link of a program can be taken off without a word, so that those are asked
 //! after twice a second: a few system calls for each uplink and each hook. Settings that send no
 //! notification wait for the periodic look.
 
@@ -25,7 +25,8 @@ use tokio::time::MissedTickBehavior;
 use crate::bpf::BpfError;
 use crate::mtu::Seen;
 use crate::netd::Netd;
-use crate::{netlink, nft};
+use crate::netlink;
+use crate::nft::{self, Heard, Transactions};
 use due::Due;
 use pace::Pace;
 
@@ -88,6 +89,9 @@ impl Netd {
 
     /// Does what is due. `known` are the programs that were attached at the last look.
     fn follow(&self, due: &Due, known: &Programs) -> Followed {
+        if due.filter {
+            self.renew_shortcuts();
+        }
         let programs = self.programs();
         let mut repaired = false;
         let dead = || due.look && self.holds_dead_sandbox();
@@ -156,8 +160,7 @@ fn every(period: Duration) -> tokio::time::Interval {
 struct Ears {
     route: Option<AsyncFd<Socket>>,
     filter: Option<AsyncFd<Socket>>,
-    /// Our table was touched by a transaction whose author is still to be told.
-    touched: bool,
+    transactions: Transactions,
     /// The MTU of each link.
     seen: Seen,
 }
@@ -175,7 +178,7 @@ impl Ears {
         Self {
             route: heard("links, addresses and routes", subscribe()),
             filter: heard("packet filters", nft::subscribe()),
-            touched: false,
+            transactions: Transactions::default(),
             seen,
         }
     }
@@ -204,12 +207,14 @@ impl Ears {
             });
         }
         if let Some(socket) = &self.filter {
-            let mut changed = false;
+            let mut heard = Heard::default();
             lost |= drain(socket.get_ref(), |datagram| {
-                changed |= nft::is_change(datagram, is_own_thread, &mut self.touched);
+                self.transactions.note(datagram, is_own_thread, &mut heard);
             });
-            due.repair |= changed;
+            due.filter |= heard.any;
+            due.repair |= heard.ours;
         }
+        due.filter |= lost;
         due.repair |= lost;
     }
 }

@@ -70,7 +70,8 @@ pub struct EndpointValue {
     pub mac: Mac,
     /// [`ENDPOINT_CHECKED`] or zero.
     pub flags: u32,
-    pub pad: u32,
+    /// As in [`Place`].
+    pub direct_mtu: u32,
     /// The link's name, for the daemon: it finds the entry of a link that is gone by it.
     pub name: [u8; 16],
 }
@@ -84,7 +85,10 @@ pub struct Place {
     /// The host's end of its link.
     pub ifindex: u32,
     pub mac: Mac,
-    pub pad: [u16; 3],
+    /// The link's MTU, where packets may take the shortcut to and from it (see [`crate::shortcut`]);
+    /// zero where they may not, because something waits for them on the longer way.
+    pub direct_mtu: u16,
+    pub pad: [u16; 2],
 }
 
 /// Packets must carry the endpoint's own addresses.

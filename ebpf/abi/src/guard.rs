@@ -245,7 +245,7 @@ mod tests {
             resolver_port: Be16::ZERO,
             mac: MAC,
             flags: 1,
-            pad: 0,
+            direct_mtu: 0,
             name: [0; 16],
         }
     }

@@ -34,6 +34,7 @@ pub mod neighbour;
 pub mod packet;
 pub mod range;
 pub mod sctp;
+pub mod shortcut;
 pub mod socket;
 pub mod trace;
 

@@ -17,6 +17,7 @@ use crate::dns::{ANSWERS, ASKERS, NAMES};
 use crate::endpoint::{ENDPOINTS, PLACES, REFUSALS};
 #[cfg(feature = "user")]
 use crate::range::{RangeKey, RangeValue};
+use crate::shortcut::SHORTCUTS;
 use crate::trace::{TRACE_EVENTS, TRACE_FILTER, TRACE_LOST};
 
 pub const PREFILTER: &str = "prefilter";
@@ -59,7 +60,7 @@ pub const JUMP_TC: &str = "jump_tc";
 pub const JUMP_STEPS: &str = "jump_steps";
 
 /// Every map but the tail-call tables.
-pub const DATA: [&str; 31] = [
+pub const DATA: [&str; 32] = [
     PREFILTER,
     PREFILTER_SCTP,
     PREFILTER_VIPS,
@@ -91,6 +92,7 @@ pub const DATA: [&str; 31] = [
     TRACE_FILTER,
     TRACE_EVENTS,
     TRACE_LOST,
+    SHORTCUTS,
 ];
 
 /// The tables that can fill up with what users and their traffic bring.
@@ -335,7 +337,10 @@ pub struct Flow {
     pub state: u8,
     /// Of [`FLOW_VIP`] and those after it.
     pub flags: u8,
-    pub pad: [u8; 6],
+    /// The interface by which packets of this direction left the host, the lower half of its number.
+    pub exit: u16,
+    /// Until when packets of this direction take the shortcut: see [`crate::shortcut`].
+    pub epoch: u32,
 }
 
 /// The frontend is a [`SERVICE_VIP`]'s.

@@ -65,6 +65,12 @@ impl Flags {
         self.0 & (Self::FIN | Self::RST) != 0
     }
 
+    /// Neither begins nor ends a connection, nor answers one that does.
+    #[inline(always)]
+    pub const fn is_amid(self) -> bool {
+        self.0 & (Self::SYN | Self::FIN | Self::RST) == 0
+    }
+
     #[inline(always)]
     pub const fn resets(self) -> bool {
         self.0 & Self::RST != 0
@@ -182,6 +188,8 @@ mod tests {
         assert!(Flags(2 | 64 | 128).opens(), "a SYN that offers ECN");
         assert!(!Flags(18).opens(), "SYN-ACK");
         assert!(Flags(17).closes() && Flags(4).closes() && !Flags(24).closes());
+        assert!(Flags(16).is_amid() && Flags::NONE.is_amid());
+        assert!(!Flags(18).is_amid() && !Flags(17).is_amid() && !Flags(4).is_amid());
         assert_eq!(Flags::of(protocol::TCP, [0x50, 2]), Flags(2));
     }
 

@@ -11,16 +11,16 @@ use aya_ebpf::macros::classifier;
 use aya_ebpf::programs::TcContext;
 
 use crate::count::Lost;
-use crate::hairpin::{self, Way};
+use crate::hairpin;
 use crate::packet::{Header, Ports};
 use crate::reply::reply;
-use crate::{count, map, sctp};
+use crate::{count, map, sctp, shortcut};
 
 #[classifier]
 pub(crate) fn endpoint_reply(ctx: TcContext) -> i32 {
     match try_endpoint_reply(&ctx) {
-        Ok(Way::Stack) => TC_ACT_UNSPEC,
-        Ok(Way::Back) => hairpin::back(&ctx),
+        Ok(Turned(true)) => hairpin::back(&ctx),
+        Ok(Turned(false)) => TC_ACT_UNSPEC,
         Err(lost) => {
             count::lost(&lost);
             TC_ACT_SHOT
@@ -28,37 +28,49 @@ pub(crate) fn endpoint_reply(ctx: TcContext) -> i32 {
     }
 }
 
+/// Whether the packet goes back out of the interface it came from.
+struct Turned(bool);
+
 /// An error is a packet that must be dropped.
 #[inline(always)]
-fn try_endpoint_reply(ctx: &TcContext) -> Result<Way, Lost> {
+fn try_endpoint_reply(ctx: &TcContext) -> Result<Turned, Lost> {
     let Ok(header) = Header::outer(ctx) else {
-        return Ok(Way::Stack);
+        return Ok(Turned(false));
     };
     if header.is_icmp_error(ctx) {
         // SAFETY: the table holds tc programs only; if the slot is empty the packet goes on.
         unsafe { map::JUMP_TC.tail_call(ctx, TcSlot::EgressIcmp as u32) };
-        return Ok(Way::Stack);
+        return Ok(Turned(false));
     }
-    if !map::is_set(Bit::source(header.source)) {
-        return Ok(Way::Stack);
+    let (vouched, replies) = (
+        shortcut::is_vouched(ctx),
+        map::is_set(Bit::source(header.source)),
+    );
+    if !vouched && !replies {
+        return Ok(Turned(false));
     }
-    let Ok(Ports { ports, flags }) = header.ports(ctx) else {
-        return Ok(Way::Stack);
+    let Ok(ports) = header.ports(ctx) else {
+        return Ok(Turned(false));
     };
+    if vouched {
+        shortcut::crossed_inward(ctx, &header, &ports);
+    }
+    if !replies {
+        return Ok(Turned(false));
+    }
+    let Ports { ports, flags } = ports;
     let key = header.flow_key(&ports, Direction::Reverse);
     let Some(flow) = map::flow(&key) else {
-        return Ok(Way::Stack);
+        return Ok(Turned(false));
     };
     // SAFETY: a live or recycled LRU value; fields are integers, valid in any state.
     let flow = unsafe { &mut *flow };
     let own = flow.flags & FLOW_SELF != 0;
-    let way = if own {
+    if own {
         hairpin::turn(ctx).map_err(Lost::of(flow.service))?;
-        Way::Back
     } else {
-        sctp::set_way(ctx, Way::Stack);
-        Way::Stack
-    };
+        sctp::set_turned(ctx, false);
+    }
     reply(ctx, &header, &ports, flow, flags, own)?;
-    Ok(way)
+    Ok(Turned(own))
 }

@@ -9,24 +9,32 @@
 //!   port, and its backends are as far away as they are by theirs;
 //! * replies of a published port to its client: where the host's connection tracking has lost the
 //!   connection, they look like the beginning of another one and must not be masqueraded.
+//!
+//! Replies that may take the shortcut go to their uplink at once.
 
 use abi::frontend::Bit;
 use abi::guard::PROTOCOL_ARP;
-use abi::map::{Direction, FLOW_SELF, FragmentPorts, PEER_VIP, PeerKey, StepSlot, TcSlot};
+use abi::map::{Direction, FLOW_SELF, Flow, FragmentPorts, PEER_VIP, PeerKey, StepSlot, TcSlot};
 use aya_ebpf::EbpfContext as _;
-use aya_ebpf::bindings::TC_ACT_UNSPEC;
+use aya_ebpf::bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC};
 use aya_ebpf::helpers::bpf_get_socket_cookie;
 use aya_ebpf::macros::classifier;
 use aya_ebpf::programs::TcContext;
 
-use crate::map;
+use crate::count::Lost;
 use crate::packet::{Header, Ports};
 use crate::rewrite::vouch;
+use crate::{count, map, shortcut};
 
 #[classifier]
 pub(crate) fn endpoint_vouch(ctx: TcContext) -> i32 {
     match judge(&ctx) {
         Judgement::Nothing => {}
+        Judgement::Shortcut(verdict) => return verdict,
+        Judgement::Lost(lost) => {
+            count::lost(&lost);
+            return TC_ACT_SHOT;
+        }
         Judgement::Vouch => vouch(&ctx),
         // SAFETY: the tables hold tc programs only; if a slot is empty the packet goes on.
         Judgement::Own => unsafe {
@@ -45,6 +53,9 @@ pub(crate) fn endpoint_vouch(ctx: TcContext) -> i32 {
 enum Judgement {
     Nothing,
     Vouch,
+    /// Past the host's stack, by this verdict.
+    Shortcut(i32),
+    Lost(Lost),
     /// The container answers itself.
     Own,
     /// Perhaps to a frontend.
@@ -72,16 +83,14 @@ fn judge(ctx: &TcContext) -> Judgement {
         map::is_set(Bit::source(header.source)),
         map::is_set(Bit::source(header.destination)),
     );
-    let Ok(Ports { ports, .. }) = header.ports(ctx) else {
+    let Ok(ports) = header.ports(ctx) else {
         return Judgement::Nothing;
     };
-    if replies && let Some(flags) = reply_flags(&header, &ports) {
-        return if flags & FLOW_SELF == 0 {
-            Judgement::Vouch
-        } else {
-            Judgement::Own
-        };
+    if replies && let Some(flow) = map::flow(&header.flow_key(&ports.ports, Direction::Reverse)) {
+        // SAFETY: a live or recycled LRU value; integers are valid in any state.
+        return reply(ctx, &header, &ports, unsafe { &*flow });
     }
+    let ports = ports.ports;
     if redirected && is_redirected(ctx, &header, &ports) {
         return Judgement::Vouch;
     }
@@ -93,13 +102,17 @@ fn judge(ctx: &TcContext) -> Judgement {
     }
 }
 
-/// The flags of the flow that the packet is a reply of.
+/// Judges a reply of a flow.
 #[inline(always)]
-fn reply_flags(header: &Header, ports: &FragmentPorts) -> Option<u8> {
-    let key = header.flow_key(ports, Direction::Reverse);
-    let flow = map::flow(&key)?;
-    // SAFETY: a live or recycled LRU value; an integer is valid in any state.
-    Some(unsafe { (*flow).flags })
+fn reply(ctx: &TcContext, header: &Header, ports: &Ports, flow: &Flow) -> Judgement {
+    if flow.flags & FLOW_SELF != 0 {
+        return Judgement::Own;
+    }
+    match shortcut::outward(ctx, header, ports, flow) {
+        Ok(Some(verdict)) => Judgement::Shortcut(verdict),
+        Ok(None) => Judgement::Vouch,
+        Err(reason) => Judgement::Lost(Lost::of(flow.service)(reason)),
+    }
 }
 
 /// Whether a socket hook gave the packet its destination. The sender's socket stays with a packet

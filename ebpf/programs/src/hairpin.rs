@@ -22,12 +22,14 @@ pub(crate) enum Way {
     Stack,
     /// Out of the interface it came from.
     Back,
+    /// Into the far end of this link: see [`crate::shortcut`].
+    Peer(u32),
 }
 
 /// Prepares a packet that is about to be translated for its way.
 #[inline(always)]
 pub(crate) fn way(ctx: &TcContext, flow: &Flow) -> Result<Way, Reason> {
-    sctp::set_way(ctx, Way::Stack);
+    sctp::set_turned(ctx, false);
     if flow.flags & (FLOW_SELF | FLOW_ENDPOINT) == 0 {
         return Ok(Way::Stack);
     }
@@ -50,7 +52,7 @@ pub(crate) fn way(ctx: &TcContext, flow: &Flow) -> Result<Way, Reason> {
 /// Swaps the link addresses.
 #[inline(always)]
 pub(crate) fn turn(ctx: &TcContext) -> Result<(), Reason> {
-    sctp::set_way(ctx, Way::Back);
+    sctp::set_turned(ctx, true);
     let [to, from]: [Mac; 2] = load(ctx, 0).map_err(|Unknown| Reason::Rewrite)?;
     ctx.store(0, &[from, to], 0).map_err(failed)
 }

@@ -31,6 +31,7 @@ mod reply;
 mod rewrite;
 mod sctp;
 mod sendmsg;
+mod shortcut;
 mod socket;
 mod trace;
 mod uplink_begin;

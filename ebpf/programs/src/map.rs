@@ -12,6 +12,7 @@ use abi::map::{
     SandboxValue, Service, TrafficKey,
 };
 use abi::range::{ALL_BITS, RangeKey, RangeValue};
+use abi::shortcut::Shortcuts;
 use abi::trace::{Filter, TRACE_RING_BYTES};
 use abi::{Address, protocol};
 use aya_ebpf::bindings::{BPF_F_NO_COMMON_LRU, BPF_F_NO_PREALLOC, BPF_NOEXIST};
@@ -108,12 +109,20 @@ static TRACE_FILTER: Array<Filter> = Array::with_max_entries(1, 0);
 pub(crate) static TRACE_EVENTS: RingBuf = RingBuf::with_byte_size(TRACE_RING_BYTES, 0);
 #[map(name = "trace_lost")]
 static TRACE_LOST: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
+#[map(name = "shortcuts")]
+static SHORTCUTS: Array<Shortcuts> = Array::with_max_entries(1, 0);
 #[map(name = "jump_tc")]
 pub(crate) static JUMP_TC: ProgramArray = ProgramArray::with_max_entries(8, 0);
 #[map(name = "jump_steps")]
 pub(crate) static JUMP_STEPS: ProgramArray = ProgramArray::with_max_entries(STEP_SLOTS, 0);
 #[map(name = "previous")]
 pub(crate) static PREVIOUS: ProgramArray = ProgramArray::with_max_entries(2, 0);
+
+/// Which packets may go past the host's stack.
+#[inline(always)]
+pub(crate) fn shortcuts() -> Shortcuts {
+    SHORTCUTS.get(0).copied().unwrap_or_default()
+}
 
 /// Whether a service may have all ports of the address.
 #[inline(always)]

@@ -11,7 +11,7 @@ use aya_ebpf::programs::TcContext;
 use crate::count::Lost;
 use crate::packet::Header;
 use crate::rewrite::{Failed, Side, Translation, translate};
-use crate::{count, map, trace};
+use crate::{count, map, shortcut, trace};
 
 /// Translates a reply back. `own`: a backend that asked itself answers the frontend.
 #[inline(always)]
@@ -39,6 +39,7 @@ pub(crate) fn reply(
         };
         tell_forward(header.protocol, client, flow, client_port, state);
     }
+    shortcut::crossed_outward(ctx, header.protocol, flow, flags);
     count::traffic(flow.service, flow.backend, |counters| {
         counters.packets_out += 1;
         counters.bytes_out += length;

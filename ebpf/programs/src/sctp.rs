@@ -13,7 +13,7 @@ use aya_ebpf::bindings::{BPF_F_RECOMPUTE_CSUM, TC_ACT_SHOT, TC_ACT_UNSPEC};
 use aya_ebpf::macros::classifier;
 use aya_ebpf::programs::TcContext;
 
-use crate::hairpin::{self, Way};
+use crate::hairpin;
 use crate::packet::{Header, Unknown, load};
 use crate::rewrite::Failed;
 use crate::{count, map};
@@ -26,7 +26,7 @@ const STORE: u64 = BPF_F_RECOMPUTE_CSUM as u64;
 const DIFFERENCE: usize = 0;
 const LENGTH: usize = 1;
 const TRANSPORT: usize = 2;
-const WAY: usize = 3;
+const TURNED: usize = 3;
 
 /// Changes the ports. Does not return where it changed them: the checksum's program ends the run.
 ///
@@ -57,18 +57,18 @@ pub(crate) fn ports(
     Err(Failed)
 }
 
-/// Tells the checksum's program where the packet goes. Every packet's way is set before its ports are
-/// changed: what the control block has before is anybody's.
+/// Tells the checksum's program whether the packet goes back out of the interface it came from. Set
+/// before a packet's ports are changed: what the control block has before is anybody's.
 #[inline(always)]
-pub(crate) fn set_way(ctx: &TcContext, way: Way) {
-    set(ctx, WAY, way as u32);
+pub(crate) fn set_turned(ctx: &TcContext, turned: bool) {
+    set(ctx, TURNED, u32::from(turned));
 }
 
 #[classifier]
 pub(crate) fn sctp_checksum(ctx: TcContext) -> i32 {
     let (difference, length) = (get(&ctx, DIFFERENCE), get(&ctx, LENGTH));
     match change(&ctx, difference, length, get(&ctx, TRANSPORT)) {
-        Ok(()) if get(&ctx, WAY) == Way::Back as u32 => hairpin::back(&ctx),
+        Ok(()) if get(&ctx, TURNED) != 0 => hairpin::back(&ctx),
         Ok(()) => TC_ACT_UNSPEC,
         Err(Failed) => {
             count::reason(Reason::Rewrite);

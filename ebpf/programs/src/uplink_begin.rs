@@ -190,7 +190,8 @@ fn begin(ctx: &TcContext, key: &FlowKey, target: &Target) -> Result<(), Reason> 
         client_port: key.source_port,
         state: State::New as u8,
         flags: flags_of(ctx, key, target),
-        pad: [0; 6],
+        exit: 0,
+        epoch: 0,
     };
     flow.client_port = reserve(key, target, &flow)?;
     flow.address = target.backend.address;

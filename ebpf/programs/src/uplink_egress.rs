@@ -10,7 +10,6 @@ use aya_ebpf::macros::classifier;
 use aya_ebpf::programs::TcContext;
 
 use crate::count::Lost;
-use crate::hairpin::Way;
 use crate::packet::{Header, Ports};
 use crate::reply::reply;
 use crate::{count, map, sctp};
@@ -45,7 +44,7 @@ fn try_uplink_egress(ctx: &TcContext) -> Result<(), Lost> {
         if let Some(flow) = map::flow(&key) {
             // SAFETY: a live or recycled LRU value; fields are integers, valid in any state.
             let flow = unsafe { &mut *flow };
-            sctp::set_way(ctx, Way::Stack);
+            sctp::set_turned(ctx, false);
             return reply(ctx, &header, &ports, flow, flags, false);
         }
         // SAFETY: as in `uplink_begin`.
@@ -96,7 +95,8 @@ fn outbound(header: &Header, ports: &FragmentPorts) {
         client_port: ports.destination_port,
         state: State::Outbound as u8,
         flags: 0,
-        pad: [0; 6],
+        exit: 0,
+        epoch: 0,
     };
     if flows.insert(&key, flow, u64::from(BPF_ANY)).is_err() {
         count::reason(Reason::FlowTable);

@@ -18,13 +18,14 @@ use crate::count::Lost;
 use crate::hairpin::{self, Way};
 use crate::packet::{Header, Ports};
 use crate::rewrite::{Failed, Side, Translation, translate, vouch};
-use crate::{count, map, trace};
+use crate::{count, map, shortcut, trace};
 
 #[classifier]
 pub(crate) fn uplink_ingress(ctx: TcContext) -> i32 {
     match try_uplink_ingress(&ctx) {
         Ok(Way::Stack) => TC_ACT_UNSPEC,
         Ok(Way::Back) => hairpin::back(&ctx),
+        Ok(Way::Peer(link)) => shortcut::enter(link),
         Err(lost) => {
             count::lost(&lost);
             TC_ACT_SHOT
@@ -84,7 +85,7 @@ fn try_uplink_ingress(ctx: &TcContext) -> Result<Way, Lost> {
                 flow.last_seen = now;
                 flow.packets += 1;
                 flow.bytes += u64::from(ctx.len());
-                return follow(ctx, &header, &ports, flow);
+                return follow(ctx, &header, &Ports { ports, flags }, flow);
             }
             Verdict::Renew => {}
         }
@@ -99,7 +100,7 @@ fn try_uplink_ingress(ctx: &TcContext) -> Result<Way, Lost> {
 fn follow(
     ctx: &TcContext,
     header: &Header,
-    ports: &FragmentPorts,
+    Ports { ports, flags }: &Ports,
     flow: &Flow,
 ) -> Result<Way, Lost> {
     let length = u64::from(ctx.len());
@@ -126,10 +127,15 @@ fn follow(
             destination_port: flow.port,
         },
     };
-    if flow.flags & FLOW_VIP == 0 {
+    let way = match hairpin::way(ctx, flow).map_err(Lost::of(flow.service))? {
+        Way::Stack => {
+            shortcut::inward(ctx, header, flow, *flags).map_err(Lost::of(flow.service))?
+        }
+        way => way,
+    };
+    if flow.flags & FLOW_VIP == 0 && way == Way::Stack {
         vouch(ctx);
     }
-    let way = hairpin::way(ctx, flow).map_err(Lost::of(flow.service))?;
     translate(ctx, header, ports, &new)
         .map_err(|Failed| Lost::of(flow.service)(Reason::Rewrite))?;
     Ok(way)

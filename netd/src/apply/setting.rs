@@ -11,6 +11,18 @@ use crate::model::step::Change;
 /// For both families, in spite of its place.
 const RESERVED: &str = "net/ipv4/ip_local_reserved_ports";
 
+/// Makes connection tracking believe packets that follow others which it did not see, and are outside
+/// the window it knows of.
+pub(super) fn relax_tracking() -> Result<Change, KernelError> {
+    const LIBERAL: &str = "net/netfilter/nf_conntrack_tcp_be_liberal";
+    let before = sysctl::ensure(LIBERAL, "1").map_err(|source| failed(LIBERAL, source))?;
+    Ok(if before == "1" {
+        Change::Unchanged
+    } else {
+        Change::Done
+    })
+}
+
 fn forwarding(ipv6: bool) -> &'static str {
     if ipv6 {
         "net/ipv6/conf/all/forwarding"

@@ -44,6 +44,8 @@ pub struct Edge {
     pub checked: bool,
     /// The number of the endpoint's network among this host's.
     pub network: u64,
+    /// The link's MTU, where packets of published ports may take the shortcut to it and from it.
+    pub direct_mtu: Option<u16>,
     /// Where the endpoint's network answers DNS queries, if it does for names.
     pub resolver: Option<SocketAddrV4>,
 }
@@ -64,7 +66,7 @@ impl Edge {
             resolver_port: Be16::new(self.resolver.map_or(0, |resolver| resolver.port())),
             mac,
             flags: if self.checked { ENDPOINT_CHECKED } else { 0 },
-            pad: 0,
+            direct_mtu: self.direct_mtu.map_or(0, u32::from),
             name,
         }
     }
@@ -75,7 +77,8 @@ impl Edge {
             network: self.network,
             ifindex,
             mac: Mac::from_octets(self.mac.0),
-            pad: [0; 3],
+            direct_mtu: self.direct_mtu.unwrap_or(0),
+            pad: [0; 2],
         };
         let ips = [self.v4.map(IpAddr::V4), self.v6.map(IpAddr::V6)];
         let addresses = ips.into_iter().flatten().map(address);
@@ -91,6 +94,7 @@ impl Edge {
             v6: (!v6.is_unspecified()).then_some(v6),
             checked: value.is_checked(),
             network: value.network,
+            direct_mtu: u16::try_from(value.direct_mtu).ok().filter(|mtu| *mtu > 0),
             resolver: (value.resolver != 0)
                 .then(|| SocketAddrV4::new(v4(value.resolver), value.resolver_port.get())),
         }
@@ -286,6 +290,7 @@ mod tests {
                 v6: Some("fd00::2".parse().unwrap()),
                 checked: true,
                 network: u64::MAX,
+                direct_mtu: Some(9000),
                 resolver: Some("172.18.0.1:10053".parse().unwrap()),
             },
             Edge {
@@ -294,6 +299,7 @@ mod tests {
                 v6: None,
                 checked: false,
                 network: 0,
+                direct_mtu: None,
                 resolver: None,
             },
         ] {

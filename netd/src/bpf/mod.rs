@@ -36,6 +36,7 @@ mod runtime;
 mod sandbox;
 mod service;
 mod sever;
+mod shortcut;
 mod tables;
 mod trace;
 mod upgrade;
@@ -50,6 +51,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use api::id::IfName;
 
+pub use abi::shortcut::Mode;
 pub(crate) use clsact::{FILTER_HANDLE, PRIORITY as FILTER_PRIORITY};
 pub use counters::{BackendTraffic, Counts, ServiceTraffic};
 pub use endpoint::Edge;
@@ -110,6 +112,7 @@ struct Parts {
     hooks: hook::Hooks,
     edges: endpoint::Edges,
     names: names::Names,
+    shortcuts: shortcut::Paths,
 }
 
 impl fmt::Debug for DataPlane {
@@ -132,6 +135,7 @@ struct Loaded {
     runtimes: runtime::Runtimes,
     drops: counters::Drops,
     names: names::Names,
+    shortcuts: shortcut::Paths,
     tables: tables::Tables,
     tracer: trace::Tracer,
     hooks: hook::Hooks,
@@ -158,6 +162,7 @@ impl Loaded {
         let hooks = hook::Hooks::new(pins.clone(), options.cgroup.clone());
         hooks.install(&mut object)?;
         let names = names::Names::open(&mut object)?;
+        let shortcuts = shortcut::Paths::open(&mut object)?;
         let tables = tables::Tables::open(&pins)?;
         let tracer = trace::Tracer::open(&mut object)?;
         Ok(Self {
@@ -171,6 +176,7 @@ impl Loaded {
             runtimes,
             drops,
             names,
+            shortcuts,
             tables,
             tracer,
             hooks,
@@ -190,6 +196,7 @@ impl Loaded {
             runtimes,
             drops,
             names,
+            shortcuts,
             tables,
             tracer,
             mut hooks,
@@ -197,11 +204,7 @@ impl Loaded {
         hooks.adopt(&mut object)?;
         let edges = endpoint::Edges::open(&mut object)?;
         let uplinks = uplink::Uplinks::open(&mut object, pins)?;
-        let paths = vec![
-            format!("uplinks: {}", uplinks.describe()),
-            hooks.describe(),
-            "published ports: compat, packets cross the host's FORWARD chain".to_owned(),
-        ];
+        let paths = vec![format!("uplinks: {}", uplinks.describe()), hooks.describe()];
         let parts = Parts {
             object,
             services,
@@ -214,6 +217,7 @@ impl Loaded {
             hooks,
             edges,
             names,
+            shortcuts,
         };
         Ok(DataPlane {
             parts: Mutex::new(parts),
@@ -451,6 +455,31 @@ impl DataPlane {
     /// [`BpfError::Map`].
     pub fn refusals(&self) -> Result<Vec<(&'static str, u64)>, BpfError> {
         self.lock().edges.refusals()
+    }
+
+    /// How packets of published ports go, read from the kernel.
+    ///
+    /// # Errors
+    /// [`BpfError::Map`].
+    pub fn mode(&self) -> Result<Mode, BpfError> {
+        self.lock().shortcuts.mode()
+    }
+
+    /// Lets packets of published ports go another way, those of connections in progress as well.
+    ///
+    /// # Errors
+    /// [`BpfError::Map`].
+    pub fn set_mode(&self, mode: Mode) -> Result<Change, BpfError> {
+        self.lock().shortcuts.set_mode(mode)
+    }
+
+    /// Closes all shortcuts of hybrid mode, until the host's packet filter has seen the connections
+    /// again.
+    ///
+    /// # Errors
+    /// [`BpfError::Map`].
+    pub fn renew_shortcuts(&self) -> Result<(), BpfError> {
+        self.lock().shortcuts.renew()
     }
 
     /// Applies changes of names, in their order.

@@ -206,6 +206,7 @@ impl Desired {
             v6: None,
             checked: bridge.spoof_check,
             network: bpf::network_number(&network.id),
+            direct_mtu: Self::direct_mtu(network, endpoint),
             resolver: match self.resolver(endpoint) {
                 Some(SocketAddr::V4(resolver)) if network.has_names() => Some(resolver),
                 _ => None,
@@ -218,6 +219,19 @@ impl Desired {
             }
         }
         Some((attachment.host_ifname.clone()?, edge))
+    }
+
+    /// The MTU of the endpoint's link, where nothing waits for packets on the way through the host's
+    /// stack but what the host itself has there: no token bucket, and no rule of ours that keeps an
+    /// internal network to itself.
+    fn direct_mtu(network: &Network, endpoint: &Endpoint) -> Option<u16> {
+        let attachment = &endpoint.attachment;
+        let limits = attachment.bandwidth.unwrap_or_default();
+        let is_limited = limits.ingress_rate > 0 || limits.egress_rate > 0;
+        if network.internal || is_limited {
+            return None;
+        }
+        u16::try_from(attachment.mtu).ok()
     }
 
     pub(crate) fn edges(&self) -> BTreeMap<IfName, Edge> {

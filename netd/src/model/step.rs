@@ -49,6 +49,8 @@ pub(crate) enum Step {
     EnableForwarding {
         ipv6: bool,
     },
+    /// Makes connection tracking believe what it sees only parts of.
+    RelaxTracking,
     SetFilter {
         from: Option<Filter>,
         to: Filter,
@@ -230,6 +232,7 @@ impl Step {
             | Self::SetMaster { .. }
             | Self::AddAddress { .. }
             | Self::EnableForwarding { .. }
+            | Self::RelaxTracking
             | Self::ConfigureSandbox(_)
             | Self::SetRate { .. }
             | Self::Redirect { .. }
@@ -254,6 +257,7 @@ impl fmt::Display for Step {
             }
             Self::SetMaster { link, bridge, .. } => write!(f, "put {link} on bridge {bridge}"),
             Self::AddAddress { link, address } => write!(f, "add address {address} to {link}"),
+            Self::RelaxTracking => f.write_str("let connection tracking be liberal"),
             Self::EnableForwarding { ipv6 } => {
                 write!(f, "enable IPv{} forwarding", if *ipv6 { 6 } else { 4 })
             }

@@ -65,7 +65,7 @@ use crate::netlink::attribute;
 use chain::{Properties, Written, chains};
 pub(crate) use foreign::{ForeignChain, forward_drops};
 use set::{Element, sets};
-pub(crate) use watch::{is_change, subscribe};
+pub(crate) use watch::{Heard, Transactions, subscribe};
 use wire::{Attrs, Batch, Connection, Kind, number};
 
 const TABLE: &str = "hawser";

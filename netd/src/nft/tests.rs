@@ -140,22 +140,32 @@ fn changes_by_others_are_heard_and_own_ones_are_not() {
         .run(|| {
             let socket = subscribe().unwrap();
             let heard = || {
-                let (mut changed, mut touched) = (false, false);
+                let (mut heard, mut transactions) = (Heard::default(), Transactions::default());
                 // The kernel queues notifications before it answers the transaction.
                 while let Ok((datagram, _)) = socket.recv_from_full() {
-                    changed |= is_change(&datagram, own, &mut touched);
+                    transactions.note(&datagram, own, &mut heard);
                 }
-                changed
+                heard
             };
+            let (others, ours) = (
+                Heard {
+                    any: true,
+                    ours: false,
+                },
+                Heard {
+                    any: true,
+                    ours: true,
+                },
+            );
             write(&filter()).unwrap();
-            assert!(!heard(), "our own change");
+            assert_eq!(heard(), Heard::default(), "our own change");
             nft("add table inet other");
-            assert!(!heard(), "somebody else's table");
+            assert_eq!(heard(), others, "somebody else's table");
             nft("add element inet hawser bridges { \"x\" }");
-            assert!(heard(), "an element");
+            assert_eq!(heard(), ours, "an element");
             nft("flush ruleset");
-            assert!(heard(), "the table");
-            assert!(!heard(), "once");
+            assert_eq!(heard(), ours, "the table");
+            assert_eq!(heard(), Heard::default(), "once");
         })
         .unwrap();
 }

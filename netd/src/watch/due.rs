@@ -27,6 +27,8 @@ pub(super) struct Due {
     pub(super) look: bool,
     /// Addresses of the host changed, and with them its uplinks.
     pub(super) host: bool,
+    /// Somebody changed a packet filter.
+    pub(super) filter: bool,
     links: BTreeMap<IfName, Fate>,
     addresses_lost: BTreeSet<IpNet>,
     /// Links that lost a filter of our priority.

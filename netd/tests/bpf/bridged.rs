@@ -117,6 +117,7 @@ impl Bridged {
                 )),
                 checked: true,
                 network: number.into(),
+                direct_mtu: Some(1500),
                 resolver: None,
             };
             let link = IfName::parse(link).unwrap();

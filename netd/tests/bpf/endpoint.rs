@@ -16,7 +16,7 @@ fn link() -> IfName {
 }
 
 /// The container of the topology.
-fn edge(net: &Topology) -> Edge {
+pub(crate) fn edge(net: &Topology) -> Edge {
     let text = ip(&net.container, "-oneline link show eth0");
     let mac = text.split_once("link/ether ").unwrap().1;
     let octets: Vec<u8> = mac[..17]
@@ -29,11 +29,12 @@ fn edge(net: &Topology) -> Edge {
         v6: "fd00:18::2".parse().ok(),
         checked: true,
         network: 7,
+        direct_mtu: Some(1500),
         resolver: None,
     }
 }
 
-fn attach(net: &Topology, plane: &Instance, edge: &Edge) -> Change {
+pub(crate) fn attach(net: &Topology, plane: &Instance, edge: &Edge) -> Change {
     let attach = || plane.attach_endpoint(&link(), edge).unwrap();
     net.host.run(attach).unwrap()
 }

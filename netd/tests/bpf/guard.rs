@@ -24,6 +24,7 @@ pub(crate) fn edge(checked: bool) -> Edge {
         v6: OWN6.parse().ok(),
         checked,
         network: 7,
+        direct_mtu: Some(1500),
         resolver: None,
     }
 }

@@ -5,7 +5,7 @@ use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 
 use api::net::Protocol;
-use netd::bpf::{Balanced, Frontend, Sandbox};
+use netd::bpf::{Balanced, Frontend, Mode, Sandbox};
 use sys::netns::NetNs;
 
 use crate::bridged::Bridged;
@@ -94,10 +94,9 @@ fn no_drops(plane: &Instance) {
     assert!(drops.iter().all(|(_, count)| *count == 0), "{drops:?}");
 }
 
-#[test]
-fn everybody_reaches_everything_without_socket_hooks() {
+fn without_socket_hooks(mode: Mode) {
     let net = Bridged::new();
-    let plane = Instance::open("hairpin", None);
+    let plane = Instance::open_in(mode, "hairpin", None);
     serve(&net, &plane);
     for (name, ns, host) in clients(&net) {
         for (family, host) in host.into_iter().enumerate() {
@@ -109,10 +108,9 @@ fn everybody_reaches_everything_without_socket_hooks() {
     no_drops(&plane);
 }
 
-#[test]
-fn everybody_reaches_everything_with_socket_hooks() {
+fn with_socket_hooks(mode: Mode) {
     let net = Bridged::new();
-    let plane = Instance::open("hairpin-hooks", Some(cgroup()));
+    let plane = Instance::open_in(mode, "hairpin-hooks", Some(cgroup()));
     let host = Sandbox {
         host: true,
         ..Sandbox::default()
@@ -135,6 +133,36 @@ fn everybody_reaches_everything_with_socket_hooks() {
         }
     }
     no_drops(&plane);
+}
+
+#[test]
+fn everybody_reaches_everything_without_socket_hooks_in_compat_mode() {
+    without_socket_hooks(Mode::Compat);
+}
+
+#[test]
+fn everybody_reaches_everything_without_socket_hooks_in_hybrid_mode() {
+    without_socket_hooks(Mode::Hybrid);
+}
+
+#[test]
+fn everybody_reaches_everything_without_socket_hooks_in_fast_mode() {
+    without_socket_hooks(Mode::Fast);
+}
+
+#[test]
+fn everybody_reaches_everything_with_socket_hooks_in_compat_mode() {
+    with_socket_hooks(Mode::Compat);
+}
+
+#[test]
+fn everybody_reaches_everything_with_socket_hooks_in_hybrid_mode() {
+    with_socket_hooks(Mode::Hybrid);
+}
+
+#[test]
+fn everybody_reaches_everything_with_socket_hooks_in_fast_mode() {
+    with_socket_hooks(Mode::Fast);
 }
 
 #[test]

@@ -5,7 +5,10 @@ use std::ops::Deref;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use netd::bpf::{DataPlane, Frontend, FrontendAddress, Options};
+use netd::bpf::{DataPlane, Frontend, FrontendAddress, Mode, Options};
+
+/// How packets of published ports may go.
+pub(crate) const MODES: [Mode; 3] = [Mode::Compat, Mode::Hybrid, Mode::Fast];
 
 /// A data plane with pins of its own, which go with it.
 pub(crate) struct Instance {
@@ -31,6 +34,14 @@ impl Instance {
         // Built first, so that what an error leaves behind is removed.
         let plane = DataPlane::open(&instance.options).unwrap_or_else(|error| panic!("{error}"));
         instance.plane = Some(Arc::new(plane));
+        instance
+    }
+
+    /// In a mode that becomes part of its name.
+    #[track_caller]
+    pub(crate) fn open_in(mode: Mode, name: &str, cgroup: Option<PathBuf>) -> Self {
+        let instance = Self::open(&format!("{name}-{}", mode as u32), cgroup);
+        instance.set_mode(mode).unwrap();
         instance
     }
 

@@ -23,6 +23,7 @@ mod packet;
 mod programs;
 mod range;
 mod severance;
+mod shortcut;
 mod topology;
 mod trace;
 mod traps;

@@ -7,13 +7,16 @@ use rustix::net::sockopt::set_socket_reuseaddr;
 use rustix::net::{AddressFamily, SocketType};
 use sys::netns::NetNs;
 
-use crate::instance::{Instance, frontend};
+use netd::bpf::{Edge, Mode};
+
+use crate::endpoint;
+use crate::instance::{Instance, MODES, frontend};
 use crate::topology::{
     PATIENCE, Topology, echo_tcp, echo_udp, ip, path, read_greeting, round_trip,
 };
 
-fn published(name: &str, net: &Topology, frontends: &[(&str, &str)]) -> Instance {
-    let plane = Instance::open(name, None);
+fn published(mode: Mode, name: &str, net: &Topology, frontends: &[(&str, &str)]) -> Instance {
+    let plane = Instance::open_in(mode, name, None);
     let local = ["192.0.2.1", "172.18.0.1", "2001:db8::1", "fd00:18::1"];
     let local = local.map(|ip| ip.parse().unwrap());
     plane.set_local_addresses(&local.into()).unwrap();
@@ -23,6 +26,7 @@ fn published(name: &str, net: &Topology, frontends: &[(&str, &str)]) -> Instance
             .unwrap();
     }
     net.attach(&plane);
+    endpoint::attach(net, &plane, &endpoint::edge(net));
     plane
 }
 
@@ -47,8 +51,13 @@ fn connect_from(ns: &NetNs, from: SocketAddr, to: SocketAddr) -> TcpStream {
 
 #[test]
 fn two_published_ports_of_one_container_serve_one_client_port() {
+    MODES.into_iter().for_each(two_published_ports);
+}
+
+fn two_published_ports(mode: Mode) {
     let net = Topology::new();
     let plane = published(
+        mode,
         "trap-ports",
         &net,
         &[
@@ -126,8 +135,13 @@ const FAMILIES: [(&str, &str, &str, &str); 2] = [
 
 #[test]
 fn a_client_learns_that_the_way_to_the_container_is_narrow() {
+    MODES.into_iter().for_each(narrow_to_the_container);
+}
+
+fn narrow_to_the_container(mode: Mode) {
     let net = Topology::new();
-    let _plane = published(
+    let plane = published(
+        mode,
         "trap-narrow",
         &net,
         &[
@@ -135,6 +149,11 @@ fn a_client_learns_that_the_way_to_the_container_is_narrow() {
             ("any6:8080/udp", "[fd00:18::2]:80"),
         ],
     );
+    let narrow = Edge {
+        direct_mtu: Some(1300),
+        ..endpoint::edge(&net)
+    };
+    endpoint::attach(&net, &plane, &narrow);
     ip(&net.host, "link set c0 mtu 1300");
     ip(&net.container, "link set eth0 mtu 1300");
     for (bind, to, any, host) in FAMILIES {
@@ -147,8 +166,13 @@ fn a_client_learns_that_the_way_to_the_container_is_narrow() {
 
 #[test]
 fn a_container_learns_that_the_way_to_the_client_is_narrow() {
+    MODES.into_iter().for_each(narrow_to_the_client);
+}
+
+fn narrow_to_the_client(mode: Mode) {
     let net = Topology::new();
     let _plane = published(
+        mode,
         "trap-far",
         &net,
         &[

@@ -8,6 +8,7 @@ use std::time::Instant;
 use crate::frame::{ACK, SYN, tcp};
 use crate::instance::{Instance, frontend};
 use crate::live::{cgroup, local, publish};
+use crate::load::Ending;
 use crate::topology::{
     PATIENCE, Topology, connect, cookie, echo_tcp, echo_udp, read_greeting, round_trip, udp,
 };
@@ -32,14 +33,6 @@ const SMALLER: [(&str, u32); 4] = [
     ("ct_any", 60_000),
     ("peers", 60_000),
 ];
-
-struct Ending<'a>(&'a AtomicBool);
-
-impl Drop for Ending<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
-}
 
 #[test]
 fn no_packet_is_lost_while_the_tables_are_replaced() {

@@ -8,6 +8,7 @@ mod dns_query;
 mod edge;
 mod gateway;
 mod isolation;
+mod mode;
 mod names;
 mod option;
 mod parent;

@@ -35,6 +35,8 @@ pub(crate) struct World {
     runtime: Option<Runtime>,
     directory: TempDir,
     pin_dir: PathBuf,
+    /// Of the next start.
+    pub(crate) config: NetConfig,
 }
 
 impl World {
@@ -62,6 +64,7 @@ impl World {
             pin_dir: Path::new("/sys/fs/bpf/hawser")
                 .join(instance)
                 .join(netd::PIN_SCHEMA),
+            config: NetConfig::default(),
         };
         let peer = path(&world.outside);
         ip(&format!(
@@ -153,7 +156,7 @@ impl World {
             pin_dir: self.pin_dir.clone(),
             cgroup: self.cgroup.clone(),
             instance: "test".to_owned(),
-            config: NetConfig::default(),
+            config: self.config.clone(),
         }
     }
 }

@@ -209,6 +209,7 @@ impl Both {
             v6: None,
             checked: true,
             network: network_number(&id(network)),
+            direct_mtu: Some(1500),
             resolver: Some(SocketAddrV4::new(resolver(network), PORT)),
         };
         let lo = IfName::parse("lo").unwrap();

@@ -1,0 +1,106 @@
+//! How packets of published ports go: the daemon's choice, and what follows when the host changes.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use netd::Mode;
+
+use crate::traffic::{connect, round_trip, serve};
+use crate::world::{PATIENCE, Sandbox, World, soon};
+
+const LIBERAL: &str = "/proc/sys/net/netfilter/nf_conntrack_tcp_be_liberal";
+
+fn published() -> SocketAddr {
+    (Ipv4Addr::new(192, 0, 2, 1), 8080).into()
+}
+
+fn shop(name: &str) -> (World, Sandbox) {
+    let world = World::new(name);
+    world.create(r#"{"Name":"shop"}"#);
+    let web = Sandbox::new("web");
+    let port = r#"[{"protocol":"tcp","container_port":80,"host_port":8080}]"#;
+    web.publish(&world, "shop", port);
+    web.run(|| serve((Ipv4Addr::UNSPECIFIED, 80)));
+    (world, web)
+}
+
+fn nft(arguments: &str) {
+    let status = Command::new("nft").args(arguments.split(' ')).status();
+    assert!(status.unwrap().success(), "nft {arguments}");
+}
+
+/// The daemon's word for it.
+fn told(world: &World) -> String {
+    let lines = world.netd().data_path();
+    let line = lines
+        .iter()
+        .find(|line| line.starts_with("published ports: "));
+    line.expect("the mode is told of").clone()
+}
+
+#[test]
+fn a_connection_survives_restarts_in_other_modes() {
+    let (mut world, _web) = shop("modes");
+    assert!(told(&world).contains(" hybrid, "), "{}", told(&world));
+    let (mut stream, _) = world.outside(|| connect(published(), PATIENCE)).unwrap();
+    let (done, rounds) = <(AtomicBool, AtomicUsize)>::default();
+    thread::scope(|scope| {
+        let traffic = scope.spawn(|| {
+            while !done.load(Ordering::Relaxed) {
+                round_trip(&mut stream).unwrap();
+                rounds.fetch_add(1, Ordering::Relaxed);
+            }
+        });
+        for (mode, word) in [
+            (Some(Mode::Fast), "fast"),
+            (Some(Mode::Compat), "compat"),
+            (None, "hybrid"),
+            (Some(Mode::Compat), "compat"),
+            (Some(Mode::Hybrid), "hybrid"),
+        ] {
+            world.kill();
+            world.config.mode = mode;
+            world.start();
+            assert!(told(&world).contains(word), "{word}: {}", told(&world));
+            let before = rounds.load(Ordering::Relaxed);
+            soon("the connection goes on", || {
+                assert!(
+                    !traffic.is_finished(),
+                    "the connection broke, in {word} mode"
+                );
+                rounds.load(Ordering::Relaxed) > before + 100
+            });
+        }
+        done.store(true, Ordering::Relaxed);
+    });
+}
+
+#[test]
+fn a_connection_hears_of_a_packet_filter_that_changes() {
+    let (world, _web) = shop("filter");
+    world.follow();
+    let (mut stream, _) = world.outside(|| connect(published(), PATIENCE)).unwrap();
+    for _ in 0..100 {
+        round_trip(&mut stream).unwrap();
+    }
+    nft("add table inet host");
+    nft("add chain inet host forward { type filter hook forward priority 0; }");
+    nft("add rule inet host forward ip saddr 192.0.2.7 drop");
+    stream
+        .set_read_timeout(Some(Duration::from_millis(500)))
+        .unwrap();
+    soon("the connection is cut", || round_trip(&mut stream).is_err());
+}
+
+#[test]
+fn connection_tracking_stays_liberal() {
+    let (world, _web) = shop("liberal");
+    let liberal = || std::fs::read_to_string(LIBERAL).unwrap();
+    assert_eq!(liberal(), "1\n");
+    std::fs::write(LIBERAL, "0").unwrap();
+    world.netd().reconcile().unwrap();
+    assert_eq!(liberal(), "1\n");
+}
