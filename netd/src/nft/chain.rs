@@ -71,6 +71,10 @@ fn prerouting() -> Chain {
 }
 
 fn forward() -> Chain {
+    let segments = |link| {
+        let rule = Rule::new().opens_connection().name_in(link, BRIDGES);
+        rule.clamp_segments()
+    };
     let between = || {
         Rule::new()
             .name_in(Link::Input, BRIDGES)
@@ -82,6 +86,8 @@ fn forward() -> Chain {
         uapi::NF_INET_FORWARD,
         uapi::NF_IP_PRI_FILTER,
     )
+    .rule(SEGMENTS, segments(Link::Input))
+    .rule(SEGMENTS, segments(Link::Output))
     .rule("within a network", accept(Rule::new().pair_in(SAME)))
     .rule(
         "from an internal network",
@@ -127,6 +133,7 @@ fn postrouting() -> Chain {
 }
 
 const ECHO: &str = "echo requests to routed networks";
+const SEGMENTS: &str = "no larger segments than the routes take";
 
 fn echo_request(family: Family, set: &str) -> Rule {
     let rule = Rule::new().address_in(family, Side::Destination, set);

@@ -72,16 +72,22 @@ impl Rule {
         self.expression("cmp", &data)
     }
 
-    /// Any of `bits` is set in the first register.
-    fn any_of(self, bits: u32) -> Self {
-        let value = |value: u32| Attrs::new().bytes(uapi::NFTA_DATA_VALUE, &value.to_ne_bytes());
+    /// Keeps the bits of `mask` in the first register.
+    fn masked<const N: usize>(self, mask: [u8; N]) -> Self {
+        const { assert!(N <= 4, "the kernel wants a small number of bytes") };
+        let value = |value: &[u8; N]| Attrs::new().bytes(uapi::NFTA_DATA_VALUE, value);
         let data = Attrs::new()
             .number(uapi::NFTA_BITWISE_SREG, uapi::NFT_REG_1)
             .number(uapi::NFTA_BITWISE_DREG, uapi::NFT_REG_1)
-            .number(uapi::NFTA_BITWISE_LEN, 4)
-            .nest(uapi::NFTA_BITWISE_MASK, &value(bits))
-            .nest(uapi::NFTA_BITWISE_XOR, &value(0));
+            .number(uapi::NFTA_BITWISE_LEN, N as u32)
+            .nest(uapi::NFTA_BITWISE_MASK, &value(&mask))
+            .nest(uapi::NFTA_BITWISE_XOR, &value(&[0; N]));
         self.expression("bitwise", &data)
+    }
+
+    /// Any of `bits` is set in the first register.
+    fn any_of(self, bits: u32) -> Self {
+        self.masked(bits.to_ne_bytes())
             .compare(uapi::NFT_CMP_NEQ, &0_u32.to_ne_bytes())
     }
 
@@ -155,6 +161,43 @@ impl Rule {
             .compare(uapi::NFT_CMP_EQ, &[protocol])
             .payload(uapi::NFT_PAYLOAD_TRANSPORT_HEADER, 0, 1)
             .compare(uapi::NFT_CMP_EQ, &[kind])
+    }
+
+    /// Opens a TCP connection, or answers one that does.
+    pub(super) fn opens_connection(self) -> Self {
+        const FLAGS: u32 = 13;
+        const SYN: u8 = 2;
+        const RST: u8 = 4;
+        self.meta(uapi::NFT_META_L4PROTO, uapi::NFT_REG_1)
+            .compare(uapi::NFT_CMP_EQ, &[uapi::IPPROTO_TCP])
+            .payload(uapi::NFT_PAYLOAD_TRANSPORT_HEADER, FLAGS, 1)
+            .masked([SYN | RST])
+            .compare(uapi::NFT_CMP_EQ, &[SYN])
+    }
+
+    /// Lowers the largest segment that the sender takes to what fits the packet's routes, there and
+    /// back (RFC 9293, 3.7.1).
+    pub(super) fn clamp_segments(self) -> Self {
+        const MAXSEG: u8 = 2;
+        const BYTES: u32 = 2;
+        let route = Attrs::new()
+            .number(uapi::NFTA_RT_DREG, uapi::NFT_REG_1)
+            .number(uapi::NFTA_RT_KEY, uapi::NFT_RT_TCPMSS);
+        let order = Attrs::new()
+            .number(uapi::NFTA_BYTEORDER_SREG, uapi::NFT_REG_1)
+            .number(uapi::NFTA_BYTEORDER_DREG, uapi::NFT_REG_1)
+            .number(uapi::NFTA_BYTEORDER_OP, uapi::NFT_BYTEORDER_HTON)
+            .number(uapi::NFTA_BYTEORDER_LEN, BYTES)
+            .number(uapi::NFTA_BYTEORDER_SIZE, BYTES);
+        let option = Attrs::new()
+            .number(uapi::NFTA_EXTHDR_SREG, uapi::NFT_REG_1)
+            .bytes(uapi::NFTA_EXTHDR_TYPE, &[MAXSEG])
+            .number(uapi::NFTA_EXTHDR_OFFSET, 2)
+            .number(uapi::NFTA_EXTHDR_LEN, BYTES)
+            .number(uapi::NFTA_EXTHDR_OP, uapi::NFT_EXTHDR_OP_TCPOPT);
+        self.expression("rt", &route)
+            .expression("byteorder", &order)
+            .expression("exthdr", &option)
     }
 
     fn payload(self, base: u32, offset: u32, length: u32) -> Self {

@@ -148,6 +148,7 @@ pub(super) const RTN_LOCAL: u32 = 2;
 
 // in.h, in6.h; the types of icmp.h and icmpv6.h
 pub(super) const IPPROTO_ICMP: u8 = 1;
+pub(super) const IPPROTO_TCP: u8 = 6;
 pub(super) const IPPROTO_ICMPV6: u8 = 58;
 pub(super) const ICMP_ECHO: u8 = 8;
 pub(super) const ICMPV6_ECHO_REQUEST: u8 = 128;
@@ -168,3 +169,24 @@ pub(super) const NFTNL_UDATA_RULE_COMMENT: u8 = 0;
 pub(super) const NFTNL_UDATA_SET_KEYBYTEORDER: u8 = 0;
 /// nft's `BYTEORDER_HOST_ENDIAN`.
 pub(super) const BYTEORDER_HOST_ENDIAN: u32 = 1;
+
+// enum nft_rt_attributes, nft_rt_keys
+pub(super) const NFTA_RT_DREG: u16 = 1;
+pub(super) const NFTA_RT_KEY: u16 = 2;
+pub(super) const NFT_RT_TCPMSS: u32 = 3;
+
+// enum nft_byteorder_attributes, nft_byteorder_ops
+pub(super) const NFTA_BYTEORDER_SREG: u16 = 1;
+pub(super) const NFTA_BYTEORDER_DREG: u16 = 2;
+pub(super) const NFTA_BYTEORDER_OP: u16 = 3;
+pub(super) const NFTA_BYTEORDER_LEN: u16 = 4;
+pub(super) const NFTA_BYTEORDER_SIZE: u16 = 5;
+pub(super) const NFT_BYTEORDER_HTON: u32 = 1;
+
+// enum nft_exthdr_attributes, nft_exthdr_op
+pub(super) const NFTA_EXTHDR_TYPE: u16 = 2;
+pub(super) const NFTA_EXTHDR_OFFSET: u16 = 3;
+pub(super) const NFTA_EXTHDR_LEN: u16 = 4;
+pub(super) const NFTA_EXTHDR_OP: u16 = 6;
+pub(super) const NFTA_EXTHDR_SREG: u16 = 7;
+pub(super) const NFT_EXTHDR_OP_TCPOPT: u32 = 1;

@@ -1,6 +1,6 @@
 //! How packets of published ports go: the daemon's choice, and what follows when the host changes.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
@@ -9,7 +9,7 @@ use std::time::Duration;
 use netd::Mode;
 
 use crate::traffic::{connect, round_trip, serve};
-use crate::world::{PATIENCE, Sandbox, World, soon};
+use crate::world::{PATIENCE, Sandbox, World, ip, soon};
 
 const LIBERAL: &str = "/proc/sys/net/netfilter/nf_conntrack_tcp_be_liberal";
 
@@ -103,4 +103,33 @@ fn connection_tracking_stays_liberal() {
     std::fs::write(LIBERAL, "0").unwrap();
     world.netd().reconcile().unwrap();
     assert_eq!(liberal(), "1\n");
+}
+
+#[test]
+fn segments_fit_the_uplink_where_it_is_narrower_than_the_network() {
+    let world = World::new("segments");
+    world.create(r#"{"Name":"shop","EnableIPv6":true}"#);
+    let web = Sandbox::new("web");
+    let port = r#"[{"protocol":"tcp","container_port":80,"host_port":8080}]"#;
+    web.publish(&world, "shop", port);
+    web.run(|| serve((Ipv6Addr::UNSPECIFIED, 80)));
+    ip("link set eth0 mtu 1400");
+    let host6 = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1);
+    // The headers of IP and TCP.
+    for (host, headers) in [(published(), 40), ((host6, 8080).into(), 60)] {
+        let (_stream, _) = world.outside(|| connect(host, PATIENCE)).unwrap();
+        let filter = format!("-Htin dst {host}");
+        let told = |text: String| -> u32 {
+            let (_, rest) = text.split_once(" mss:").expect("ss tells of segments");
+            rest.split_whitespace().next().unwrap().parse().unwrap()
+        };
+        let segment = told(world.outside(|| output("ss", &filter)));
+        assert!(segment <= 1400 - headers, "{host}: {segment}");
+        assert!(segment > 1400 - headers - 40, "{host}: {segment}");
+    }
+}
+
+fn output(program: &str, arguments: &str) -> String {
+    let output = Command::new(program).args(arguments.split(' ')).output();
+    String::from_utf8(output.unwrap().stdout).unwrap()
 }
