@@ -23,6 +23,7 @@ macro_rules! pod {
 
 pub mod activity;
 pub mod address;
+pub mod answer;
 pub mod dns;
 pub mod endpoint;
 pub mod flow;

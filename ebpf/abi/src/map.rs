@@ -172,16 +172,19 @@ pub enum StepSlot {
     Reply = 1,
     /// Questions of an endpoint for link addresses.
     Neighbour = 2,
+    /// Packets of an endpoint to a service's own address that lead to no backend.
+    Answer = 3,
 }
 
 /// How many slots [`JUMP_STEPS`] has.
 pub const STEP_SLOTS: u32 = 16;
 
 /// The program of each slot of [`JUMP_STEPS`].
-pub const STEP_PROGRAMS: [(StepSlot, &str); 3] = [
+pub const STEP_PROGRAMS: [(StepSlot, &str); 4] = [
     (StepSlot::Begin, "uplink_begin"),
     (StepSlot::Reply, "endpoint_reply"),
     (StepSlot::Neighbour, "endpoint_neighbour"),
+    (StepSlot::Answer, "endpoint_answer"),
 ];
 
 /// The program of each slot of [`JUMP_TC`], by its name in the object.

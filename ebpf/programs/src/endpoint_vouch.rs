@@ -45,6 +45,10 @@ pub(crate) fn endpoint_vouch(ctx: TcContext) -> i32 {
             map::JUMP_STEPS.tail_call(&ctx, StepSlot::Neighbour as u32);
         },
         // SAFETY: as above.
+        Judgement::Answer => unsafe {
+            map::JUMP_STEPS.tail_call(&ctx, StepSlot::Answer as u32);
+        },
+        // SAFETY: as above.
         Judgement::Asks => unsafe { map::JUMP_TC.tail_call(&ctx, TcSlot::Ingress as u32) },
     }
     TC_ACT_UNSPEC
@@ -62,6 +66,8 @@ enum Judgement {
     Asks,
     /// Perhaps for a link address.
     Neighbour,
+    /// Perhaps to a service's own address, without ports.
+    Answer,
 }
 
 #[inline(always)]
@@ -84,7 +90,11 @@ fn judge(ctx: &TcContext) -> Judgement {
         map::is_set(Bit::source(header.destination)),
     );
     let Ok(ports) = header.ports(ctx) else {
-        return Judgement::Nothing;
+        return if map::may_be_vip(header.destination) {
+            Judgement::Answer
+        } else {
+            Judgement::Nothing
+        };
     };
     if replies && let Some(flow) = map::flow(&header.flow_key(&ports.ports, Direction::Reverse)) {
         // SAFETY: a live or recycled LRU value; integers are valid in any state.

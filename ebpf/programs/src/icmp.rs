@@ -4,20 +4,25 @@
 //! In programs of their own behind the tail-call table: the hot ones stay small.
 
 use abi::Address;
-use abi::map::{Direction, Flow, FlowKey, FragmentPorts, NO_BACKEND, Reason};
+use abi::map::{Direction, FLOW_SELF, Flow, FlowKey, FragmentPorts, NO_BACKEND, Reason};
 use abi::packet::{Fragment, ICMP_ERROR_LEN, checksum_offset};
 use abi::protocol;
 use aya_ebpf::bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC};
 use aya_ebpf::macros::classifier;
 use aya_ebpf::programs::TcContext;
 
+use crate::endpoint_ingress::ifindex;
+use crate::hairpin::{self, Way};
 use crate::packet::{Header, Unknown, quoted_ports};
 use crate::rewrite::{self, Failed, Side};
 use crate::{count, map};
 
 #[classifier]
 pub(crate) fn icmp_ingress(ctx: TcContext) -> i32 {
-    verdict(try_icmp_ingress(&ctx))
+    match try_icmp_ingress(&ctx) {
+        Ok(Way::Back) => hairpin::back(&ctx),
+        result => verdict(result.map(drop)),
+    }
 }
 
 #[classifier]
@@ -57,17 +62,29 @@ fn verdict(result: Result<(), Stop>) -> i32 {
 }
 
 /// From outside, about a reply that left as (frontend → client): it must reach the container as an
-/// error about (container → client).
+/// error about (container → client). Or from a container that asked itself, about what it was asked or
+/// answered.
 #[inline(always)]
-fn try_icmp_ingress(ctx: &TcContext) -> Result<(), Stop> {
+fn try_icmp_ingress(ctx: &TcContext) -> Result<Way, Stop> {
     let error = IcmpError::parse(ctx)?;
     if error.outer.destination != error.quoted.source {
         return Err(Stop::Pass);
     }
-    let flow = error.flow(Direction::Forward)?;
+    let (flow, side) = match error.flow(Direction::Forward) {
+        Ok(flow) => (flow, Side::Source),
+        Err(_unknown) => (error.flow(Direction::Reverse)?, Side::Destination),
+    };
+    if flow.flags & FLOW_SELF != 0 && map::endpoint(ifindex(ctx)).is_some() {
+        error.turn(ctx, side, &flow)?;
+        return Ok(Way::Back);
+    }
+    if flow.flags & FLOW_SELF != 0 || matches!(side, Side::Destination) {
+        return Err(Stop::Pass);
+    }
     error.translate_quoted(ctx, Side::Source, &flow)?;
     rewrite::vouch(ctx);
-    error.translate_outer(ctx, Side::Destination, flow.address)
+    error.translate_outer(ctx, Side::Destination, flow.address)?;
+    Ok(Way::Stack)
 }
 
 /// Towards the client, about a packet that arrived as (client → frontend) and went on as
@@ -140,9 +157,32 @@ impl IcmpError {
         }
     }
 
+    /// A container and its frontend change places, in the error as in what it quotes: to one end of the
+    /// connection it is the frontend that does not listen, to the other one as well.
+    #[inline(always)]
+    fn turn(&self, ctx: &TcContext, side: Side, flow: &Flow) -> Result<(), Stop> {
+        self.translate_ports(ctx, side, flow)?;
+        let Self { outer, quoted, .. } = self;
+        for (side, new) in [
+            (Side::Source, quoted.destination),
+            (Side::Destination, quoted.source),
+        ] {
+            self.translate_address(ctx, side, new)?;
+        }
+        self.translate_outer(ctx, Side::Source, outer.destination)?;
+        self.translate_outer(ctx, Side::Destination, outer.source)?;
+        hairpin::turn(ctx).map_err(|_reason| Stop::Drop)
+    }
+
     /// `side` is the one of the quoted packet that the flow translates; the client is opposite.
     #[inline(always)]
     fn translate_quoted(&self, ctx: &TcContext, side: Side, flow: &Flow) -> Result<(), Stop> {
+        self.translate_ports(ctx, side, flow)?;
+        self.translate_address(ctx, side, flow.address)
+    }
+
+    #[inline(always)]
+    fn translate_ports(&self, ctx: &TcContext, side: Side, flow: &Flow) -> Result<(), Stop> {
         let (old, at) = (&self.ports, self.quoted.transport);
         let (source, destination) = match side {
             Side::Source => (flow.port, flow.client_port),
@@ -151,12 +191,17 @@ impl IcmpError {
         let checksum = (self.checksum, 0);
         rewrite::port(ctx, at, old.source_port, source, checksum)?;
         rewrite::port(ctx, at + 2, old.destination_port, destination, checksum)?;
+        Ok(())
+    }
+
+    #[inline(always)]
+    fn translate_address(&self, ctx: &TcContext, side: Side, new: Address) -> Result<(), Stop> {
         if self.quoted.is_v4() {
             // The quoted header's own checksum balances the change, so the ICMP checksum, which
             // sums both, stays right.
-            rewrite::address(ctx, &self.quoted, side, flow.address, None)?;
+            rewrite::address(ctx, &self.quoted, side, new, None)?;
         } else {
-            rewrite::quoted_address6(ctx, &self.quoted, side, flow.address, self.checksum)?;
+            rewrite::quoted_address6(ctx, &self.quoted, side, new, self.checksum)?;
         }
         Ok(())
     }

@@ -15,6 +15,7 @@
 mod bind;
 mod connect;
 mod count;
+mod endpoint_answer;
 mod endpoint_ingress;
 mod endpoint_names;
 mod endpoint_neighbour;

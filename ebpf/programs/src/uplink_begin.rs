@@ -9,7 +9,8 @@ use abi::flow::{
 };
 use abi::maglev::{client_hash, flow_hash};
 use abi::map::{
-    Direction, FLOW_ENDPOINT, FLOW_SELF, FLOW_VIP, Flow, FlowKey, PreviousSlot, Reason, TcSlot,
+    Direction, FLOW_ENDPOINT, FLOW_SELF, FLOW_VIP, Flow, FlowKey, PreviousSlot, Reason, StepSlot,
+    TcSlot,
 };
 use abi::packet::Flags;
 use abi::socket::Wildcard;
@@ -66,6 +67,7 @@ fn try_uplink_begin(ctx: &TcContext) -> Result<Begun, Lost> {
     ) {
         Found::Nothing => {
             trace::nowhere(ctx, &header, &ports, None);
+            answer(ctx, &header);
             return Ok(Begun::Nothing);
         }
         Found::NoBackend(service) => {
@@ -74,6 +76,7 @@ fn try_uplink_begin(ctx: &TcContext) -> Result<Begun, Lost> {
             let lost = Lost::of(service)(Reason::NoBackend);
             count::lost(&lost);
             trace::nowhere(ctx, &header, &ports, Some(&lost));
+            answer(ctx, &header);
             return Ok(Begun::Nothing);
         }
         Found::Target(target) => target,
@@ -97,6 +100,15 @@ fn try_uplink_begin(ctx: &TcContext) -> Result<Begun, Lost> {
         counters.new_flows += 1;
     });
     Ok(Begun::Flow)
+}
+
+/// Refuses in the name of a service's own address, which no stack does. Does not return if so.
+#[inline(always)]
+fn answer(ctx: &TcContext, header: &Header) {
+    if map::may_be_vip(header.destination) {
+        // SAFETY: the table holds tc programs only; if the slot is empty the packet goes on.
+        unsafe { map::JUMP_STEPS.tail_call(ctx, StepSlot::Answer as u32) };
+    }
 }
 
 impl Asker for FlowKey {

@@ -5,6 +5,7 @@
     reason = "a test fails by panicking, and so do its helpers"
 )]
 
+mod answer;
 mod balance;
 mod bridged;
 mod cases;
