@@ -11,6 +11,7 @@ pub mod client;
 pub mod daemon;
 pub mod doctor;
 pub mod error;
+pub mod event;
 pub mod id;
 pub mod net;
 pub mod path;

@@ -30,6 +30,9 @@ pub const TRAFFIC: &str = "/v1/traffic";
 /// `GET` with [`crate::traffic::TraceQuery`]: lines of [`crate::traffic::TraceLine`], for as long as
 /// the client reads.
 pub const TRACE: &str = "/v1/trace";
+/// `GET` with [`crate::event::EventQuery`]: lines of [`crate::event::Event`].
+/// `POST` [`crate::event::Event`]: what the launcher has done, for whoever listens.
+pub const EVENTS: &str = "/v1/events";
 /// `GET`, Prometheus text format.
 pub const METRICS: &str = "/metrics";
 

@@ -8,6 +8,7 @@ use tracing::Span;
 
 use crate::cgroup::Hierarchy;
 use crate::config::Config;
+use crate::events::Events;
 use crate::failure::Failure;
 use crate::metrics::Metrics;
 use crate::turns::Turns;
@@ -20,6 +21,7 @@ pub(crate) struct Daemon {
     pub(crate) storaged: Arc<Storaged>,
     pub(crate) hierarchy: Arc<Hierarchy>,
     pub(crate) metrics: Arc<Metrics>,
+    pub(crate) events: Arc<Events>,
     pub(crate) turns: Turns,
 }
 

@@ -40,8 +40,13 @@ async fn read(State(daemon): State<Daemon>, uri: Uri, body: Bytes) -> Response {
 }
 
 async fn change(State(daemon): State<Daemon>, uri: Uri, body: Bytes) -> Response {
-    let call = daemon
-        .run(move |daemon| Ok::<_, api::ApiError>(daemon.storaged.plugin_call(uri.path(), &body)));
+    let call = daemon.run(move |daemon| {
+        let answer = daemon.storaged.plugin_call(uri.path(), &body);
+        if answer.1.err.is_empty() {
+            daemon.told_of_plugin_call(uri.path(), &body);
+        }
+        Ok::<_, api::ApiError>(answer)
+    });
     match call.await {
         Ok(answer) => reply(answer),
         Err(failure) => {

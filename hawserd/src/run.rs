@@ -1,5 +1,6 @@
 //! The daemon's life between start and stop.
 
+use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
@@ -102,6 +103,7 @@ async fn serve(daemon: Daemon, sockets: Sockets, reload: impl FnMut()) -> Result
     let watchdog = tokio::spawn(systemd::watchdog());
     let sweep = tokio::spawn(sweep(daemon.clone()));
     let plugin_router = server::volume_plugin(daemon.clone());
+    let events = Arc::clone(&daemon.events);
     let servers = [
         tokio::spawn(server::serve(api, server::api(daemon), stop.clone())),
         tokio::spawn(server::serve(plugin, plugin_router, stop.clone())),
@@ -114,6 +116,7 @@ async fn serve(daemon: Daemon, sockets: Sockets, reload: impl FnMut()) -> Result
     watchdog.abort();
     sweep.abort();
     stop.cancel();
+    events.close();
     let drained = async {
         for server in servers {
             if let Err(error) = server.await {

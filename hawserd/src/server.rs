@@ -26,6 +26,7 @@ pub(crate) fn api(daemon: Daemon) -> Router {
     Router::new()
         .merge(routes::system::routes())
         .merge(routes::traffic::routes())
+        .merge(routes::event::routes())
         .merge(routes::network::routes())
         .merge(routes::service::routes())
         .merge(routes::volume::routes())

@@ -18,6 +18,7 @@ use crate::cgroup::{self, Hierarchy};
 use crate::config::Config;
 use crate::daemon::Daemon;
 use crate::database::{self, OpenDatabaseError, Opened};
+use crate::events::Events;
 use crate::listen::{self, ListenError, Socket};
 use crate::lock::{Lock, LockError};
 use crate::metrics::Metrics;
@@ -142,6 +143,7 @@ impl Claim {
             storaged: Arc::new(storaged),
             hierarchy: Arc::new(self.hierarchy.clone()),
             metrics: Arc::new(Metrics::new()),
+            events: Arc::new(Events::new()),
             turns: Turns::new(),
         })
     }

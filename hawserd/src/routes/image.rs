@@ -1,5 +1,6 @@
 //! Images.
 
+use api::ApiError;
 use api::daemon::Pruned;
 use api::path;
 use api::storage::{Image, ImageCreate, ImagePrune};
@@ -54,7 +55,11 @@ async fn prune(
     Content(request): Content<ImagePrune>,
 ) -> Reply<Pruned> {
     daemon
-        .run(move |daemon| daemon.storaged.prune_images(&request))
+        .run(move |daemon| {
+            let pruned = daemon.storaged.prune_images(&request)?;
+            daemon.told_of_removed_images(&pruned.deleted);
+            Ok::<_, ApiError>(pruned)
+        })
         .await
         .map(Json)
 }
@@ -71,6 +76,10 @@ async fn remove(
     Segments(reference): Segments<String>,
     Params(removal): Params<Removal>,
 ) -> Reply<Vec<String>> {
-    let remove = move |daemon: &Daemon| daemon.storaged.remove_image(&reference, removal.force);
+    let remove = move |daemon: &Daemon| {
+        let lines = daemon.storaged.remove_image(&reference, removal.force)?;
+        daemon.told_of_removed_images(&lines);
+        Ok::<_, ApiError>(lines)
+    };
     daemon.run(remove).await.map(Json)
 }

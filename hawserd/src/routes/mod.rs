@@ -1,5 +1,6 @@
 //! The routes of the API socket, one file a noun. `api::path` documents them.
 
+pub(crate) mod event;
 pub(crate) mod image;
 pub(crate) mod layer;
 pub(crate) mod network;

@@ -10,6 +10,7 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::routing::{get, post};
 use axum::{Json, Router};
+use netd::NetError;
 use serde::Deserialize;
 
 use super::{Done, Reply, fine};
@@ -70,14 +71,27 @@ async fn create(
     Content(request): Content<NetworkCreate>,
 ) -> Reply<NetworkCreated> {
     daemon
-        .run_in_turn(|daemon| daemon.netd.create_network(request))
+        .run_in_turn(|daemon| {
+            let created = daemon.netd.create_network(request)?;
+            if let Ok(network) = daemon.netd.network(created.id.as_str()) {
+                daemon.told_of_network("create", &network);
+            }
+            Ok::<_, NetError>(created)
+        })
         .await
         .map(Json)
 }
 
 async fn remove(State(daemon): State<Daemon>, Segments(network): Segments<String>) -> Done {
     daemon
-        .run_in_turn(move |daemon| daemon.netd.remove_network(&network))
+        .run_in_turn(move |daemon| {
+            let before = daemon.netd.network(&network);
+            daemon.netd.remove_network(&network)?;
+            if let Ok(network) = before {
+                daemon.told_of_network("destroy", &network);
+            }
+            Ok::<_, NetError>(())
+        })
         .await?;
     Ok(StatusCode::NO_CONTENT)
 }
@@ -88,7 +102,16 @@ async fn prune(
 ) -> Reply<Pruned> {
     let which = which.unwrap_or_default();
     let deleted = daemon
-        .run_in_turn(move |daemon| daemon.netd.prune_networks(&which))
+        .run_in_turn(move |daemon| {
+            let before = daemon.netd.networks();
+            let deleted = daemon.netd.prune_networks(&which)?;
+            for network in &before {
+                if deleted.iter().any(|name| network.name.as_str() == name) {
+                    daemon.told_of_network("destroy", network);
+                }
+            }
+            Ok::<_, NetError>(deleted)
+        })
         .await?;
     Ok(Json(Pruned {
         deleted,
@@ -114,7 +137,11 @@ async fn attach(
     Content(request): Content<AttachRequest>,
 ) -> Reply<Attachment> {
     daemon
-        .run_in_turn(|daemon| daemon.netd.attach(request))
+        .run_in_turn(|daemon| {
+            let attachment = daemon.netd.attach(request)?;
+            daemon.told_of_endpoint("connect", &attachment);
+            Ok::<_, NetError>(attachment)
+        })
         .await
         .map(Json)
 }
@@ -153,7 +180,15 @@ async fn detach(
 ) -> Done {
     let ifname = interface(&ifname)?;
     daemon
-        .run_in_turn(move |daemon| daemon.netd.detach(&container, &ifname))
+        .run_in_turn(move |daemon| {
+            let of_container = daemon.netd.endpoints(Some(&container));
+            let before = of_container.into_iter().find(|one| one.ifname == ifname);
+            daemon.netd.detach(&container, &ifname)?;
+            if let Some(endpoint) = before {
+                daemon.told_of_endpoint("disconnect", &endpoint);
+            }
+            Ok::<_, NetError>(())
+        })
         .await?;
     Ok(StatusCode::NO_CONTENT)
 }

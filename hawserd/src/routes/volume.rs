@@ -1,5 +1,6 @@
 //! Volumes.
 
+use api::ApiError;
 use api::daemon::Pruned;
 use api::path;
 use api::storage::{
@@ -62,14 +63,28 @@ async fn create(
     Content(request): Content<VolumeCreate>,
 ) -> Reply<Volume> {
     daemon
-        .run(|daemon| daemon.storaged.create_volume(request))
+        .run(|daemon| {
+            let is_new = daemon.storaged.volume(&request.name).is_err();
+            let volume = daemon.storaged.create_volume(request)?;
+            if is_new {
+                daemon.told_of_volume("create", volume.name.as_str(), &volume.driver);
+            }
+            Ok::<_, ApiError>(volume)
+        })
         .await
         .map(Json)
 }
 
 async fn remove(State(daemon): State<Daemon>, Segments(name): Segments<String>) -> Done {
     daemon
-        .run(move |daemon| daemon.storaged.remove_volume(&name))
+        .run(move |daemon| {
+            let before = daemon.storaged.volume(&name);
+            daemon.storaged.remove_volume(&name)?;
+            if let Ok(volume) = before {
+                daemon.told_of_volume("destroy", &name, &volume.driver);
+            }
+            Ok::<_, ApiError>(())
+        })
         .await?;
     Ok(StatusCode::NO_CONTENT)
 }
@@ -79,7 +94,13 @@ async fn prune(
     Content(request): Content<VolumePrune>,
 ) -> Reply<Pruned> {
     daemon
-        .run(move |daemon| fine(daemon.storaged.prune_volumes(&request)))
+        .run(move |daemon| {
+            let pruned = daemon.storaged.prune_volumes(&request);
+            for name in &pruned.deleted {
+                daemon.told_of_volume("destroy", name, "local");
+            }
+            fine(pruned)
+        })
         .await
         .map(Json)
 }
