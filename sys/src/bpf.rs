@@ -1,5 +1,6 @@
 //! What the eBPF loader's library does not tell of links and maps.
 
+pub mod device;
 pub mod map;
 
 use std::ffi::CString;

@@ -4,6 +4,8 @@
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Command};
 use std::ptr;
 
 /// Sends a signal, real-time ones included, to the process of a pidfd.
@@ -47,6 +49,17 @@ pub fn unblock_all() -> io::Result<()> {
     } else {
         Err(io::Error::from_raw_os_error(error))
     }
+}
+
+/// Starts a program with an empty signal mask, whatever this process's own is: std leaves a mask as
+/// it is, and a program that is started with signals blocked cannot be asked to end by them.
+///
+/// # Errors
+/// As [`Command::spawn`].
+pub fn spawn_unblocked(command: &mut Command) -> io::Result<Child> {
+    // SAFETY: what runs between fork and exec is `unblock_all`, which calls sigemptyset(3) and
+    // pthread_sigmask(3) only. Both are async-signal-safe, and nothing is allocated or locked.
+    unsafe { command.pre_exec(unblock_all) }.spawn()
 }
 
 #[cfg(test)]
