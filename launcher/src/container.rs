@@ -5,6 +5,7 @@
 //! STATE/containers/ID/container.json Record: what was asked for. Written once by `create`
 //!                    /state.json     State: written by the shim only, by rename
 //!                    /networks.json  Attachments: one entry a joined network, by rename, under the lock
+//!                    /health.json   Health: written by the shim only, by rename
 //!                    /linked-by/ID   a container with a link to this one, whose /etc/hosts follows
 //!                    /lock           flock(2) for changes of networks.json, removal and start
 //!                    /ID-json.log    output, Docker's json-file format
@@ -17,12 +18,20 @@
 //! A `running` state is believed only while the shim lives: `State::shim` is checked against
 //! `/proc`, so that a power cut or a killed shim never leaves a container that runs for ever.
 
+mod health;
+mod resources;
+
 use std::collections::BTreeMap;
 
 use api::id::{ContainerName, Digest, Id};
 use api::net::Attachment;
 use api::service::ServiceJoin;
 use serde::{Deserialize, Serialize};
+
+pub use health::{Health, HealthCheckResult, HealthStatus, Healthcheck, Schedule};
+pub use resources::{
+    DeviceMapping, DeviceRule, Resources, ThrottleDevice, WeightDevice, are_device_permissions,
+};
 
 /// What was asked for. Members of `config` and `host_config` are the Docker Engine API's.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -77,6 +86,8 @@ pub struct Config {
     pub entrypoint: Option<Vec<String>>,
     pub labels: BTreeMap<String, String>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    pub healthcheck: Option<Healthcheck>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub stop_signal: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stop_timeout: Option<u32>,
@@ -116,6 +127,19 @@ pub struct HostConfig {
     pub oom_score_adj: i32,
     pub sysctls: Option<BTreeMap<String, String>>,
     pub ulimits: Option<Vec<Ulimit>>,
+    #[serde(flatten)]
+    pub resources: Resources,
+    /// `private`, `host` or `container:ID`.
+    pub ipc_mode: String,
+    /// `host`, `container:ID`, or empty for one of its own.
+    pub pid_mode: String,
+    /// `host`, or empty for one of its own.
+    #[serde(rename = "UTSMode")]
+    pub uts_mode: String,
+    /// `host`, or empty, which is the same while no mapping is configured.
+    pub userns_mode: String,
+    /// `private`, `host`, or empty for what the host's control groups make usual.
+    pub cgroupns_mode: String,
 }
 
 /// A resource limit, by its `setrlimit` name in lower case without `RLIMIT_`; -1 is "unlimited".
@@ -263,6 +287,10 @@ pub struct State {
     /// With `running`: the container has ended and its shim waits before it starts it again; there
     /// is no `init` then.
     pub restarting: bool,
+    /// With `running`: its processes are stopped where they are.
+    pub paused: bool,
+    /// It has ended because somebody asked for it.
+    pub stopped: bool,
     /// Why a start failed; empty otherwise.
     pub error: String,
     /// RFC 3339 with nanoseconds; empty before the first start.

@@ -5,9 +5,11 @@
 //! file systems. What a container is on disk is in [`container`] and [`store`]; how the command
 //! line talks to a running container is in [`stream`].
 
+pub mod cgroup;
 pub mod cli;
 pub mod cni;
 pub mod container;
+pub mod event;
 pub mod format;
 pub mod joining;
 pub mod link;

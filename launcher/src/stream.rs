@@ -69,8 +69,14 @@ pub enum Control {
     /// Client: send the signal, and SIGKILL when the container still runs after the timeout;
     /// a negative timeout waits for ever. The restart policy no longer applies.
     Stop { signal: i32, timeout_s: i64 },
+    /// Client: stop all processes where they are. Answered by `Done`, or `Error`.
+    Pause,
+    /// Client: let them go on. Answered by `Done`, or `Error`.
+    Unpause,
     /// Client: the terminal's new size.
     Resize { rows: u16, cols: u16 },
+    /// Shim: what was asked for is done.
+    Done,
     /// Shim: the container runs.
     Started { pid: u32 },
     /// Shim: the container has exited and is cleaned up; its status is in `state.json`.

@@ -1,6 +1,8 @@
 //! The life of a container from the command line: `hawser` and `hawser-shim` as they are, against
 //! a daemon made for the test.
 
+mod cli_limits;
+mod cli_steering;
 mod cli_support;
 
 use cli_support::{Host, Ran, digest};

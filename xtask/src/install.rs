@@ -1,4 +1,4 @@
-//! `cargo xtask install`: programs, CNI plugin and systemd unit. Running it again replaces them.
+//! `cargo xtask install`: programs, CNI plugin and systemd units. Running it again replaces them.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -10,7 +10,7 @@ use crate::build;
 use crate::setup::{self, Purpose};
 use crate::workspace;
 
-const UNIT: &str = "hawserd/hawserd.service";
+const UNITS: [&str; 2] = ["hawserd/hawserd.service", "launcher/hawser-resume.service"];
 
 pub(crate) fn run(prefix: &Path, root: &Path) -> Result<()> {
     setup::run(Purpose::Build)?;
@@ -32,10 +32,16 @@ pub(crate) fn run(prefix: &Path, root: &Path) -> Result<()> {
         let plugin = inside(root, Path::new("/opt/cni/bin")).join(plugin);
         place(&built.join(built_as), &plugin, 0o755)?;
     }
-    let unit = fs::read_to_string(workspace::root().join(UNIT)).context(UNIT)?;
-    let unit_target = inside(root, Path::new("/etc/systemd/system/hawserd.service"));
-    write_unit(&unit, prefix, &unit_target)?;
-    println!("start it with `systemctl daemon-reload && systemctl enable --now hawserd`");
+    for path in UNITS {
+        let unit = fs::read_to_string(workspace::root().join(path)).context(path)?;
+        let name = Path::new(path).file_name().context("a unit has a name")?;
+        let target = inside(root, Path::new("/etc/systemd/system")).join(name);
+        write_unit(&unit, prefix, &target)?;
+    }
+    println!(
+        "start it with `systemctl daemon-reload && systemctl enable hawser-resume && systemctl \
+         enable --now hawserd`"
+    );
     Ok(())
 }
 
@@ -78,6 +84,16 @@ mod tests {
     fn the_unit_names_the_installed_daemon() {
         let unit = with_prefix("ExecStart=/usr/local/bin/hawserd\n", Path::new("/opt/h"));
         assert_eq!(unit, "ExecStart=/opt/h/bin/hawserd\n");
+    }
+
+    #[test]
+    fn every_unit_is_there_and_starts_an_installed_program() {
+        for path in UNITS {
+            let unit = fs::read_to_string(workspace::root().join(path)).unwrap();
+            let unit = with_prefix(&unit, Path::new("/opt/h"));
+            assert!(unit.contains("\nExecStart=/opt/h/bin/hawser"), "{path}");
+            assert!(unit.contains("\nKillMode=process\n"), "{path}");
+        }
     }
 
     #[test]

@@ -6,10 +6,12 @@ use std::path::{Path, PathBuf};
 use api::Client;
 use api::client::escape;
 use api::daemon::Info;
+use api::event::Event;
 use api::path::{IMAGES, INFO};
 use api::storage::Image;
 
 use crate::cni::Cni;
+use crate::event;
 use crate::shim::launch::Places;
 use crate::store::{ContainerDir, Store};
 use crate::stream;
@@ -54,6 +56,18 @@ impl Context {
     /// The daemon cannot be reached, or its state directory cannot be used.
     pub fn store(&self) -> Result<Store, CliError> {
         Ok(Store::open(Path::new(&self.info()?.state_dir))?)
+    }
+
+    /// Tells those who listen what was done.
+    pub fn tell(&self, told: &Event) {
+        event::tell(&self.client, told);
+    }
+
+    /// The same of a container; one that is gone has had its last event.
+    pub fn tell_of(&self, container: &ContainerDir, action: &str) {
+        if let Ok(record) = container.record() {
+            self.tell(&event::of_container(&record, action));
+        }
     }
 
     /// A container by name, id or unambiguous id prefix.

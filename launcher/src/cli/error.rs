@@ -103,6 +103,8 @@ pub enum CliError {
          without a name shows all"
     )]
     NoTraffic { name: String },
+    #[error("ps(1) must show process ids: give options with the column PID, such as -ef or aux")]
+    NoPidColumn,
     #[error("the daemon ended the trace")]
     TraceEnded,
     #[error("conflicting options: {0}")]
@@ -127,8 +129,19 @@ pub enum ContainerError {
     Removing(String),
     #[error("container {0} did not end within {1} seconds of SIGKILL")]
     Immortal(String, u64),
+    #[error("container {0} is paused: unpause it first")]
+    Paused(String),
+    #[error("{0}")]
+    Refused(String),
+    #[error("container {0} has that name already")]
+    SameName(String),
     #[error("lost the connection to container {0}")]
     Lost(String),
+    #[error(
+        "error gathering device information while adding custom device {:?}: {source}",
+        path.display().to_string()
+    )]
+    Device { path: PathBuf, source: io::Error },
     #[error("bind source path does not exist: {}", .0.display())]
     BindSource(PathBuf),
     #[error("container id file {} exists: make sure that container is gone, then delete the file", .0.display())]

@@ -9,6 +9,7 @@ pub mod container;
 pub mod context;
 pub mod doctor;
 pub mod error;
+mod events;
 mod filter;
 pub mod image;
 pub mod inspect;
@@ -29,7 +30,10 @@ use std::io;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
-use container::{attach, commit, diff, exec, export, list, logs, remove, rename, start, stop};
+use container::{
+    attach, commit, diff, exec, export, list, logs, pause, remove, rename, resume, start, stats,
+    stop, top, update,
+};
 use context::Context;
 use error::CliError;
 use image::{history, import, load, prune, save, tag};
@@ -94,6 +98,11 @@ enum Command {
     Doctor(doctor::DoctorFlags),
     /// Show what the data plane decides about packets and connections, as it decides
     Trace(trace::TraceFlags),
+    /// Show what happens on this host, as it happens
+    Events(events::EventsFlags),
+    /// Start the containers whose restart policy says so, after the daemon or the host has started
+    #[command(hide = true)]
+    Resume,
     /// Show the daemon's settings and state
     Info(FormatFlags),
     /// Show the versions of client and daemon
@@ -142,6 +151,16 @@ enum ShortContainerCommand {
     Kill(stop::KillFlags),
     /// Wait until containers end and print their exit codes
     Wait(stop::WaitFlags),
+    /// Stop all processes of containers where they are
+    Pause(pause::PauseFlags),
+    /// Let the processes of paused containers go on
+    Unpause(pause::PauseFlags),
+    /// Show a container's processes
+    Top(top::TopFlags),
+    /// Show what containers use, as they use it
+    Stats(stats::StatsFlags),
+    /// Change limits and the restart policy of containers
+    Update(Box<update::UpdateFlags>),
     /// Remove containers
     #[command(visible_alias = "remove")]
     Rm(remove::RemoveFlags),
@@ -201,6 +220,8 @@ enum ShortImageCommand {
 enum SystemCommand {
     /// Show the daemon's settings and state
     Info(FormatFlags),
+    /// Show what happens on this host, as it happens
+    Events(events::EventsFlags),
     /// Show what images, containers and volumes take
     Df(system::usage::UsageFlags),
     /// Remove stopped containers, and networks and images that nothing uses
@@ -299,6 +320,10 @@ fn dispatch(context: &Context, command: &Command) -> Result<i32, CliError> {
         Command::Info(flags) | Command::System(SystemCommand::Info(flags)) => {
             system::info(context, flags)
         }
+        Command::Events(flags) | Command::System(SystemCommand::Events(flags)) => {
+            events::events(context, flags)
+        }
+        Command::Resume => resume::resume(context),
         Command::System(SystemCommand::Df(flags)) => system::usage::usage(context, flags),
         Command::System(SystemCommand::Prune(flags)) => system::prune::prune(context, flags),
         Command::Storage(command) => storage::run(context, command),
@@ -319,6 +344,11 @@ fn dispatch_container(context: &Context, command: &ShortContainerCommand) -> Res
         ShortContainerCommand::Restart(flags) => stop::restart(context, flags),
         ShortContainerCommand::Kill(flags) => stop::kill(context, flags),
         ShortContainerCommand::Wait(flags) => stop::wait(context, flags),
+        ShortContainerCommand::Pause(flags) => pause::pause(context, flags),
+        ShortContainerCommand::Unpause(flags) => pause::unpause(context, flags),
+        ShortContainerCommand::Top(flags) => top::top(context, flags),
+        ShortContainerCommand::Stats(flags) => stats::stats(context, flags),
+        ShortContainerCommand::Update(flags) => update::update(context, flags),
         ShortContainerCommand::Rm(flags) => remove::remove(context, flags),
         ShortContainerCommand::Commit(flags) => commit::commit(context, flags),
         ShortContainerCommand::Diff { container } => diff::diff(context, container),

@@ -62,6 +62,16 @@ pub fn size(bytes: u64, digits: usize) -> String {
     )
 }
 
+/// Binary units, as memory is, with at most `digits` digits: "1.5GiB".
+pub fn binary_size(bytes: u64, digits: usize) -> String {
+    scaled(
+        bytes,
+        1024.0,
+        &["B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"],
+        digits,
+    )
+}
+
 fn scaled(bytes: u64, base: f64, units: &[&str], digits: usize) -> String {
     let mut value = bytes as f64;
     let mut at = 0;
@@ -121,6 +131,18 @@ mod tests {
         assert_eq!(ago("2026-11-21T10:00:00.1Z", now), "5 seconds ago");
         assert_eq!(ago("2026-11-21T11:00:00+01:00", now), "5 seconds ago");
         assert_eq!(ago("", now), "N/A");
+    }
+
+    #[test]
+    fn memory_is_in_binary_units() {
+        for (bytes, expected) in [
+            (0, "0B"),
+            (64 << 20, "64MiB"),
+            (1_500_000, "1.431MiB"),
+            (3 << 29, "1.5GiB"),
+        ] {
+            assert_eq!(binary_size(bytes, 4), expected);
+        }
     }
 
     #[test]

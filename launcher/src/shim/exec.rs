@@ -331,6 +331,7 @@ fn confined(mut process: Value, seccomp: &Value) -> Result<(Value, Workload), se
     Ok((
         process,
         Workload {
+            is_init: false,
             ends_with_parent: false,
             confinement,
         },

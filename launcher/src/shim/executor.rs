@@ -20,6 +20,7 @@ use rustix::fs::{Access, access};
 use rustix::io::Errno;
 use rustix::process::{Signal, set_parent_process_death_signal};
 
+use super::init;
 use super::launch::{EXIT_DAEMON, EXIT_NOT_EXECUTABLE, EXIT_NOT_FOUND};
 
 /// Marks the part of an error that is about the command itself.
@@ -30,6 +31,8 @@ const MARK: &str = "exec: ";
 pub(crate) struct Workload {
     /// The process ends with its parent: the shim, for a container's first process.
     pub(crate) ends_with_parent: bool,
+    /// The process stays as an init and runs the command as its child.
+    pub(crate) is_init: bool,
     /// libcontainer loads no seccomp filter for a process that joins a container.
     pub(crate) confinement: Option<Confinement>,
 }
@@ -80,6 +83,10 @@ impl Workload {
         };
         let (program, search_path) = program_of(spec);
         match find(program, search_path) {
+            Ok(path) if self.is_init => match init::run(command(process, &path)) {
+                Ok(code) => std::process::exit(code),
+                Err(error) => format!("{MARK}{program:?}: {error}").into(),
+            },
             // std resets SIGPIPE, which it has made this program ignore.
             Ok(path) => format!("{MARK}{program:?}: {}", command(process, &path).exec()).into(),
             Err(why) => why.into(),

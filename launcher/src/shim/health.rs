@@ -3,9 +3,9 @@
 //! A thread looks after them while the container lives. It is joined before the container may be
 //! made again, which forks.
 
-use std::io::{self, Read};
+use std::io::{self, PipeReader, Read};
 use std::path::Path;
-use std::process::{Child, ChildStdout, Stdio};
+use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::{self, JoinHandle};
@@ -67,12 +67,21 @@ impl HealthWatch {
                 service,
                 container: container.to_owned(),
             };
-            let (stop, stopped) = channel();
-            let thread = thread::Builder::new().name("health".to_owned());
-            let thread = thread.spawn(move || member.watch(&stopped))?;
-            watch.threads.push((stop, thread));
+            watch.spawn(move |stopped| member.watch(stopped))?;
         }
         Ok(watch)
+    }
+
+    /// Looks after one thing more, in a thread of its own.
+    pub(super) fn spawn(
+        &mut self,
+        work: impl FnOnce(&Receiver<()>) + Send + 'static,
+    ) -> io::Result<()> {
+        let (stop, stopped) = channel();
+        let thread = thread::Builder::new().name("health".to_owned());
+        let thread = thread.spawn(move || work(&stopped))?;
+        self.threads.push((stop, thread));
+        Ok(())
     }
 }
 
@@ -148,75 +157,81 @@ impl Member {
     }
 }
 
-/// Fails with the exit code and the beginning of what was said. A container that ends waits for no
-/// command.
+/// Fails with the exit code and the beginning of what was said.
 fn run(exec: &Exec, places: &Places, stopped: &Receiver<()>) -> Result<(), String> {
-    let failed = |error: io::Error| format!("the command cannot be run: {error}");
+    let ended = execute(exec, places, stopped, MAX_OUTPUT)
+        .map_err(|error| format!("the command cannot be run: {error}"))?;
+    let Some((code, output)) = ended else {
+        return Err(TOO_LATE.to_owned());
+    };
+    let said = output.lines().next().unwrap_or_default().trim();
+    match (code, said) {
+        (0, _) => Ok(()),
+        (code, "") => Err(format!("exit code {code}")),
+        (code, said) => Err(format!("exit code {code}: {said}")),
+    }
+}
+
+/// Executes a command in the container: its exit code and the beginning of what it says; nothing
+/// when it does not end in time. A container that ends waits for no command.
+pub(super) fn execute(
+    exec: &Exec,
+    places: &Places,
+    stopped: &Receiver<()>,
+    most: usize,
+) -> io::Result<Option<(i32, String)>> {
     let mut command = exec.command(Path::new("/proc/self/exe"), places);
-    command.stdin(Stdio::null()).stdout(Stdio::piped());
-    let mut child = command.stderr(Stdio::null()).spawn().map_err(failed)?;
-    let mut output = Output::of(&mut child).map_err(failed)?;
+    let (reader, writer) = io::pipe()?;
+    rustix::io::ioctl_fionbio(&reader, true)?;
+    command.stdin(Stdio::null()).stdout(writer.try_clone()?);
+    let mut child = command.stderr(writer).spawn()?;
+    // The command holds the other ends, which would keep the pipe open.
+    drop(command);
+    let mut output = Output {
+        pipe: Some(reader),
+        kept: Vec::new(),
+        most,
+    };
     let begun = Instant::now();
     // The command itself is ended by whoever executes it.
     let limit = exec.timeout.unwrap_or_default() + MARGIN;
     let status = loop {
         output.read();
-        if let Some(status) = child.try_wait().map_err(failed)? {
+        if let Some(status) = child.try_wait()? {
             break status;
         }
         let is_over = stopped.recv_timeout(LOOK_EVERY) != Err(RecvTimeoutError::Timeout);
         if is_over || begun.elapsed() > limit {
-            child.kill().and_then(|()| child.wait()).map_err(failed)?;
-            return Err(TOO_LATE.to_owned());
+            child.kill()?;
+            child.wait()?;
+            return Ok(None);
         }
     };
     output.read();
-    if status.success() {
-        return Ok(());
-    }
-    let said = output.first_line();
+    let said = String::from_utf8_lossy(&output.kept).into_owned();
     let code = status.code().unwrap_or(-1);
-    Err(match (code, said.as_str()) {
-        (EXIT_TIMEOUT, _) => TOO_LATE.to_owned(),
-        (code, "") => format!("exit code {code}"),
-        (code, said) => format!("exit code {code}: {said}"),
-    })
+    Ok((code != EXIT_TIMEOUT).then_some((code, said)))
 }
 
 /// What a command says: the beginning is kept, and nothing waits in the pipe.
 struct Output {
-    pipe: Option<ChildStdout>,
+    pipe: Option<PipeReader>,
     kept: Vec<u8>,
+    most: usize,
 }
 
 impl Output {
-    fn of(child: &mut Child) -> io::Result<Self> {
-        let pipe = child.stdout.take();
-        if let Some(pipe) = &pipe {
-            rustix::io::ioctl_fionbio(pipe, true)?;
-        }
-        Ok(Self {
-            pipe,
-            kept: Vec::new(),
-        })
-    }
-
     fn read(&mut self) {
         let mut bytes = [0; 4096];
         while let Some(pipe) = &mut self.pipe {
             match pipe.read(&mut bytes) {
                 Ok(0) => self.pipe = None,
                 Ok(length) => {
-                    let room = MAX_OUTPUT.saturating_sub(self.kept.len());
+                    let room = self.most.saturating_sub(self.kept.len());
                     self.kept.extend(&bytes[..length.min(room)]);
                 }
                 Err(_nothing_now) => return,
             }
         }
-    }
-
-    fn first_line(&self) -> String {
-        let said = String::from_utf8_lossy(&self.kept);
-        said.lines().next().unwrap_or_default().trim().to_owned()
     }
 }

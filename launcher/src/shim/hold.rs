@@ -14,8 +14,10 @@ use rustix::process::{WaitId, WaitIdOptions, waitid};
 
 use super::clients::Clients;
 use super::drain::Drainer;
+use super::freezer::Freezer;
 use super::json_log::{JsonLog, Stream};
 use super::streams::Streams;
+use super::teller::Teller;
 use crate::stream::{Control, Kind};
 
 /// Input that waits for the container to read it; more is left in the client's socket.
@@ -38,6 +40,7 @@ pub(crate) struct Hold<'a> {
     kill_at: Option<Instant>,
     /// For members of services.
     drainer: Option<Drainer>,
+    steering: Option<Steering>,
     /// The signal that waits for the end of a drain.
     draining: Option<(OwnedFd, i32)>,
     /// A turn lasts no longer than this.
@@ -46,6 +49,13 @@ pub(crate) struct Hold<'a> {
     pub(crate) start_requested: bool,
     /// A client asked for the end: no restart.
     pub(crate) stop_requested: bool,
+}
+
+/// How a running container is steered, and who is told.
+#[derive(Debug)]
+pub(crate) struct Steering {
+    pub(crate) freezer: Freezer,
+    pub(crate) teller: Teller,
 }
 
 /// What a turn of the loop found.
@@ -92,6 +102,13 @@ impl<'a> Hold<'a> {
         Self { drainer, ..self }
     }
 
+    pub(crate) fn with_steering(self, steering: Steering) -> Self {
+        Self {
+            steering: Some(steering),
+            ..self
+        }
+    }
+
     /// Serves clients while there is no container.
     pub(crate) fn idle(clients: &'a mut Clients) -> Self {
         Self {
@@ -104,6 +121,7 @@ impl<'a> Hold<'a> {
             closes_stdin: false,
             kill_at: None,
             drainer: None,
+            steering: None,
             draining: None,
             wake_at: None,
             start_requested: false,
@@ -319,14 +337,35 @@ impl<'a> Hold<'a> {
                 self.kill_at = timeout.map(|timeout| Instant::now() + timeout);
                 self.stop(signal, timeout)
             }
+            Control::Pause => self.freeze(index, true),
+            Control::Unpause => self.freeze(index, false),
             Control::Resize { rows, cols } => self.streams.resize(rows, cols),
-            Control::Started { .. } | Control::Exit { .. } | Control::Error { .. } => Err(
-                io::Error::new(io::ErrorKind::InvalidInput, "only a shim says this"),
-            ),
+            Control::Done
+            | Control::Started { .. }
+            | Control::Exit { .. }
+            | Control::Error { .. } => Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                "only a shim says this",
+            )),
         };
         if let Err(error) = outcome {
             self.refuse(index, error.to_string());
         }
+    }
+
+    fn freeze(&mut self, index: usize, frozen: bool) -> io::Result<()> {
+        let Some(steering) = self.steering.as_mut().filter(|_| self.init.is_some()) else {
+            return Err(io::Error::other("the container does not run"));
+        };
+        if frozen {
+            steering.freezer.pause()?;
+            steering.teller.tell("pause", &[]);
+        } else {
+            steering.freezer.resume()?;
+            steering.teller.tell("unpause", &[]);
+        }
+        self.clients.list[index].tell(&Control::Done);
+        Ok(())
     }
 
     fn refuse(&mut self, index: usize, message: String) {
@@ -357,15 +396,30 @@ impl<'a> Hold<'a> {
         }
     }
 
-    fn signal(&self, number: i32) -> io::Result<()> {
+    fn signal(&mut self, number: i32) -> io::Result<()> {
         let Some(init) = &self.init else {
             return Ok(());
         };
         match sys::signal::send(init.as_fd(), number) {
             // It is on its way out, which is what most signals are for.
             Err(error) if error.raw_os_error() == Some(Errno::SRCH.raw_os_error()) => Ok(()),
+            Ok(()) => self.sent(number),
             outcome => outcome,
         }
+    }
+
+    /// Tells of a signal. A paused container that is to end must run for it.
+    fn sent(&mut self, number: i32) -> io::Result<()> {
+        let Some(steering) = &mut self.steering else {
+            return Ok(());
+        };
+        let text = number.to_string();
+        steering.teller.tell("kill", &[("signal", &text)]);
+        if steering.freezer.is_frozen && (number == SIGKILL || self.stop_requested) {
+            steering.freezer.resume()?;
+            steering.teller.tell("unpause", &[]);
+        }
+        Ok(())
     }
 
     fn kill_if_due(&mut self) -> io::Result<()> {

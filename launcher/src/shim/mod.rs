@@ -12,31 +12,37 @@
 //! killed ends with it, so that a dead shim always means a dead container.
 
 mod arguments;
-mod cgroup;
 mod clients;
 mod daemon;
+mod device;
 mod drain;
 pub(crate) mod etc;
 mod exec;
 mod executor;
+mod freezer;
 mod health;
+mod healthcheck;
 mod hold;
+mod init;
 mod json_log;
 pub mod launch;
 mod loopback;
 mod oci;
-mod restart;
+pub mod restart;
 mod rootfs;
 mod run;
 mod runtime;
 mod setup;
 mod spec;
 mod streams;
+mod teller;
+mod title;
 
 use std::ffi::OsString;
 
 use arguments::{Arguments, Grammar, UsageError};
 use launch::{EXIT_DAEMON, Places};
+pub(crate) use spec::Modules;
 
 const PLACES: [&str; 5] = [
     "--container-dir",

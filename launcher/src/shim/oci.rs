@@ -22,6 +22,8 @@ use serde_json::json;
 use super::arguments::{Arguments, Grammar, UsageError};
 use super::executor::Workload;
 use super::loopback;
+use super::spec::INIT_ANNOTATION;
+use super::title;
 
 const GRAMMAR: Grammar = Grammar {
     options: &[
@@ -52,6 +54,8 @@ enum OciError {
     },
     #[error("empty the signal mask: {0}")]
     SignalMask(io::Error),
+    #[error("rename the init process: {0}")]
+    Title(io::Error),
     #[error("bring up the loopback device: {0}")]
     Loopback(io::Error),
 }
@@ -122,8 +126,13 @@ fn create(arguments: &Arguments, root: &Path, id: &str) -> Result<(), OciError> 
         op: "read config.json",
         source: source.into(),
     })?;
+    let is_init = wants_init(&spec);
+    if is_init {
+        name_init(&spec).map_err(OciError::Title)?;
+    }
     let executor = Workload {
         ends_with_parent: true,
+        is_init,
         confinement: None,
     };
     let created = ContainerBuilder::new(id.to_owned(), SyscallType::default())
@@ -145,6 +154,23 @@ fn create(arguments: &Arguments, root: &Path, id: &str) -> Result<(), OciError> 
         loopback::bring_up(pid).map_err(OciError::Loopback)?;
     }
     Ok(())
+}
+
+fn wants_init(spec: &Spec) -> bool {
+    let mut annotations = spec.annotations().iter().flatten();
+    annotations.any(|(key, value)| key == INIT_ANNOTATION && value == "true")
+}
+
+/// The first process is a copy of this one, and looks like Docker's.
+fn name_init(spec: &Spec) -> io::Result<()> {
+    let process = spec.process().as_ref();
+    let command = process.and_then(|process| process.args().as_deref());
+    let command = command.unwrap_or_default().iter().map(String::as_str);
+    let words: Vec<&str> = ["/sbin/docker-init", "--"]
+        .into_iter()
+        .chain(command)
+        .collect();
+    title::set(&words)
 }
 
 fn has_own_network(spec: &Spec) -> bool {

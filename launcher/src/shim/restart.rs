@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::container::RestartPolicy;
+use crate::container::{RestartPolicy, State};
 
 /// Docker's waits: doubled after each short life, from the start again after a long one.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
@@ -48,6 +48,20 @@ impl Restarts {
     }
 }
 
+/// Whether a container that does not run is started when the daemon or the host has. As Docker's
+/// users have learned: `always` even if it was stopped on purpose.
+pub fn resumes(policy: &RestartPolicy, state: &State) -> bool {
+    match policy.name.as_str() {
+        "always" => true,
+        "unless-stopped" => !state.stopped,
+        "on-failure" => {
+            let most = policy.maximum_retry_count;
+            state.exit_code != 0 && (most == 0 || state.restart_count < most)
+        }
+        _ => false,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -82,6 +96,28 @@ mod tests {
             ..life(1, 0)
         };
         assert!(!again(&policy("always", 0), stopped));
+    }
+
+    #[test]
+    fn a_start_of_the_daemon_brings_back_what_the_policy_says() {
+        let again = |name: &str, exit_code, stopped| {
+            let state = State {
+                exit_code,
+                stopped,
+                ..State::default()
+            };
+            resumes(&policy(name, 0), &state)
+        };
+        assert!(again("always", 137, true) && again("always", 0, false));
+        assert!(again("unless-stopped", 137, false) && !again("unless-stopped", 137, true));
+        assert!(again("on-failure", 1, false) && !again("on-failure", 0, false));
+        assert!(!again("no", 1, false));
+        let worn_out = State {
+            exit_code: 1,
+            restart_count: 2,
+            ..State::default()
+        };
+        assert!(!resumes(&policy("on-failure", 2), &worn_out));
     }
 
     #[test]

@@ -17,7 +17,7 @@ use super::launch::{EXIT_DAEMON, Places, Report};
 use super::restart::{Life, Restarts};
 use super::runtime::null;
 use super::setup::{Created, Reached, Setup, SetupError};
-use crate::container::{State, Status};
+use crate::container::{RestartPolicy, State, Status};
 use crate::store::{Lock, durability_of, process_id};
 use crate::stream::{Control, socket_path};
 
@@ -107,7 +107,6 @@ fn live_on(
     mut lock: Lock,
     wait_attach: bool,
 ) -> Result<(), RunError> {
-    let policy = &setup.record.host_config.restart_policy;
     let mut restarts = Restarts::default();
     loop {
         // Only the first start has somebody who waits for it.
@@ -121,10 +120,10 @@ fn live_on(
             lasted: begun.elapsed(),
             was_stopped: ended.was_stopped,
         };
-        let Some(pause) = restarts.after(policy, life) else {
+        let Some(pause) = restarts.after(&policy(setup), life) else {
             return end(setup, clients, &ended, restarts.count);
         };
-        note(setup, ended.code, restarts.count, true)?;
+        note(setup, &ended, restarts.count, true)?;
         clients.tell(&Control::Exit { code: ended.code });
         // Others may look at the container, and change it, while it waits.
         drop(ended.lock);
@@ -139,11 +138,22 @@ fn live_on(
     }
 }
 
+/// As it is now: it may have been changed while the container ran.
+fn policy(setup: &Setup) -> RestartPolicy {
+    let record = setup.dir.record();
+    let host = record.map_or_else(
+        |_unreadable| setup.record.host_config.clone(),
+        |record| record.host_config,
+    );
+    host.restart_policy
+}
+
 /// How a life of the container ended.
 struct Ended {
     code: i32,
     /// Somebody asked for it.
     was_stopped: bool,
+    ran_out_of_memory: bool,
     /// Held since the release began.
     lock: Lock,
 }
@@ -171,6 +181,7 @@ fn start<'a>(
     let begun = prepare(setup, pid).and_then(|(init, log)| {
         let stdin_once = setup.record.config.stdin_once;
         let hold = Hold::new(clients, streams, init, log, stdin_once);
+        let hold = hold.with_steering(setup.steering()?);
         let mut hold = hold.with_drainer(setup.drainer());
         await_start(&mut hold, wait_attach)?;
         begin(setup, pid, &mut hold, restart_count)?;
@@ -227,6 +238,8 @@ fn begin(setup: &Setup, pid: u32, hold: &mut Hold<'_>, restart_count: u32) -> Re
         .dir
         .write_state(&state, crate::store::Durability::Volatile)?;
     setup.runtime.start().map_err(SetupError::from)?;
+    // Before anybody is told of the end.
+    setup.teller().tell("start", &[]);
     hold.clients.tell(&Control::Started { pid });
     report(&Report::Started { started: pid });
     let_go().map_err(system("close the report"))
@@ -272,6 +285,7 @@ fn give_up(setup: &Setup, error: &RunError, clients: &mut Clients, before: State
 
 /// Holds the running container until it ends, and undoes what was made for it.
 fn live(setup: &Setup, mut hold: Hold<'_>) -> Result<Ended, RunError> {
+    let begun = Instant::now();
     let watch = setup
         .watch_health()
         .map_err(system("watch the container's health"))?;
@@ -283,18 +297,40 @@ fn live(setup: &Setup, mut hold: Hold<'_>) -> Result<Ended, RunError> {
     let code = hold.finish().map_err(system("reap the container"))?;
     drop(watch);
     let was_stopped = hold.stop_requested;
+    let lasted = begun.elapsed();
+    // Before its control groups go.
+    let ran_out_of_memory = setup
+        .group()
+        .is_ok_and(|group| group.has_run_out_of_memory());
+    let teller = setup.teller();
+    if ran_out_of_memory {
+        teller.tell("oom", &[]);
+    }
+    let seconds = lasted.as_secs().to_string();
+    let exit_code = code.to_string();
+    let attributes = [
+        ("execDuration", seconds.as_str()),
+        ("exitCode", exit_code.as_str()),
+    ];
+    teller.tell("die", &attributes);
     let lock = setup.dir.lock()?;
     // What could not be undone is found again by the next start and by `rm`.
     drop(setup.release(Reached::Networks));
     Ok(Ended {
         code,
         was_stopped,
+        ran_out_of_memory,
         lock,
     })
 }
 
 /// Writes down that the container has ended, for now or for good.
-fn note(setup: &Setup, code: i32, restart_count: u32, restarting: bool) -> Result<(), RunError> {
+fn note(
+    setup: &Setup,
+    ended: &Ended,
+    restart_count: u32,
+    restarting: bool,
+) -> Result<(), RunError> {
     let before = setup.dir.state()?;
     let state = State {
         status: if restarting {
@@ -303,9 +339,12 @@ fn note(setup: &Setup, code: i32, restart_count: u32, restarting: bool) -> Resul
             Status::Exited
         },
         restarting,
+        paused: false,
+        stopped: ended.was_stopped,
         shim: before.shim.filter(|_| restarting),
         init: None,
-        exit_code: code,
+        exit_code: ended.code,
+        oom_killed: ended.ran_out_of_memory,
         finished_at: now(),
         restart_count,
         ..before
@@ -325,7 +364,7 @@ fn end(
     let code = ended.code;
     clients.close_door();
     clients.accept();
-    note(setup, code, restart_count, false)?;
+    note(setup, ended, restart_count, false)?;
     // What stays behind is found by the next start and by `rm`.
     drop(settle(setup));
     clients.tell(&Control::Exit { code });
@@ -335,6 +374,7 @@ fn end(
 /// Leaves of an ended container what shall stay. A removal that is cut short is finished by `rm`.
 fn settle(setup: &Setup) -> Result<(), SetupError> {
     if setup.record.host_config.auto_remove && setup.remove().is_ok() {
+        setup.teller().tell("destroy", &[]);
         return Ok(());
     }
     setup.forget()

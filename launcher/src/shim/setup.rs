@@ -4,6 +4,7 @@
 //! be repeated by the next start or by `rm` from what is on disk, whoever made the thing.
 
 mod network;
+mod share;
 mod volume;
 
 use std::fs;
@@ -14,10 +15,12 @@ use api::Client;
 use api::client::ClientError;
 use rustix::process::{Resource, getrlimit};
 
-use super::cgroup;
 use super::daemon::{Daemon, is_away, patiently};
+use super::device::{self, DeviceError, Node};
 use super::etc::{self, EtcError, Known};
 use super::executor::{exit_code_of, without_prefix};
+use super::freezer::Freezer;
+use super::hold::Steering;
 use super::json_log::{Bounds, LogConfigError};
 use super::launch::{EXIT_DAEMON, Places};
 use super::rootfs::Rootfs;
@@ -25,10 +28,13 @@ use super::runtime::{Runtime, RuntimeError, Stdio3};
 use super::spec::capability;
 use super::spec::process::{HardLimits, working_dir};
 use super::spec::user::{Accounts, User, UserError};
-use super::spec::{EtcFiles, Input, NetworkNamespace, Security, SpecError, config};
+use super::spec::{EtcFiles, Input, Modules, NetworkNamespace, Security, SpecError, config};
 use super::streams::{ConsoleSocket, Streams, remove_stale};
+use super::teller::Teller;
+use crate::cgroup::limit::{self, SettingError};
+use crate::cgroup::{self, Cgroups, Group};
 use crate::cni::{Cni, CniError};
-use crate::container::{Record, Status};
+use crate::container::{DeviceRule, Record, Status};
 use crate::link::{self, LinkError, Linked};
 use crate::store::{ContainerDir, StoreError};
 use crate::volume::{Plugins, VolumeError};
@@ -52,6 +58,10 @@ pub(crate) enum SetupError {
     #[error(transparent)]
     Spec(#[from] SpecError),
     #[error(transparent)]
+    Device(#[from] DeviceError),
+    #[error(transparent)]
+    Limit(#[from] SettingError),
+    #[error(transparent)]
     Log(#[from] LogConfigError),
     #[error("{}", without_prefix(&source.to_string()))]
     Runtime {
@@ -69,8 +79,12 @@ pub(crate) enum SetupError {
         destination: String,
         source_path: String,
     },
-    #[error("cannot join the network of container {key}: {reason}")]
-    NoPeer { key: String, reason: String },
+    #[error("cannot join the {what} of container {key}: {reason}")]
+    NoPeer {
+        what: &'static str,
+        key: String,
+        reason: String,
+    },
 }
 
 impl SetupError {
@@ -170,7 +184,8 @@ impl Setup {
             .security_opt
             .as_deref()
             .unwrap_or_default();
-        let security = Security::parse(options, |path| fs::read(path))?;
+        let security = Security::parse(options, Modules::observe(), |path| fs::read(path))?;
+        let devices = device::nodes(&self.record.host_config)?;
         self.check_bind_sources()?;
         // What a shim that was killed has left behind.
         self.runtime.delete()?;
@@ -178,6 +193,7 @@ impl Setup {
 
         let rootfs_path = self.daemon.mount_rootfs()?;
         *reached = Reached::Rootfs;
+        let shared = self.share()?;
         let rootfs = Rootfs::open(&rootfs_path).map_err(failed("open", &rootfs_path))?;
         let user = self.user(&rootfs)?;
         self.make_working_dir(&rootfs)?;
@@ -199,11 +215,14 @@ impl Setup {
             limits: &hard_limits(&own_status),
             available: capability::bounding(&own_status),
             security: &security,
-            cgroups: &cgroup::observe().map_err(failed("read", Path::new("/sys/fs/cgroup")))?,
+            cgroups: &Cgroups::observe().map_err(failed("read", Path::new("/sys/fs/cgroup")))?,
+            devices: &devices,
+            shared: &shared,
         };
         self.write_config(&input)?;
         *reached = Reached::Created;
         let created = self.create(&user)?;
+        self.restrict(&devices)?;
 
         *reached = Reached::Networks;
         match &input.network {
@@ -222,6 +241,23 @@ impl Setup {
         Ok(created)
     }
 
+    /// Holds the container to its limits and devices before it runs.
+    fn restrict(&self, devices: &[Node]) -> Result<(), SetupError> {
+        let (host, group) = (&self.record.host_config, self.group()?);
+        for warning in limit::apply(&host.resources, &group)? {
+            eprintln!("hawser: warning: {warning}");
+        }
+        // Version 1's policy is in the specification, and the runtime writes it.
+        if host.privileged || !group.is_unified {
+            return Ok(());
+        }
+        let asked = host.resources.device_cgroup_rules.iter().flatten();
+        let asked = asked.filter_map(|text| DeviceRule::parse(text));
+        let rules: Vec<DeviceRule> = devices.iter().map(Node::rule).chain(asked).collect();
+        let attached = cgroup::device::restrict(&group, &rules);
+        attached.map_err(failed("attach a device policy to", &group.dir("devices")))
+    }
+
     /// Undoes everything up to `reached`, in reverse, and says what could not be undone; so does
     /// the file `leftovers`.
     pub(crate) fn release(&self, reached: Reached) -> Vec<SetupError> {
@@ -234,6 +270,7 @@ impl Setup {
         undo(Reached::Networks, &|| self.leave_networks());
         undo(Reached::Created, &|| Ok(self.runtime.delete()?));
         undo(Reached::Volumes, &|| self.unmount_volumes());
+        undo(Reached::Rootfs, &|| self.unshare());
         undo(Reached::Rootfs, &|| {
             Ok(patiently(is_away, || self.daemon.unmount_rootfs())?)
         });
@@ -291,7 +328,7 @@ impl Setup {
             "host" => Ok(NetworkNamespace::Host),
             mode => match mode.strip_prefix("container:") {
                 Some(key) => {
-                    let (_, pid) = self.peer(key)?;
+                    let (_, pid) = self.peer("network", key)?;
                     Ok(NetworkNamespace::At(format!("/proc/{pid}/ns/net").into()))
                 }
                 None => Ok(NetworkNamespace::New),
@@ -299,9 +336,26 @@ impl Setup {
         }
     }
 
-    /// The running container whose network this one shares.
-    fn peer(&self, key: &str) -> Result<(ContainerDir, u32), SetupError> {
+    /// The container's control groups.
+    pub(crate) fn group(&self) -> Result<Group, SetupError> {
+        Group::of(&self.record).map_err(failed("read", Path::new("/sys/fs/cgroup")))
+    }
+
+    pub(crate) fn teller(&self) -> Teller {
+        Teller::new(self.daemon.client(), &self.dir, &self.record)
+    }
+
+    pub(crate) fn steering(&self) -> Result<Steering, SetupError> {
+        Ok(Steering {
+            freezer: Freezer::new(self.group()?, self.dir.clone(), &self.record),
+            teller: self.teller(),
+        })
+    }
+
+    /// The running container whose network, say, this one shares.
+    fn peer(&self, what: &'static str, key: &str) -> Result<(ContainerDir, u32), SetupError> {
         let no_peer = |reason: String| SetupError::NoPeer {
+            what,
             key: key.to_owned(),
             reason,
         };
@@ -341,7 +395,7 @@ impl Setup {
         let mut mode = self.record.host_config.network_mode.clone();
         // Every one is older than the one that shares its network, so this ends.
         while let Some(key) = mode.strip_prefix("container:") {
-            owner = self.peer(key)?.0;
+            owner = self.peer("network", key)?.0;
             mode = owner.record()?.host_config.network_mode;
         }
         Ok(owner)

@@ -10,7 +10,7 @@ use rustix::fs::FlockOperation;
 
 use super::file::{Durability, io_error, read_json, remove_if_there, write_json};
 use super::{Store, StoreError, is_alive};
-use crate::container::{Attachments, ProcessId, Record, State, Status};
+use crate::container::{Attachments, Health, ProcessId, Record, State, Status};
 
 /// Directory of the ids of containers with a link to this one.
 const LINKED_BY: &str = "linked-by";
@@ -98,6 +98,21 @@ impl ContainerDir {
     /// [`StoreError::Io`].
     pub fn write_state(&self, state: &State, durability: Durability) -> Result<(), StoreError> {
         write_json(&self.dir.join("state.json"), state, durability)
+    }
+
+    /// What the health check of this start has found so far.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`], [`StoreError::Damaged`].
+    pub fn health(&self) -> Result<Option<Health>, StoreError> {
+        read_json(&self.dir.join("health.json"))
+    }
+
+    /// # Errors
+    /// [`StoreError::Io`].
+    pub fn write_health(&self, health: &Health) -> Result<(), StoreError> {
+        let path = self.dir.join("health.json");
+        write_json(&path, health, Durability::Volatile)
     }
 
     /// # Errors

@@ -36,6 +36,8 @@ pub(crate) struct World {
     pub(crate) rootfs: Vec<String>,
     /// `METHOD PATH` of every request.
     pub(crate) asked: Vec<String>,
+    /// What was told.
+    pub(crate) events: Vec<Value>,
     /// Diff ids of committed layers.
     pub(crate) layers: Vec<String>,
 }
@@ -309,6 +311,10 @@ fn route(
         ("GET", ["endpoints"] | ["networks"]) | ("POST", ["endpoints", "rename"]) => {
             (200, json!([]))
         }
+        ("POST", ["events"]) => {
+            world.events.push(json);
+            (204, Value::Null)
+        }
         ("GET", ["images"]) => (200, world.images.values().cloned().collect()),
         ("GET", ["images", rest @ ..]) => find_image(world, &rest.join("/")),
         ("POST", ["images"]) => {
@@ -473,4 +479,14 @@ fn make_rootfs(rootfs: &Path) {
     }
     fs::write(rootfs.join("etc/passwd"), "root:x:0:0::/root:/bin/sh\n").unwrap();
     fs::write(rootfs.join("etc/group"), "root:x:0:\n").unwrap();
+}
+
+/// Polls until it is so.
+#[track_caller]
+pub(crate) fn soon(mut is_so: impl FnMut() -> bool) {
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
+    while !is_so() {
+        assert!(std::time::Instant::now() < deadline, "not within 20 s");
+        thread::sleep(std::time::Duration::from_millis(20));
+    }
 }

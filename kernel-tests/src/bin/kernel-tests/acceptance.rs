@@ -78,7 +78,7 @@ fn run_scripts(
     Ok(results)
 }
 
-/// A script that restarts the daemon. The new one is not our child: its process id is in a file,
+/// A script that restarts the daemon, with what the unit `hawser-resume` does after that. The new one is not our child: its process id is in a file,
 /// and clean-up finds it by its directories.
 fn write_restart(daemon: &Daemon) -> Result<PathBuf> {
     let path = daemon.directories().root().join("restart");
@@ -92,9 +92,16 @@ kill $(cat {pid_file})
 while kill -0 $(cat {pid_file}) 2>/dev/null && [ \"$(cut -d' ' -f3 /proc/$(cat {pid_file})/stat)\" != Z ]; do sleep 0.1; done
 setsid {command} >>{log} 2>&1 </dev/null &
 echo $! >{pid_file}
+tries=0
+until {hawser} version >/dev/null 2>&1; do
+  tries=$((tries + 1)); [ $tries -lt 150 ] || exit 1
+  sleep 0.1
+done
+{hawser} resume >>{log} 2>&1 </dev/null
 ",
         pid_file = pid_file.display(),
         command = daemon.command_line()?.join(" "),
+        hawser = program::under_test("hawser")?.display(),
         log = daemon.directories().log().display(),
     );
     fs::write(&path, script).with_context(|| path.display().to_string())?;

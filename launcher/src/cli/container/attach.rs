@@ -32,8 +32,12 @@ pub struct AttachFlags {
 /// The container does not run or cannot be reached.
 pub fn attach(context: &Context, flags: &AttachFlags) -> Result<i32, CliError> {
     let container = context.container(&flags.container)?;
-    if container.state()?.status != Status::Running {
+    let state = container.state()?;
+    if state.status != Status::Running {
         return Err(ContainerError::AttachStopped(flags.container.clone()).into());
+    }
+    if state.paused {
+        return Err(ContainerError::Paused(flags.container.clone()).into());
     }
     let config = container.record()?.config;
     let stdin = config.open_stdin && !flags.no_stdin;
@@ -48,6 +52,7 @@ pub fn attach(context: &Context, flags: &AttachFlags) -> Result<i32, CliError> {
         sig_proxy: flags.sig_proxy,
         detach_keys: detach::parse(&flags.detach_keys)?,
     };
+    context.tell_of(&container, "attach");
     let ended = Session::open(&context.shim_socket(&container)?, attach)?.pump()?;
     start::exit_code(&container, ended)
 }

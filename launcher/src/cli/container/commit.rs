@@ -10,6 +10,7 @@ use crate::cli::error::CliError;
 use crate::cli::image::config::Section;
 use crate::cli::output;
 use crate::container::{Config, Record};
+use crate::event;
 
 /// `hawser commit`.
 #[derive(Debug, Clone, Args)]
@@ -52,6 +53,7 @@ pub fn commit(context: &Context, flags: &CommitFlags) -> Result<i32, CliError> {
         tags: flags.reference.iter().cloned().collect(),
     };
     let image: Image = context.client().post(IMAGES, &request)?;
+    context.tell(&event::of_container(&record, "commit"));
     output::line(image.id)?;
     Ok(0)
 }
@@ -67,6 +69,7 @@ fn section(config: &Config) -> Section {
         working_dir: config.working_dir.clone(),
         entrypoint: config.entrypoint.clone(),
         labels: config.labels.clone(),
+        healthcheck: config.healthcheck.clone(),
         stop_signal: config.stop_signal.clone().unwrap_or_default(),
     }
 }

@@ -62,8 +62,12 @@ pub fn exec(context: &Context, flags: &ExecFlags) -> Result<i32, CliError> {
         return Err(CliError::NoObject(String::new()));
     };
     let container = context.container(key)?;
-    if container.state()?.status != Status::Running {
+    let state = container.state()?;
+    if state.status != Status::Running {
         return Err(ContainerError::NotRunning(key.clone()).into());
+    }
+    if state.paused {
+        return Err(ContainerError::Paused(key.clone()).into());
     }
     context.require_root()?;
     if flags.interactive && flags.tty && !flags.detach && !isatty(io::stdin()) {
@@ -80,6 +84,9 @@ pub fn exec(context: &Context, flags: &ExecFlags) -> Result<i32, CliError> {
         timeout: None,
         command: command.to_vec(),
     };
+    let words = command.join(" ");
+    context.tell_of(&container, &format!("exec_create: {words}"));
+    context.tell_of(&container, &format!("exec_start: {words}"));
     let shim = launch::find_shim()?;
     let source = exec.command(&shim, &context.places(&container)?).exec();
     Err(LaunchError::Run { shim, source }.into())

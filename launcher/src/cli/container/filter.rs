@@ -12,9 +12,9 @@ pub struct Filters {
     values: Filter,
 }
 
-const KEYS: [&str; 11] = [
-    "ancestor", "before", "exited", "expose", "id", "label", "name", "network", "since", "status",
-    "volume",
+const KEYS: [&str; 14] = [
+    "ancestor", "before", "exited", "expose", "health", "id", "is-task", "label", "name",
+    "network", "publish", "since", "status", "volume",
 ];
 
 impl Filters {
@@ -34,6 +34,19 @@ impl Filters {
             ];
             if !known.contains(&status.as_str()) {
                 return Err(CliError::Filter(format!("status={status}")));
+            }
+        }
+        for health in values.get("health") {
+            if !["starting", "healthy", "unhealthy", "none"].contains(&health.as_str()) {
+                return Err(CliError::Filter(format!("health={health}")));
+            }
+        }
+        values.truth("is-task")?;
+        for key in ["expose", "publish"] {
+            for value in values.get(key) {
+                if ports(value).is_none() {
+                    return Err(CliError::Filter(format!("{key}={value}")));
+                }
             }
         }
         for code in values.get("exited") {
@@ -100,11 +113,32 @@ fn matches(key: &str, value: &str, view: &View) -> bool {
         "exited" => {
             view.state.status == Status::Exited && view.state.exit_code.to_string() == value
         }
-        "expose" => record
-            .config
-            .exposed_ports
-            .keys()
-            .any(|port| port == value || port.strip_suffix("/tcp") == Some(value)),
+        "expose" => ports(value).is_some_and(|wanted| {
+            let exposed = record.config.exposed_ports.keys();
+            exposed
+                .filter_map(|key| ports(key))
+                .any(|exposed| exposed.overlaps(&wanted))
+        }),
+        "publish" => ports(value).is_some_and(|wanted| {
+            let published = super::ports::published(view);
+            published.iter().any(|port| {
+                let last = |first: u16| first.saturating_add(port.count.max(1) - 1);
+                let range = |first| Ports {
+                    first,
+                    last: last(first),
+                    protocol: port.protocol.to_string(),
+                };
+                // As Docker: either end of it.
+                range(port.host_port).overlaps(&wanted)
+                    || range(port.container_port).overlaps(&wanted)
+            })
+        }),
+        "health" => {
+            let status = view.health.as_ref().map_or("none", |h| h.status.as_str());
+            view.is_running() && status == value || (value == "none" && view.health.is_none())
+        }
+        // Those of services are, and there are none on this host.
+        "is-task" => matches!(value, "false" | "0" | "f"),
         "id" => record.id.as_str().starts_with(value),
         "name" => name_matches(record.name.as_str(), value),
         "network" => {
@@ -114,12 +148,36 @@ fn matches(key: &str, value: &str, view: &View) -> bool {
                     .iter()
                     .any(|a| !value.is_empty() && a.network_id.as_str().starts_with(value))
         }
-        "status" => super::list::status_word(view.state.status) == value,
+        "status" => super::list::status_word(&view.state) == value,
         "volume" => record.mounts.iter().any(|mount| {
             mount.name == value || mount.destination == value || mount.source == value
         }),
         _ => false,
     }
+}
+
+/// `PORT[-PORT][/PROTOCOL]`.
+struct Ports {
+    first: u16,
+    last: u16,
+    protocol: String,
+}
+
+impl Ports {
+    fn overlaps(&self, other: &Self) -> bool {
+        self.protocol == other.protocol && self.first <= other.last && other.first <= self.last
+    }
+}
+
+fn ports(text: &str) -> Option<Ports> {
+    let (range, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
+    let (first, last) = range.split_once('-').unwrap_or((range, range));
+    let ports = Ports {
+        first: first.parse().ok()?,
+        last: last.parse().ok()?,
+        protocol: protocol.to_ascii_lowercase(),
+    };
+    (ports.first <= ports.last).then_some(ports)
 }
 
 fn is_image(view: &View, value: &str) -> bool {

@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use crate::cli::context::Context;
 use crate::cli::error::CliError;
-use crate::container::{Config, HostConfig, Mount, Status};
+use crate::container::{Config, Health, HostConfig, Mount, Status};
 use crate::store::ContainerDir;
 
 use super::list::status_word;
@@ -60,6 +60,8 @@ struct ContainerState {
     error: String,
     started_at: String,
     finished_at: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    health: Option<Health>,
 }
 
 /// What was asked for, with the links, which are kept apart because they follow renames.
@@ -153,10 +155,10 @@ fn state(view: &View) -> ContainerState {
         }
     };
     ContainerState {
-        status: status_word(state.status),
+        status: status_word(state),
         running: view.is_running(),
-        paused: false,
-        restarting: false,
+        paused: view.is_running() && state.paused,
+        restarting: view.is_running() && state.restarting,
         oom_killed: state.oom_killed,
         dead: state.status == Status::Removing,
         pid: state
@@ -167,6 +169,7 @@ fn state(view: &View) -> ContainerState {
         error: state.error.clone(),
         started_at: time(&state.started_at),
         finished_at: time(&state.finished_at),
+        health: view.health.clone(),
     }
 }
 

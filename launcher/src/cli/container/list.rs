@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use crate::cli::context::Context;
 use crate::cli::error::CliError;
 use crate::cli::listing;
-use crate::container::{MountKind, State, Status};
+use crate::container::{Health, HealthStatus, MountKind, State, Status};
 use crate::format::human;
 use crate::format::table::{Columns, Row};
 
@@ -41,7 +41,7 @@ pub struct ListFlags {
     #[arg(long)]
     pub no_trunc: bool,
     /// Show only what fits: name=, id=, status=, exited=, label=, network=, volume=, ancestor=,
-    /// expose=, before=, since=
+    /// expose=, publish=, health=, before=, since=
     #[arg(short, long, value_name = "FILTER")]
     pub filter: Vec<String>,
     /// table, json, or a Go template
@@ -120,8 +120,11 @@ fn row(view: &View, now: Timestamp, no_trunc: bool, size: String) -> Row {
         ("Command", format!("{command:?}").into()),
         ("CreatedAt", human::moment(&record.created, 0).into()),
         ("RunningFor", human::ago(&record.created, now).into()),
-        ("Status", status(&view.state, now).into()),
-        ("State", status_word(view.state.status).into()),
+        (
+            "Status",
+            status(&view.state, view.health.as_ref(), now).into(),
+        ),
+        ("State", status_word(&view.state).into()),
         ("Ports", ports::column(view).into()),
         ("Names", record.name.as_str().into()),
         ("Size", size.into()),
@@ -183,9 +186,11 @@ fn ellipsis(text: &str, length: usize) -> String {
 }
 
 /// Docker's word for a status, as filters and `inspect` use it.
-pub fn status_word(status: Status) -> &'static str {
-    match status {
+pub fn status_word(state: &State) -> &'static str {
+    match state.status {
         Status::Created => "created",
+        Status::Running if state.restarting => "restarting",
+        Status::Running if state.paused => "paused",
         Status::Running => "running",
         Status::Exited => "exited",
         Status::Removing => "removing",
@@ -193,14 +198,27 @@ pub fn status_word(status: Status) -> &'static str {
 }
 
 /// The STATUS column.
-pub fn status(state: &State, now: Timestamp) -> String {
+pub fn status(state: &State, health: Option<&Health>, now: Timestamp) -> String {
     let since = |time: &str| human::since(time, now).map(human::duration);
     match state.status {
         Status::Created => "Created".to_owned(),
-        Status::Running => match since(&state.started_at) {
-            Some(duration) => format!("Up {duration}"),
-            None => "Up".to_owned(),
+        Status::Running if state.restarting => match since(&state.finished_at) {
+            Some(duration) => format!("Restarting ({}) {duration} ago", state.exit_code),
+            None => format!("Restarting ({})", state.exit_code),
         },
+        Status::Running => {
+            let mut text = match since(&state.started_at) {
+                Some(duration) => format!("Up {duration}"),
+                None => "Up".to_owned(),
+            };
+            match health.map(|health| health.status) {
+                _ if state.paused => text.push_str(" (Paused)"),
+                Some(HealthStatus::Starting) => text.push_str(" (health: starting)"),
+                Some(status) => text.push_str(&format!(" ({})", status.as_str())),
+                None => {}
+            }
+            text
+        }
         Status::Exited => match since(&state.finished_at) {
             Some(duration) => format!("Exited ({}) {duration} ago", state.exit_code),
             // Its shim was killed, or the host was: nobody saw when.
@@ -264,6 +282,20 @@ mod tests {
             (state(Status::Created, "", "", 0), "Created"),
             (state(Status::Running, start, "", 0), "Up 3 seconds"),
             (
+                State {
+                    paused: true,
+                    ..state(Status::Running, start, "", 0)
+                },
+                "Up 3 seconds (Paused)",
+            ),
+            (
+                State {
+                    restarting: true,
+                    ..state(Status::Running, start, end, 1)
+                },
+                "Restarting (1) 2 minutes ago",
+            ),
+            (
                 state(Status::Exited, start, end, 0),
                 "Exited (0) 2 minutes ago",
             ),
@@ -271,8 +303,16 @@ mod tests {
             (state(Status::Removing, "", "", 0), "Removal In Progress"),
         ];
         for (state, expected) in rows {
-            assert_eq!(status(&state, now), expected);
+            assert_eq!(status(&state, None, now), expected);
         }
+        let healthy = Health {
+            status: HealthStatus::Healthy,
+            ..Health::default()
+        };
+        let running = state(Status::Running, start, "", 0);
+        let shown = |health: &Health| status(&running, Some(health), now);
+        assert_eq!(shown(&healthy), "Up 3 seconds (healthy)");
+        assert_eq!(shown(&Health::default()), "Up 3 seconds (health: starting)");
     }
 
     #[test]

@@ -9,12 +9,17 @@ pub mod filter;
 pub mod inspect;
 pub mod list;
 pub mod logs;
+pub mod pause;
 pub mod ports;
 pub mod prune;
 pub mod remove;
 pub mod rename;
+pub mod resume;
 pub mod start;
+pub mod stats;
 pub mod stop;
+pub mod top;
+pub mod update;
 pub mod view;
 
 use super::context::Context;

@@ -13,6 +13,7 @@ use crate::cli::context::Context;
 use crate::cli::error::{CliError, ContainerError};
 use crate::cli::output;
 use crate::container::{Mount, MountKind, Record, State, Status};
+use crate::event;
 use crate::shim::launch;
 use crate::store::{ContainerDir, Durability, StoreError};
 use crate::volume::{LOCAL, VolumeError};
@@ -125,7 +126,9 @@ fn take_apart(
         leave_volume(context, record, mount, volumes)?;
     }
     context.store()?.release_name(&record.name, &record.id)?;
-    Ok(container.remove()?)
+    container.remove()?;
+    context.tell(&event::of_container(record, "destroy"));
+    Ok(())
 }
 
 fn leave_volume(

@@ -6,9 +6,10 @@ use api::path::ENDPOINTS_RENAME;
 use clap::Args;
 
 use crate::cli::context::Context;
-use crate::cli::error::CliError;
+use crate::cli::error::{CliError, ContainerError};
 use crate::cli::run::draft::DraftError;
 use crate::container::Record;
+use crate::event;
 use crate::store::durability_of;
 
 /// `hawser rename`.
@@ -27,6 +28,9 @@ pub fn rename(context: &Context, flags: &RenameFlags) -> Result<i32, CliError> {
     let container = context.container(&flags.container)?;
     let _lock = container.lock()?;
     let mut record = container.record()?;
+    if record.name == name {
+        return Err(ContainerError::SameName(name.to_string()).into());
+    }
     let store = context.store()?;
     store.reserve_name(&name, &record.id)?;
     let old = std::mem::replace(&mut record.name, name.clone());
@@ -54,6 +58,8 @@ pub fn rename(context: &Context, flags: &RenameFlags) -> Result<i32, CliError> {
         }
         container.write_attachments(&attachments)?;
     }
+    let told = event::of_container(&record, "rename").with("oldName", old.to_string());
+    context.tell(&told);
     Ok(0)
 }
 

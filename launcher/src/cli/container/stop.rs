@@ -7,6 +7,7 @@ use crate::cli::error::{CliError, ContainerError};
 use crate::cli::output;
 use crate::cli::run::{limit, start};
 use crate::container::{Record, Status};
+use crate::event;
 use crate::store::ContainerDir;
 use crate::stream::{Connection, Control, Kind};
 
@@ -73,7 +74,7 @@ pub fn stop(context: &Context, flags: &StopFlags) -> Result<i32, CliError> {
         .collect();
     let mut exit_code = 0;
     for (key, outcome) in stopping {
-        match outcome.and_then(|(container, waiter)| finish(&container, waiter)) {
+        match outcome.and_then(|(container, waiter)| finish_stop(context, &container, waiter)) {
             Ok(()) => output::line(key)?,
             Err(error) => {
                 output::failure(&error);
@@ -93,8 +94,10 @@ pub fn restart(context: &Context, flags: &StopFlags) -> Result<i32, CliError> {
     let signal = flags.signal.as_deref().map(limit::signal).transpose()?;
     let restart = |context: &Context, container: &ContainerDir| {
         let waiter = ask_to_stop(context, container, signal, flags.timeout)?;
-        finish(container, waiter)?;
-        start::detached(context, container)
+        finish_stop(context, container, waiter)?;
+        start::detached(context, container)?;
+        context.tell_of(container, "restart");
+        Ok(())
     };
     super::for_each(context, &flags.containers, restart)
 }
@@ -136,7 +139,10 @@ fn stop_signal(record: &Record) -> Result<i32, CliError> {
 }
 
 /// A connection to the shim, if the container runs.
-fn connect(context: &Context, container: &ContainerDir) -> Result<Option<Connection>, CliError> {
+pub(super) fn connect(
+    context: &Context,
+    container: &ContainerDir,
+) -> Result<Option<Connection>, CliError> {
     if container.state()?.status != Status::Running {
         return Ok(None);
     }
@@ -154,6 +160,24 @@ fn connect(context: &Context, container: &ContainerDir) -> Result<Option<Connect
             source,
         }),
     }
+}
+
+/// Waits for the end of a container that ran, and tells of it.
+fn finish_stop(
+    context: &Context,
+    container: &ContainerDir,
+    waiter: Option<Connection>,
+) -> Result<(), CliError> {
+    let record = container.record();
+    let ran = waiter.is_some();
+    finish(container, waiter)?;
+    // Its record may be gone with it by now.
+    if let Ok(record) = record
+        && ran
+    {
+        context.tell(&event::of_container(&record, "stop"));
+    }
+    Ok(())
 }
 
 fn finish(container: &ContainerDir, waiter: Option<Connection>) -> Result<(), CliError> {

@@ -4,7 +4,7 @@ use api::net::Attachment;
 
 use crate::cli::context::Context;
 use crate::cli::error::CliError;
-use crate::container::{Record, State, Status};
+use crate::container::{Health, Healthcheck, Record, State, Status};
 use crate::store::{ContainerDir, StoreError};
 
 #[derive(Debug, Clone)]
@@ -13,6 +13,8 @@ pub struct View {
     pub state: State,
     /// By interface name; empty unless it runs.
     pub attachments: Vec<Attachment>,
+    /// None without a health check.
+    pub health: Option<Health>,
 }
 
 impl View {
@@ -25,10 +27,17 @@ impl View {
         } else {
             Vec::new()
         };
+        let record = container.record()?;
+        let check = record.config.healthcheck.as_ref();
+        let health = match check.and_then(Healthcheck::schedule) {
+            Some(_) => Some(container.health()?.unwrap_or_default()),
+            None => None,
+        };
         Ok(Self {
-            record: container.record()?,
+            record,
             state,
             attachments,
+            health,
         })
     }
 
@@ -129,6 +138,7 @@ pub(super) mod samples {
             record: serde_json::from_value(record).unwrap(),
             state: serde_json::from_value(state).unwrap(),
             attachments: vec![serde_json::from_value(attachment).unwrap()],
+            health: None,
         }
     }
 }

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::container::Empty;
+use crate::cli::run::health;
+use crate::container::{Empty, Healthcheck};
 
 /// The configuration object, as far as it is used.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -46,6 +47,8 @@ pub struct Section {
     pub labels: BTreeMap<String, String>,
     #[serde(deserialize_with = "null_is_default")]
     pub stop_signal: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub healthcheck: Option<Healthcheck>,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -95,7 +98,7 @@ impl ImageConfig {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ChangeError {
     #[error(
-        "unknown change {text:?}: expected CMD, ENTRYPOINT, ENV, EXPOSE, LABEL, STOPSIGNAL, USER, VOLUME or WORKDIR"
+        "unknown change {text:?}: expected CMD, ENTRYPOINT, ENV, EXPOSE, HEALTHCHECK, LABEL, STOPSIGNAL, USER, VOLUME or WORKDIR"
     )]
     Unknown { text: String },
     #[error("change {text:?} has no value")]
@@ -138,6 +141,9 @@ impl Section {
                 let ports = crate::cli::run::port::exposed(&specs)
                     .map_err(|error| invalid(error.to_string()))?;
                 self.exposed_ports.extend(ports);
+            }
+            "HEALTHCHECK" => {
+                self.healthcheck = Some(health::instruction(value, command).map_err(invalid)?);
             }
             "STOPSIGNAL" => {
                 crate::cli::run::limit::signal(value)

@@ -10,6 +10,8 @@ use crate::cli::context::Context;
 use crate::cli::error::CliError;
 use crate::cli::output;
 
+use crate::event;
+
 use super::config::{self, Section};
 use super::load;
 
@@ -60,6 +62,9 @@ pub fn import(context: &Context, flags: &ImportFlags) -> Result<i32, CliError> {
         tags: flags.reference.iter().cloned().collect(),
     };
     let image: Image = context.client().post(IMAGES, &request)?;
+    let id = image.id.as_str();
+    let name = flags.reference.as_deref().unwrap_or(id);
+    context.tell(&event::of_image("import", id, name));
     output::line(image.id)?;
     Ok(0)
 }

@@ -12,6 +12,7 @@ use clap::Args;
 use crate::cli::context::Context;
 use crate::cli::error::CliError;
 use crate::cli::output;
+use crate::event;
 use crate::format::human;
 
 use super::archive::{self, ArchivedImage, Spool};
@@ -104,5 +105,8 @@ fn load_image(
         config: image.config.clone(),
         tags: image.tags.clone(),
     };
-    Ok(context.client().post(IMAGES, &request)?)
+    let image: Image = context.client().post(IMAGES, &request)?;
+    let id = image.id.as_str();
+    context.tell(&event::of_image("load", id, id));
+    Ok(image)
 }

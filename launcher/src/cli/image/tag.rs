@@ -6,6 +6,7 @@ use clap::Args;
 
 use crate::cli::context::Context;
 use crate::cli::error::CliError;
+use crate::event;
 
 /// `hawser image tag`.
 #[derive(Debug, Clone, Args)]
@@ -27,6 +28,8 @@ pub fn tag(context: &Context, flags: &TagFlags) -> Result<i32, CliError> {
         config: image.config,
         tags: vec![flags.reference.clone()],
     };
-    context.client().post::<Image>(IMAGES, &request)?;
+    let image: Image = context.client().post(IMAGES, &request)?;
+    let id = image.id.as_str();
+    context.tell(&event::of_image("tag", id, &flags.reference));
     Ok(0)
 }

@@ -25,6 +25,7 @@ use crate::volume::LOCAL;
 use super::draft::{self, Draft, Surroundings};
 use super::flags::CreateFlags;
 use super::mount::{MountSpec, Source, VolumeSpec};
+use super::resource::Machine;
 use super::undo::{Made, Undo};
 use super::{env, name, service, volume};
 
@@ -69,6 +70,7 @@ pub fn create<'c>(
             for warning in &draft.warnings {
                 output::warn(format_args!("WARNING: {warning}"));
             }
+            context.tell_of(&container, "create");
             Ok((container, undo))
         }
         Err(error) => {
@@ -103,6 +105,11 @@ fn drafted(
     service::join(context, flags, &mut draft)?;
     warn_of_ports(context, &mut draft)?;
     resolve_shared_network(context, &mut draft)?;
+    let host = &mut draft.host_config;
+    for mode in [&mut host.ipc_mode, &mut host.pid_mode] {
+        resolve_shared(context, mode)?;
+    }
+    check_devices(&draft)?;
     add_volumes_from(context, flags, &mut draft)?;
     Ok((image, draft))
 }
@@ -368,7 +375,9 @@ fn warn_of_ports(context: &Context, draft: &mut Draft) -> Result<(), CliError> {
 
 /// `container:KEY` becomes `container:ID`, and the host name that of whose stack is shared.
 fn resolve_shared_network(context: &Context, draft: &mut Draft) -> Result<(), CliError> {
-    if draft.host_config.network_mode == "host" && draft.config.hostname.is_empty() {
+    let host = &draft.host_config;
+    let shares_name = host.network_mode == "host" || host.uts_mode == "host";
+    if shares_name && draft.config.hostname.is_empty() {
         let uname = rustix::system::uname();
         draft.config.hostname = uname.nodename().to_string_lossy().into_owned();
     }
@@ -378,6 +387,26 @@ fn resolve_shared_network(context: &Context, draft: &mut Draft) -> Result<(), Cl
     let other = context.container(key)?.record()?;
     draft.host_config.network_mode = format!("container:{}", other.id);
     draft.config.hostname = other.config.hostname;
+    Ok(())
+}
+
+/// `container:KEY` becomes `container:ID`, which outlives a rename.
+fn resolve_shared(context: &Context, mode: &mut String) -> Result<(), CliError> {
+    if let Some(key) = mode.strip_prefix("container:") {
+        *mode = format!("container:{}", context.container(key)?.id());
+    }
+    Ok(())
+}
+
+/// The nodes themselves are looked up at every start.
+fn check_devices(draft: &Draft) -> Result<(), CliError> {
+    for device in &draft.host_config.resources.devices {
+        let path = Path::new(&device.path_on_host);
+        fs::metadata(path).map_err(|source| ContainerError::Device {
+            path: path.to_owned(),
+            source,
+        })?;
+    }
     Ok(())
 }
 
@@ -448,6 +477,7 @@ pub fn surroundings(flags: &CreateFlags) -> Result<Surroundings, CliError> {
             op: "find the current directory",
             source,
         })?,
+        machine: Machine::observe(),
         ..Surroundings::default()
     };
     for file in &flags.env_file {

@@ -8,14 +8,17 @@ use std::path::Path;
 use api::id::{ContainerName, InvalidId};
 
 use crate::cli::image::config::Section;
-use crate::container::{Config, HostConfig, LogConfig, NetworkRequest};
+use crate::container::{Config, HostConfig, LogConfig, NetworkRequest, Resources};
 
 use super::env::{self, EnvError, Environment};
 use super::flags::CreateFlags;
+use super::health::HealthError;
 use super::limit::{self, LimitError};
 use super::mount::{self, MountError, MountSpec, Source, VolumeSpec};
+use super::namespace::{self, NamespaceError};
 use super::network::{self, NetworkError};
 use super::port::{self, PortError};
+use super::resource::{self, Machine, ResourceError};
 
 const SHM_SIZE: u64 = 64 << 20;
 const OOM_SCORES: std::ops::RangeInclusive<i32> = -1000..=1000;
@@ -32,6 +35,12 @@ pub enum DraftError {
     Limit(#[from] LimitError),
     #[error(transparent)]
     Network(#[from] NetworkError),
+    #[error(transparent)]
+    Health(#[from] HealthError),
+    #[error(transparent)]
+    Resource(#[from] ResourceError),
+    #[error(transparent)]
+    Namespace(#[from] NamespaceError),
     #[error(transparent)]
     Name(#[from] InvalidId),
     #[error("no command specified: the image has neither CMD nor ENTRYPOINT; add a command")]
@@ -63,6 +72,8 @@ pub struct Surroundings {
     pub environment: BTreeMap<String, String>,
     /// What relative paths are relative to.
     pub directory: std::path::PathBuf,
+    /// What there is to limit.
+    pub machine: Machine,
 }
 
 /// What a container will be, without id, image id and mounted paths.
@@ -94,6 +105,11 @@ pub fn draft(
     let connection = network::connection(flags)?;
     let mut host_config = host_config(flags)?;
     host_config.network_mode = connection.mode;
+    namespace::choose(flags, &mut host_config)?;
+    let (resources, resource_warnings) = resources(flags, &around.machine)?;
+    host_config.resources = resources;
+    let mut warnings = connection.warnings;
+    warnings.extend(resource_warnings);
     let mounts = mounts(flags, image, &host_config, &around.directory)?;
     Ok(Draft {
         name,
@@ -102,7 +118,7 @@ pub fn draft(
         mounts,
         networks: connection.networks,
         links: connection.links,
-        warnings: connection.warnings,
+        warnings,
     })
 }
 
@@ -142,6 +158,7 @@ fn config(
         working_dir: workdir(flags, image)?,
         entrypoint,
         labels: labels(flags, image, around),
+        healthcheck: flags.health.over(image.healthcheck.as_ref())?,
         stop_signal,
         stop_timeout: flags.stop_timeout,
     })
@@ -211,6 +228,17 @@ fn labels(flags: &CreateFlags, image: &Section, around: &Surroundings) -> BTreeM
     labels
 }
 
+fn resources(
+    flags: &CreateFlags,
+    machine: &Machine,
+) -> Result<(Resources, Vec<String>), ResourceError> {
+    let mut resources = Resources::default();
+    flags.limits.change(&mut resources)?;
+    flags.fixed_limits.change(&mut resources)?;
+    let warnings = resource::check(&mut resources, machine)?;
+    Ok((resources, warnings))
+}
+
 fn host_config(flags: &CreateFlags) -> Result<HostConfig, DraftError> {
     let restart_policy = limit::restart_policy(flags.restart.as_deref().unwrap_or("no"))?;
     if flags.rm && restart_policy.name != "no" {
@@ -245,6 +273,7 @@ fn host_config(flags: &CreateFlags) -> Result<HostConfig, DraftError> {
         security_opt: some(flags.security_opt.clone()),
         tmpfs: some_map(tmpfs(flags)?),
         shm_size,
+        init: flags.init.then_some(true),
         log_config: log_config(flags)?,
         restart_policy,
         group_add: some(flags.group_add.clone()),

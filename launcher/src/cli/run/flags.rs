@@ -4,6 +4,9 @@ use std::path::PathBuf;
 
 use clap::{ArgAction, Args};
 
+use super::health::HealthFlags;
+use super::resource::{FixedLimitFlags, LimitFlags};
+
 /// What a container is made of.
 #[derive(Debug, Clone, Default, Args)]
 pub struct CreateFlags {
@@ -161,6 +164,18 @@ pub struct CreateFlags {
     )]
     pub oom_score_adj: Option<i32>,
 
+    /// Run an init as the first process, which forwards signals and reaps what is orphaned
+    #[arg(long, help_heading = "Process")]
+    pub init: bool,
+
+    #[command(flatten)]
+    pub limits: LimitFlags,
+    #[command(flatten)]
+    pub fixed_limits: FixedLimitFlags,
+
+    #[command(flatten)]
+    pub health: HealthFlags,
+
     /// Add a capability, or ALL
     #[arg(long, value_name = "CAPABILITY", help_heading = "Security")]
     pub cap_add: Vec<String>,
@@ -170,9 +185,25 @@ pub struct CreateFlags {
     /// All capabilities, all devices, no filter
     #[arg(long, help_heading = "Security")]
     pub privileged: bool,
-    /// no-new-privileges, or seccomp=unconfined|FILE
+    /// no-new-privileges, seccomp=unconfined|FILE, apparmor=PROFILE, label=disable|type:TYPE|…, or
+    /// systempaths=unconfined
     #[arg(long, value_name = "OPTION", help_heading = "Security")]
     pub security_opt: Vec<String>,
+    /// Inter-process communication: private, shareable, none, host or container:NAME
+    #[arg(long, value_name = "MODE", help_heading = "Security")]
+    pub ipc: Option<String>,
+    /// Process ids: host or container:NAME instead of ones of its own
+    #[arg(long, value_name = "MODE", help_heading = "Security")]
+    pub pid: Option<String>,
+    /// Host name: host instead of one of its own
+    #[arg(long, value_name = "MODE", help_heading = "Security")]
+    pub uts: Option<String>,
+    /// User ids: host, which they are anyway
+    #[arg(long, value_name = "MODE", help_heading = "Security")]
+    pub userns: Option<String>,
+    /// Control groups: host or private
+    #[arg(long, value_name = "MODE", help_heading = "Security")]
+    pub cgroupns: Option<String>,
 
     /// Label: NAME[=VALUE]
     #[arg(short, long, value_name = "LABEL", help_heading = "Description")]

@@ -9,11 +9,14 @@ pub mod detach;
 pub mod draft;
 pub mod env;
 pub mod flags;
+pub mod health;
 pub mod limit;
 pub mod mount;
 pub mod name;
+mod namespace;
 pub mod network;
 pub mod port;
+pub mod resource;
 mod service;
 pub mod start;
 mod undo;
@@ -30,6 +33,7 @@ use flags::{CreateFlags, RunFlags};
 use super::context::Context;
 use super::error::CliError;
 use super::output;
+use crate::event;
 
 /// `hawser create`.
 ///
@@ -73,7 +77,11 @@ pub fn run(context: &Context, flags: &RunFlags) -> Result<i32, CliError> {
     };
     if matches!(exit_code, Err(CliError::Launch(_))) {
         // It never ran: bad input changes nothing, so not even its name stays taken.
+        let record = container.record();
         undo.run();
+        if let Ok(record) = record {
+            context.tell(&event::of_container(&record, "destroy"));
+        }
     }
     if flags.detach && exit_code.is_ok() {
         output::line(container.id())?;

@@ -33,6 +33,7 @@ pub fn attached(
     if !check_startable(container)? {
         return Session::open(&context.shim_socket(container)?, attach)?.pump();
     }
+    context.tell_of(container, "attach");
     let shim = launch::find_shim()?;
     let starting = launch::start(&shim, &context.places(container)?, true)?;
     let session = Session::open(starting.socket(), attach).and_then(|mut session| {

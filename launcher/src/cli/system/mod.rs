@@ -8,13 +8,17 @@ use api::path::VERSION;
 use clap::Args;
 use serde_json::{Value, json};
 
+use crate::cgroup::Cgroups;
 use crate::container::Status;
+use crate::format::human;
 use crate::format::template::Template;
+use crate::shim::Modules;
 
-use super::container::view;
+use super::container::{stats, view};
 use super::context::Context;
 use super::error::CliError;
 use super::output;
+use super::run::resource::Machine;
 
 /// `hawser info` and `hawser version`.
 #[derive(Debug, Clone, Args)]
@@ -27,7 +31,36 @@ pub struct FormatFlags {
 #[derive(Debug, Clone, Copy, Default)]
 struct Counts {
     running: usize,
+    paused: usize,
     stopped: usize,
+}
+
+impl Counts {
+    fn all(self) -> usize {
+        self.running + self.paused + self.stopped
+    }
+}
+
+/// What of the host's security containers are run with.
+fn security_options() -> Vec<String> {
+    let mut options = vec!["name=seccomp,profile=builtin".to_owned()];
+    let modules = Modules::observe();
+    if modules.apparmor {
+        options.insert(0, "name=apparmor".to_owned());
+    }
+    if modules.selinux {
+        options.push("name=selinux".to_owned());
+    }
+    let is_unified = Cgroups::observe().is_ok_and(|cgroups| cgroups == Cgroups::Unified);
+    if is_unified {
+        options.push("name=cgroupns".to_owned());
+    }
+    options
+}
+
+/// CPUs that are on line, and bytes of memory.
+fn machine() -> (usize, u64) {
+    (Machine::observe().cpus.len(), stats::host_memory())
 }
 
 /// # Errors
@@ -36,7 +69,9 @@ pub fn info(context: &Context, flags: &FormatFlags) -> Result<i32, CliError> {
     let info = context.info()?;
     let mut counts = Counts::default();
     for view in view::all(context)? {
-        if view.state.status == Status::Running {
+        if view.state.status == Status::Running && view.state.paused {
+            counts.paused += 1;
+        } else if view.state.status == Status::Running {
             counts.running += 1;
         } else {
             counts.stopped += 1;
@@ -67,12 +102,18 @@ fn object(info: &Info, counts: Counts) -> Value {
     if let Value::Object(members) = &mut object {
         members.extend(
             [
-                ("Containers", json!(counts.running + counts.stopped)),
+                ("Containers", json!(counts.all())),
                 ("ContainersRunning", json!(counts.running)),
-                ("ContainersPaused", json!(0)),
+                ("ContainersPaused", json!(counts.paused)),
                 ("ContainersStopped", json!(counts.stopped)),
                 ("DockerRootDir", json!(info.state_dir)),
                 ("LoggingDriver", json!("json-file")),
+                ("CgroupDriver", json!("cgroupfs")),
+                ("SecurityOptions", json!(security_options())),
+                ("DefaultRuntime", json!("hawser-shim")),
+                ("InitBinary", json!("hawser-shim")),
+                ("NCPU", json!(machine().0)),
+                ("MemTotal", json!(machine().1)),
                 ("OSType", json!("linux")),
                 ("Architecture", json!(std::env::consts::ARCH)),
             ]
@@ -84,9 +125,9 @@ fn object(info: &Info, counts: Counts) -> Value {
 
 fn text(info: &Info, counts: Counts) -> String {
     let mut lines = vec![
-        format!("Containers: {}", counts.running + counts.stopped),
+        format!("Containers: {}", counts.all()),
         format!(" Running: {}", counts.running),
-        " Paused: 0".to_owned(),
+        format!(" Paused: {}", counts.paused),
         format!(" Stopped: {}", counts.stopped),
         format!("Images: {}", info.images),
         format!("Networks: {}", info.networks),
@@ -99,15 +140,36 @@ fn text(info: &Info, counts: Counts) -> String {
     lines.extend(rows.map(|(name, value)| format!(" {name}: {value}")));
     lines.extend([
         "Logging Driver: json-file".to_owned(),
+        "Cgroup Driver: cgroupfs".to_owned(),
         format!("Cgroup Version: {}", info.cgroup_version),
-        "Data Path:".to_owned(),
+        "Plugins:".to_owned(),
+        " Volume: local".to_owned(),
+        " Network: bridge host ipvlan macvlan null overlay".to_owned(),
+        " Log: json-file none".to_owned(),
+        "Default Runtime: hawser-shim".to_owned(),
+        "Init Binary: hawser-shim".to_owned(),
+        "Security Options:".to_owned(),
     ]);
+    for option in security_options() {
+        let mut parts = option
+            .split(',')
+            .map(|part| part.split_once('=').unwrap_or((part, "")));
+        let name = parts.next().map_or("", |(_, name)| name);
+        lines.push(format!(" {name}"));
+        lines.extend(parts.map(|(key, value)| match key {
+            "profile" => format!("  Profile: {value}"),
+            _ => format!("  {key}: {value}"),
+        }));
+    }
+    lines.extend(["Data Path:".to_owned()]);
     lines.extend(info.data_path.iter().map(|line| format!(" {line}")));
     lines.extend([
         format!("Kernel Version: {}", info.kernel_version),
         format!("Operating System: {}", info.operating_system),
         "OSType: linux".to_owned(),
         format!("Architecture: {}", std::env::consts::ARCH),
+        format!("CPUs: {}", machine().0),
+        format!("Total Memory: {}", human::binary_size(machine().1, 4)),
         format!("Name: {}", info.name),
         format!("State Dir: {}", info.state_dir),
         format!("Run Dir: {}", info.run_dir),

@@ -8,11 +8,12 @@ use api::net::Network;
 
 use super::{Setup, SetupError};
 use crate::cni::{CniError, ConfList, RuntimeConfig, Sandbox};
-use crate::container::{Attachments, Joined};
+use crate::container::{Attachments, Health, Healthcheck, Joined};
 use crate::joining::{self, Joining};
 use crate::shim::daemon::patiently;
 use crate::shim::drain::Drainer;
 use crate::shim::health::HealthWatch;
+use crate::shim::healthcheck::Check;
 
 impl Setup {
     fn sandbox<'a>(&'a self, netns: &'a Path, ifname: &'a str) -> Sandbox<'a> {
@@ -39,7 +40,22 @@ impl Setup {
 
     pub(crate) fn watch_health(&self) -> io::Result<HealthWatch> {
         let services = self.services().into_iter();
-        HealthWatch::begin(&self.places, services, self.dir.id().as_str())
+        let mut watch = HealthWatch::begin(&self.places, services, self.dir.id().as_str())?;
+        let check = self.record.config.healthcheck.as_ref();
+        if let Some(schedule) = check.and_then(Healthcheck::schedule) {
+            // What an earlier life was like counts no more.
+            self.dir
+                .write_health(&Health::default())
+                .map_err(io::Error::other)?;
+            let check = Check {
+                dir: self.dir.clone(),
+                places: self.places.clone(),
+                schedule,
+                teller: self.teller(),
+            };
+            watch.spawn(move |stopped| check.watch(stopped))?;
+        }
+        Ok(watch)
     }
 
     /// Joins every network of the record and says what became of it.

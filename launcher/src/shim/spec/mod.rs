@@ -16,7 +16,9 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
-use crate::container::Record;
+use super::device::Node;
+use crate::cgroup::{self, Cgroups};
+use crate::container::{DeviceRule, Record};
 use capability::Mask;
 use process::HardLimits;
 use user::User;
@@ -31,8 +33,16 @@ pub(crate) enum SpecError {
     CapabilityUnavailable { name: &'static str },
     #[error("invalid ulimit {name:?}: see setrlimit(2) for their names, in lower case")]
     Ulimit { name: String },
-    #[error("invalid security option {option:?}: supported are no-new-privileges and seccomp=")]
+    #[error(
+        "invalid security option {option:?}: expected no-new-privileges, seccomp=, apparmor=, \
+         label= or systempaths=unconfined"
+    )]
     SecurityOption { option: String },
+    #[error("security option {option:?}: this host has no {module}")]
+    NoModule {
+        option: String,
+        module: &'static str,
+    },
     #[error("seccomp profile {}: {reason}", path.display())]
     SeccompProfile { path: PathBuf, reason: String },
     #[error("working directory {dir:?} is not an absolute path")]
@@ -66,16 +76,24 @@ pub(crate) struct Input<'a> {
     pub(crate) available: Mask,
     pub(crate) security: &'a Security,
     pub(crate) cgroups: &'a Cgroups,
+    /// Device nodes that are no container's own.
+    pub(crate) devices: &'a [Node],
+    pub(crate) shared: &'a Shared,
 }
 
-/// How the host mounts its control groups.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Cgroups {
-    /// Version 2 alone.
-    Unified,
-    /// Version 1, by hierarchy; one of them may be version 2.
-    Split(Vec<String>),
+/// What of other containers is joined.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Shared {
+    /// Namespaces, as files.
+    pub(crate) ipc: Option<PathBuf>,
+    pub(crate) pid: Option<PathBuf>,
+    /// The mount that is `/dev/shm`, if it is not this container's alone.
+    pub(crate) shm: Option<PathBuf>,
 }
+
+/// Says that the first process is to be an init. An annotation, so that a runtime that knows
+/// nothing of it runs the command as it is.
+pub(crate) const INIT_ANNOTATION: &str = "io.hawser.init";
 
 /// Files bind-mounted into `/etc`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -90,6 +108,55 @@ pub(crate) struct EtcFiles {
 pub(crate) struct Security {
     pub(crate) no_new_privileges: bool,
     pub(crate) seccomp: SeccompChoice,
+    /// A profile that is loaded.
+    pub(crate) apparmor: Option<String>,
+    pub(crate) label: Label,
+    /// Nothing of `/proc` and `/sys` is masked or read-only.
+    pub(crate) bares_system_paths: bool,
+}
+
+/// What of a SELinux context was asked for.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Label {
+    pub(crate) user: Option<String>,
+    pub(crate) role: Option<String>,
+    pub(crate) kind: Option<String>,
+    pub(crate) level: Option<String>,
+}
+
+impl Label {
+    /// The context of the processes, with the usual parts for what was not asked for.
+    fn context(&self) -> Option<String> {
+        if *self == Self::default() {
+            return None;
+        }
+        let part =
+            |part: &Option<String>, usual: &str| part.clone().unwrap_or_else(|| usual.to_owned());
+        Some(format!(
+            "{}:{}:{}:{}",
+            part(&self.user, "system_u"),
+            part(&self.role, "system_r"),
+            part(&self.kind, "container_t"),
+            part(&self.level, "s0"),
+        ))
+    }
+}
+
+/// The kernel's mandatory access control, as far as it is on.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Modules {
+    pub(crate) apparmor: bool,
+    pub(crate) selinux: bool,
+}
+
+impl Modules {
+    pub(crate) fn observe() -> Self {
+        let apparmor = std::fs::read_to_string("/sys/module/apparmor/parameters/enabled");
+        Self {
+            apparmor: apparmor.is_ok_and(|text| text.trim() == "Y"),
+            selinux: Path::new("/sys/fs/selinux/enforce").exists(),
+        }
+    }
 }
 
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -105,6 +172,7 @@ impl Security {
     /// Reads the options; `read` fetches a profile file.
     pub(crate) fn parse(
         options: &[String],
+        modules: Modules,
         read: impl Fn(&Path) -> std::io::Result<Vec<u8>>,
     ) -> Result<Self, SpecError> {
         let mut security = Self::default();
@@ -118,8 +186,17 @@ impl Security {
                 ("seccomp", path) => {
                     security.seccomp = SeccompChoice::Profile(profile(Path::new(path), &read)?);
                 }
+                ("systempaths", "unconfined") => security.bares_system_paths = true,
                 // What this host lacks is off already; switching it off is no error.
-                ("apparmor" | "label" | "systempaths", _) if is_off(value) => {}
+                ("apparmor" | "label", _) if is_off(value) => {}
+                ("apparmor", _) if !modules.apparmor => {
+                    return Err(no_module(option, "AppArmor"));
+                }
+                ("label", _) if !modules.selinux => {
+                    return Err(no_module(option, "SELinux"));
+                }
+                ("apparmor", profile) => security.apparmor = Some(profile.to_owned()),
+                ("label", part) if security.label.set(part) => {}
                 _ => {
                     return Err(SpecError::SecurityOption {
                         option: option.clone(),
@@ -128,6 +205,31 @@ impl Security {
             }
         }
         Ok(security)
+    }
+}
+
+impl Label {
+    /// Takes `user:`, `role:`, `type:` or `level:` with a value; false for anything else.
+    fn set(&mut self, text: &str) -> bool {
+        let Some((part, value)) = text.split_once(':') else {
+            return false;
+        };
+        let place = match part {
+            "user" => &mut self.user,
+            "role" => &mut self.role,
+            "type" => &mut self.kind,
+            "level" => &mut self.level,
+            _ => return false,
+        };
+        *place = Some(value.to_owned());
+        !value.is_empty()
+    }
+}
+
+fn no_module(option: &str, module: &'static str) -> SpecError {
+    SpecError::NoModule {
+        option: option.to_owned(),
+        module,
     }
 }
 
@@ -176,15 +278,27 @@ pub(crate) fn config(input: &Input<'_>) -> Result<(Value, Vec<String>), SpecErro
     if host.oom_score_adj != 0 {
         process["oomScoreAdj"] = json!(host.oom_score_adj);
     }
-    let config = json!({
+    if let Some(profile) = &input.security.apparmor {
+        process["apparmorProfile"] = json!(profile);
+    }
+    if let Some(context) = input.security.label.context() {
+        process["selinuxLabel"] = json!(context);
+    }
+    let mut config = json!({
         "ociVersion": "1.0.2",
         "process": process,
         "root": { "path": input.rootfs, "readonly": host.readonly_rootfs },
-        "hostname": hostname(record),
-        "domainname": record.config.domainname,
         "mounts": mount::all(input),
         "linux": linux(input, &capabilities),
     });
+    // The host's own are not the container's to change.
+    if host.uts_mode != "host" {
+        config["hostname"] = json!(hostname(record));
+        config["domainname"] = json!(record.config.domainname);
+    }
+    if host.init == Some(true) {
+        config["annotations"] = json!({ INIT_ANNOTATION: "true" });
+    }
     Ok((config, warnings))
 }
 
@@ -199,16 +313,22 @@ pub(crate) fn hostname(record: &Record) -> &str {
 fn linux(input: &Input<'_>, capabilities: &[&'static str]) -> Value {
     let host = &input.record.host_config;
     let mut linux = json!({
-        "cgroupsPath": format!("/hawser/{}", input.record.id),
+        "cgroupsPath": cgroup::path_of(input.record),
         "namespaces": namespaces(input),
-        "resources": { "devices": [{ "allow": host.privileged, "access": "rwm" }] },
+        // Everything else is written by us, at every update as at the start.
+        "resources": { "devices": device_policy(input) },
         "sysctl": host.sysctls.clone().unwrap_or_default(),
     });
+    if !input.devices.is_empty() {
+        linux["devices"] = input.devices.iter().map(device_node).collect();
+    }
     if host.privileged {
         return linux;
     }
-    linux["maskedPaths"] = json!(MASKED_PATHS);
-    linux["readonlyPaths"] = json!(readonly_paths(input.cgroups));
+    if !input.security.bares_system_paths {
+        linux["maskedPaths"] = json!(MASKED_PATHS);
+        linux["readonlyPaths"] = json!(readonly_paths(input.cgroups));
+    }
     match &input.security.seccomp {
         SeccompChoice::Default => linux["seccomp"] = seccomp::default_profile(capabilities),
         SeccompChoice::Profile(profile) => linux["seccomp"] = profile.clone(),
@@ -217,13 +337,62 @@ fn linux(input: &Input<'_>, capabilities: &[&'static str]) -> Value {
     linux
 }
 
+fn device_node(node: &Node) -> Value {
+    json!({
+        "path": node.path, "type": node.kind.to_string(), "major": node.major,
+        "minor": node.minor, "fileMode": node.mode, "uid": node.uid, "gid": node.gid,
+    })
+}
+
+/// Rules in the order in which they count: nothing, or everything, and then the exceptions.
+fn device_policy(input: &Input<'_>) -> Value {
+    let host = &input.record.host_config;
+    let mut rules = vec![json!({ "allow": host.privileged, "access": "rwm" })];
+    if host.privileged {
+        return rules.into();
+    }
+    rules.extend(input.devices.iter().map(|node| {
+        json!({
+            "allow": true, "type": node.kind.to_string(), "major": node.major,
+            "minor": node.minor, "access": node.access,
+        })
+    }));
+    let asked = host.resources.device_cgroup_rules.iter().flatten();
+    rules.extend(
+        asked
+            .filter_map(|text| DeviceRule::parse(text))
+            .map(|rule| {
+                let mut value = json!({
+                    "allow": true, "type": rule.kind.to_string(), "access": rule.access,
+                });
+                if let Some(major) = rule.major {
+                    value["major"] = json!(major);
+                }
+                if let Some(minor) = rule.minor {
+                    value["minor"] = json!(minor);
+                }
+                value
+            }),
+    );
+    rules.into()
+}
+
 fn namespaces(input: &Input<'_>) -> Value {
-    let mut namespaces = vec![
-        json!({ "type": "mount" }),
-        json!({ "type": "uts" }),
-        json!({ "type": "ipc" }),
-        json!({ "type": "pid" }),
-    ];
+    let host = &input.record.host_config;
+    let mut namespaces = vec![json!({ "type": "mount" })];
+    if host.uts_mode != "host" {
+        namespaces.push(json!({ "type": "uts" }));
+    }
+    for (kind, mode, path) in [
+        ("ipc", &host.ipc_mode, &input.shared.ipc),
+        ("pid", &host.pid_mode, &input.shared.pid),
+    ] {
+        match path {
+            Some(path) => namespaces.push(json!({ "type": kind, "path": path })),
+            None if mode == "host" => {}
+            None => namespaces.push(json!({ "type": kind })),
+        }
+    }
     match &input.network {
         NetworkNamespace::New => namespaces.push(json!({ "type": "network" })),
         NetworkNamespace::At(path) => {
@@ -231,8 +400,9 @@ fn namespaces(input: &Input<'_>) -> Value {
         }
         NetworkNamespace::Host => {}
     }
-    // As Docker: private on the unified hierarchy only.
-    if *input.cgroups == Cgroups::Unified && !input.record.host_config.privileged {
+    // As Docker: private on the unified hierarchy only, unless told otherwise.
+    let usual = *input.cgroups == Cgroups::Unified && !host.privileged;
+    if host.cgroupns_mode == "private" || (usual && host.cgroupns_mode.is_empty()) {
         namespaces.push(json!({ "type": "cgroup" }));
     }
     Value::Array(namespaces)

@@ -55,7 +55,7 @@ fn kernel(input: &Input<'_>) -> Vec<Entry> {
     let access = if host.privileged { "rw" } else { "ro" };
     let shm = format!("nosuid,noexec,nodev,mode=1777,size={shm_size}");
     let guarded = format!("nosuid,noexec,nodev,{access}");
-    vec![
+    let mut entries = vec![
         fixed("/proc", "proc", "proc", "nosuid,noexec,nodev"),
         fixed(
             "/dev",
@@ -71,9 +71,24 @@ fn kernel(input: &Input<'_>) -> Vec<Entry> {
         ),
         fixed("/sys", "sysfs", "sysfs", &guarded),
         fixed("/sys/fs/cgroup", "cgroup", "cgroup", &guarded),
-        fixed("/dev/mqueue", "mqueue", "mqueue", "nosuid,noexec,nodev"),
-        fixed("/dev/shm", "tmpfs", "shm", &shm),
-    ]
+    ];
+    let shares_hosts = host.ipc_mode == "host";
+    let mqueue = "nosuid,noexec,nodev";
+    entries.push(if shares_hosts {
+        fixed("/dev/mqueue", "bind", "/dev/mqueue", "rbind")
+    } else {
+        fixed("/dev/mqueue", "mqueue", "mqueue", mqueue)
+    });
+    match &input.shared.shm {
+        _ if host.ipc_mode == "none" => {}
+        _ if shares_hosts => entries.push(fixed("/dev/shm", "bind", "/dev/shm", "rbind")),
+        Some(mount) => {
+            let mount = mount.to_string_lossy();
+            entries.push(fixed("/dev/shm", "bind", &mount, "rbind,rprivate"));
+        }
+        None => entries.push(fixed("/dev/shm", "tmpfs", "shm", &shm)),
+    }
+    entries
 }
 
 fn etc(input: &Input<'_>) -> Vec<Entry> {

@@ -49,6 +49,8 @@ fn made<'a>(
         limits: &HardLimits::from([("nofile", 4096)]),
         security,
         cgroups: &Cgroups::Split(vec!["devices".to_owned()]),
+        devices: &[],
+        shared: &Shared::default(),
     };
     change(&mut input);
     let (config, _warnings) = config(&input)?;
@@ -128,7 +130,7 @@ fn privilege_lifts_every_confinement() {
 fn security_options_are_understood_or_named() {
     let parse = |options: &[&str]| {
         let options: Vec<String> = options.iter().map(|option| (*option).to_owned()).collect();
-        Security::parse(&options, |path| {
+        Security::parse(&options, Modules::default(), |path| {
             if path == Path::new("/good") {
                 Ok(br#"{"defaultAction":"SCMP_ACT_ALLOW"}"#.to_vec())
             } else {

@@ -1,0 +1,164 @@
+//! The control groups of containers: where they are, their limits, and what is used.
+//!
+//! The runtime makes a container's groups and puts its processes in; everything that may change
+//! while the container runs is written here, at its start and at every update alike. Version 1,
+//! version 2 and both side by side (hybrid, where the controllers are version 1's) are told apart by
+//! what is mounted.
+
+pub mod device;
+pub mod limit;
+pub mod usage;
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::statfs;
+
+use crate::container::Record;
+
+const MOUNT: &str = "/sys/fs/cgroup";
+/// `CGROUP2_SUPER_MAGIC` of the kernel's `include/uapi/linux/magic.h`.
+const CGROUP2: u64 = 0x6367_7270;
+/// What containers' groups are in unless `--cgroup-parent` says otherwise.
+const PARENT: &str = "/hawser";
+
+/// How the host mounts its control groups.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Cgroups {
+    /// Version 2 alone.
+    Unified,
+    /// Version 1, by hierarchy; one of them may be version 2.
+    Split(Vec<String>),
+}
+
+impl Cgroups {
+    /// # Errors
+    /// Nothing is mounted at `/sys/fs/cgroup`.
+    pub fn observe() -> io::Result<Self> {
+        if u64::try_from(statfs(MOUNT)?.f_type) == Ok(CGROUP2) {
+            return Ok(Self::Unified);
+        }
+        let mut hierarchies = Vec::new();
+        for entry in fs::read_dir(MOUNT)? {
+            let entry = entry?;
+            // `cpu` may be a link to `cpu,cpuacct`.
+            if entry.file_type()?.is_dir()
+                && let Ok(name) = entry.file_name().into_string()
+            {
+                hierarchies.push(name);
+            }
+        }
+        hierarchies.sort_unstable();
+        Ok(Self::Split(hierarchies))
+    }
+}
+
+/// The path of a container's group in every hierarchy.
+pub fn path_of(record: &Record) -> String {
+    let parent = match record.host_config.resources.cgroup_parent.as_str() {
+        "" => PARENT,
+        parent => parent.trim_matches('/'),
+    };
+    format!("/{}/{}", parent.trim_start_matches('/'), record.id)
+}
+
+/// One container's groups.
+#[derive(Debug, Clone)]
+pub struct Group {
+    /// One hierarchy for everything.
+    pub is_unified: bool,
+    /// Below the hierarchies' mount points, without a slash in front.
+    path: PathBuf,
+}
+
+impl Group {
+    /// # Errors
+    /// As [`Cgroups::observe`].
+    pub fn of(record: &Record) -> io::Result<Self> {
+        Ok(Self {
+            is_unified: Cgroups::observe()? == Cgroups::Unified,
+            path: path_of(record).trim_start_matches('/').into(),
+        })
+    }
+
+    /// The directory that has the files of a controller.
+    pub fn dir(&self, controller: &str) -> PathBuf {
+        if self.is_unified {
+            Path::new(MOUNT).join(&self.path)
+        } else {
+            Path::new(MOUNT).join(controller).join(&self.path)
+        }
+    }
+
+    fn read(&self, controller: &str, file: &str) -> io::Result<String> {
+        fs::read_to_string(self.dir(controller).join(file))
+    }
+
+    /// Ids of the processes in it, as this process sees them.
+    ///
+    /// # Errors
+    /// The group is gone.
+    pub fn processes(&self) -> io::Result<Vec<u32>> {
+        let text = self.read("pids", "cgroup.procs")?;
+        Ok(text.lines().filter_map(|line| line.parse().ok()).collect())
+    }
+
+    /// Stops all processes where they are, or lets them go on.
+    ///
+    /// # Errors
+    /// There is no freezer, or the group is gone.
+    pub fn freeze(&self, frozen: bool) -> io::Result<()> {
+        let (file, value) = match (self.is_unified, frozen) {
+            (true, true) => ("cgroup.freeze", "1"),
+            (true, false) => ("cgroup.freeze", "0"),
+            (false, true) => ("freezer.state", "FROZEN"),
+            (false, false) => ("freezer.state", "THAWED"),
+        };
+        fs::write(self.dir("freezer").join(file), value)
+    }
+
+    /// Whether every process has come to its stop.
+    ///
+    /// # Errors
+    /// As [`Group::freeze`].
+    pub fn is_frozen(&self) -> io::Result<bool> {
+        if self.is_unified {
+            let events = self.read("freezer", "cgroup.events")?;
+            return Ok(keyed(&events, "frozen") == Some(1));
+        }
+        // FREEZING is on its way: `Documentation/admin-guide/cgroup-v1/freezer-subsystem.rst`.
+        Ok(self.read("freezer", "freezer.state")?.trim() == "FROZEN")
+    }
+
+    /// Whether the kernel has killed a process of it for want of memory.
+    pub fn has_run_out_of_memory(&self) -> bool {
+        let file = if self.is_unified {
+            "memory.events"
+        } else {
+            "memory.oom_control"
+        };
+        let text = self.read("memory", file).unwrap_or_default();
+        keyed(&text, "oom_kill").is_some_and(|count| count > 0)
+    }
+}
+
+/// The number after a key in a file of such lines.
+fn keyed(text: &str, key: &str) -> Option<u64> {
+    let line = text
+        .lines()
+        .find_map(|line| line.strip_prefix(key)?.strip_prefix(' '))?;
+    line.trim().parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_are_whole_words() {
+        let text = "oom_kill_disable 0\nunder_oom 0\noom_kill 3\n";
+        assert_eq!(keyed(text, "oom_kill"), Some(3));
+        assert_eq!(keyed(text, "oom"), None);
+    }
+}
