@@ -6,7 +6,7 @@ use std::sync::Arc;
 use api::id::IfName;
 use api::net::LinkBy;
 
-use crate::apply::{delete_child, delete_link, delete_parent};
+use crate::apply::{delete_child, delete_link, delete_parent, release_ports};
 use crate::bpf::{self, DataPlane};
 use crate::departure::Departure;
 use crate::error::OpenError;
@@ -19,9 +19,10 @@ use crate::nft;
 use crate::store::Store;
 
 impl Netd {
-    /// Removes the interfaces, pins and the nftables table of a daemon that is not running.
-    /// Networks stay on record: a daemon that starts again makes them anew. Returns the interfaces
-    /// that were removed.
+    /// Removes the interfaces, pins and the nftables table of a daemon that is not running, and
+    /// gives the ports back that it kept from the host's own connections.
+    /// Networks and services stay on record: a daemon that starts again makes them anew. Returns the
+    /// interfaces that were removed.
     ///
     /// # Errors
     /// [`OpenError`] of the first object that stays; calling again goes on from there.
@@ -38,7 +39,12 @@ impl Netd {
             Ok(())
         };
         let networks = store.networks()?;
-        for endpoint in store.endpoints()? {
+        let (endpoints, services) = (store.endpoints()?, store.services()?);
+        // First, because the records that say which ports they are go below.
+        let ports = endpoints.iter().flat_map(|endpoint| endpoint.host_ports());
+        let ports = ports.chain(services.iter().flat_map(|service| service.host_ports()));
+        release_ports(&ports.collect())?;
+        for endpoint in endpoints {
             for departure in Departure::of(&endpoint) {
                 remove(&departure.link)?;
             }

@@ -10,6 +10,7 @@ mod setting;
 pub(crate) use child::{delete_child, delete_parent};
 pub(crate) use host::{Host, open};
 pub(crate) use link::delete as delete_link;
+pub(crate) use setting::release as release_ports;
 
 use crate::kernel::{Kernel, KernelError};
 use crate::model::step::{Change, Step};

@@ -82,6 +82,11 @@ pub(super) fn edit_reserved(edit: impl FnOnce(&mut PortSet)) -> Result<Change, K
     Ok(Change::Done)
 }
 
+/// Lets the host's own connections have `ports` again.
+pub(crate) fn release(ports: &PortSet) -> Result<Change, KernelError> {
+    edit_reserved(|reserved| reserved.remove(ports))
+}
+
 fn failed(key: &str, source: io::Error) -> KernelError {
     KernelError::Sysctl {
         key: key.to_owned(),

@@ -12,12 +12,13 @@ use aya::programs::tc::{
 };
 use aya::programs::{ProgramError, SchedClassifier, TcAttachType};
 use aya::sys::NetlinkError;
-use netlink_packet_route::tc::TcHandle;
+use netlink_packet_route::RouteNetlinkMessage;
+use netlink_packet_route::tc::{TcHandle, TcMessage};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketType};
 
 use super::error::BpfError;
-use crate::netlink::Rtnl;
+use crate::netlink::{Mode, Rtnl};
 use crate::observe;
 
 /// Ahead of filters that ask for no priority (49152 and down from there).
@@ -25,16 +26,18 @@ pub(crate) const PRIORITY: u16 = 0x4a57;
 pub(crate) const FILTER_HANDLE: u32 = 1;
 const HANDLE: Handle = Handle::new(0, FILTER_HANDLE as u16);
 
-/// Attaches the program in the place of one of ours that is there already.
+/// Attaches the program in the place of one of ours that is there already; returns whether the
+/// interface took no filters before.
 pub(super) fn attach(
     program: &mut SchedClassifier,
     ifname: &str,
     side: TcAttachType,
-) -> Result<(), ProgramError> {
-    add_qdisc(ifname)?;
+) -> Result<bool, ProgramError> {
+    let added = add_qdisc(ifname)?;
     // One that a daemon left before it could set its mark.
     detach(ifname, side)?;
-    add_filter(program, ifname, side)
+    add_filter(program, ifname, side)?;
+    Ok(added)
 }
 
 /// Attaches the program unless one of ours is there; returns whether it had to. The interface has
@@ -80,11 +83,47 @@ pub(super) fn has_filter(ifindex: u32, side: TcAttachType) -> io::Result<bool> {
     Ok(found.contains(&ifindex))
 }
 
-/// Makes the interface take filters.
-pub(super) fn add_qdisc(ifname: &str) -> Result<(), ProgramError> {
+/// Makes the interface take filters; returns whether it did not before.
+pub(super) fn add_qdisc(ifname: &str) -> Result<bool, ProgramError> {
     match qdisc_add_clsact(ifname) {
-        Err(TcError::NetlinkError(error)) if is_errno(&error, Errno::EXIST) => Ok(()),
-        result => Ok(result?),
+        Err(TcError::NetlinkError(error)) if is_errno(&error, Errno::EXIST) => Ok(false),
+        result => Ok(result.map(|()| true)?),
+    }
+}
+
+/// Undoes [`add_qdisc`], unless somebody else has filters there by now.
+pub(super) fn remove_idle_qdisc(ifindex: u32) -> io::Result<()> {
+    let mut rtnl = Rtnl::open()?;
+    let of = |parent| {
+        let mut message = TcMessage::default();
+        // Interface numbers are positive ints in the kernel.
+        message.header.index = ifindex.cast_signed();
+        message.header.parent = parent;
+        message
+    };
+    for minor in [TcHandle::MIN_INGRESS, TcHandle::MIN_EGRESS] {
+        let side = of(TcHandle {
+            minor,
+            ..TcHandle::CLSACT
+        });
+        if !rtnl
+            .dump(RouteNetlinkMessage::GetTrafficFilter(side))?
+            .is_empty()
+        {
+            return Ok(());
+        }
+    }
+    let qdisc = RouteNetlinkMessage::DelQueueDiscipline(of(TcHandle::CLSACT));
+    match rtnl.ask(qdisc, Mode::Change) {
+        // The kernel says EINVAL or ENOENT where there is none, by version.
+        Err(error)
+            if [Errno::NOENT, Errno::INVAL, Errno::NODEV]
+                .iter()
+                .any(|errno| error.raw_os_error() == Some(errno.raw_os_error())) =>
+        {
+            Ok(())
+        }
+        done => done,
     }
 }
 

@@ -1,7 +1,8 @@
 //! The tc stubs on the host's uplinks.
 //!
 //! From 6.6 on they are TCX links, pinned. Below, they are clsact filters of a fixed priority and
-//! handle, which the kernel keeps by itself; the pinned stub then only marks them as ours.
+//! handle, which the kernel keeps by itself; the pinned stub then only marks them as ours, and once
+//! more marks the qdisc that had to be made for them.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -43,6 +44,11 @@ impl Side {
             Self::Egress => format!("uplink_{ifindex}_egress"),
         }
     }
+}
+
+/// Marks that the interface took no filters before ours.
+fn qdisc_pin(ifindex: u32) -> String {
+    format!("uplink_{ifindex}_qdisc")
 }
 
 /// How stubs are attached.
@@ -132,8 +138,16 @@ impl Uplinks {
                 self.pins.pin_link(&pin, link)?;
             }
             Mode::Clsact => {
-                clsact::attach(stub, ifname.as_str(), side.attach_type())
-                    .map_err(BpfError::attach(side.stub(), ifname.as_str()))?;
+                let failed = || BpfError::attach(side.stub(), ifname.as_str());
+                let is_first =
+                    clsact::attach(stub, ifname.as_str(), side.attach_type()).map_err(failed())?;
+                let mark = qdisc_pin(ifindex);
+                if is_first {
+                    // Of a qdisc of ours that somebody removed.
+                    self.pins.unpin(&mark)?;
+                    stub.pin(self.pins.path(&mark))
+                        .map_err(BpfError::attach(side.stub(), ifname.as_str()))?;
+                }
                 stub.pin(self.pins.path(&pin))
                     .map_err(BpfError::attach(side.stub(), ifname.as_str()))?;
             }
@@ -228,6 +242,12 @@ fn remove(pins: &Directory, mode: Mode, ifindex: u32) -> Result<Change, BpfError
         if pins.unpin(&pin)? {
             change = Change::Changed;
         }
+    }
+    let mark = qdisc_pin(ifindex);
+    if pins.path(&mark).exists() {
+        clsact::remove_idle_qdisc(ifindex)
+            .map_err(BpfError::attach("clsact", &format!("interface {ifindex}")))?;
+        pins.unpin(&mark)?;
     }
     Ok(change)
 }
@@ -356,6 +376,38 @@ mod tests {
 
             assert_eq!(uplinks.detach(ifindex).unwrap(), Change::Changed);
             assert_eq!(uplinks.detach(ifindex).unwrap(), Change::Unchanged);
+            assert_eq!(filters(), 0);
+            assert!(!takes_filters(), "the qdisc was made for ours");
+        })
+        .unwrap();
+    }
+
+    fn takes_filters() -> bool {
+        run("tc", "qdisc show dev u0").contains("clsact")
+    }
+
+    #[test]
+    fn a_qdisc_of_others_and_one_that_others_use_stay() {
+        let name = format!("test-{}-qdisc", std::process::id());
+        let pins = Pins(Path::new("/sys/fs/bpf/hawser").join(name).join("v1"));
+        let ns = NetNs::create().expect("root is needed to create a network namespace");
+        ns.run(|| {
+            run("ip", "link add u0 type veth peer name u1");
+            let ifindex = clsact::interface_index("u0").unwrap();
+            let ifname = IfName::parse("u0").unwrap();
+            let (mut object, mut uplinks) = open(&pins.0, Mode::Clsact);
+
+            run("tc", "qdisc add dev u0 clsact");
+            uplinks.attach(&mut object, ifindex, &ifname).unwrap();
+            uplinks.detach(ifindex).unwrap();
+            assert!(takes_filters(), "it was there before");
+            run("tc", "qdisc del dev u0 clsact");
+
+            uplinks.attach(&mut object, ifindex, &ifname).unwrap();
+            let others = "dev u0 egress prio 7 protocol ip u32 match u32 0 0 classid 1:1";
+            run("tc", &format!("filter add {others}"));
+            uplinks.detach(ifindex).unwrap();
+            assert!(takes_filters(), "somebody else has a filter there");
             assert_eq!(filters(), 0);
         })
         .unwrap();
