@@ -14,8 +14,9 @@ use crate::Host;
 use crate::program::{self, Ran};
 use crate::wait;
 
-/// How long a daemon may take to answer its first request, and to end.
-const START_LIMIT: Duration = Duration::from_secs(20);
+/// How long a daemon may take to answer its first request, and to end: long enough for a loaded
+/// machine.
+const START_LIMIT: Duration = Duration::from_secs(60);
 const STOP_LIMIT: Duration = Duration::from_secs(20);
 
 /// Everything a daemon keeps.
@@ -168,6 +169,15 @@ impl Daemon {
     /// # Errors
     /// As [`Daemon::start`].
     pub fn launch(&mut self) -> Result<()> {
+        self.spawn()?;
+        self.wait_until_ready()
+    }
+
+    /// Starts the process and leaves it to itself.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn spawn(&mut self) -> Result<()> {
         ensure!(self.process.is_none(), "the daemon runs already");
         let path = self.directories.log();
         let log = File::options()
@@ -186,10 +196,14 @@ impl Daemon {
             .context("hawserd")?;
         self.process = Some(child);
         self.is_clean = false;
-        self.wait_until_ready()
+        Ok(())
     }
 
-    fn wait_until_ready(&mut self) -> Result<()> {
+    /// Waits until the process answers.
+    ///
+    /// # Errors
+    /// When it ends, or takes too long; the error has its log.
+    pub fn wait_until_ready(&mut self) -> Result<()> {
         // One that is busy answers another time.
         let client = self.client().with_timeout(Duration::from_secs(1));
         let process = self.process.as_mut().context("the daemon was started")?;
@@ -327,7 +341,7 @@ impl Daemon {
             client.delete(&format!("{}/{container}/{ifname}", api::path::ENDPOINTS))?;
         }
         for service in self.hawser(&["service", "ls", "--quiet"])?.lines() {
-            self.hawser(&["service", "rm", "--force", service])?;
+            self.hawser(&["service", "rm", service])?;
         }
         let networks: Vec<api::net::Network> = client.get(api::path::NETWORKS)?;
         let predefined = ["bridge", "host", "none"];

@@ -12,8 +12,9 @@ use crate::{Daemon, Host, Outside, image, outside, wait};
 
 /// The busybox image.
 pub const TOOLS: &str = "tools";
-/// How long something that is under way may take.
-pub const SOON: Duration = Duration::from_secs(10);
+/// How long something that is under way may take: long enough for a loaded machine, and a test that
+/// works does not wait.
+pub const SOON: Duration = Duration::from_secs(30);
 /// Serves the page in the container's variable PAGE on port 80 and logs its clients.
 const SERVE: &str = "mkdir -p /srv; echo $PAGE >/srv/index.html; exec httpd -f -vv -p 80 -h /srv";
 

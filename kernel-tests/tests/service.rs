@@ -131,7 +131,6 @@ mod root {
         ] {
             assert!(pretty.contains(part), "{pretty}");
         }
-        shop.refuses("service rm web", 1, "has members: container one, two");
         shop.refuses("network rm shop", 1, "in use by container");
         shop.refuses(
             "service create --name web --network shop",
@@ -149,7 +148,14 @@ mod root {
         assert_eq!(pages(|| inside(&shop, "web")), set(&["first"]));
         shop.type_("start two");
         becomes(&shop, "web", "one=serving/yes two=serving/yes");
-        shop.type_("service rm --force web");
+        let removed = shop.run(&["service", "rm", "web"]);
+        assert_eq!(
+            (removed.code, removed.stdout.as_str()),
+            (0, "web\n"),
+            "{removed:?}"
+        );
+        assert_eq!(removed.stderr, "web is removed, and one, two run on\n");
+        shop.refuses("service rm web", 1, "service web not found");
         assert!(lookup(&shop, "web").is_empty());
         assert!(shop.outside.fetch(&url).is_err());
         assert_eq!(inside(&shop, "one").unwrap(), "first", "members run on");
@@ -333,7 +339,7 @@ mod root {
         shop.hawser(&[
             "service", "create", "--name", "web", "--network", "shop", "--health-cmd",
             "echo looked; test -e /ok", "--health-interval", "100ms", "--health-fall", "1",
-            "--health-rise", "1", "--health-timeout", "2s", "--health-start-period", "1m",
+            "--health-rise", "1", "--health-timeout", "20s", "--health-start-period", "5m",
         ]);
         shop.serve("one", "first", &["--service", "web"]);
         becomes(&shop, "web", "one=starting/yes");
@@ -360,6 +366,50 @@ mod root {
         let v6 = addr.split('/').next().unwrap();
         assert!(lookup(&shop, "web").contains(v6), "{v6}");
         assert_eq!(pages(|| inside(&shop, v6)), both);
+    }
+
+    /// Refused, and not left waiting.
+    #[track_caller]
+    fn is_refused(fetch: impl FnOnce() -> Result<String>) {
+        let asked = Instant::now();
+        assert!(fetch().is_err());
+        assert!(asked.elapsed() < Duration::from_secs(3), "refused at once");
+    }
+
+    #[test]
+    fn clients_are_led_to_members_of_their_family_or_refused() {
+        let shop = Shop::open();
+        shop.type_("network create plain");
+        shop.type_("network create --ipv6 dual");
+        shop.type_("network create --ipv4=false --ipv6 six");
+        shop.type_("service create --name web --network plain --network dual --publish 8080:80");
+        shop.type_("service create --name new --network six --publish 8081:80");
+        let (v4, v6) = (shop.outside.host_v4, shop.outside.host_v6);
+        let outside = |url: String| shop.outside.fetch(&url);
+        let own = |url: &str| shop.fetch_on_host(url);
+
+        shop.serve("one", "first", &["--service", "web", "--network", "plain"]);
+        let first = set(&["first"]);
+        assert_eq!(pages(|| outside(format!("http://{v4}:8080"))), first);
+        assert_eq!(pages(|| own("http://127.0.0.1:8080")), first);
+        is_refused(|| outside(format!("http://[{v6}]:8080")));
+        assert_eq!(pages(|| own("http://[::1]:8080")), first, "nobody has IPv6");
+
+        shop.serve("two", "second", &["--service", "web", "--network", "dual"]);
+        let (second, both) = (set(&["second"]), set(&["first", "second"]));
+        assert_eq!(pages(|| outside(format!("http://{v4}:8080"))), both);
+        assert_eq!(pages(|| own("http://127.0.0.1:8080")), both);
+        assert_eq!(pages(|| outside(format!("http://[{v6}]:8080"))), second);
+        assert_eq!(pages(|| own("http://[::1]:8080")), second);
+
+        shop.idle("three", "--service new");
+        let serve = "mkdir -p /srv; echo third >/srv/index.html; httpd -p 80 -h /srv";
+        shop.inside("three", serve);
+        let asked = || outside(format!("http://[{v6}]:8081"));
+        shop.soon("the member of IPv6 alone answers", asked);
+        assert_eq!(own("http://[::1]:8081").unwrap(), "third");
+        is_refused(|| outside(format!("http://{v4}:8081")));
+        is_refused(|| own("http://127.0.0.1:8081"));
     }
 
     #[test]

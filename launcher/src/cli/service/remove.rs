@@ -1,5 +1,7 @@
-//! `hawser service rm`.
+//! `hawser service rm`: without a question, as Docker's. Its members are containers that somebody ran,
+//! and stay that: what is removed is what `service create` made.
 
+use api::service::Service;
 use clap::Args;
 
 use super::route;
@@ -10,10 +12,7 @@ use crate::cli::output;
 /// `hawser service rm`.
 #[derive(Debug, Clone, Args)]
 pub struct RemoveFlags {
-    /// Remove services that have members: these run on, and connections through the service end
-    #[arg(short, long)]
-    pub force: bool,
-    /// Services to remove
+    /// Services to remove. Their members run on; connections through the service end
     #[arg(required = true, value_name = "SERVICE")]
     pub services: Vec<String>,
 }
@@ -23,14 +22,31 @@ pub struct RemoveFlags {
 pub fn remove(context: &Context, flags: &RemoveFlags) -> Result<i32, CliError> {
     let mut exit_code = 0;
     for service in &flags.services {
-        let route = format!("{}?force={}", route(service), flags.force);
-        match context.client().delete(&route) {
-            Ok(()) => output::line(service)?,
+        match remove_one(context, service) {
+            Ok(members) => {
+                output::line(service)?;
+                if !members.is_empty() {
+                    let members = members.join(", ");
+                    output::warn(format_args!("{service} is removed, and {members} run on"));
+                }
+            }
             Err(error) => {
-                output::failure(&error.into());
+                output::failure(&error);
                 exit_code = 1;
             }
         }
     }
     Ok(exit_code)
+}
+
+/// Returns the names of the members that it had.
+fn remove_one(context: &Context, service: &str) -> Result<Vec<String>, CliError> {
+    let client = context.client();
+    let before: Service = client.get(&route(service))?;
+    client.delete(&format!("{}?force=true", route(service)))?;
+    let mut members: Vec<String> = before.members.into_iter().map(|m| m.name).collect();
+    // A member is one on each network of the service.
+    members.sort_unstable();
+    members.dedup();
+    Ok(members)
 }
