@@ -11,11 +11,13 @@ pub mod docker;
 pub mod host;
 pub mod image;
 pub mod leftovers;
+pub mod load;
 pub mod outside;
 pub mod podman;
 pub mod pods;
 pub mod program;
 pub mod shop;
+pub mod soak;
 pub mod wait;
 
 pub use daemon::{Daemon, Directories};

@@ -6,6 +6,7 @@ mod root {
     use std::sync::Arc;
     use std::time::Duration;
 
+    use kernel_tests::load::{Clients, Habit, Member, Tally, at};
     use kernel_tests::{Host, Outside, outside, program, wait};
 
     const SOON: Duration = Duration::from_secs(10);
@@ -62,5 +63,34 @@ mod root {
                 .all(|part| text.contains(part)),
             "{text}"
         );
+    }
+
+    #[test]
+    fn clients_tell_what_became_of_each_connection() {
+        let host = Host::throwaway().unwrap();
+        let path = host.network_namespace();
+        let member = Member::serve(&path, 80, 7).unwrap();
+        let mut clients = Clients::default();
+        let to = at([127, 0, 0, 1], 80);
+        clients.start(&path, to, Habit::FAST).unwrap();
+        let held = Habit::Held {
+            count: 3,
+            asks: 1_000_000,
+        };
+        clients.start(&path, to, held).unwrap();
+        let soon = |what: &str, probe: &dyn Fn(&Tally) -> bool| {
+            let probe = || probe(clients.tally()).then_some(());
+            wait::until(SOON, what, probe).unwrap();
+        };
+        soon("they are answered", &|tally| tally.messages() > 100);
+        assert!(clients.tally().failures().is_empty());
+        drop(member);
+        soon("all of them notice its end", &|tally| {
+            let failures = tally.failures();
+            let held = failures.iter().filter(|failure| failure.member == Some(7));
+            held.count() == 3 && failures.iter().any(|failure| failure.member.is_none())
+        });
+        let opened = clients.finish().opened();
+        assert!(opened > 50, "{opened}");
     }
 }
