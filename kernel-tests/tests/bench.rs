@@ -39,6 +39,17 @@ mod root {
     }
 
     #[test]
+    fn packets_are_timed_on_the_programs_of_a_daemon() {
+        let rows = rows("packets --runs 1 --published 1,3");
+        // Seven ways of both families, twice.
+        assert_eq!(rows.len(), 28);
+        for row in &rows {
+            assert!(row["ours"].as_f64().is_some_and(|ours| ours > 0.0), "{row}");
+            assert_eq!((&row["unit"], &row["peer"]), (&"ns".into(), &Value::Null));
+        }
+    }
+
+    #[test]
     fn no_question_is_lost_while_containers_come() {
         let rows = rows("scale-names --runs 1 --zone 4 --storm 20");
         let (lost, others): (Vec<Value>, Vec<Value>) =

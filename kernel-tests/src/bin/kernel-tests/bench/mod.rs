@@ -10,10 +10,13 @@ mod docker;
 mod engine;
 mod memory;
 mod names;
+mod packets;
+mod ports;
 mod published;
 mod resolver;
 mod row;
 mod sizes;
+mod soak;
 mod town;
 mod turns;
 
@@ -34,6 +37,8 @@ use self::turns::Figures;
 /// Repeats of a row that takes milliseconds, and of one that takes seconds.
 const MANY: usize = 25;
 const FEW: usize = 7;
+/// Repeats where a sample is a second or less on a machine that changes its speed.
+const NINE: usize = 9;
 /// How long the kernel may take to remove thousands of namespaces.
 const REMOVAL_LIMIT: Duration = Duration::from_secs(300);
 /// What takes minutes is measured only when it is named.
@@ -75,6 +80,10 @@ const BENCHES: &[Bench] = &[
         measure: published::own_throughput,
     },
     Bench {
+        name: "packets",
+        measure: packets::rows,
+    },
+    Bench {
         name: "names",
         measure: names::lookups,
     },
@@ -93,6 +102,30 @@ const BENCHES: &[Bench] = &[
     Bench {
         name: "scale-names",
         measure: resolver::rows,
+    },
+    Bench {
+        name: "scale-ports-throughput",
+        measure: ports::throughput,
+    },
+    Bench {
+        name: "scale-ports-streams",
+        measure: ports::streams,
+    },
+    Bench {
+        name: "scale-ports-connections",
+        measure: ports::connections,
+    },
+    Bench {
+        name: "scale-ports-requests",
+        measure: ports::requests,
+    },
+    Bench {
+        name: "scale-soak-kills",
+        measure: soak::kills,
+    },
+    Bench {
+        name: "scale-soak-churn",
+        measure: soak::churn,
     },
 ];
 

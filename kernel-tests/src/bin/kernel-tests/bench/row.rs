@@ -23,6 +23,9 @@ pub(crate) enum Goal {
     AtMost(f64),
     /// Ours, in the row's unit, whatever the peer does.
     Within(f64),
+    Reach(f64),
+    /// None: the row is for comparison.
+    Shown,
 }
 
 impl Goal {
@@ -31,6 +34,8 @@ impl Goal {
             Self::AtLeast(least) => ratio.map(|ratio| ratio >= least),
             Self::AtMost(most) => ratio.map(|ratio| ratio <= most),
             Self::Within(most) => Some(ours <= most),
+            Self::Reach(least) => Some(ours >= least),
+            Self::Shown => None,
         }
     }
 
@@ -39,6 +44,8 @@ impl Goal {
             Self::AtLeast(least) => format!(">= {least}"),
             Self::AtMost(most) => format!("<= {most}"),
             Self::Within(most) => format!("{most} {unit}"),
+            Self::Reach(least) => format!(">= {least} {unit}"),
+            Self::Shown => "-".to_owned(),
         }
     }
 }
@@ -56,6 +63,7 @@ pub(crate) struct Row {
     peer_p99: Option<f64>,
     peer_name: String,
     ratio: Option<f64>,
+    ratio_quartiles: Option<[f64; 2]>,
     goal: String,
     goal_met: Option<bool>,
     runs: usize,
@@ -97,6 +105,7 @@ pub(crate) fn row(
         peer_p99: (has_peer && subject.tail).then(|| quantile(peer, 0.99)),
         peer_name: peer_name.to_owned(),
         ratio,
+        ratio_quartiles: ratio.map(|_middle| quartiles(&ratios)),
         goal: subject.goal.text(subject.unit),
         goal_met: subject.goal.is_met(middle, ratio),
         runs: ours.len(),
@@ -193,7 +202,11 @@ impl Row {
             peer.map_or_else(dash, |(peer, quartiles)| spread(peer, quartiles)),
             self.peer_p99.map_or_else(dash, figure),
             self.peer_name.clone(),
-            self.ratio.map_or_else(dash, |ratio| format!("{ratio:.2}")),
+            self.ratio
+                .zip(self.ratio_quartiles)
+                .map_or_else(dash, |(ratio, [low, high])| {
+                    format!("{ratio:.2} [{low:.2}-{high:.2}]")
+                }),
             self.goal.clone(),
             self.goal_met
                 .map_or_else(dash, |met| if met { "yes" } else { "no" }.to_owned()),

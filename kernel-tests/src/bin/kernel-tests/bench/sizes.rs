@@ -19,6 +19,17 @@ pub(crate) struct Sizes {
     /// Ports that are published already, and ports of the range to publish.
     #[arg(long, value_name = "N", default_value_t = 10_000)]
     pub(crate) ports: u16,
+    /// Ports that are published beside and with the measured one, in rising order.
+    #[arg(
+        long,
+        value_name = "N,…",
+        value_delimiter = ',',
+        default_value = "1,1000,10000"
+    )]
+    pub(crate) published: Vec<u16>,
+    /// Seconds of load in the rows that look for lost connections.
+    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+    pub(crate) soak: u64,
     /// Containers with many published ports each.
     #[arg(long, value_name = "N", default_value_t = 60)]
     pub(crate) crowd: u32,
