@@ -45,7 +45,8 @@ mod root {
         ip -oneline link | sed 's/^[0-9]*: //; s/@.*//; s/: <.*//' | sort
         ip -oneline addr | awk '{ print $2, $3, $4 }' | grep -v fe80 | sort
         ip rule; ip -6 rule
-        ip -4 route show table all; ip -6 route show table all | grep -v fe80
+        ip -4 route show table all | sed 's/ linkdown//'
+        ip -6 route show table all | grep -v fe80 | sed 's/ linkdown//'
         nft list ruleset
         for link in $(ip -oneline link | sed 's/^[0-9]*: //; s/[@:].*//'); do
             tc qdisc show dev $link | grep -v noqueue
