@@ -1,8 +1,13 @@
 //! The client's side of the Docker volume-plugin protocol (wire types in [`api::volume_plugin`]).
 //!
-//! A driver is a socket `NAME.sock` in the plugin directory; `local` is the daemon's own,
-//! `hawser.sock`. Every mount has an id, the container's, so that a plugin can tell who holds what
-//! and a repeated unmount changes nothing.
+//! A driver is a socket `NAME.sock` in the plugin directory, or one that a file of Docker's plugin
+//! directories names; `local` is the daemon's own, `hawser.sock`. Every mount has an id, the
+//! container's, so that a plugin can tell who holds what and a repeated unmount changes nothing.
+//!
+//! A plugin is a stranger: it has a time to answer in, and an answer that makes no sense is an error
+//! that names it.
+
+mod discovery;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -10,13 +15,19 @@ use std::time::Duration;
 
 use api::Client;
 use api::client::ClientError;
-use api::volume_plugin::{CREATE, GET, MOUNT, PATH, PluginVolume, REMOVE, Reply, Request, UNMOUNT};
+use api::volume_plugin::{
+    ACTIVATE, CREATE, GET, MOUNT, PATH, PluginVolume, REMOVE, Reply, Request, UNMOUNT,
+};
 
 /// The driver that the daemon itself is.
 pub const LOCAL: &str = "local";
 const LOCAL_SOCKET: &str = "hawser.sock";
 /// A plugin may have to mount something over a network; one that needs longer is taken for dead.
 const TIMEOUT: Duration = Duration::from_secs(120);
+/// Seconds instead of [`TIMEOUT`].
+pub const TIMEOUT_ENV: &str = "HAWSER_PLUGIN_TIMEOUT";
+/// What a plugin that keeps volumes says of itself.
+const VOLUME_DRIVER: &str = "VolumeDriver";
 
 #[derive(Debug, thiserror::Error)]
 pub enum VolumeError {
@@ -25,6 +36,18 @@ pub enum VolumeError {
         socket.display()
     )]
     NoDriver { driver: String, socket: PathBuf },
+    #[error("volume driver {driver:?}: {}: {reason}", file.display())]
+    Spec {
+        driver: String,
+        file: PathBuf,
+        reason: String,
+    },
+    #[error("{TIMEOUT_ENV}={0:?}: a number of seconds from 1 on is expected")]
+    Timeout(String),
+    #[error("volume driver {driver:?} does not answer as a plugin does: {source}")]
+    Activate { driver: String, source: ClientError },
+    #[error("plugin {driver:?} keeps no volumes: it says that it is {}", found.join(", "))]
+    NotVolumes { driver: String, found: Vec<String> },
     #[error("volume {volume}: driver {driver}: {source}")]
     Call {
         volume: String,
@@ -34,6 +57,8 @@ pub enum VolumeError {
     /// The plugin's own words.
     #[error("volume {volume}: {message}")]
     Refused { volume: String, message: String },
+    #[error("volume driver {driver:?} answered what is no reply of a volume plugin: {text:?}")]
+    Nonsense { driver: String, text: String },
     #[error("volume {volume}: driver {driver} answered without a mountpoint")]
     NoMountpoint { volume: String, driver: String },
 }
@@ -42,36 +67,46 @@ pub enum VolumeError {
 #[derive(Debug, Clone)]
 pub struct Plugins {
     dir: PathBuf,
+    specs: Vec<PathBuf>,
 }
 
 impl Plugins {
     pub fn new(dir: impl Into<PathBuf>) -> Self {
-        Self { dir: dir.into() }
+        Self {
+            dir: dir.into(),
+            specs: discovery::SPEC_DIRS.map(PathBuf::from).into(),
+        }
     }
 
-    /// The driver of that name; empty means `local`.
+    /// The driver of that name; empty means `local`. One that is not ours is asked whether it keeps
+    /// volumes.
     ///
     /// # Errors
     /// [`VolumeError::NoDriver`] names the socket that is missing.
     pub fn driver(&self, name: &str) -> Result<Driver, VolumeError> {
-        let name = if name.is_empty() { LOCAL } else { name };
-        let file = if name == LOCAL {
-            LOCAL_SOCKET.to_owned()
-        } else {
-            format!("{name}.sock")
-        };
-        let socket = self.dir.join(file);
-        if name.contains('/') || !socket.exists() {
-            return Err(VolumeError::NoDriver {
-                driver: name.to_owned(),
-                socket,
-            });
+        if matches!(name, "" | LOCAL) {
+            let socket = self.dir.join(LOCAL_SOCKET);
+            if !socket.exists() {
+                let driver = LOCAL.to_owned();
+                return Err(VolumeError::NoDriver { driver, socket });
+            }
+            return Driver::at(LOCAL, socket);
         }
-        let client = Client::new(socket).with_timeout(TIMEOUT);
-        Ok(Driver {
-            name: name.to_owned(),
-            client,
-        })
+        let driver = Driver::at(name, discovery::socket(&self.dir, &self.specs, name)?)?;
+        driver.activate()?;
+        Ok(driver)
+    }
+}
+
+/// How long a plugin may take for one answer.
+fn timeout() -> Result<Duration, VolumeError> {
+    let Some(text) = std::env::var_os(TIMEOUT_ENV) else {
+        return Ok(TIMEOUT);
+    };
+    let seconds = text.to_str().and_then(|text| text.parse().ok());
+    match seconds.filter(|seconds| *seconds > 0) {
+        Some(seconds) => Ok(Duration::from_secs(seconds)),
+        None => Err(VolumeError::Timeout(text.to_string_lossy().into_owned())),
     }
 }
 
@@ -83,6 +118,45 @@ pub struct Driver {
 }
 
 impl Driver {
+    fn at(name: &str, socket: PathBuf) -> Result<Self, VolumeError> {
+        Ok(Self {
+            name: name.to_owned(),
+            client: Client::new(socket).with_timeout(timeout()?),
+        })
+    }
+
+    /// The handshake: what the plugin is.
+    fn activate(&self) -> Result<(), VolumeError> {
+        let failed = |source| VolumeError::Activate {
+            driver: self.name.clone(),
+            source,
+        };
+        let response = self
+            .client
+            .post_raw(ACTIVATE, &Request::default())
+            .map_err(failed)?;
+        let found = serde_json::from_slice::<Reply>(&response.body)
+            .ok()
+            .and_then(|reply| reply.implements)
+            .ok_or_else(|| self.nonsense(&response.body))?;
+        if found.iter().any(|what| what == VOLUME_DRIVER) {
+            return Ok(());
+        }
+        let driver = self.name.clone();
+        Err(VolumeError::NotVolumes { driver, found })
+    }
+
+    fn nonsense(&self, body: &[u8]) -> VolumeError {
+        VolumeError::Nonsense {
+            driver: self.name.clone(),
+            text: String::from_utf8_lossy(body)
+                .trim()
+                .chars()
+                .take(100)
+                .collect(),
+        }
+    }
+
     pub fn name(&self) -> &str {
         &self.name
     }
@@ -160,15 +234,24 @@ impl Driver {
             source,
         };
         let response = self.client.post_raw(verb, &request).map_err(failed)?;
+        let is_success = (200..300).contains(&response.status);
         let reply = match serde_json::from_slice::<Reply>(&response.body) {
             Ok(reply) => reply,
-            // Some plugins answer an error, or nothing, in plain text.
+            Err(_not_json) if response.body.is_empty() => Reply::default(),
+            Err(_not_json) if is_success => {
+                return Err(self.nonsense(&response.body));
+            }
+            // Some plugins tell an error in plain text.
             Err(_not_json) => Reply {
-                err: String::from_utf8_lossy(&response.body).trim().to_owned(),
+                err: String::from_utf8_lossy(&response.body)
+                    .trim()
+                    .chars()
+                    .take(500)
+                    .collect(),
                 ..Reply::default()
             },
         };
-        if reply.err.is_empty() && (200..300).contains(&response.status) {
+        if reply.err.is_empty() && is_success {
             return Ok(reply);
         }
         let message = if reply.err.is_empty() {
@@ -194,70 +277,97 @@ fn request(volume: &str, holder: &str) -> Request {
 #[cfg(test)]
 mod tests {
     use std::io::{BufRead, BufReader, Read, Write};
-    use std::os::unix::net::UnixListener;
+    use std::os::unix::net::{UnixListener, UnixStream};
     use std::thread;
 
     use super::*;
 
-    /// Answers one request with `reply` and hands back what was asked.
-    fn answer(socket: &Path, status: u16, reply: &'static str) -> thread::JoinHandle<String> {
+    const VOLUMES: &str = r#"{"Implements":["VolumeDriver"]}"#;
+
+    /// Answers one request after the other and hands back what was asked.
+    fn answer(
+        socket: &Path,
+        replies: &'static [(u16, &'static str)],
+    ) -> thread::JoinHandle<Vec<String>> {
         let listener = UnixListener::bind(socket).unwrap();
         thread::spawn(move || {
-            let (stream, _) = listener.accept().unwrap();
-            let mut reader = BufReader::new(&stream);
-            let (mut asked, mut length) = (String::new(), 0);
-            loop {
-                let mut line = String::new();
-                reader.read_line(&mut line).unwrap();
-                if let Some(value) = line.strip_prefix("Content-Length: ") {
-                    length = value.trim().parse().unwrap();
-                }
-                if asked.is_empty() {
-                    asked = line.trim().to_owned();
-                }
-                if line == "\r\n" {
-                    break;
-                }
+            let mut asked = Vec::new();
+            for (status, reply) in replies {
+                let (stream, _) = listener.accept().unwrap();
+                asked.push(read_request(&stream));
+                let length = reply.len();
+                let head = format!("HTTP/1.1 {status} x\r\nContent-Length: {length}\r\n\r\n");
+                let answer = format!("{head}{reply}");
+                (&stream).write_all(answer.as_bytes()).unwrap();
             }
-            let mut body = vec![0; length];
-            reader.read_exact(&mut body).unwrap();
-            let head = format!(
-                "HTTP/1.1 {status} x\r\nContent-Length: {}\r\n\r\n",
-                reply.len()
-            );
-            (&stream)
-                .write_all(format!("{head}{reply}").as_bytes())
-                .unwrap();
-            format!("{asked} {}", String::from_utf8(body).unwrap())
+            asked
         })
+    }
+
+    fn read_request(stream: &UnixStream) -> String {
+        let mut reader = BufReader::new(stream);
+        let (mut asked, mut length) = (String::new(), 0);
+        loop {
+            let mut line = String::new();
+            reader.read_line(&mut line).unwrap();
+            if let Some(value) = line.strip_prefix("Content-Length: ") {
+                length = value.trim().parse().unwrap();
+            }
+            if asked.is_empty() {
+                asked = line.trim().to_owned();
+            }
+            if line == "\r\n" {
+                break;
+            }
+        }
+        let mut body = vec![0; length];
+        reader.read_exact(&mut body).unwrap();
+        format!("{asked} {}", String::from_utf8(body).unwrap())
     }
 
     #[test]
     fn mounts_by_holder_through_the_daemons_own_driver() {
         let dir = tempfile::tempdir().unwrap();
-        let reply = r#"{"Mountpoint":"/v/_data","Err":""}"#;
-        let server = answer(&dir.path().join("hawser.sock"), 200, reply);
+        let reply = &[(200, r#"{"Mountpoint":"/v/_data","Err":""}"#)];
+        let server = answer(&dir.path().join("hawser.sock"), reply);
         let driver = Plugins::new(dir.path()).driver("").unwrap();
         assert_eq!(driver.mount("data", "c1").unwrap(), Path::new("/v/_data"));
         assert_eq!(
             server.join().unwrap(),
-            r#"POST /VolumeDriver.Mount HTTP/1.1 {"Name":"data","ID":"c1"}"#
+            [r#"POST /VolumeDriver.Mount HTTP/1.1 {"Name":"data","ID":"c1"}"#]
         );
+    }
+
+    /// What a plugin that is one says to a question about a volume.
+    fn got(replies: &'static [(u16, &'static str)]) -> String {
+        let dir = tempfile::tempdir().unwrap();
+        let server = answer(&dir.path().join("nfs.sock"), replies);
+        let driver = Plugins::new(dir.path()).driver("nfs");
+        let error = driver.and_then(|driver| driver.get("data")).unwrap_err();
+        server.join().unwrap();
+        error.to_string()
     }
 
     #[test]
     fn a_plugins_refusal_keeps_its_words() {
-        for (status, reply) in [
-            (200, r#"{"Err":"no such volume"}"#),
-            (500, "no such volume\n"),
+        for error in [
+            got(&[(200, VOLUMES), (200, r#"{"Err":"no such volume"}"#)]),
+            got(&[(200, VOLUMES), (500, "no such volume\n")]),
         ] {
-            let dir = tempfile::tempdir().unwrap();
-            let server = answer(&dir.path().join("nfs.sock"), status, reply);
-            let driver = Plugins::new(dir.path()).driver("nfs").unwrap();
-            let error = driver.get("data").unwrap_err().to_string();
             assert_eq!(error, "volume data: no such volume");
-            server.join().unwrap();
         }
+    }
+
+    #[test]
+    fn nonsense_is_an_error_that_names_the_plugin() {
+        let page = got(&[(200, VOLUMES), (200, "<html>welcome</html>")]);
+        assert!(page.contains("nfs") && page.contains("welcome"), "{page}");
+        let other = got(&[(200, r#"{"Implements":["NetworkDriver"]}"#)]);
+        assert!(other.contains("keeps no volumes"), "{other}");
+        let none = got(&[(200, "{}")]);
+        assert!(none.contains("no reply"), "{none}");
+        let silent = got(&[(200, VOLUMES), (500, "")]);
+        assert!(silent.contains("500"), "{silent}");
     }
 
     #[test]

@@ -1,0 +1,139 @@
+//! Where a volume plugin listens, found as Docker finds it: a socket in the plugin directory, or a file
+//! elsewhere that names one.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+use super::VolumeError;
+
+/// Directories of files that name sockets, in the order in which they are looked at.
+pub(super) const SPEC_DIRS: [&str; 2] = ["/etc/docker/plugins", "/usr/lib/docker/plugins"];
+
+/// A `NAME.json`, as far as it is understood here.
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Described {
+    addr: String,
+}
+
+/// The socket of the driver `name`.
+pub(super) fn socket(
+    sockets: &Path,
+    specs: &[PathBuf],
+    name: &str,
+) -> Result<PathBuf, VolumeError> {
+    let missing = || VolumeError::NoDriver {
+        driver: name.to_owned(),
+        socket: sockets.join(format!("{name}.sock")),
+    };
+    if name.contains('/') || name.starts_with('.') {
+        return Err(missing());
+    }
+    let direct = places(sockets, name, "sock");
+    if let Some(socket) = direct.into_iter().find(|path| path.exists()) {
+        return Ok(socket);
+    }
+    for directory in specs {
+        for kind in ["spec", "json"] {
+            for file in places(directory, name, kind) {
+                match fs::read_to_string(&file) {
+                    Ok(text) => return named(name, &file, kind, &text),
+                    Err(error) if is_absent(&error) => {}
+                    Err(error) => return Err(bad(name, &file, error.to_string())),
+                }
+            }
+        }
+    }
+    Err(missing())
+}
+
+fn is_absent(error: &std::io::Error) -> bool {
+    use std::io::ErrorKind::{NotADirectory, NotFound};
+    matches!(error.kind(), NotFound | NotADirectory)
+}
+
+/// `NAME.KIND`, or the same in a directory `NAME`.
+fn places(directory: &Path, name: &str, kind: &str) -> [PathBuf; 2] {
+    let file = format!("{name}.{kind}");
+    [directory.join(&file), directory.join(name).join(file)]
+}
+
+fn named(name: &str, file: &Path, kind: &str, text: &str) -> Result<PathBuf, VolumeError> {
+    let address = match kind {
+        "json" => {
+            serde_json::from_str::<Described>(text)
+                .map_err(|error| bad(name, file, error.to_string()))?
+                .addr
+        }
+        _ => text.trim().to_owned(),
+    };
+    match address.strip_prefix("unix://").map(PathBuf::from) {
+        Some(socket) if socket.is_absolute() => Ok(socket),
+        _ => Err(bad(
+            name,
+            file,
+            format!("{address:?} is no address such as unix:///run/{name}.sock"),
+        )),
+    }
+}
+
+fn bad(driver: &str, file: &Path, reason: String) -> VolumeError {
+    VolumeError::Spec {
+        driver: driver.to_owned(),
+        file: file.to_owned(),
+        reason,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_socket_wins_over_files_and_files_over_nothing() {
+        let root = tempfile::tempdir().unwrap();
+        let (sockets, etc, lib) = (
+            root.path().join("run"),
+            root.path().join("etc"),
+            root.path().join("lib"),
+        );
+        for directory in [&sockets, &etc, &lib] {
+            fs::create_dir(directory).unwrap();
+        }
+        let specs = [etc.clone(), lib.clone()];
+        let find = || socket(&sockets, &specs, "nfs");
+        let error = find().unwrap_err().to_string();
+        assert!(error.contains("run/nfs.sock"), "{error}");
+        fs::create_dir(lib.join("nfs")).unwrap();
+        let json = r#"{"Name":"nfs","Addr":"unix:///run/json.sock","TLSConfig":{}}"#;
+        fs::write(lib.join("nfs/nfs.json"), json).unwrap();
+        assert_eq!(find().unwrap(), Path::new("/run/json.sock"));
+        fs::write(etc.join("nfs.spec"), "unix:///run/spec.sock\n").unwrap();
+        assert_eq!(find().unwrap(), Path::new("/run/spec.sock"));
+        fs::create_dir(sockets.join("nfs")).unwrap();
+        fs::write(sockets.join("nfs/nfs.sock"), "").unwrap();
+        assert_eq!(find().unwrap(), sockets.join("nfs/nfs.sock"));
+        fs::write(sockets.join("nfs.sock"), "").unwrap();
+        assert_eq!(find().unwrap(), sockets.join("nfs.sock"));
+    }
+
+    #[test]
+    fn a_file_that_names_no_socket_is_named() {
+        let root = tempfile::tempdir().unwrap();
+        let specs = [root.path().to_owned()];
+        for (file, text, words) in [
+            ("a.spec", "tcp://localhost:8080", "tcp://localhost:8080"),
+            ("b.spec", "", "unix:///run/b.sock"),
+            ("c.spec", "unix://relative", "relative"),
+            ("d.json", "{", "d.json"),
+            ("e.json", r#"{"Name":"e"}"#, "Addr"),
+        ] {
+            fs::write(root.path().join(file), text).unwrap();
+            let error = socket(Path::new("/nonexistent"), &specs, &file[..1]).unwrap_err();
+            let error = error.to_string();
+            assert!(error.contains(words) && error.contains(file), "{error}");
+        }
+    }
+}
