@@ -73,6 +73,8 @@ pub const SERVICE_MEMBERS: &str = "members";
 pub const VOLUMES: &str = "/v1/volumes";
 /// `POST` [`crate::storage::VolumeCreate`] → [`crate::storage::Volume`].
 pub const VOLUMES_CREATE: &str = "/v1/volumes/create";
+/// `GET ?names=NAME,NAME` (all without) list of [`crate::storage::VolumeStats`].
+pub const VOLUMES_STATS: &str = "/v1/stats/volumes";
 /// `POST` [`crate::storage::VolumePrune`] → [`crate::daemon::Pruned`].
 pub const VOLUMES_PRUNE: &str = "/v1/volumes/prune";
 /// `POST` [`crate::storage::VolumePrune`] → list of [`crate::storage::PruneCandidate`].
@@ -88,6 +90,12 @@ pub const SNAPSHOTS: &str = "/v1/snapshots";
 pub const VOLUME_SNAPSHOTS: &str = "snapshots";
 /// `POST /v1/volumes/{name}/clone` [`crate::storage::VolumeClone`] → [`crate::storage::Volume`].
 pub const VOLUME_CLONE: &str = "clone";
+/// `GET /v1/volumes/{name}/archive?live=BOOL`: all it holds as one stream, which is whole only if the
+/// reply ends with its last chunk. `POST /v1/volumes/{name}/archive?request=JSON` with such a stream and
+/// a [`crate::storage::VolumeImport`] → [`crate::storage::Volume`].
+pub const VOLUME_ARCHIVE: &str = "archive";
+/// `POST /v1/volumes/{name}/resize` [`crate::storage::VolumeResize`] → [`crate::storage::Volume`].
+pub const VOLUME_RESIZE: &str = "resize";
 /// `POST /v1/volumes/{name}/populate` [`crate::storage::VolumePopulate`]: copy-up of image data.
 pub const VOLUME_POPULATE: &str = "populate";
 /// `POST|DELETE /v1/volumes/{name}/users/{container}`: a container refers to the volume, mounted

@@ -126,6 +126,24 @@ pub struct VolumeClone {
     pub labels: BTreeMap<String, String>,
 }
 
+/// Query of `POST /volumes/{name}/archive`, as JSON in one parameter.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct VolumeImport {
+    /// Instead of those the volume had.
+    pub options: BTreeMap<String, String>,
+    /// Beside those the volume had.
+    pub labels: BTreeMap<String, String>,
+}
+
+/// Body of `POST /volumes/{name}/resize`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct VolumeResize {
+    /// What the option `size` is from now on, such as `20g`.
+    pub size: String,
+}
+
 /// A committed read-only layer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Layer {
@@ -294,4 +312,19 @@ pub struct VolumeUsage {
     pub inodes: Option<u64>,
     /// Who refers to it.
     pub holders: u64,
+}
+
+/// One volume in the reply of `GET /stats/volumes`: what it takes and may take, as far as that is known.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct VolumeStats {
+    pub name: VolumeName,
+    #[serde(default)]
+    pub anonymous: bool,
+    /// `dir`, `loop`, or the type of what is mounted.
+    pub backend: String,
+    pub bytes: Option<u64>,
+    pub inodes: Option<u64>,
+    pub max_bytes: Option<u64>,
+    pub max_inodes: Option<u64>,
 }

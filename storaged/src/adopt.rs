@@ -230,7 +230,8 @@ impl Search<'_> {
             match row {
                 Ok(row) if row.name == name && exists(&self.layout.volume_data(&name))? => {
                     // Whether image data came in is not known any more; it must not come twice.
-                    let populated = !names(&self.layout.volume_data(&name))?.is_empty();
+                    let populated = exists(&self.layout.volume_image(&name))?
+                        || !names(&self.layout.volume_data(&name))?.is_empty();
                     let row = VolumeRow { populated, ..row };
                     self.add(format!("volume {name}"), Change::PutVolume(row));
                 }

@@ -257,6 +257,12 @@ impl Report<'_> {
             }
             return Ok(());
         }
+        let image = self.storaged.layout.volume_image(&row.name);
+        let is_image = row.spec().is_ok_and(|spec| spec.is_image());
+        if is_image && !exists(&image)? && self.storaged.volume(row.name.as_str()).is_ok() {
+            let what = format!("{subject}: its filesystem {} is missing", image.display());
+            self.add(what, "restore it from a copy, or remove the volume", None);
+        }
         let path = self.storaged.layout.volume_sidecar(&row.name);
         self.sidecar(&path, &row.as_made(), &subject)
     }

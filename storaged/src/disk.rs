@@ -5,19 +5,22 @@
 
 use std::io;
 use std::net::IpAddr;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustix::fs::{CWD, Mode, OFlags, RenameFlags};
+use rustix::fs::{CWD, Gid, Mode, OFlags, RenameFlags, Uid};
 use rustix::io::Errno;
 use serde::Serialize;
 use sys::mount::{Overlay, OverlayApi};
 
 use crate::model::record::Change;
 use crate::model::volume_option::MountOptions;
+use crate::model::volume_spec::{ImageFilesystem, ImageSpec, Limit, Owner};
 use crate::store::{Store, StoreError};
 use crate::volume::copy;
+use crate::volume::directory::{self, LimitFailure};
+use crate::volume::image_file::{self, ImageFailure};
 use crate::{sidecar, tree};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,6 +53,38 @@ pub(crate) enum Step {
         address: Option<IpAddr>,
         target: PathBuf,
     },
+    /// Make the directory that a volume is.
+    MakeVolumeDir { path: PathBuf },
+    /// Limit what a volume's directory may hold, by the project it joins or as a subvolume.
+    LimitDir {
+        path: PathBuf,
+        project: Option<u32>,
+        limit: Limit,
+    },
+    /// Copy a subvolume to a new one.
+    SnapshotSubvolume { from: PathBuf, to: PathBuf },
+    /// Make a filesystem with an empty top directory in a new file.
+    MakeImage {
+        path: PathBuf,
+        spec: ImageSpec,
+        owner: Owner,
+    },
+    /// Copy the filesystem in a file to a new one, with its content as of one moment: writers wait.
+    CopyImage {
+        from: PathBuf,
+        to: PathBuf,
+        filesystem: ImageFilesystem,
+    },
+    /// Let the filesystem in a file grow to `spec`, mounted or not.
+    GrowImage { path: PathBuf, spec: ImageSpec },
+    /// Mount the filesystem in a file.
+    MountImage {
+        path: PathBuf,
+        filesystem: ImageFilesystem,
+        target: PathBuf,
+    },
+    /// Give a directory the owner and mode that were asked for.
+    SetOwner { path: PathBuf, owner: Owner },
     /// Move the entries of one directory into another, onto none that exists, and its owner, mode
     /// and attributes with them.
     MoveEntries { from: PathBuf, to: PathBuf },
@@ -80,6 +115,14 @@ pub enum StepError {
         target: PathBuf,
         source: io::Error,
     },
+    #[error("cannot limit {}: {source}", path.display())]
+    Limit { path: PathBuf, source: LimitFailure },
+    #[error("cannot {what} {}: {source}", path.display())]
+    Image {
+        what: &'static str,
+        path: PathBuf,
+        source: ImageFailure,
+    },
     #[error(
         "no room in {}: {kilobytes} KiB are left, and the database needs more to work in; make room, for example with hawser system prune",
         path.display()
@@ -107,13 +150,18 @@ impl StepError {
     pub(crate) fn is_out_of_space(&self) -> bool {
         match self {
             Self::Full { .. } => true,
-            Self::Io { source, .. } => matches!(
-                source.kind(),
-                io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
-            ),
+            Self::Io { source, .. } => is_full(source),
+            Self::Image { source, .. } => source.io().is_some_and(is_full),
             _ => false,
         }
     }
+}
+
+fn is_full(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
+    )
 }
 
 pub(crate) trait Disk: std::fmt::Debug + Send + Sync {
@@ -177,6 +225,40 @@ impl Disk for Host {
                     source,
                 }
             }),
+            Step::MakeVolumeDir { path } => {
+                directory::make(path).map_err(StepError::io("create directory", path))
+            }
+            Step::LimitDir {
+                path,
+                project,
+                limit,
+            } => directory::limit(path, *project, *limit).map_err(|source| StepError::Limit {
+                path: path.clone(),
+                source,
+            }),
+            Step::SnapshotSubvolume { from, to } => {
+                directory::snapshot(from, to).map_err(StepError::io("take a snapshot of", from))
+            }
+            Step::MakeImage { path, spec, owner } => {
+                image_file::make(path, *spec, *owner).map_err(image("make the filesystem in", path))
+            }
+            Step::CopyImage {
+                from,
+                to,
+                filesystem,
+            } => image_file::copy(from, to, *filesystem).map_err(image("copy", from)),
+            Step::GrowImage { path, spec } => {
+                image_file::grow(path, *spec).map_err(image("grow the filesystem in", path))
+            }
+            Step::MountImage {
+                path,
+                filesystem,
+                target,
+            } => image_file::mount(path, *filesystem, target)
+                .map_err(image("mount the filesystem in", path)),
+            Step::SetOwner { path, owner } => open_dir(path)
+                .and_then(|directory| set_owner(directory.as_fd(), *owner))
+                .map_err(StepError::io("set the owner of", path)),
             Step::MoveEntries { from, to } => {
                 move_entries(from, to).map_err(StepError::io("move image data to", to))
             }
@@ -184,6 +266,24 @@ impl Disk for Host {
                 .map(drop)
                 .map_err(StepError::io("unmount", target)),
         }
+    }
+}
+
+fn image(what: &'static str, path: &Path) -> impl FnOnce(ImageFailure) -> StepError {
+    move |source| StepError::Image {
+        what,
+        path: path.to_owned(),
+        source,
+    }
+}
+
+/// Owner before mode: `chown(2)` clears set-id bits.
+pub(crate) fn set_owner(directory: BorrowedFd<'_>, owner: Owner) -> Result<(), Errno> {
+    let (uid, gid) = (owner.uid.map(Uid::from_raw), owner.gid.map(Gid::from_raw));
+    rustix::fs::fchown(directory, uid, gid)?;
+    match owner.mode {
+        Some(mode) => rustix::fs::fchmod(directory, Mode::from_raw_mode(mode)),
+        None => Ok(()),
     }
 }
 

@@ -10,12 +10,27 @@ use crate::import::EntryError;
 use crate::layer::LayerError;
 use crate::rootfs::RootfsError;
 use crate::volume::VolumeError;
+use crate::volume::directory::LimitFailure;
+use crate::volume::image_file::ImageFailure;
 
 fn step(error: &StepError) -> ErrorCode {
-    if error.is_out_of_space() {
-        ErrorCode::Exhausted
-    } else {
-        ErrorCode::Internal
+    match error {
+        error if error.is_out_of_space() => ErrorCode::Exhausted,
+        // What was asked for is not to be had here.
+        StepError::Limit {
+            source: LimitFailure::NoQuota { .. } | LimitFailure::NoInodes,
+            ..
+        }
+        | StepError::Image {
+            source:
+                ImageFailure::NoLoop(_) | ImageFailure::NoFilesystem(_) | ImageFailure::NoProgram { .. },
+            ..
+        } => ErrorCode::InvalidInput,
+        StepError::Image {
+            source: ImageFailure::Mounted,
+            ..
+        } => ErrorCode::InUse,
+        _ => ErrorCode::Internal,
     }
 }
 
@@ -75,7 +90,9 @@ fn volume(error: &VolumeError) -> ErrorCode {
         | VolumeError::HasSnapshots { .. }
         | VolumeError::Mounted { .. } => ErrorCode::InUse,
         VolumeError::Exists(_) | VolumeError::SnapshotExists { .. } => ErrorCode::Conflict,
-        VolumeError::Device(_) => ErrorCode::InvalidInput,
+        VolumeError::Device(_) | VolumeError::NoSize(_) | VolumeError::Shrinks { .. } => {
+            ErrorCode::InvalidInput
+        }
         VolumeError::Resolve { .. } => ErrorCode::Unavailable,
         VolumeError::Copy { source, .. } | VolumeError::Duplicate { source, .. } => {
             match source.kind() {
@@ -83,6 +100,8 @@ fn volume(error: &VolumeError) -> ErrorCode {
                 _ => ErrorCode::Internal,
             }
         }
+        VolumeError::Export { .. } => ErrorCode::Internal,
+        VolumeError::Import { source, .. } => entry(source),
         VolumeError::Rootfs(error) => rootfs(error),
         VolumeError::Step(error) => step(error),
     }

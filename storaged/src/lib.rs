@@ -56,6 +56,7 @@ mod crash_tests;
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
+use std::sync::atomic::AtomicU32;
 use std::sync::{Arc, Mutex};
 
 use redb::Database;
@@ -105,6 +106,8 @@ pub struct Storaged {
     graph: Mutex<Leases>,
     volume_locks: KeyedLocks,
     rootfs_locks: KeyedLocks,
+    /// The project number given out last.
+    projects: AtomicU32,
     /// Work that could not be settled when it was tried last.
     stuck: Mutex<BTreeSet<Key>>,
     sizes: Arc<Sizes>,
@@ -143,6 +146,8 @@ impl Storaged {
     /// Appends this subsystem's metrics in the Prometheus text format.
     pub fn metrics(&self, out: &mut String) {
         metrics::write(out, &self.store.rows(), &self.counters);
+        // All of them: no name can be missing.
+        metrics::volumes(out, &self.volume_stats(&[]).unwrap_or_default());
     }
 }
 

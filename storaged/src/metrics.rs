@@ -1,6 +1,9 @@
 //! Counters and gauges in the Prometheus text format.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
+
+use api::storage::VolumeStats;
 
 use crate::model::record::Rows;
 use crate::store::counts;
@@ -60,6 +63,92 @@ pub(crate) fn write(out: &mut String, rows: &Rows, counters: &Counters) {
     }
 }
 
+/// At most so many volumes have series of their own; the rest, and those without a name, share one
+/// each, so that a host with many short-lived volumes does not flood whoever collects.
+const MAX_NAMED: usize = 1000;
+const OTHERS: &str = "(others)";
+const ANONYMOUS: &str = "(anonymous)";
+
+type Field = fn(&VolumeStats) -> Option<u64>;
+
+/// What volumes take and may take.
+pub(crate) fn volumes(out: &mut String, stats: &[VolumeStats]) {
+    let series: [(&str, &str, Field); 4] = [
+        ("bytes", "Bytes a volume takes.", |stats| stats.bytes),
+        ("inodes", "Inodes a volume takes.", |stats| stats.inodes),
+        ("limit_bytes", "Bytes a volume may take.", |stats| {
+            stats.max_bytes
+        }),
+        ("limit_inodes", "Inodes a volume may take.", |stats| {
+            stats.max_inodes
+        }),
+    ];
+    for (name, help, field) in series {
+        let name = format!("hawser_volume_{name}");
+        family(out, &name, "gauge", help);
+        for (volume, value) in by_name(stats, field) {
+            out.push_str(&format!("{name}{{volume=\"{volume}\"}} {value}\n"));
+        }
+    }
+}
+
+/// A volume's name needs no escapes.
+fn by_name(stats: &[VolumeStats], field: Field) -> BTreeMap<&str, u64> {
+    let mut sums = BTreeMap::new();
+    let mut named = 0;
+    for one in stats {
+        let Some(value) = field(one) else {
+            continue;
+        };
+        let name = match one.anonymous {
+            true => ANONYMOUS,
+            false if named < MAX_NAMED => one.name.as_str(),
+            false => OTHERS,
+        };
+        named += usize::from(!one.anonymous);
+        *sums.entry(name).or_default() += value;
+    }
+    sums
+}
+
 fn family(out: &mut String, name: &str, kind: &str, help: &str) {
     out.push_str(&format!("# HELP {name} {help}\n# TYPE {name} {kind}\n"));
+}
+
+#[cfg(test)]
+mod tests {
+    use api::id::VolumeName;
+
+    use super::*;
+
+    fn stats(name: &str, anonymous: bool) -> VolumeStats {
+        VolumeStats {
+            name: VolumeName::parse(name).unwrap(),
+            anonymous,
+            backend: "dir".to_owned(),
+            bytes: Some(10),
+            inodes: None,
+            max_bytes: None,
+            max_inodes: None,
+        }
+    }
+
+    #[test]
+    fn the_number_of_series_is_bounded() {
+        let mut all: Vec<_> = (0..1500).map(|n| stats(&format!("v{n}"), false)).collect();
+        all.extend([stats(&"a".repeat(64), true), stats(&"b".repeat(64), true)]);
+        let mut out = String::new();
+        volumes(&mut out, &all);
+        assert_eq!(
+            out.lines().filter(|line| !line.starts_with('#')).count(),
+            1002
+        );
+        for line in [
+            "hawser_volume_bytes{volume=\"v7\"} 10\n",
+            "hawser_volume_bytes{volume=\"(others)\"} 5000\n",
+            "hawser_volume_bytes{volume=\"(anonymous)\"} 20\n",
+        ] {
+            assert!(out.contains(line), "{line}");
+        }
+    }
 }

@@ -2,6 +2,7 @@
 //! call and a crash have in common.
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicU32;
 use std::sync::{Arc, Mutex};
 
 use crate::Storaged;
@@ -15,6 +16,7 @@ use crate::metrics::Counters;
 use crate::model::gc;
 use crate::model::layout::{Key, Layout, VOLUME_DATA};
 use crate::model::record::{Change, Intent, Rows};
+use crate::model::volume_spec::Spec;
 use crate::rootfs::RootfsError;
 use crate::store::{Store, StoreError};
 
@@ -59,6 +61,7 @@ impl Storaged {
             graph: Mutex::new(Leases::default()),
             volume_locks: KeyedLocks::default(),
             rootfs_locks: KeyedLocks::default(),
+            projects: AtomicU32::default(),
             stuck: Mutex::default(),
             sizes: Arc::default(),
             counters: Counters::default(),
@@ -80,6 +83,8 @@ impl Storaged {
             self.reconcile_rootfs(row)?;
         }
         self.drop_old_mounts()?;
+        self.thaw_volumes();
+        self.enforce_limits();
         self.expire_trash();
         let rows = self.store.rows().clone();
         self.report(&rows)?;
@@ -247,6 +252,7 @@ impl Storaged {
                 )?;
             }
             Intent::RollBack(volume) => self.settle_roll_back(key, &volume)?,
+            Intent::ResizeVolume(row) => changes.extend(self.settle_resize(row)?),
             Intent::CopyUp => {
                 self.apply(Step::RemoveTree {
                     path: self.layout.staged_volume(key),
@@ -277,13 +283,23 @@ impl Storaged {
     ) -> Result<Option<Change>, StepError> {
         let staged = self.layout.staged_volume(key);
         let row = self.store.rows().volumes.get(name).cloned();
-        if row.is_some() && exists(&staged)? {
+        let spec = row.as_ref().and_then(|row| row.spec().ok());
+        if spec.as_ref().is_some_and(Spec::is_image) {
+            self.settle_roll_back(key, name)?;
+        } else if row.is_some() && exists(&staged)? {
             let to = self.layout.volume_data(name);
             self.apply(Step::MoveEntries {
                 from: staged.join(VOLUME_DATA),
                 to: to.clone(),
             })?;
-            self.apply(Step::SyncDir { path: to })?;
+            self.apply(Step::SyncDir { path: to.clone() })?;
+            let owner = row.as_ref().and_then(|row| row.spec().ok());
+            if let Some(owner) = owner
+                .map(|spec| spec.owner)
+                .filter(|owner| !owner.is_none())
+            {
+                self.apply(Step::SetOwner { path: to, owner })?;
+            }
         }
         self.apply(Step::RemoveTree { path: staged })?;
         Ok(row.map(|mut row| {

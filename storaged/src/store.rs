@@ -376,6 +376,7 @@ mod tests {
                 created_at: "2026-11-21T00:00:00Z".to_owned(),
                 anonymous: false,
                 populated: false,
+                project: None,
             }),
             Change::PutHolder(HolderRow {
                 volume: name.clone(),

@@ -5,9 +5,9 @@ use std::collections::HashMap;
 use std::ffi::CStr;
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::fs::{FileType, Mode, OFlags, Stat, major, minor};
+use rustix::fs::{FileType, Mode, OFlags, ResolveFlags, Stat, major, minor};
 use rustix::io::Errno;
 use tar::{Builder, EntryType, Header};
 
@@ -91,10 +91,58 @@ impl<W: Write> TarWriter<W> {
         )
     }
 
+    /// Adds a file that is nobody's.
+    pub(crate) fn text(&mut self, path: &[u8], content: &[u8]) -> io::Result<()> {
+        let mut header = Header::new_ustar();
+        header.set_entry_type(EntryType::Regular);
+        header.set_mode(0o644);
+        header.set_uid(0);
+        header.set_gid(0);
+        header.set_mtime(0);
+        header.set_size(content.len() as u64);
+        self.append(&mut header, path, b"", Vec::new())?;
+        self.tar.get_mut().write_all(content)?;
+        let padding = content.len().next_multiple_of(512) - content.len();
+        self.tar.get_mut().write_all(&[0; 512][..padding])
+    }
+
+    /// Adds a whole tree under `path`, directories before what is in them.
+    pub(crate) fn tree(&mut self, root: &OwnedFd, path: &[u8]) -> io::Result<()> {
+        self.entry(
+            root.as_fd(),
+            c".",
+            if path.is_empty() { b"." } else { path },
+        )?;
+        let mut waiting: Vec<Vec<u8>> = vec![Vec::new()];
+        while let Some(directory) = waiting.pop() {
+            let Some(opened) = open(root, &directory)? else {
+                continue;
+            };
+            let mut names = tree::names(opened.as_fd())?;
+            names.sort();
+            let mut deeper = Vec::new();
+            for name in names {
+                let below = tree::join(&directory, name.to_bytes());
+                self.entry(opened.as_fd(), &name, &tree::join(path, &below))?;
+                if tree::stat_at(opened.as_fd(), &name)?.is_some_and(|stat| tree::is_dir(&stat)) {
+                    deeper.push(below);
+                }
+            }
+            waiting.extend(deeper.into_iter().rev());
+        }
+        Ok(())
+    }
+
+    /// Where the archive goes; all that was added so far is there.
+    pub(crate) fn out(&mut self) -> &mut W {
+        self.tar.get_mut()
+    }
+
     /// Ends the archive: without this it is none.
-    pub(crate) fn finish(mut self) -> io::Result<()> {
+    pub(crate) fn finish(mut self) -> io::Result<W> {
         self.tar.finish()?;
-        self.tar.get_mut().flush()
+        self.tar.get_mut().flush()?;
+        self.tar.into_inner()
     }
 
     fn first_link(&mut self, stat: &Stat, path: &[u8]) -> Option<Vec<u8>> {
@@ -179,6 +227,17 @@ impl<W: Write> TarWriter<W> {
         }
         header.set_cksum();
         self.tar.get_mut().write_all(header.as_bytes())
+    }
+}
+
+/// A directory of the tree; nothing if somebody has moved it meanwhile.
+pub(crate) fn open(root: &OwnedFd, path: &[u8]) -> Result<Option<OwnedFd>, Errno> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW;
+    let within = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
+    match tree::resolve(root.as_fd(), path, flags, within) {
+        Ok(directory) => Ok(Some(directory)),
+        Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => Ok(None),
+        Err(error) => Err(error),
     }
 }
 

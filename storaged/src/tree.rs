@@ -133,6 +133,11 @@ pub(crate) fn remove_at(dir: BorrowedFd<'_>, name: &CStr) -> Result<(), Errno> {
         return Ok(());
     }
     let tree = open_dir_at(dir, name)?;
+    if sys::btrfs::is_subvolume(tree.as_fd()).unwrap_or(false)
+        && sys::btrfs::destroy(dir, name).is_ok()
+    {
+        return Ok(());
+    }
     let mut serial = 0;
     // Pieces cut off because of their depth end up in the top directory: go round until it is bare.
     while !names(tree.as_fd())?.is_empty() {
@@ -156,6 +161,12 @@ fn empty(
             continue;
         }
         let child = open_dir_at(dir, &name)?;
+        // At once, unless others lie inside.
+        if sys::btrfs::is_subvolume(child.as_fd()).unwrap_or(false)
+            && sys::btrfs::destroy(dir, &name).is_ok()
+        {
+            continue;
+        }
         empty(top, child.as_fd(), depth + 1, serial)?;
         drop(child);
         remove_dir(dir, &name)?;

@@ -102,16 +102,9 @@ impl Storaged {
     /// What images, root filesystems and volumes take.
     pub fn usage(&self) -> StorageUsage {
         let rows = self.store.rows().clone();
-        let rootfs = |key| self.layout.layer(key).diff();
-        let volume = |name| self.layout.volume_data(name);
-        let paths = rows
-            .rootfs
-            .values()
-            .map(|row| rootfs(&row.key))
-            .chain(rows.volumes.keys().map(volume))
-            .collect();
-        let sizes = self.sizes.of(&paths);
+        let sizes = self.measured(&rows);
         let size = |path| sizes.get(&path).copied();
+        let rootfs = |key| self.layout.layer(key).diff();
         StorageUsage {
             layers_size: rows.layers.values().map(|layer| layer.size).sum(),
             images: images(&rows),
@@ -129,18 +122,26 @@ impl Storaged {
                 .collect(),
             volumes: rows
                 .volumes
-                .keys()
-                .map(|name| {
-                    let size = size(volume(name));
+                .values()
+                .map(|row| {
+                    let size = size(self.measured_path(row));
                     VolumeUsage {
-                        name: name.clone(),
+                        name: row.name.clone(),
                         size: size.map(|size| size.bytes),
                         inodes: size.map(|size| size.inodes),
-                        holders: rows.holder_ids(name).len() as u64,
+                        holders: rows.holder_ids(&row.name).len() as u64,
                     }
                 })
                 .collect(),
         }
+    }
+
+    /// Sizes by directory, of all root filesystems and volumes.
+    pub(crate) fn measured(&self, rows: &Rows) -> BTreeMap<PathBuf, Size> {
+        let rootfs = rows.rootfs.values();
+        let rootfs = rootfs.map(|row| self.layout.layer(&row.key).diff());
+        let paths = rootfs.chain(self.measured_volumes(rows)).collect();
+        self.sizes.of(&paths)
     }
 }
 

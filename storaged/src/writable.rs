@@ -7,15 +7,13 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 
 use api::storage::{Layer, RootfsChange};
-use rustix::fs::{OFlags, ResolveFlags};
-use rustix::io::Errno;
 use sys::mount::MAX_LOWER_LAYERS;
 
 use crate::changes::{self, Change, Kind, Trees};
 use crate::disk::{Step, StepError};
 use crate::model::record::{Intent, RootfsRow};
 use crate::rootfs::RootfsError;
-use crate::tar_writer::TarWriter;
+use crate::tar_writer::{TarWriter, open};
 use crate::{Storaged, tree};
 
 impl Storaged {
@@ -143,28 +141,10 @@ fn described(change: &Change) -> RootfsChange {
     }
 }
 
-/// All of a tree, directories before what is in them.
 fn export(root: &OwnedFd, out: &mut dyn Write) -> io::Result<()> {
     let mut archive = TarWriter::new(out);
-    archive.entry(root.as_fd(), c".", b".")?;
-    let mut waiting: Vec<Vec<u8>> = vec![Vec::new()];
-    while let Some(path) = waiting.pop() {
-        let Some(directory) = open(root, &path)? else {
-            continue;
-        };
-        let mut names = tree::names(directory.as_fd())?;
-        names.sort();
-        let mut deeper = Vec::new();
-        for name in names {
-            let below = tree::join(&path, name.to_bytes());
-            archive.entry(directory.as_fd(), &name, &below)?;
-            if tree::stat_at(directory.as_fd(), &name)?.is_some_and(|stat| tree::is_dir(&stat)) {
-                deeper.push(below);
-            }
-        }
-        waiting.extend(deeper.into_iter().rev());
-    }
-    archive.finish()
+    archive.tree(root, b"")?;
+    archive.finish().map(drop)
 }
 
 fn write_changes(changes: &[Change], root: &OwnedFd, out: impl Write) -> io::Result<()> {
@@ -188,16 +168,5 @@ fn write_changes(changes: &[Change], root: &OwnedFd, out: impl Write) -> io::Res
             archive.entry(directory.as_fd(), &name, path)?;
         }
     }
-    archive.finish()
-}
-
-/// A directory of the tree; nothing if a container has moved it meanwhile.
-fn open(root: &OwnedFd, path: &[u8]) -> Result<Option<OwnedFd>, Errno> {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW;
-    let within = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
-    match tree::resolve(root.as_fd(), path, flags, within) {
-        Ok(directory) => Ok(Some(directory)),
-        Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => Ok(None),
-        Err(error) => Err(error),
-    }
+    archive.finish().map(drop)
 }

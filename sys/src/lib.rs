@@ -3,11 +3,16 @@
 //! Everything here is synchronous and without policy; nothing is logged.
 
 pub mod bpf;
+pub mod btrfs;
 pub mod copy;
+pub mod freeze;
+pub mod loop_device;
 pub mod mount;
 pub mod netns;
 pub mod process;
+pub mod quota;
 pub mod signal;
 pub mod signalfd;
 pub mod sysctl;
 mod view;
+pub mod xfs;

@@ -252,6 +252,26 @@ pub fn filesystem(
     )?)
 }
 
+/// Mounts the block device `source` nowhere: its root is what the descriptor is, and it is unmounted
+/// when that is closed, however its holder ends. `parameters` are flags of the filesystem.
+///
+/// # Errors
+/// The kernel's.
+pub fn detached(kind: &str, source: &Path, parameters: &[&str]) -> io::Result<OwnedFd> {
+    let context = fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC)?;
+    fsconfig_set_string(&context, "source", source)?;
+    for parameter in parameters {
+        fsconfig_set_flag(&context, *parameter)?;
+    }
+    fsconfig_create(&context)?;
+    let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV;
+    Ok(fsmount(
+        &context,
+        FsMountFlags::FSMOUNT_CLOEXEC,
+        attributes,
+    )?)
+}
+
 /// Sets how mount events pass through `target`.
 ///
 /// # Errors

@@ -54,6 +54,7 @@ const TEST: &[&str] = &[
     "bind9-dnsutils",
     "bpftool",
     "bsdutils",
+    "btrfs-progs",
     "containerd",
     "containernetworking-plugins",
     "dbus-daemon",
@@ -71,6 +72,7 @@ const TEST: &[&str] = &[
     "python3-scapy",
     "runc",
     "strace",
+    "xfsprogs",
     "xz-utils",
 ];
 

@@ -1,20 +1,28 @@
 //! Volumes.
 
-use api::ApiError;
+use std::io;
+
 use api::daemon::Pruned;
 use api::path;
 use api::storage::{
     PruneCandidate, Snapshot, SnapshotCreate, TrashedVolume, Volume, VolumeClone, VolumeCreate,
-    VolumePopulate, VolumePrune,
+    VolumeImport, VolumePopulate, VolumePrune, VolumeResize, VolumeStats,
 };
-use axum::extract::State;
+use api::{ApiError, ErrorCode};
+use axum::body::Body;
+use axum::extract::{DefaultBodyLimit, State};
 use axum::http::StatusCode;
 use axum::routing::{get, post};
 use axum::{Json, Router};
+use futures_util::TryStreamExt;
+use serde::Deserialize;
+use tokio_util::io::{StreamReader, SyncIoBridge};
 
 use super::{Done, Reply, fine};
 use crate::daemon::Daemon;
-use crate::extract::{Content, Segments};
+use crate::extract::{Content, Params, Segments};
+use crate::failure::Failure;
+use crate::outgoing;
 
 pub(crate) fn routes() -> Router<Daemon> {
     let volume = format!("{}/{{name}}", path::VOLUMES);
@@ -22,6 +30,7 @@ pub(crate) fn routes() -> Router<Daemon> {
     Router::new()
         .route(path::VOLUMES, get(list))
         .route(path::VOLUMES_CREATE, post(create))
+        .route(path::VOLUMES_STATS, get(stats))
         .route(path::VOLUMES_PRUNE, post(prune))
         .route(path::VOLUMES_PRUNE_PLAN, post(plan_prune))
         .route(path::VOLUMES_TRASH, get(trash).delete(empty_trash))
@@ -33,6 +42,12 @@ pub(crate) fn routes() -> Router<Daemon> {
             post(roll_back).delete(remove_snapshot),
         )
         .route(&format!("{volume}/{}", path::VOLUME_CLONE), post(clone))
+        .route(
+            &format!("{volume}/{}", path::VOLUME_ARCHIVE),
+            // storaged limits what may come; it sees how much comes out of a compressed stream.
+            get(export).post(import).layer(DefaultBodyLimit::disable()),
+        )
+        .route(&format!("{volume}/{}", path::VOLUME_RESIZE), post(resize))
         .route(&volume, get(inspect).delete(remove))
         .route(
             &format!("{volume}/{}", path::VOLUME_POPULATE),
@@ -191,6 +206,81 @@ async fn clone(
 ) -> Reply<Volume> {
     daemon
         .run(move |daemon| daemon.storaged.clone_volume(&name, request))
+        .await
+        .map(Json)
+}
+
+#[derive(Deserialize)]
+struct Stats {
+    #[serde(default)]
+    names: String,
+}
+
+async fn stats(
+    State(daemon): State<Daemon>,
+    Params(Stats { names }): Params<Stats>,
+) -> Reply<Vec<VolumeStats>> {
+    let names = names.split(',').filter(|name| !name.is_empty());
+    let names: Vec<String> = names.map(str::to_owned).collect();
+    daemon
+        .run(move |daemon| daemon.storaged.volume_stats(&names))
+        .await
+        .map(Json)
+}
+
+#[derive(Deserialize)]
+struct Export {
+    #[serde(default)]
+    live: bool,
+}
+
+async fn export(
+    State(daemon): State<Daemon>,
+    Segments(name): Segments<String>,
+    Params(Export { live }): Params<Export>,
+) -> Result<Body, Failure> {
+    let known = name.clone();
+    daemon
+        .clone()
+        .run(move |daemon| daemon.storaged.check_export(&known, live))
+        .await?;
+    Ok(outgoing::stream(daemon, move |daemon, out| {
+        daemon.storaged.export_volume(&name, live, out)
+    }))
+}
+
+#[derive(Deserialize)]
+struct Import {
+    /// JSON of a [`VolumeImport`].
+    request: Option<String>,
+}
+
+async fn import(
+    State(daemon): State<Daemon>,
+    Segments(name): Segments<String>,
+    Params(Import { request }): Params<Import>,
+    body: Body,
+) -> Reply<Volume> {
+    let request: VolumeImport = match request {
+        Some(text) => serde_json::from_str(&text).map_err(|error| {
+            let message = format!("the parameter \"request\" cannot be read: {error}");
+            Failure::from(ApiError::new(ErrorCode::InvalidInput, message))
+        })?,
+        None => VolumeImport::default(),
+    };
+    let chunks = body.into_data_stream().map_err(io::Error::other);
+    let mut reader = SyncIoBridge::new(StreamReader::new(chunks));
+    let import = move |daemon: &Daemon| daemon.storaged.import_volume(&name, request, &mut reader);
+    daemon.run(import).await.map(Json)
+}
+
+async fn resize(
+    State(daemon): State<Daemon>,
+    Segments(name): Segments<String>,
+    Content(request): Content<VolumeResize>,
+) -> Reply<Volume> {
+    daemon
+        .run(move |daemon| daemon.storaged.resize_volume(&name, &request.size))
         .await
         .map(Json)
 }

@@ -84,6 +84,25 @@ pub(super) fn content(state: &Path, volume: &str) -> Option<String> {
     std::fs::read_to_string(state.join(format!("volumes/{volume}/_data/f"))).ok()
 }
 
+pub(super) fn image_volume(storaged: &Storaged) -> bool {
+    let options = [("backend", "loop"), ("size", "8m")];
+    storaged
+        .create_volume(VolumeCreate {
+            name: "data".to_owned(),
+            driver_opts: options
+                .map(|(key, value)| (key.to_owned(), value.to_owned()))
+                .into(),
+            ..VolumeCreate::default()
+        })
+        .is_ok()
+}
+
+pub(super) fn with_mounted_image(storaged: &Storaged) {
+    assert!(image_volume(storaged));
+    storaged.mount_volume("data", "m1").unwrap();
+    write(storaged, "one");
+}
+
 pub(super) fn with_pruned(storaged: &Storaged) {
     with_data(storaged);
     assert!(prune(storaged));
@@ -161,7 +180,7 @@ pub(super) fn diffs(storaged: &Storaged) -> Vec<std::path::PathBuf> {
         .collect()
 }
 
-pub(super) const STORIES: [Story; 16] = [
+pub(super) const STORIES: [Story; 21] = [
     Story {
         name: "import a layer",
         before: |_| (),
@@ -313,6 +332,64 @@ pub(super) const STORIES: [Story; 16] = [
             let there = storaged.volume("copy").is_ok();
             assert_eq!(content(state, "copy"), there.then(|| "one".to_owned()));
             there
+        },
+    },
+    Story {
+        name: "create a volume in a file",
+        before: |_| (),
+        run: image_volume,
+        done: |storaged, state| {
+            storaged.volume("data").is_ok() && state.join("volumes/data/_image").is_file()
+        },
+    },
+    Story {
+        name: "grow a volume in a file",
+        before: |storaged| assert!(image_volume(storaged)),
+        run: |storaged| storaged.resize_volume("data", "12m").is_ok(),
+        done: |storaged, _| storaged.volume("data").unwrap().options["size"] == "12m",
+    },
+    Story {
+        name: "take a snapshot of a volume in a file that is mounted",
+        before: with_mounted_image,
+        run: snapshot,
+        done: |storaged, state| {
+            assert_eq!(content(state, "data").unwrap(), "one");
+            write(storaged, "one");
+            has_snapshot(storaged)
+        },
+    },
+    Story {
+        name: "roll a volume in a file back",
+        before: |storaged| {
+            with_mounted_image(storaged);
+            assert!(snapshot(storaged));
+            write(storaged, "two");
+            storaged.unmount_volume("data", "m1").unwrap();
+        },
+        run: |storaged| storaged.roll_back("data", "then").is_ok(),
+        done: |storaged, state| {
+            storaged.mount_volume("data", "m1").unwrap();
+            let now = content(state, "data").expect("no content at all");
+            storaged.unmount_volume("data", "m1").unwrap();
+            assert!(now == "one" || now == "two", "{now}");
+            now == "one"
+        },
+    },
+    Story {
+        name: "populate a volume in a file",
+        before: |storaged| {
+            with_rootfs(storaged);
+            assert!(image_volume(storaged));
+        },
+        run: populate,
+        done: |storaged, state| {
+            storaged.mount_volume("data", "m1").unwrap();
+            let data = state.join("volumes/data/_data");
+            let complete = is_complete(&data, &[("a", "one"), ("d/b", "two")]);
+            let empty = std::fs::read_dir(&data).unwrap().next().is_none();
+            storaged.unmount_volume("data", "m1").unwrap();
+            assert!(complete || empty, "half a copy");
+            complete
         },
     },
 ];

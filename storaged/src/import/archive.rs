@@ -35,6 +35,10 @@ impl<R: Read> Archive<R> {
         }
     }
 
+    pub(super) fn source(&self) -> &R {
+        self.source.source()
+    }
+
     pub(super) fn into_inner(self) -> Tape<R> {
         self.source
     }

@@ -105,17 +105,18 @@ pub(super) fn make_directory(
     set_metadata(&directory, member)
 }
 
+/// With the path of its directory, the link may not climb above the root.
 pub(super) fn make_symlink(
     parent: BorrowedFd<'_>,
     name: &CStr,
     member: &Member,
-    parent_path: &[u8],
+    stays: Option<&[u8]>,
 ) -> Placed<()> {
     let target = c_string(&member.link)?;
     if target.is_empty() {
         return Err(Problem::Field("link target"));
     }
-    if escapes(parent_path, &member.link) {
+    if stays.is_some_and(|path| escapes(path, &member.link)) {
         return Err(Problem::SymlinkEscapes(excerpt(&member.link)));
     }
     rustix::fs::symlinkat(&target, parent, name).map_err(io_problem("create it"))?;

@@ -15,6 +15,7 @@ mod place;
 mod stream;
 mod tape;
 mod unpack;
+mod volume;
 mod whole;
 
 use std::fs::File;
@@ -29,15 +30,16 @@ use archive::Archive;
 use stream::LayerStream;
 use tape::{RecordFailed, Tape};
 use unpack::Unpacker;
+pub(crate) use volume::{CHECKSUM, Checksum, DATA, MANIFEST, VolumeArchive};
 
 /// Why a stream is not a layer.
 #[derive(Debug, thiserror::Error)]
 pub enum EntryError {
-    #[error("cannot read the layer: {0}")]
+    #[error("cannot read the archive: {0}")]
     Stream(io::Error),
     #[error("cannot write the record of the layer's archive: {0}")]
     Record(io::Error),
-    #[error("the layer exceeds a limit: {0}; raise [storage.limits] if it is trusted")]
+    #[error("the archive exceeds a limit: {0}; raise [storage.limits] if it is trusted")]
     Limit(#[from] LimitExceeded),
     #[error("the archive is damaged: {0}")]
     Archive(&'static str),
@@ -69,6 +71,8 @@ pub enum Problem {
     TooLong,
     #[error("it has no name")]
     NoName,
+    #[error("it does not belong to the volume's data")]
+    NotContent,
     #[error("its path leads out of the layer through a symbolic link")]
     LeavesLayer,
     #[error("its path goes through something that is not a directory")]

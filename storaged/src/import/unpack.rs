@@ -42,7 +42,8 @@ pub(super) struct Unpacker<'a> {
     device_nodes: DeviceNodes,
     /// The directory of the member before: archives list a directory's entries in a row.
     parent: Option<(Vec<u8>, OwnedFd)>,
-    contents: Contents,
+    /// Where the content of files is; none where names mean nothing but themselves.
+    contents: Option<Contents>,
     /// Set last: making entries changes them.
     directory_times: BTreeMap<Vec<u8>, Timespec>,
     entries: u64,
@@ -86,13 +87,31 @@ impl<'a> Unpacker<'a> {
             limits,
             device_nodes,
             parent: None,
-            contents: Contents::new(replaced),
+            contents: Some(Contents::new(replaced)),
             directory_times: BTreeMap::new(),
             entries: 0,
             bytes: 0,
             skipped_devices: 0,
             buffer: vec![0; 64 << 10],
         })
+    }
+
+    /// Into an empty directory, where no name tells of a deletion and links lead anywhere.
+    pub(super) fn verbatim(root: OwnedFd, limits: &'a Limits, device_nodes: DeviceNodes) -> Self {
+        Self {
+            root,
+            lowers: Lowers::new(Vec::new()),
+            own: None,
+            limits,
+            device_nodes,
+            parent: None,
+            contents: None,
+            directory_times: BTreeMap::new(),
+            entries: 0,
+            bytes: 0,
+            skipped_devices: 0,
+            buffer: vec![0; 64 << 10],
+        }
     }
 
     pub(super) fn add<R: Read>(
@@ -114,6 +133,7 @@ impl<'a> Unpacker<'a> {
             return self.set_root(member).map_err(named);
         };
         match place.name.as_bytes() {
+            _ if self.contents.is_none() => self.create(member, &place, archive),
             OPAQUE_MARK => self.make_opaque(&place.parent).map_err(named),
             name if name.starts_with(AUFS_PREFIX) => Ok(()),
             name => match name.strip_prefix(WHITEOUT_PREFIX) {
@@ -176,14 +196,16 @@ impl<'a> Unpacker<'a> {
         match (member.kind, source) {
             (Kind::File, _) => {
                 let file = entry::create_file(parent, name).map_err(named)?;
-                if member.has_content() {
-                    let path = contents::real_path(&self.root, &file).map_err(named)?;
-                    let number = archive.begin_content(&path, &member.extents)?;
-                    entry::write_extents(&file, member, archive, &mut self.buffer)?;
-                    archive.end_content()?;
-                    self.contents.add(&file, number).map_err(named)?;
-                } else {
-                    entry::set_length(&file, member)?;
+                match &mut self.contents {
+                    _ if !member.has_content() => entry::set_length(&file, member)?,
+                    None => entry::write_extents(&file, member, archive, &mut self.buffer)?,
+                    Some(contents) => {
+                        let path = contents::real_path(&self.root, &file).map_err(named)?;
+                        let number = archive.begin_content(&path, &member.extents)?;
+                        entry::write_extents(&file, member, archive, &mut self.buffer)?;
+                        archive.end_content()?;
+                        contents.add(&file, number).map_err(named)?;
+                    }
                 }
                 entry::set_metadata(&file, member)
                     .and_then(|()| entry::set_time(&file, member))
@@ -201,7 +223,8 @@ impl<'a> Unpacker<'a> {
             // `link_source` gives every hard link a source or an error.
             (Kind::HardLink, None) => Err(named(Problem::MissingTarget)),
             (Kind::Symlink, _) => {
-                entry::make_symlink(parent, name, member, &place.parent).map_err(named)
+                let stays = self.contents.is_some().then_some(place.parent.as_slice());
+                entry::make_symlink(parent, name, member, stays).map_err(named)
             }
             (Kind::CharDevice | Kind::BlockDevice, _) => self.device(member, place).map_err(named),
             (Kind::Fifo, _) => {
@@ -356,9 +379,11 @@ impl<'a> Unpacker<'a> {
         if matches!(source, Some(Source::Itself)) {
             return Ok(Replaced::Nothing);
         }
-        self.contents
-            .keep(parent.as_fd(), &place.name, &stat)
-            .and_then(|()| tree::remove_at(parent.as_fd(), &place.name))
+        let kept = match &mut self.contents {
+            Some(contents) => contents.keep(parent.as_fd(), &place.name, &stat),
+            None => Ok(()),
+        };
+        kept.and_then(|()| tree::remove_at(parent.as_fd(), &place.name))
             .map_err(io_problem("replace what has its name"))?;
         Ok(if tree::is_whiteout(&stat) {
             Replaced::Whiteout

@@ -150,6 +150,11 @@ impl Layout {
         self.volume(name).join(VOLUME_DATA)
     }
 
+    /// The filesystem of a volume that has one of its own.
+    pub(crate) fn volume_image(&self, name: &VolumeName) -> PathBuf {
+        self.volume(name).join(VOLUME_IMAGE)
+    }
+
     /// Snapshots of a volume, which go where it goes.
     pub(crate) fn snapshots(&self, volume: &VolumeName) -> PathBuf {
         self.volume(volume).join(SNAPSHOTS)
@@ -161,6 +166,7 @@ impl Layout {
 }
 
 pub(crate) const VOLUME_DATA: &str = "_data";
+pub(crate) const VOLUME_IMAGE: &str = "_image";
 const SNAPSHOTS: &str = "_snapshots";
 /// The row of a volume, for a database that is lost.
 pub(crate) const VOLUME_SIDECAR: &str = "volume.json";

@@ -5,4 +5,6 @@ pub(crate) mod gc;
 pub(crate) mod layout;
 pub(crate) mod record;
 pub(crate) mod reference;
+pub(crate) mod size;
 pub(crate) mod volume_option;
+pub(crate) mod volume_spec;

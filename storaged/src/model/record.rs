@@ -6,6 +6,8 @@ use api::id::{Digest, SnapshotName, VolumeName};
 use serde::{Deserialize, Serialize};
 
 use super::layout::Key;
+use super::volume_option::InvalidOption;
+use super::volume_spec::{self, Spec};
 
 /// Version of the rows below; [`crate::store`] writes it into each.
 pub(crate) const SCHEMA: u32 = 1;
@@ -67,6 +69,9 @@ pub(crate) struct VolumeRow {
     pub(crate) anonymous: bool,
     /// Image data was copied in once; it never is again.
     pub(crate) populated: bool,
+    /// The project whose quota limits its directory.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) project: Option<u32>,
 }
 
 /// What a volume held at one time, for good.
@@ -103,6 +108,11 @@ impl RootfsRow {
 }
 
 impl VolumeRow {
+    /// What the options say, which were checked when the volume was made.
+    pub(crate) fn spec(&self) -> Result<Spec, InvalidOption> {
+        volume_spec::parse(&self.options)
+    }
+
     /// As its sidecar has it, which is written when the volume is made.
     pub(crate) fn as_made(&self) -> Self {
         Self {
@@ -163,6 +173,8 @@ pub(crate) enum Intent {
     /// The copy of a snapshot in `key` is complete and durable: it takes the place of the volume's
     /// content.
     RollBack(VolumeName),
+    /// The volume's filesystem has its new size: so the row says, and the sidecar.
+    ResizeVolume(VolumeRow),
     /// Data is being copied into the staging directory `key`; thrown away.
     CopyUp,
     /// The image was changed or removed; its sidecar follows.
@@ -193,6 +205,7 @@ impl Intent {
             Self::MakeSnapshot(row) => format!("make snapshot {} of {}", row.name, row.volume),
             Self::RemoveSnapshot(name) => format!("remove a snapshot of volume {name}"),
             Self::RollBack(name) => format!("roll volume {name} back"),
+            Self::ResizeVolume(row) => format!("resize volume {}", row.name),
             Self::CopyUp => "copy image data into a volume".to_owned(),
             Self::ImageSidecar(id) => format!("write the sidecar of image {id}"),
             Self::MoveCopy(name) => format!("move image data into volume {name}"),
@@ -266,6 +279,17 @@ impl Rows {
     pub(crate) fn chain(&self, top: Option<&Digest>) -> impl Iterator<Item = &LayerRow> {
         let top = top.and_then(|id| self.layers.get(id));
         std::iter::successors(top, |layer| self.layers.get(layer.parent.as_ref()?))
+    }
+
+    /// The highest number of a project that any volume has, or will have, or may have again.
+    pub(crate) fn last_project(&self) -> Option<u32> {
+        let begun = self.intents.values().filter_map(|intent| match intent {
+            Intent::MakeVolume(row) => row.project,
+            _ => None,
+        });
+        let volumes = self.volumes.values().filter_map(|row| row.project);
+        let trash = self.trash.values().filter_map(|row| row.volume.project);
+        begun.chain(volumes).chain(trash).max()
     }
 
     /// Whether a change is the start of something new, or puts it on record.

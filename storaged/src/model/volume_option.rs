@@ -1,7 +1,5 @@
-//! Driver options of `local` volumes: `type`, `o` and `device`, with Docker's meaning.
-//!
-//! Without options a volume is a directory. With them, what `device` names is mounted there while
-//! somebody has the volume mounted.
+//! Driver options of `local` volumes that mount something: `type`, `o` and `device`, with Docker's
+//! meaning. The others are in [`super::volume_spec`].
 
 use std::collections::BTreeMap;
 
@@ -27,10 +25,32 @@ pub(crate) enum Bind {
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum InvalidOption {
-    #[error("invalid option {0:?}: the local driver knows type, o and device")]
+    #[error(
+        "invalid option {0:?}: the local driver knows size, inodes, uid, gid, mode, backend and fs, \
+         and for what is mounted type, o and device"
+    )]
     Unknown(String),
-    #[error("option \"size\" is not supported by this version; a tmpfs takes o=size=…")]
-    Size,
+    #[error("option {0:?} is for volumes without a device; a filesystem takes its own as o={0}=…")]
+    NotOfADevice(String),
+    #[error("invalid {key} {value:?}: {expected} is expected")]
+    Value {
+        key: &'static str,
+        value: String,
+        expected: &'static str,
+    },
+    #[error("invalid backend {0:?}: \"dir\" is a directory, \"loop\" a filesystem in a file")]
+    Backend(String),
+    #[error("option {0:?} needs backend=loop")]
+    NeedsLoop(&'static str),
+    #[error("invalid fs {0:?}: a volume in a file has ext4 or xfs")]
+    Filesystem(String),
+    #[error("size is too small: a volume with {filesystem} has at least {megabytes} MiB")]
+    TooSmall {
+        filesystem: &'static str,
+        megabytes: u64,
+    },
+    #[error("xfs makes inodes as it needs them: option \"inodes\" needs fs=ext4")]
+    InodesOfXfs,
     #[error("missing required option {missing:?}: {given:?} needs it")]
     Missing {
         missing: &'static str,
@@ -50,13 +70,12 @@ pub(crate) enum InvalidOption {
 
 const KNOWN: [&str; 3] = ["type", "o", "device"];
 
-/// Checks the options of a new volume; `None` when there are none.
+/// Checks the options of what is mounted; `None` when nothing is.
 pub(crate) fn parse(
     options: &BTreeMap<String, String>,
 ) -> Result<Option<MountOptions>, InvalidOption> {
     for (key, value) in options {
         match key.as_str() {
-            "size" => return Err(InvalidOption::Size),
             key if !KNOWN.contains(&key) => return Err(InvalidOption::Unknown(key.to_owned())),
             key if value.contains('\0') => return Err(InvalidOption::Nul(key.to_owned())),
             _ => {}
@@ -271,7 +290,6 @@ mod tests {
     fn wrong_options_are_named() {
         for (given, named) in [
             (&[("bogus", "1")][..], "bogus"),
-            (&[("size", "1g")], "size"),
             (&[("type", "tmpfs")], "device"),
             (&[("device", "/x")], "type"),
             (&[("o", "bind")], "device"),

@@ -150,11 +150,17 @@ fn copy_file(from: BorrowedFd<'_>, to: BorrowedFd<'_>, name: &CStr, stat: &Stat)
         write,
         Mode::RUSR | Mode::WUSR,
     )?);
-    // Whatever the reason that blocks cannot be shared, reading and writing them works.
-    if let Err(_cannot_share) = rustix::fs::ioctl_ficlone(&target, &source) {
-        copy_data(&source, &target)?;
-    }
+    content(&source, &target)?;
     Ok(set_metadata(source.as_fd(), target.as_fd(), stat)?)
+}
+
+/// Gives the empty file `target` the content of `source`, holes included.
+pub(crate) fn content(source: &File, target: &File) -> io::Result<()> {
+    // Whatever the reason that blocks cannot be shared, reading and writing them works.
+    match rustix::fs::ioctl_ficlone(target, source) {
+        Ok(()) => Ok(()),
+        Err(_cannot_share) => copy_data(source, target),
+    }
 }
 
 /// Copies runs of data and leaves holes; `io::copy` uses `copy_file_range(2)` where it can.

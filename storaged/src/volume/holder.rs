@@ -3,7 +3,6 @@
 //! A reference is a row that is durable before anybody is told of the volume, and is keyed by who
 //! holds it, so that a repeated request is the same reference and a lost reply does no harm.
 
-use std::net::{IpAddr, ToSocketAddrs};
 use std::path::PathBuf;
 
 use api::id::VolumeName;
@@ -11,8 +10,7 @@ use api::id::VolumeName;
 use super::{VolumeError, not_found};
 use crate::Storaged;
 use crate::disk::{Step, StepError};
-use crate::model::record::{Change, Holder, HolderRow, VolumeRow};
-use crate::model::volume_option::{self, MountOptions};
+use crate::model::record::{Change, Holder, HolderRow};
 
 const MAX_HOLDER: usize = 255;
 
@@ -53,14 +51,13 @@ impl Storaged {
             .ok_or_else(|| not_found(name.as_str()))?;
         let holder = Holder::Mount(id.to_owned());
         let new = self.hold(&name, holder.clone(), Some(self.boot.clone()))?;
-        let target = self.layout.volume_data(&name);
-        if let Err(error) = self.mount_device(&row, &target) {
+        if let Err(error) = self.mount_content(&row) {
             if new {
                 self.release(&name, holder)?;
             }
             return Err(error);
         }
-        Ok(target)
+        Ok(self.layout.volume_data(&name))
     }
 
     /// Ends the mount `id`; fine if there is none.
@@ -79,35 +76,12 @@ impl Storaged {
         if !held {
             return Ok(());
         }
-        let device = self
-            .volume_row(&name)
-            .is_some_and(|row| !row.options.is_empty());
-        if device && others == 0 {
-            self.apply(Step::Unmount {
-                target: self.layout.volume_data(&name),
-            })?;
+        if others == 0
+            && let Some(row) = self.volume_row(&name)
+        {
+            self.unmount_content(&row)?;
         }
         Ok(self.release(&name, holder)?)
-    }
-
-    /// Mounts what the volume's options name, if they name something and it is not mounted.
-    fn mount_device(&self, row: &VolumeRow, target: &std::path::Path) -> Result<(), VolumeError> {
-        let problem = |problem: volume_option::InvalidOption| VolumeError::Option {
-            volume: row.name.clone(),
-            problem: problem.to_string(),
-        };
-        let Some(options) = volume_option::parse(&row.options).map_err(problem)? else {
-            return Ok(());
-        };
-        if sys::mount::is_mount_root(target).map_err(StepError::io("look at", target))? {
-            return Ok(());
-        }
-        let address = resolve(&row.name, &options)?;
-        Ok(self.apply(Step::MountVolume {
-            options,
-            address,
-            target: target.to_owned(),
-        })?)
     }
 
     /// Records a holder. Says whether it is new.
@@ -154,24 +128,4 @@ fn check(what: &'static str, id: &str) -> Result<(), VolumeError> {
     }
     let id = id.chars().take(64).collect();
     Err(VolumeError::Holder { what, id })
-}
-
-/// The address of an `addr=` option that is a host's name.
-fn resolve(volume: &VolumeName, options: &MountOptions) -> Result<Option<IpAddr>, VolumeError> {
-    let Some(host) = options.host_to_resolve() else {
-        return Ok(None);
-    };
-    let failed = |source| VolumeError::Resolve {
-        volume: volume.clone(),
-        host: host.to_owned(),
-        source,
-    };
-    let mut found = (host, 0).to_socket_addrs().map_err(failed)?;
-    match found.next() {
-        Some(address) => Ok(Some(address.ip())),
-        None => Err(failed(std::io::Error::new(
-            std::io::ErrorKind::NotFound,
-            "it has no address",
-        ))),
-    }
 }

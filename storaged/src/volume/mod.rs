@@ -1,10 +1,15 @@
 //! Volumes: directories that outlive containers, and the durable set of those who refer to them.
 
+mod archive;
+mod content;
 pub(crate) mod copy;
+pub(crate) mod directory;
 mod holder;
+pub(crate) mod image_file;
 pub(crate) mod mount;
 mod populate;
 mod snapshot;
+mod stats;
 mod trash;
 
 use std::collections::BTreeMap;
@@ -15,9 +20,11 @@ use api::id::{Id, InvalidId, SnapshotName, VolumeName};
 use api::storage::{PruneCandidate, Volume, VolumeCreate, VolumePrune};
 
 use crate::disk::{Step, StepError};
-use crate::model::layout::{Key, VOLUME_DATA, VOLUME_SIDECAR};
+use crate::import::EntryError;
+use crate::model::layout::{Key, VOLUME_SIDECAR};
 use crate::model::record::{Change, Intent, Rows, VolumeRow};
-use crate::model::volume_option::{self, redacted};
+use crate::model::volume_option::redacted;
+use crate::model::volume_spec;
 use crate::rootfs::RootfsError;
 use crate::{Storaged, recover, tree};
 
@@ -82,10 +89,27 @@ pub enum VolumeError {
     },
     #[error("volume {0} shows what its driver options name: take snapshots there")]
     Device(VolumeName),
+    #[error("volume {0} was made without a size, and cannot be given one: make one with -o size=")]
+    NoSize(VolumeName),
+    #[error(
+        "volume {volume} has {bytes} bytes already, and a filesystem is not made smaller: make a \
+         smaller volume and copy what is in this one"
+    )]
+    Shrinks { volume: VolumeName, bytes: u64 },
     #[error("volume {volume}: cannot copy it: {source}")]
     Duplicate {
         volume: VolumeName,
         source: std::io::Error,
+    },
+    #[error("volume {volume}: cannot export it: {source}")]
+    Export {
+        volume: VolumeName,
+        source: std::io::Error,
+    },
+    #[error("volume {volume}: cannot import it: {source}")]
+    Import {
+        volume: VolumeName,
+        source: EntryError,
     },
     #[error("no pruned volume {0}: \"hawser volume restore\" lists what can come back")]
     NotInTrash(String),
@@ -118,7 +142,7 @@ impl Storaged {
         } else {
             VolumeName::parse(&name)?
         };
-        volume_option::parse(&driver_opts).map_err(|problem| VolumeError::Option {
+        let spec = volume_spec::parse(&driver_opts).map_err(|problem| VolumeError::Option {
             volume: name.clone(),
             problem: problem.to_string(),
         })?;
@@ -133,8 +157,9 @@ impl Storaged {
                 created_at: crate::now(),
                 anonymous,
                 populated: false,
+                project: self.new_project(&spec)?,
             };
-            self.make_volume(row, |_empty| Ok(()))?;
+            self.make_volume(row.clone(), |staged| self.make_content(staged, &row))?;
         }
         self.volume(name.as_str())
     }
@@ -222,7 +247,7 @@ impl Storaged {
         pruned
     }
 
-    /// Stages the directory, has it filled, and moves it into place. One that is there without a
+    /// Stages the directory, has its content made, and moves it into place. One that is there without a
     /// row, as after the loss of the database, becomes the volume with all it holds.
     fn make_volume(
         &self,
@@ -253,16 +278,11 @@ impl Storaged {
                 path: staged.clone(),
                 mode: 0o711,
             })?;
-            let data = staged.join(VOLUME_DATA);
-            self.apply(Step::CreateDir {
-                path: data.clone(),
-                mode: 0o755,
-            })?;
             self.apply(Step::write_sidecar(
                 staged.join(VOLUME_SIDECAR),
                 &row.as_made(),
             )?)?;
-            fill(&data)?;
+            fill(&staged)?;
             self.apply(Step::SyncDir {
                 path: staged.clone(),
             })?;

@@ -3,7 +3,8 @@
 //! The copy is made beside the volume and flushed; then an intent says that it is complete, and its
 //! entries move in. A crash before that line leaves the volume as it was, a crash after it ends with
 //! all of the copy in place. The volume's own directory is never replaced: whoever has it mounted
-//! sees the data arrive.
+//! sees the data arrive. A filesystem in a file that nobody has mounted is replaced whole instead, by a
+//! copy of it that has the data.
 
 use std::os::fd::AsFd;
 use std::path::Path;
@@ -13,10 +14,13 @@ use api::storage::VolumePopulate;
 use rustix::fs::{OFlags, ResolveFlags};
 use rustix::io::Errno;
 
+use super::content::spec_of;
+use super::image_file::{self, ImageFailure};
 use super::{VolumeError, copy, not_found};
 use crate::disk::{Step, StepError};
-use crate::model::layout::{Key, VOLUME_DATA};
+use crate::model::layout::{Key, VOLUME_DATA, VOLUME_IMAGE};
 use crate::model::record::{Change, Intent};
+use crate::model::volume_spec::{Content, ImageFilesystem, ImageSpec, Owner};
 use crate::{Storaged, tree};
 
 impl Storaged {
@@ -37,11 +41,19 @@ impl Storaged {
         let row = self
             .volume_row(&name)
             .ok_or_else(|| not_found(name.as_str()))?;
-        if row.populated || !row.options.is_empty() || !self.is_empty(&name)? {
+        if row.populated {
             return Ok(());
         }
+        let spec = spec_of(&row)?;
+        let image = match spec.content {
+            Content::Device(_) => return Ok(()),
+            Content::Directory(_) if !self.is_empty(&name)? => return Ok(()),
+            Content::Directory(_) => None,
+            Content::Image(image) if !self.is_empty_image(&name, image)? => return Ok(()),
+            Content::Image(image) => Some((image.filesystem, spec.owner)),
+        };
         let key = self.begin(Intent::CopyUp)?;
-        let result = self.copy_up(&key, &name, &request);
+        let result = self.copy_up(&key, &name, &request, image);
         match result {
             Ok(true) => Ok(self.settle(&key)?),
             Ok(false) => {
@@ -61,20 +73,28 @@ impl Storaged {
         key: &Key,
         volume: &VolumeName,
         request: &VolumePopulate,
+        image: Option<(ImageFilesystem, Owner)>,
     ) -> Result<bool, VolumeError> {
         let staged = self.layout.staged_volume(key);
         self.apply(Step::CreateDir {
             path: staged.clone(),
             mode: 0o700,
         })?;
-        self.apply(Step::CreateDir {
-            path: staged.join(VOLUME_DATA),
-            mode: 0o755,
-        })?;
-        let target = staged.join(VOLUME_DATA);
+        if let Some((filesystem, _)) = image {
+            self.apply(Step::CopyImage {
+                from: self.layout.volume_image(volume),
+                to: staged.join(VOLUME_IMAGE),
+                filesystem,
+            })?;
+        } else {
+            self.apply(Step::CreateDir {
+                path: staged.join(VOLUME_DATA),
+                mode: 0o755,
+            })?;
+        }
         let copied = self
             .with_mounted_rootfs(&request.container, |root| {
-                copy_directory(root, &request.path, &target)
+                copy_directory(root, &request.path, &staged, image)
             })?
             .map_err(|source| VolumeError::Copy {
                 volume: volume.clone(),
@@ -92,6 +112,21 @@ impl Storaged {
         Ok(copied)
     }
 
+    /// Not while somebody has it mounted: then it keeps what it has.
+    fn is_empty_image(&self, volume: &VolumeName, image: ImageSpec) -> Result<bool, VolumeError> {
+        if !self.store.rows().mounts_of(volume).is_empty() {
+            return Ok(false);
+        }
+        let path = self.layout.volume_image(volume);
+        image_file::is_empty(&path, image.filesystem).map_err(|source| {
+            VolumeError::Step(StepError::Image {
+                what: "look into the filesystem in",
+                path,
+                source,
+            })
+        })
+    }
+
     fn is_empty(&self, volume: &VolumeName) -> Result<bool, StepError> {
         let data = self.layout.volume_data(volume);
         let names = tree::open_root(&data).and_then(|data| tree::names(data.as_fd()));
@@ -99,8 +134,14 @@ impl Storaged {
     }
 }
 
-/// Copies the directory at `path` of the filesystem tree `root`; `false` if there is none.
-fn copy_directory(root: &Path, path: &str, target: &Path) -> std::io::Result<bool> {
+/// Copies the directory at `path` of the filesystem tree `root` into what is staged; `false` if there
+/// is none.
+fn copy_directory(
+    root: &Path,
+    path: &str,
+    staged: &Path,
+    image: Option<(ImageFilesystem, Owner)>,
+) -> std::io::Result<bool> {
     let root = tree::open_root(root)?;
     let flags = OFlags::RDONLY | OFlags::DIRECTORY;
     let within = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
@@ -109,6 +150,20 @@ fn copy_directory(root: &Path, path: &str, target: &Path) -> std::io::Result<boo
         Err(Errno::NOENT | Errno::NOTDIR) => return Ok(false),
         Err(error) => return Err(error.into()),
     };
-    copy::tree(source.as_fd(), tree::open_root(target)?.as_fd())?;
+    match image {
+        Some((filesystem, owner)) => {
+            let path = staged.join(VOLUME_IMAGE);
+            image_file::fill(&path, filesystem, source.as_fd(), owner).map_err(
+                |error| match error {
+                    ImageFailure::Io(error) => error,
+                    other => std::io::Error::other(other),
+                },
+            )?;
+        }
+        None => {
+            let target = tree::open_root(&staged.join(VOLUME_DATA))?;
+            copy::tree(source.as_fd(), target.as_fd())?;
+        }
+    }
     Ok(true)
 }

@@ -1,22 +1,26 @@
-//! Snapshots and clones of volumes that are directories.
+//! Snapshots and clones of volumes.
 //!
-//! A snapshot is a copy whose blocks are shared where the filesystem can (`FICLONE`), made while
-//! nobody has the volume mounted, unless whoever asks takes files of different moments into the
-//! bargain. It lies below its volume and goes where the volume goes.
+//! A snapshot is a copy whose blocks are shared where the filesystem can (`FICLONE`). That of a
+//! directory is made while nobody has the volume mounted, unless whoever asks takes files of different
+//! moments into the bargain; that of a filesystem in a file is of one moment in any case, because the
+//! filesystem is frozen meanwhile. It lies below its volume and goes where the volume goes.
 
 use std::os::fd::AsFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use api::id::{Id, SnapshotName, VolumeName};
 use api::storage::{Snapshot, SnapshotCreate, Volume, VolumeClone};
 
-use super::{VolumeError, copy, not_found};
+use super::content::spec_of;
+use super::{VolumeError, copy, directory, not_found};
 use crate::disk::{Step, StepError};
-use crate::model::layout::{Key, VOLUME_DATA};
+use crate::model::layout::{Key, VOLUME_DATA, VOLUME_IMAGE};
 use crate::model::record::{Change, Intent, Rows, SnapshotRow, VolumeRow};
+use crate::model::volume_spec::{Content, ImageFilesystem, Limit, Spec};
 use crate::{Storaged, recover, tree};
 
-const STOP_OR_LIVE: &str = "stop it first, or take the files as they are now with --live";
+pub(super) const STOP_OR_LIVE: &str =
+    "stop it first, or take the files as they are now with --live";
 const STOP: &str = "stop it first";
 
 impl Storaged {
@@ -102,9 +106,27 @@ impl Storaged {
         let row = self.snapshot(volume.as_str(), name)?;
         self.check_unmounted(&volume, STOP)?;
         let key = self.begin(Intent::CopyUp)?;
-        let staged = self.stage_copy(&key, &volume, &self.layout.snapshot(&volume, &row.key));
+        let image = self.image_filesystem(&volume)?;
+        // Left over if a crash came between the mount and its undoing.
+        if image.is_some() {
+            self.apply(Step::Unmount {
+                target: self.layout.volume_data(&volume),
+            })?;
+        }
+        let from = self.layout.snapshot(&volume, &row.key);
+        // Both copies count until one goes.
+        let unlimited = |copy| match self.volume_row(&volume).and_then(|row| row.project) {
+            Some(project) => self.apply(Step::LimitDir {
+                path: copy,
+                project: Some(project),
+                limit: Limit::default(),
+            }),
+            None => Ok(()),
+        };
+        let staged = self.stage_copy(&key, &volume, &from, image, unlimited);
         if let Err(error) = staged {
             self.abandon(&key);
+            self.limit_again(&volume)?;
             return Err(error);
         }
         if let Err(error) = self.announce(&key, Intent::RollBack(volume)) {
@@ -143,10 +165,12 @@ impl Storaged {
             }
             None => {
                 self.check_source(&source, request.live)?;
-                self.layout.volume_data(&source)
+                self.content_path(&source)?
             }
         };
-        let populated = self.volume_row(&source).is_some_and(|row| row.populated);
+        let origin = self.volume_row(&source);
+        let origin = origin.ok_or_else(|| not_found(source.as_str()))?;
+        let spec = spec_of(&origin)?;
         let taken = self.volume_row(&target).is_some();
         self.finish_removal(&target)?;
         if taken || recover::exists(&self.layout.volume(&target))? {
@@ -155,12 +179,22 @@ impl Storaged {
         let row = VolumeRow {
             anonymous: Id::parse(target.as_str()).is_ok(),
             name: target.clone(),
-            options: [].into(),
+            options: origin.options,
             labels: request.labels,
             created_at: crate::now(),
-            populated,
+            populated: origin.populated,
+            project: self.new_project(&spec)?,
         };
-        self.make_volume(row, |data| self.duplicate(&source, &from, data))?;
+        self.make_volume(row.clone(), |staged| match spec.content {
+            Content::Directory(limit) => self.copy_directory(staged, &source, &from, |copy| {
+                self.limit_content(&row, limit, copy)
+            }),
+            Content::Image(image) => {
+                self.make_mount_point(staged.join(VOLUME_DATA))?;
+                self.copy_image(staged, &from, image.filesystem)
+            }
+            Content::Device(_) => Err(VolumeError::Device(source.clone())),
+        })?;
         self.volume(target.as_str())
     }
 
@@ -184,16 +218,42 @@ impl Storaged {
     fn check_source(&self, volume: &VolumeName, live: bool) -> Result<(), VolumeError> {
         let row = self.volume_row(volume);
         let row = row.ok_or_else(|| not_found(volume.as_str()))?;
-        if !row.options.is_empty() {
-            return Err(VolumeError::Device(volume.clone()));
+        match spec_of(&row)?.content {
+            Content::Device(_) => Err(VolumeError::Device(volume.clone())),
+            Content::Directory(_) if !live && !self.is_subvolume(volume)? => {
+                self.check_unmounted(volume, STOP_OR_LIVE)
+            }
+            Content::Directory(_) | Content::Image(_) => Ok(()),
         }
-        if live {
-            return Ok(());
-        }
-        self.check_unmounted(volume, STOP_OR_LIVE)
     }
 
-    fn check_unmounted(
+    fn is_subvolume(&self, volume: &VolumeName) -> Result<bool, StepError> {
+        let data = self.layout.volume_data(volume);
+        directory::is_subvolume(&data).map_err(StepError::io("look at", &data))
+    }
+
+    /// The filesystem of a volume that has one of its own.
+    fn image_filesystem(
+        &self,
+        volume: &VolumeName,
+    ) -> Result<Option<ImageFilesystem>, VolumeError> {
+        let row = self.volume_row(volume);
+        let row = row.ok_or_else(|| not_found(volume.as_str()))?;
+        Ok(match spec_of(&row)?.content {
+            Content::Image(image) => Some(image.filesystem),
+            Content::Directory(_) | Content::Device(_) => None,
+        })
+    }
+
+    /// What is copied of a volume.
+    fn content_path(&self, volume: &VolumeName) -> Result<PathBuf, VolumeError> {
+        Ok(match self.image_filesystem(volume)? {
+            Some(_) => self.layout.volume_image(volume),
+            None => self.layout.volume_data(volume),
+        })
+    }
+
+    pub(super) fn check_unmounted(
         &self,
         volume: &VolumeName,
         way_out: &'static str,
@@ -216,8 +276,11 @@ impl Storaged {
 
     fn stage_snapshot(&self, key: &Key, mut row: SnapshotRow) -> Result<(), VolumeError> {
         let volume = row.volume.clone();
-        self.stage_copy(key, &volume, &self.layout.volume_data(&volume))?;
-        let copy = self.layout.staged_volume(key).join(VOLUME_DATA);
+        let image = self.image_filesystem(&volume)?;
+        // A snapshot counts for nobody.
+        let from = self.content_path(&volume)?;
+        self.stage_copy(key, &volume, &from, image, |_copy| Ok(()))?;
+        let copy = self.layout.staged_volume(key).join(content_name(image));
         row.size = tree::size(&copy).bytes;
         self.announce(key, Intent::MakeSnapshot(row))?;
         let snapshots = self.layout.snapshots(&volume);
@@ -238,18 +301,58 @@ impl Storaged {
     }
 
     /// A durable copy of `from` in the staging directory `key`.
-    fn stage_copy(&self, key: &Key, volume: &VolumeName, from: &Path) -> Result<(), VolumeError> {
+    fn stage_copy(
+        &self,
+        key: &Key,
+        volume: &VolumeName,
+        from: &Path,
+        image: Option<ImageFilesystem>,
+        prepare: impl FnOnce(PathBuf) -> Result<(), StepError>,
+    ) -> Result<(), VolumeError> {
         let staged = self.layout.staged_volume(key);
         self.apply(Step::CreateDir {
             path: staged.clone(),
             mode: 0o700,
         })?;
-        let data = staged.join(VOLUME_DATA);
-        self.apply(Step::CreateDir {
-            path: data.clone(),
-            mode: 0o755,
-        })?;
-        self.duplicate(volume, from, &data)
+        match image {
+            Some(filesystem) => self.copy_image(&staged, from, filesystem),
+            None => self.copy_directory(&staged, volume, from, prepare),
+        }
+    }
+
+    fn copy_image(
+        &self,
+        staged: &Path,
+        from: &Path,
+        filesystem: ImageFilesystem,
+    ) -> Result<(), VolumeError> {
+        Ok(self.apply(Step::CopyImage {
+            from: from.to_owned(),
+            to: staged.join(VOLUME_IMAGE),
+            filesystem,
+        })?)
+    }
+
+    /// Copies a directory into a staging directory. `prepare` sees the copy before it has anything, or
+    /// everything at once.
+    fn copy_directory(
+        &self,
+        staged: &Path,
+        volume: &VolumeName,
+        from: &Path,
+        prepare: impl FnOnce(PathBuf) -> Result<(), StepError>,
+    ) -> Result<(), VolumeError> {
+        let to = staged.join(VOLUME_DATA);
+        if directory::is_subvolume(from).map_err(StepError::io("look at", from))? {
+            self.apply(Step::SnapshotSubvolume {
+                from: from.to_owned(),
+                to: to.clone(),
+            })?;
+            return Ok(prepare(to)?);
+        }
+        self.apply(Step::MakeVolumeDir { path: to.clone() })?;
+        prepare(to.clone())?;
+        self.duplicate(volume, from, &to)
     }
 
     fn duplicate(&self, volume: &VolumeName, from: &Path, to: &Path) -> Result<(), VolumeError> {
@@ -282,25 +385,52 @@ impl Storaged {
     /// Exchanges a volume's content for the copy in `key`; each step is seen in the directories.
     pub(crate) fn settle_roll_back(&self, key: &Key, volume: &VolumeName) -> Result<(), StepError> {
         let staged = self.layout.staged_volume(key);
-        let (copy, data) = (staged.join(VOLUME_DATA), self.layout.volume_data(volume));
+        let directory = self.layout.volume(volume);
         let replaced = self.layout.trashed_volume(key);
-        if recover::exists(&copy)? {
-            if recover::exists(&data)? {
+        for name in [VOLUME_IMAGE, VOLUME_DATA] {
+            let (copy, content) = (staged.join(name), directory.join(name));
+            if !recover::exists(&copy)? {
+                continue;
+            }
+            if recover::exists(&content)? {
                 self.apply(Step::Rename {
-                    from: data.clone(),
+                    from: content.clone(),
                     to: replaced.clone(),
                 })?;
             }
             self.apply(Step::Rename {
                 from: copy,
-                to: data,
+                to: content,
             })?;
             self.apply(Step::SyncDir {
-                path: self.layout.volume(volume),
+                path: directory.clone(),
             })?;
         }
         self.apply(Step::RemoveTree { path: replaced })?;
+        self.limit_again(volume)?;
         self.apply(Step::RemoveTree { path: staged })
+    }
+
+    /// Gives a volume's directory the limit its options say.
+    fn limit_again(&self, volume: &VolumeName) -> Result<(), StepError> {
+        let Some(row) = self.volume_row(volume) else {
+            return Ok(());
+        };
+        match row.spec() {
+            Ok(Spec {
+                content: Content::Directory(limit),
+                ..
+            }) => self.limit_content(&row, limit, self.layout.volume_data(volume)),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// The name that copied content has in a volume's directory.
+fn content_name(image: Option<ImageFilesystem>) -> &'static str {
+    match image {
+        Some(_) => VOLUME_IMAGE,
+        None => VOLUME_DATA,
     }
 }
 

@@ -42,6 +42,14 @@ impl State {
         Self { directory }
     }
 
+    /// Below a directory of a filesystem that another state's test has mounted.
+    pub fn inside(parent: PathBuf) -> Self {
+        let directory = tempfile::tempdir_in(parent).unwrap();
+        let none = MountFlags::empty();
+        sys::mount::bind(directory.path(), directory.path(), false, none).unwrap();
+        Self { directory }
+    }
+
     pub fn path(&self) -> &Path {
         self.directory.path()
     }

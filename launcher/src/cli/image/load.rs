@@ -47,7 +47,7 @@ pub fn load(context: &Context, flags: &LoadFlags) -> Result<i32, CliError> {
 }
 
 /// The file, or standard input when there is none or it is `-`.
-pub(super) fn open(file: Option<&Path>) -> Result<Box<dyn Read>, CliError> {
+pub(in crate::cli) fn open(file: Option<&Path>) -> Result<Box<dyn Read>, CliError> {
     match file {
         Some(path) if path != Path::new("-") => {
             let file = File::open(path).map_err(|source| CliError::File {

@@ -1,11 +1,13 @@
 //! `hawser volume …`.
 
+mod archive;
 mod prune;
 mod snapshot;
+mod stats;
 
 use api::client::escape;
-use api::path::{VOLUMES, VOLUMES_CREATE};
-use api::storage::{Volume, VolumeCreate};
+use api::path::{VOLUME_RESIZE, VOLUMES, VOLUMES_CREATE};
+use api::storage::{Volume, VolumeCreate, VolumeResize};
 use clap::{Args, Subcommand};
 
 use crate::format::table::{Columns, Row};
@@ -44,6 +46,17 @@ pub enum VolumeCommand {
     Snapshot(snapshot::SnapshotCommand),
     /// Create a volume that begins with what another one holds
     Clone(snapshot::CloneFlags),
+    /// Write all a volume holds to one compressed archive with a checksum
+    Export(archive::ExportFlags),
+    /// Create a volume from an archive of "hawser volume export"
+    Import(archive::ImportFlags),
+    /// Show what volumes take and may take, as it changes
+    Stats(stats::StatsFlags),
+    /// Change how much a volume with a size may hold
+    ///
+    /// A volume in a file of its own (backend=loop) only grows; a limited directory can also be given
+    /// less.
+    Resize(ResizeFlags),
 }
 
 /// `hawser volume create`.
@@ -53,6 +66,9 @@ pub struct CreateFlags {
     #[arg(short, long, default_value = LOCAL)]
     pub driver: String,
     /// Option of the driver: NAME=VALUE
+    ///
+    /// Driver local: size=10g, inodes=N, uid=N, gid=N, mode=0750, backend=dir|loop, fs=ext4|xfs, or
+    /// type=, o= and device= for what is to be mounted
     #[arg(short, long = "opt", value_name = "OPTION")]
     pub opt: Vec<String>,
     /// Label: NAME[=VALUE]
@@ -87,6 +103,15 @@ pub struct RemoveFlags {
     pub volumes: Vec<String>,
 }
 
+/// `hawser volume resize`.
+#[derive(Debug, Clone, Args)]
+pub struct ResizeFlags {
+    /// Volume to resize
+    pub volume: String,
+    /// Its new size, such as 20g
+    pub size: String,
+}
+
 const COLUMNS: Columns = Columns {
     headers: &[
         ("Driver", "DRIVER"),
@@ -110,6 +135,10 @@ pub fn run(context: &Context, command: &VolumeCommand) -> Result<i32, CliError> 
         VolumeCommand::Restore(flags) => prune::restore(context, flags),
         VolumeCommand::Snapshot(command) => snapshot::run(context, command),
         VolumeCommand::Clone(flags) => snapshot::clone(context, flags),
+        VolumeCommand::Export(flags) => archive::export(context, flags),
+        VolumeCommand::Import(flags) => archive::import(context, flags),
+        VolumeCommand::Stats(flags) => stats::stats(context, flags),
+        VolumeCommand::Resize(flags) => resize(context, flags),
     }
 }
 
@@ -165,6 +194,16 @@ fn matches(key: &str, value: &str, volume: &Volume) -> bool {
         "dangling" => volume.holders.is_empty() == matches!(value, "true" | "1"),
         _ => false,
     }
+}
+
+fn resize(context: &Context, flags: &ResizeFlags) -> Result<i32, CliError> {
+    let path = format!("{VOLUMES}/{}/{VOLUME_RESIZE}", escape(&flags.volume));
+    let request = VolumeResize {
+        size: flags.size.clone(),
+    };
+    let volume: Volume = context.client().post(&path, &request)?;
+    output::line(volume.name)?;
+    Ok(0)
 }
 
 fn remove(context: &Context, flags: &RemoveFlags) -> Result<i32, CliError> {
