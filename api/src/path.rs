@@ -94,6 +94,10 @@ pub const VOLUME_CLONE: &str = "clone";
 /// reply ends with its last chunk. `POST /v1/volumes/{name}/archive?request=JSON` with such a stream and
 /// a [`crate::storage::VolumeImport`] → [`crate::storage::Volume`].
 pub const VOLUME_ARCHIVE: &str = "archive";
+/// `POST /v1/volumes/{name}/unlock` [`crate::storage::VolumeUnlock`] → [`crate::storage::Volume`].
+pub const VOLUME_UNLOCK: &str = "unlock";
+/// `POST /v1/volumes/{name}/lock`: takes the key away.
+pub const VOLUME_LOCK: &str = "lock";
 /// `POST /v1/volumes/{name}/resize` [`crate::storage::VolumeResize`] → [`crate::storage::Volume`].
 pub const VOLUME_RESIZE: &str = "resize";
 /// `POST /v1/volumes/{name}/populate` [`crate::storage::VolumePopulate`]: copy-up of image data.

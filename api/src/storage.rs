@@ -25,6 +25,9 @@ pub struct Volume {
     /// Made by `-v /path` without a name.
     #[serde(default)]
     pub anonymous: bool,
+    /// It is encrypted, and its key has to come before it can be used.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub locked: bool,
     /// Names of its snapshots, oldest first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub snapshots: Vec<String>,
@@ -40,6 +43,42 @@ pub struct VolumeCreate {
     pub driver: String,
     pub driver_opts: BTreeMap<String, String>,
     pub labels: BTreeMap<String, String>,
+    /// In hexadecimal, for a volume that is encrypted.
+    #[serde(skip_serializing_if = "Secret::is_empty")]
+    pub key: Secret,
+}
+
+/// A text that is not for logs.
+#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Secret(String);
+
+impl Secret {
+    pub fn new(text: impl Into<String>) -> Self {
+        Self(text.into())
+    }
+
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+
+    fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("****")
+    }
+}
+
+/// Body of `POST /volumes/{name}/unlock`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct VolumeUnlock {
+    /// In hexadecimal; when empty, that of the file which the volume's option `encrypt` names.
+    pub key: Secret,
 }
 
 /// Body of `POST /volumes/{name}/populate`: copy what the root filesystem holds at `path` into

@@ -64,6 +64,31 @@ mod root {
         shop.type_(&format!("volume export --live -o {file} site"));
     }
 
+    /// Where the filesystem of this host encrypts; elsewhere the error says what could.
+    #[test]
+    fn an_encrypted_volume_asks_for_its_key() {
+        let shop = Shop::open();
+        let file = shop.daemon.directories().root().join("site.key");
+        std::fs::write(&file, [7; 64]).unwrap();
+        let key = format!("--key-file {}", file.display());
+        let create = format!("volume create -o encrypt=on {key} site");
+        let made = shop.run(&create.split_whitespace().collect::<Vec<_>>());
+        if made.code != 0 {
+            assert!(made.stderr.contains("tune2fs -O encrypt"), "{made:?}");
+            shop.refuses("volume unlock site", 1, "no such volume");
+            return;
+        }
+        write(&shop, "site", "good");
+        shop.type_("volume lock site");
+        shop.refuses(
+            &format!("run --rm -v site:/d {TOOLS} true"),
+            125,
+            "volume unlock site",
+        );
+        shop.type_(&format!("volume unlock {key} site"));
+        assert_eq!(read(&shop, "site"), "good");
+    }
+
     #[test]
     fn a_volume_in_a_file_has_its_size_and_grows() {
         let shop = Shop::open();

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use rustix::fs::{CWD, Gid, Mode, OFlags, RenameFlags, Uid};
 use rustix::io::Errno;
 use serde::Serialize;
+use sys::fscrypt::Identifier;
 use sys::mount::{Overlay, OverlayApi};
 
 use crate::model::record::Change;
@@ -60,6 +61,11 @@ pub(crate) enum Step {
         path: PathBuf,
         project: Option<u32>,
         limit: Limit,
+    },
+    /// Encrypt an empty directory with a key that the kernel has.
+    EncryptDir {
+        path: PathBuf,
+        identifier: Identifier,
     },
     /// Copy a subvolume to a new one.
     SnapshotSubvolume { from: PathBuf, to: PathBuf },
@@ -236,6 +242,10 @@ impl Disk for Host {
                 path: path.clone(),
                 source,
             }),
+            Step::EncryptDir { path, identifier } => open_dir(path)
+                .map_err(io::Error::from)
+                .and_then(|directory| sys::fscrypt::encrypt(directory.as_fd(), *identifier))
+                .map_err(StepError::io("encrypt", path)),
             Step::SnapshotSubvolume { from, to } => {
                 directory::snapshot(from, to).map_err(StepError::io("take a snapshot of", from))
             }

@@ -100,6 +100,9 @@ fn volume(error: &VolumeError) -> ErrorCode {
                 _ => ErrorCode::Internal,
             }
         }
+        VolumeError::Locked(_) => ErrorCode::Unavailable,
+        VolumeError::WrongKey(_) | VolumeError::NotEncrypted(_) => ErrorCode::InvalidInput,
+        VolumeError::SharedKey { .. } => ErrorCode::InUse,
         VolumeError::Export { .. } => ErrorCode::Internal,
         VolumeError::Import { source, .. } => entry(source),
         VolumeError::Rootfs(error) => rootfs(error),

@@ -377,6 +377,7 @@ mod tests {
                 anonymous: false,
                 populated: false,
                 project: None,
+                key_id: None,
             }),
             Change::PutHolder(HolderRow {
                 volume: name.clone(),

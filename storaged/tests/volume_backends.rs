@@ -16,10 +16,9 @@ use api::storage::{
 };
 use api::volume_plugin as plugin;
 use api::{ApiError, ErrorCode};
-use rustix::mount::MountFlags;
 use serde_json::json;
 use storaged::{Storaged, VolumeError};
-use support::{State, create, dir, file, image, ls, read};
+use support::{State, create, dir, file, filesystem, image, ls, read};
 
 const MEGABYTE: u64 = 1 << 20;
 
@@ -362,29 +361,6 @@ fn a_limit_without_quotas_names_the_way_out_and_leaves_nothing() {
     }
     assert!(state.leftovers().is_empty());
     is_well(&storaged);
-}
-
-/// A filesystem made for one test, on a loop device of its own, below the state directory.
-fn filesystem(state: &State, mkfs: &[&str], kind: &str, options: &str) -> Option<PathBuf> {
-    let (image, target) = (state.path().join("disk"), state.path().join("mounted"));
-    let file = std::fs::File::create(&image).unwrap();
-    file.set_len(512 << 20).unwrap();
-    std::fs::create_dir(&target).unwrap();
-    let output = std::process::Command::new(mkfs[0])
-        .args(&mkfs[1..])
-        .arg(&image)
-        .output()
-        .expect("cargo xtask setup test");
-    assert!(output.status.success(), "{output:?}");
-    let device = sys::loop_device::LoopDevice::attach(&image).unwrap();
-    let node = device.path().to_str().unwrap().to_owned();
-    match sys::mount::filesystem(kind, &node, &target, MountFlags::empty(), options) {
-        Ok(()) => Some(target),
-        Err(error) => {
-            println!("this kernel has no {kind} with {options:?}: {error}");
-            None
-        }
-    }
 }
 
 #[test]

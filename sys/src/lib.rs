@@ -6,6 +6,7 @@ pub mod bpf;
 pub mod btrfs;
 pub mod copy;
 pub mod freeze;
+pub mod fscrypt;
 pub mod loop_device;
 pub mod mount;
 pub mod netns;

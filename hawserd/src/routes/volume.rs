@@ -6,7 +6,7 @@ use api::daemon::Pruned;
 use api::path;
 use api::storage::{
     PruneCandidate, Snapshot, SnapshotCreate, TrashedVolume, Volume, VolumeClone, VolumeCreate,
-    VolumeImport, VolumePopulate, VolumePrune, VolumeResize, VolumeStats,
+    VolumeImport, VolumePopulate, VolumePrune, VolumeResize, VolumeStats, VolumeUnlock,
 };
 use api::{ApiError, ErrorCode};
 use axum::body::Body;
@@ -47,6 +47,8 @@ pub(crate) fn routes() -> Router<Daemon> {
             // storaged limits what may come; it sees how much comes out of a compressed stream.
             get(export).post(import).layer(DefaultBodyLimit::disable()),
         )
+        .route(&format!("{volume}/{}", path::VOLUME_UNLOCK), post(unlock))
+        .route(&format!("{volume}/{}", path::VOLUME_LOCK), post(lock))
         .route(&format!("{volume}/{}", path::VOLUME_RESIZE), post(resize))
         .route(&volume, get(inspect).delete(remove))
         .route(
@@ -272,6 +274,25 @@ async fn import(
     let mut reader = SyncIoBridge::new(StreamReader::new(chunks));
     let import = move |daemon: &Daemon| daemon.storaged.import_volume(&name, request, &mut reader);
     daemon.run(import).await.map(Json)
+}
+
+async fn unlock(
+    State(daemon): State<Daemon>,
+    Segments(name): Segments<String>,
+    Content(request): Content<VolumeUnlock>,
+) -> Reply<Volume> {
+    let unlock = move |daemon: &Daemon| {
+        let key = request.key.expose();
+        daemon.storaged.unlock_volume(&name, key)
+    };
+    daemon.run(unlock).await.map(Json)
+}
+
+async fn lock(State(daemon): State<Daemon>, Segments(name): Segments<String>) -> Done {
+    daemon
+        .run(move |daemon| daemon.storaged.lock_volume(&name))
+        .await?;
+    Ok(StatusCode::NO_CONTENT)
 }
 
 async fn resize(

@@ -72,6 +72,9 @@ pub(crate) struct VolumeRow {
     /// The project whose quota limits its directory.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) project: Option<u32>,
+    /// The identifier of the key that its directory is encrypted with, in hexadecimal.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) key_id: Option<String>,
 }
 
 /// What a volume held at one time, for good.

@@ -26,8 +26,8 @@ pub(crate) enum Bind {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum InvalidOption {
     #[error(
-        "invalid option {0:?}: the local driver knows size, inodes, uid, gid, mode, backend and fs, \
-         and for what is mounted type, o and device"
+        "invalid option {0:?}: the local driver knows size, inodes, uid, gid, mode, encrypt, backend \
+         and fs, and for what is mounted type, o and device"
     )]
     Unknown(String),
     #[error("option {0:?} is for volumes without a device; a filesystem takes its own as o={0}=…")]
@@ -40,6 +40,8 @@ pub(crate) enum InvalidOption {
     },
     #[error("invalid backend {0:?}: \"dir\" is a directory, \"loop\" a filesystem in a file")]
     Backend(String),
+    #[error("option {0:?} is for directories, and not for backend=loop")]
+    NeedsDirectory(&'static str),
     #[error("option {0:?} needs backend=loop")]
     NeedsLoop(&'static str),
     #[error("invalid fs {0:?}: a volume in a file has ext4 or xfs")]

@@ -11,6 +11,16 @@ use super::volume_option::{self, InvalidOption, MountOptions};
 pub(crate) struct Spec {
     pub(crate) content: Content,
     pub(crate) owner: Owner,
+    pub(crate) encryption: Option<Encryption>,
+}
+
+/// That a directory is encrypted, and where its key comes from when it is needed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Encryption {
+    /// With the request.
+    KeyGiven,
+    /// From a file, unless it comes with the request.
+    KeyFile(String),
 }
 
 impl Spec {
@@ -87,7 +97,9 @@ impl Owner {
 }
 
 /// Options of content that is ours.
-const OWN: [&str; 7] = ["backend", "fs", "gid", "inodes", "mode", "size", "uid"];
+const OWN: [&str; 8] = [
+    "backend", "encrypt", "fs", "gid", "inodes", "mode", "size", "uid",
+];
 
 /// Checks the options of a new volume.
 pub(crate) fn parse(options: &BTreeMap<String, String>) -> Result<Spec, InvalidOption> {
@@ -102,6 +114,7 @@ pub(crate) fn parse(options: &BTreeMap<String, String>) -> Result<Spec, InvalidO
             None => Ok(Spec {
                 content: Content::Device(mount),
                 owner: Owner::default(),
+                encryption: None,
             }),
         };
     }
@@ -118,8 +131,13 @@ pub(crate) fn parse(options: &BTreeMap<String, String>) -> Result<Spec, InvalidO
         Some("loop") => Content::Image(given.image()?),
         Some(other) => return Err(InvalidOption::Backend(other.to_owned())),
     };
+    let encryption = given.encryption()?;
+    if encryption.is_some() && !matches!(content, Content::Directory(_)) {
+        return Err(InvalidOption::NeedsDirectory("encrypt"));
+    }
     Ok(Spec {
         content,
+        encryption,
         owner: Owner {
             uid: given.id("uid")?,
             gid: given.id("gid")?,
@@ -179,6 +197,19 @@ impl Given {
             (digits && mode <= 0o7777).then_some(mode)
         };
         self.value("mode", "an octal mode such as 0750", mode)
+    }
+
+    fn encryption(&self) -> Result<Option<Encryption>, InvalidOption> {
+        self.value(
+            "encrypt",
+            "\"on\", or the path of a file with the key",
+            |text| match text {
+                "on" => Some(Encryption::KeyGiven),
+                path => path
+                    .starts_with('/')
+                    .then(|| Encryption::KeyFile(path.to_owned())),
+            },
+        )
     }
 
     fn image(&self) -> Result<ImageSpec, InvalidOption> {
@@ -289,6 +320,11 @@ mod tests {
             (&[("mode", "17777")], "octal"),
             (&[("backend", "zfs")], "zfs"),
             (&[("fs", "ext4")], "backend=loop"),
+            (&[("encrypt", "yes")], "path of a file"),
+            (
+                &[("backend", "loop"), ("size", "1g"), ("encrypt", "on")],
+                "encrypt",
+            ),
             (&[("backend", "loop")], "size"),
             (&[("backend", "loop"), ("size", "1m")], "8 MiB"),
             (

@@ -49,6 +49,9 @@ impl Storaged {
     /// fine.
     pub fn check_export(&self, name: &str, live: bool) -> Result<(), VolumeError> {
         let name = self.known(name)?;
+        if let Some(row) = self.volume_row(&name) {
+            self.check_unlocked(&row)?;
+        }
         if live {
             return Ok(());
         }
@@ -73,6 +76,7 @@ impl Storaged {
         let row = self
             .volume_row(&name)
             .ok_or_else(|| not_found(name.as_str()))?;
+        self.check_unlocked(&row)?;
         let data = self.layout.volume_data(&name);
         if self.store.rows().mounts_of(&name).is_empty() {
             let was_mounted = is_mounted(&data)?;
@@ -152,6 +156,7 @@ impl Storaged {
         }
         let row = VolumeRow {
             project: self.new_project(&spec)?,
+            key_id: self.take_key(&name, &spec, "")?,
             ..row
         };
         self.make_volume(row.clone(), |staged| {
@@ -180,6 +185,7 @@ impl Storaged {
             anonymous: Id::parse(name.as_str()).is_ok(),
             populated: true,
             project: None,
+            key_id: None,
         };
         match spec_of(&row)?.content {
             Content::Device(_) => Err(VolumeError::Option {

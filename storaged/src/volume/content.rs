@@ -18,7 +18,7 @@ use crate::model::volume_spec::{Content, Limit, Spec};
 impl Storaged {
     /// Makes the content of a new volume in its staging directory.
     pub(super) fn make_content(&self, staged: &Path, row: &VolumeRow) -> Result<(), VolumeError> {
-        let Spec { content, owner } = spec_of(row)?;
+        let Spec { content, owner, .. } = spec_of(row)?;
         let data = staged.join(VOLUME_DATA);
         match content {
             Content::Image(image) => {
@@ -31,6 +31,7 @@ impl Storaged {
             }
             Content::Directory(limit) => {
                 self.apply(Step::MakeVolumeDir { path: data.clone() })?;
+                self.encrypt_content(row, data.clone())?;
                 self.limit_content(row, limit, data.clone())?;
                 if !owner.is_none() {
                     self.apply(Step::SetOwner { path: data, owner })?;
@@ -96,6 +97,7 @@ impl Storaged {
 
     /// Mounts what the volume's directory shows, if it shows something else and does not yet.
     pub(super) fn mount_content(&self, row: &VolumeRow) -> Result<(), VolumeError> {
+        self.check_unlocked(row)?;
         let target = self.layout.volume_data(&row.name);
         let content = spec_of(row)?.content;
         if matches!(content, Content::Directory(_)) || is_mounted(&target)? {

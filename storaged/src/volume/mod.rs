@@ -4,6 +4,7 @@ mod archive;
 mod content;
 pub(crate) mod copy;
 pub(crate) mod directory;
+mod encryption;
 mod holder;
 pub(crate) mod image_file;
 pub(crate) mod mount;
@@ -111,6 +112,17 @@ pub enum VolumeError {
         volume: VolumeName,
         source: EntryError,
     },
+    #[error("volume {0} is locked: give its key with \"hawser volume unlock {0}\"")]
+    Locked(VolumeName),
+    #[error("volume {0} stays locked: this is not its key")]
+    WrongKey(VolumeName),
+    #[error("volume {0} is not encrypted")]
+    NotEncrypted(VolumeName),
+    #[error("volume {volume} has the key of others that are mounted - [{}]: stop them first", others.join(", "))]
+    SharedKey {
+        volume: VolumeName,
+        others: Vec<String>,
+    },
     #[error("no pruned volume {0}: \"hawser volume restore\" lists what can come back")]
     NotInTrash(String),
     #[error("invalid path {0:?}: a path inside a container is absolute")]
@@ -133,6 +145,7 @@ impl Storaged {
             driver,
             driver_opts,
             labels,
+            key,
         } = request;
         if !DRIVERS.contains(&driver.as_str()) {
             return Err(VolumeError::Driver(driver));
@@ -150,6 +163,7 @@ impl Storaged {
         if self.volume_row(&name).is_none() {
             // Docker itself chooses 64 digits when it makes an anonymous volume by plugin.
             let anonymous = Id::parse(name.as_str()).is_ok();
+            let key_id = self.take_key(&name, &spec, key.expose())?;
             let row = VolumeRow {
                 name: name.clone(),
                 options: driver_opts,
@@ -158,6 +172,7 @@ impl Storaged {
                 anonymous,
                 populated: false,
                 project: self.new_project(&spec)?,
+                key_id,
             };
             self.make_volume(row.clone(), |staged| self.make_content(staged, &row))?;
         }
@@ -387,6 +402,7 @@ impl Storaged {
             holders: rows.holder_ids(&row.name),
             anonymous: row.anonymous,
             snapshots: snapshot::names(rows, &row.name),
+            locked: row.key_id.is_some() && self.is_locked(row),
         }
     }
 }

@@ -44,6 +44,7 @@ impl Storaged {
         if row.populated {
             return Ok(());
         }
+        self.check_unlocked(&row)?;
         let spec = spec_of(&row)?;
         let image = match spec.content {
             Content::Device(_) => return Ok(()),
@@ -87,10 +88,15 @@ impl Storaged {
                 filesystem,
             })?;
         } else {
+            let data = staged.join(VOLUME_DATA);
             self.apply(Step::CreateDir {
-                path: staged.join(VOLUME_DATA),
+                path: data.clone(),
                 mode: 0o755,
             })?;
+            // Nothing moves into an encrypted directory but from one.
+            if let Some(row) = self.volume_row(volume) {
+                self.encrypt_content(&row, data)?;
+            }
         }
         let copied = self
             .with_mounted_rootfs(&request.container, |root| {

@@ -105,6 +105,9 @@ impl Storaged {
         let _guard = self.volume_locks.lock(volume.as_str());
         let row = self.snapshot(volume.as_str(), name)?;
         self.check_unmounted(&volume, STOP)?;
+        if let Some(row) = self.volume_row(&volume) {
+            self.check_unlocked(&row)?;
+        }
         let key = self.begin(Intent::CopyUp)?;
         let image = self.image_filesystem(&volume)?;
         // Left over if a crash came between the mount and its undoing.
@@ -115,13 +118,19 @@ impl Storaged {
         }
         let from = self.layout.snapshot(&volume, &row.key);
         // Both copies count until one goes.
-        let unlimited = |copy| match self.volume_row(&volume).and_then(|row| row.project) {
-            Some(project) => self.apply(Step::LimitDir {
-                path: copy,
-                project: Some(project),
-                limit: Limit::default(),
-            }),
-            None => Ok(()),
+        let unlimited = |copy: PathBuf| {
+            let Some(row) = self.volume_row(&volume) else {
+                return Ok(());
+            };
+            self.encrypt_content(&row, copy.clone())?;
+            match row.project {
+                Some(project) => self.apply(Step::LimitDir {
+                    path: copy,
+                    project: Some(project),
+                    limit: Limit::default(),
+                }),
+                None => Ok(()),
+            }
         };
         let staged = self.stage_copy(&key, &volume, &from, image, unlimited);
         if let Err(error) = staged {
@@ -170,6 +179,7 @@ impl Storaged {
         };
         let origin = self.volume_row(&source);
         let origin = origin.ok_or_else(|| not_found(source.as_str()))?;
+        self.check_unlocked(&origin)?;
         let spec = spec_of(&origin)?;
         let taken = self.volume_row(&target).is_some();
         self.finish_removal(&target)?;
@@ -184,9 +194,11 @@ impl Storaged {
             created_at: crate::now(),
             populated: origin.populated,
             project: self.new_project(&spec)?,
+            key_id: origin.key_id,
         };
         self.make_volume(row.clone(), |staged| match spec.content {
             Content::Directory(limit) => self.copy_directory(staged, &source, &from, |copy| {
+                self.encrypt_content(&row, copy.clone())?;
                 self.limit_content(&row, limit, copy)
             }),
             Content::Image(image) => {
@@ -218,6 +230,7 @@ impl Storaged {
     fn check_source(&self, volume: &VolumeName, live: bool) -> Result<(), VolumeError> {
         let row = self.volume_row(volume);
         let row = row.ok_or_else(|| not_found(volume.as_str()))?;
+        self.check_unlocked(&row)?;
         match spec_of(&row)?.content {
             Content::Device(_) => Err(VolumeError::Device(volume.clone())),
             Content::Directory(_) if !live && !self.is_subvolume(volume)? => {
@@ -277,9 +290,13 @@ impl Storaged {
     fn stage_snapshot(&self, key: &Key, mut row: SnapshotRow) -> Result<(), VolumeError> {
         let volume = row.volume.clone();
         let image = self.image_filesystem(&volume)?;
-        // A snapshot counts for nobody.
         let from = self.content_path(&volume)?;
-        self.stage_copy(key, &volume, &from, image, |_copy| Ok(()))?;
+        // A snapshot counts for nobody.
+        let prepare = |copy| match self.volume_row(&volume) {
+            Some(row) => self.encrypt_content(&row, copy),
+            None => Ok(()),
+        };
+        self.stage_copy(key, &volume, &from, image, prepare)?;
         let copy = self.layout.staged_volume(key).join(content_name(image));
         row.size = tree::size(&copy).bytes;
         self.announce(key, Intent::MakeSnapshot(row))?;

@@ -341,3 +341,26 @@ pub fn ls(directory: impl AsRef<Path>) -> String {
         .collect();
     names.join(" ")
 }
+
+/// A filesystem made for one test, on a loop device of its own, below the state directory.
+pub fn filesystem(state: &State, mkfs: &[&str], kind: &str, options: &str) -> Option<PathBuf> {
+    let (image, target) = (state.path().join("disk"), state.path().join("mounted"));
+    let file = std::fs::File::create(&image).unwrap();
+    file.set_len(512 << 20).unwrap();
+    std::fs::create_dir(&target).unwrap();
+    let output = std::process::Command::new(mkfs[0])
+        .args(&mkfs[1..])
+        .arg(&image)
+        .output()
+        .expect("cargo xtask setup test");
+    assert!(output.status.success(), "{output:?}");
+    let device = sys::loop_device::LoopDevice::attach(&image).unwrap();
+    let node = device.path().to_str().unwrap().to_owned();
+    match sys::mount::filesystem(kind, &node, &target, MountFlags::empty(), options) {
+        Ok(()) => Some(target),
+        Err(error) => {
+            println!("this kernel has no {kind} with {options:?}: {error}");
+            None
+        }
+    }
+}

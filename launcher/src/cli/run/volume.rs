@@ -47,6 +47,7 @@ pub(super) fn make(
         driver: LOCAL.to_owned(),
         driver_opts: spec.options.clone(),
         labels: spec.labels.clone(),
+        ..VolumeCreate::default()
     };
     let volume: Volume = context.client().post(VOLUMES_CREATE, &request)?;
     let name = volume.name.to_string();

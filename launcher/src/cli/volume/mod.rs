@@ -1,6 +1,7 @@
 //! `hawser volume …`.
 
 mod archive;
+mod lock;
 mod prune;
 mod snapshot;
 mod stats;
@@ -52,6 +53,10 @@ pub enum VolumeCommand {
     Import(archive::ImportFlags),
     /// Show what volumes take and may take, as it changes
     Stats(stats::StatsFlags),
+    /// Give the key of an encrypted volume, which every boot asks for
+    Unlock(lock::UnlockFlags),
+    /// Take the key of an encrypted volume away
+    Lock(lock::LockFlags),
     /// Change how much a volume with a size may hold
     ///
     /// A volume in a file of its own (backend=loop) only grows; a limited directory can also be given
@@ -67,13 +72,16 @@ pub struct CreateFlags {
     pub driver: String,
     /// Option of the driver: NAME=VALUE
     ///
-    /// Driver local: size=10g, inodes=N, uid=N, gid=N, mode=0750, backend=dir|loop, fs=ext4|xfs, or
-    /// type=, o= and device= for what is to be mounted
+    /// Driver local: size=10g, inodes=N, uid=N, gid=N, mode=0750, encrypt=on, backend=dir|loop,
+    /// fs=ext4|xfs, or type=, o= and device= for what is to be mounted
     #[arg(short, long = "opt", value_name = "OPTION")]
     pub opt: Vec<String>,
     /// Label: NAME[=VALUE]
     #[arg(long, value_name = "LABEL")]
     pub label: Vec<String>,
+    /// File with the key of an encrypted volume (encrypt=on), - for standard input
+    #[arg(long, value_name = "FILE")]
+    pub key_file: Option<std::path::PathBuf>,
     /// Name of the volume; otherwise a random one
     pub name: Option<String>,
 }
@@ -138,6 +146,8 @@ pub fn run(context: &Context, command: &VolumeCommand) -> Result<i32, CliError> 
         VolumeCommand::Export(flags) => archive::export(context, flags),
         VolumeCommand::Import(flags) => archive::import(context, flags),
         VolumeCommand::Stats(flags) => stats::stats(context, flags),
+        VolumeCommand::Unlock(flags) => lock::unlock(context, flags),
+        VolumeCommand::Lock(flags) => lock::lock(context, flags),
         VolumeCommand::Resize(flags) => resize(context, flags),
     }
 }
@@ -159,6 +169,7 @@ fn create(context: &Context, flags: &CreateFlags) -> Result<i32, CliError> {
         driver: flags.driver.clone(),
         driver_opts: options,
         labels: env::labels(&flags.label),
+        key: lock::key(flags.key_file.as_deref())?,
     };
     let volume: Volume = context.client().post(VOLUMES_CREATE, &request)?;
     output::line(volume.name)?;
