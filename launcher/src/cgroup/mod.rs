@@ -14,12 +14,15 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::statfs;
+use rustix::process::{Pid, Signal, kill_process};
 
 use crate::container::Record;
 
 const MOUNT: &str = "/sys/fs/cgroup";
 /// `CGROUP2_SUPER_MAGIC` of the kernel's `include/uapi/linux/magic.h`.
 const CGROUP2: u64 = 0x6367_7270;
+/// Of killing everybody: who forks faster than this has been killed between two of them.
+const MOST_ROUNDS: usize = 1000;
 /// What containers' groups are in unless `--cgroup-parent` says otherwise.
 const PARENT: &str = "/hawser";
 
@@ -95,13 +98,50 @@ impl Group {
         fs::read_to_string(self.dir(controller).join(file))
     }
 
-    /// Ids of the processes in it, as this process sees them.
+    /// Ids of the processes in it and in the groups that it has made itself, as this process sees
+    /// them.
     ///
     /// # Errors
     /// The group is gone.
     pub fn processes(&self) -> io::Result<Vec<u32>> {
-        let text = self.read("pids", "cgroup.procs")?;
-        Ok(text.lines().filter_map(|line| line.parse().ok()).collect())
+        let mut processes = Vec::new();
+        let mut pending = vec![self.dir("pids")];
+        while let Some(dir) = pending.pop() {
+            let text = fs::read_to_string(dir.join("cgroup.procs"))?;
+            processes.extend(text.lines().filter_map(|line| line.parse::<u32>().ok()));
+            for entry in fs::read_dir(&dir)? {
+                let entry = entry?;
+                if entry.file_type()?.is_dir() {
+                    pending.push(entry.path());
+                }
+            }
+        }
+        Ok(processes)
+    }
+
+    /// Kills every process of it, those that are made meanwhile too.
+    ///
+    /// # Errors
+    /// The group is gone.
+    pub fn kill(&self) -> io::Result<()> {
+        // Linux 5.14.
+        if self.is_unified && fs::write(self.dir("pids").join("cgroup.kill"), "1").is_ok() {
+            return Ok(());
+        }
+        for _round in 0..MOST_ROUNDS {
+            let processes = self.processes()?;
+            if processes.is_empty() {
+                break;
+            }
+            for process in processes {
+                let process = i32::try_from(process).ok().and_then(Pid::from_raw);
+                if let Some(process) = process {
+                    // It may have ended by itself.
+                    let _gone = kill_process(process, Signal::KILL);
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Stops all processes where they are, or lets them go on.

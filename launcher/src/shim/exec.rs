@@ -11,6 +11,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use api::Client;
 use libcontainer::container::builder::ContainerBuilder;
 use libcontainer::error::LibcontainerError;
 use libcontainer::oci_spec::runtime::{LinuxCapabilities, LinuxSeccomp};
@@ -32,6 +33,7 @@ use super::spec::process::merge;
 use super::spec::user::{Accounts, User, UserError};
 use super::streams::ConsoleSocket;
 use crate::container::Status;
+use crate::event;
 use crate::store::{ContainerDir, StoreError};
 
 /// What timeout(1) ends with.
@@ -76,10 +78,25 @@ impl ExecError {
 
 pub(crate) fn main(places: &Places, arguments: &Arguments) -> i32 {
     let outcome = Exec::open(places, arguments).and_then(Exec::run);
+    if let Ok(code) = &outcome
+        && !arguments.has("--detach")
+        && arguments.value("--timeout-ms").is_none()
+    {
+        tell_end(places, *code);
+    }
     outcome.unwrap_or_else(|error| {
         eprintln!("hawser: {error}");
         error.exit_code()
     })
+}
+
+/// Of a command that somebody asked for; health checks are nobody's news.
+fn tell_end(places: &Places, code: i32) {
+    let record = ContainerDir::at(&places.container_dir).and_then(|dir| dir.record());
+    if let Ok(record) = record {
+        let told = event::of_container(&record, "exec_die").with("exitCode", code.to_string());
+        event::tell(&Client::new(&places.socket), &told);
+    }
 }
 
 struct Exec<'a> {

@@ -17,6 +17,7 @@ use rustix::process::{
     DumpableBehavior, Pid, PidfdFlags, WaitOptions, pidfd_open, set_dumpable_behavior, wait,
 };
 use rustix::termios::tcsetpgrp;
+use rustix::thread::set_name;
 use sys::signalfd::SignalFd;
 
 /// What cannot be caught, what the kernel sends for a process's own mistakes or use of the terminal,
@@ -44,6 +45,8 @@ const NOT_FORWARDED: [i32; 14] = [
 /// The command cannot be executed.
 pub(super) fn run(mut command: Command) -> io::Result<i32> {
     set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
+    // libcontainer leaves a name of its own.
+    set_name(c"docker-init")?;
     let forwarded = (1..=64).filter(|number| !NOT_FORWARDED.contains(number));
     let caught: Vec<i32> = forwarded.chain([libc::SIGCHLD]).collect();
     let mut signals = SignalFd::block(&caught)?;

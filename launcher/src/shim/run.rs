@@ -132,7 +132,11 @@ fn live_on(
             .map_err(system("serve clients"))?;
         lock = setup.dir.lock()?;
         if stopped {
-            let ended = Ended { lock, ..ended };
+            let ended = Ended {
+                was_stopped: true,
+                lock,
+                ..ended
+            };
             return end(setup, clients, &ended, restarts.count);
         }
     }
@@ -294,6 +298,10 @@ fn live(setup: &Setup, mut hold: Hold<'_>) -> Result<Ended, RunError> {
         .map_err(system("hold the container"))?
         .has_exited
     {}
+    if !setup.record.host_config.pid_mode.is_empty() {
+        // No namespace of its own has ended with the first process.
+        drop(setup.group().map(|group| group.kill()));
+    }
     let code = hold.finish().map_err(system("reap the container"))?;
     drop(watch);
     let was_stopped = hold.stop_requested;

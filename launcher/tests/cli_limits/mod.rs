@@ -179,6 +179,8 @@ fn the_init_cannot_be_read_from_inside() {
     let host = Host::new();
     let ran = host.hawser(&run(&["--init", "bb", "sh", "-c", "head -c 4 /proc/1/exe"]));
     assert_ne!(ran.code, 0, "{ran:?}");
+    let name = host.ok(&run(&["--init", "bb", "cat", "/proc/1/comm"]));
+    assert_eq!(name, "docker-init");
     let title = host.ok(&run(&["--init", "bb", "sh", "-c", "cat /proc/1/cmdline"]));
     assert!(title.starts_with("/sbin/docker-init"), "{title}");
     assert!(!title.contains("container-dir"), "{title}");
@@ -195,6 +197,9 @@ fn namespaces_are_shared_when_asked() {
     };
     assert_eq!(own("uts", &["--uts", "host"]), uts.to_str().unwrap());
     assert_ne!(own("uts", &[]), uts.to_str().unwrap());
+
+    let ipc = std::fs::read_link("/proc/self/ns/ipc").unwrap();
+    assert_eq!(own("ipc", &["--ipc", "host"]), ipc.to_str().unwrap());
 
     host.ok(&[
         "run",

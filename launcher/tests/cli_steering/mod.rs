@@ -192,6 +192,7 @@ fn events_are_told_in_dockers_order() {
             "unpause",
             "exec_create: true",
             "exec_start: true",
+            "exec_die",
             "update"
         ]
     );
@@ -250,6 +251,48 @@ fn a_start_of_the_daemon_brings_back_what_its_policy_says() {
 }
 
 #[test]
+fn who_is_stopped_between_two_lives_stays_down() {
+    let host = Host::new();
+    start(&host, "again", &["--restart", "unless-stopped"], &["false"]);
+    let restarts = || inspect(&host, "again", "{{.RestartCount}}").parse::<u32>();
+    soon(|| restarts().unwrap() >= 3);
+    soon(|| inspect(&host, "again", "{{.State.Status}}") == "restarting");
+    let status = host.ok(&[
+        "ps",
+        "--filter",
+        "status=restarting",
+        "--format",
+        "{{.Status}}",
+    ]);
+    assert!(status.starts_with("Restarting (1)"), "{status}");
+    host.ok(&["stop", "again"]);
+    assert_eq!(inspect(&host, "again", "{{.State.Status}}"), "exited");
+    assert_eq!(host.ok(&["resume"]), "");
+    assert_eq!(inspect(&host, "again", "{{.State.Status}}"), "exited");
+}
+
+#[test]
+fn what_shares_process_ids_ends_with_its_first_process() {
+    let host = Host::new();
+    let script = "while :; do echo spam; done & sleep 0.2";
+    let ran = host.hawser(&[
+        "run",
+        "--rm",
+        "--network",
+        "none",
+        "--pid",
+        "host",
+        "bb",
+        "sh",
+        "-c",
+        script,
+    ]);
+    assert_eq!(ran.code, 0, "{}", ran.stderr);
+    let nothing: Vec<String> = Vec::new();
+    assert_eq!(host.leftovers(), nothing);
+}
+
+#[test]
 fn health_is_found_out_shown_and_told() {
     let host = Host::new();
     let check = [
@@ -287,6 +330,23 @@ fn health_is_found_out_shown_and_told() {
         })
     });
     host.ok(&["stop", "-t", "0", "hh"]);
+
+    let change = "HEALTHCHECK --interval=1h CMD test -e /x";
+    host.hawser_with(&["import", "-c", change, "-", "checked"], b"");
+    let arguments = [
+        "create",
+        "--network",
+        "none",
+        "--name",
+        "ii",
+        "checked",
+        "true",
+    ];
+    host.ok(&arguments);
+    assert_eq!(
+        inspect(&host, "ii", "{{json .Config.Healthcheck}}"),
+        r#"{"Interval":3600000000000,"Test":["CMD-SHELL","test -e /x"]}"#
+    );
     host.refused(
         &[
             "run",

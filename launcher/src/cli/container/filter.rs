@@ -198,6 +198,41 @@ fn is_image(view: &View, value: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cli::container::view::samples;
+    use crate::container::Health;
+
+    #[test]
+    fn ports_and_health_are_filtered() {
+        let mut view = samples::running();
+        let passes = |view: &View, text: &str| {
+            let filters = Filters::parse(&[text.to_owned()]).unwrap();
+            filters.apply(vec![view.clone()]).unwrap().len() == 1
+        };
+        for text in [
+            "expose=443",
+            "expose=400-500/tcp",
+            "publish=18080",
+            "publish=80",
+            "publish=53-60/udp",
+            "health=none",
+            "is-task=false",
+            "status=running",
+        ] {
+            assert!(passes(&view, text), "{text}");
+        }
+        for text in [
+            "expose=443/udp",
+            "publish=18081",
+            "publish=53",
+            "is-task=true",
+        ] {
+            assert!(!passes(&view, text), "{text}");
+        }
+        view.health = Some(Health::default());
+        assert!(passes(&view, "health=starting") && !passes(&view, "health=none"));
+        view.state.paused = true;
+        assert!(passes(&view, "status=paused") && !passes(&view, "status=running"));
+    }
 
     #[test]
     fn what_is_no_filter_is_named() {
@@ -206,6 +241,9 @@ mod tests {
             ("name", "\"name\""),
             ("status=asleep", "\"status=asleep\""),
             ("exited=x", "\"exited=x\""),
+            ("health=fine", "\"health=fine\""),
+            ("publish=web", "\"publish=web\""),
+            ("is-task=perhaps", "\"is-task=perhaps\""),
         ] {
             let error = Filters::parse(&[text.to_owned()]).unwrap_err().to_string();
             assert_eq!(error, format!("invalid filter {named}"));

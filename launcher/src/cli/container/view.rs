@@ -29,10 +29,10 @@ impl View {
         };
         let record = container.record()?;
         let check = record.config.healthcheck.as_ref();
-        let health = match check.and_then(Healthcheck::schedule) {
-            Some(_) => Some(container.health()?.unwrap_or_default()),
-            None => None,
-        };
+        let is_checked = check.and_then(Healthcheck::schedule).is_some();
+        // A result that a power cut has torn says nothing.
+        let read = || container.health().ok().flatten().unwrap_or_default();
+        let health = is_checked.then(read);
         Ok(Self {
             record,
             state,

@@ -31,6 +31,10 @@ impl Setup {
             let containers = self.places.run_dir.join("containers");
             shared.shm = Some(shm(&containers.join(peer.id().short())));
         }
+        let hosts = Path::new("/dev/shm");
+        if host.ipc_mode == "host" && hosts.is_dir() {
+            shared.shm = Some(hosts.to_owned());
+        }
         if host.ipc_mode == "shareable" {
             shared.shm = Some(self.mount_shm()?);
         }

@@ -71,17 +71,11 @@ fn kernel(input: &Input<'_>) -> Vec<Entry> {
         ),
         fixed("/sys", "sysfs", "sysfs", &guarded),
         fixed("/sys/fs/cgroup", "cgroup", "cgroup", &guarded),
+        // Of the IPC namespace that the container is in, whosever that is.
+        fixed("/dev/mqueue", "mqueue", "mqueue", "nosuid,noexec,nodev"),
     ];
-    let shares_hosts = host.ipc_mode == "host";
-    let mqueue = "nosuid,noexec,nodev";
-    entries.push(if shares_hosts {
-        fixed("/dev/mqueue", "bind", "/dev/mqueue", "rbind")
-    } else {
-        fixed("/dev/mqueue", "mqueue", "mqueue", mqueue)
-    });
     match &input.shared.shm {
         _ if host.ipc_mode == "none" => {}
-        _ if shares_hosts => entries.push(fixed("/dev/shm", "bind", "/dev/shm", "rbind")),
         Some(mount) => {
             let mount = mount.to_string_lossy();
             entries.push(fixed("/dev/shm", "bind", &mount, "rbind,rprivate"));
