@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::time::Duration;
 
+use abi::activity::TIME_WAIT_NS;
 use abi::map::{CT_ANY, CT_HALF, CT_TCP};
 use api::doctor::Finding;
 use api::traffic::{Table, Traffic};
@@ -55,6 +57,9 @@ impl Netd {
         let Some(data_plane) = &self.data_plane else {
             return;
         };
+        if let Err(error) = data_plane.sweep(Duration::from_nanos(TIME_WAIT_NS)) {
+            tracing::warn!(%error, "connections that are over stay in the tables");
+        }
         let tables = match tables(data_plane) {
             Ok(tables) => tables,
             Err(error) => {

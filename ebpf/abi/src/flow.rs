@@ -11,7 +11,9 @@ use crate::protocol;
 const UDP_IDLE_NS: u64 = 120 * 1_000_000_000;
 const SCTP_IDLE_NS: u64 = 210 * 1_000_000_000;
 
-/// What the two ends have been seen to do.
+/// What the two ends have been seen to do: the states of RFC 9293 (3.3.2) as far as somebody in between
+/// can tell them apart. Between the backend's answer and the client's next word (SYN-RECEIVED) a flow is
+/// [`State::Established`] in [`crate::map::CT_HALF`].
 #[repr(u8)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
@@ -19,11 +21,18 @@ pub enum State {
     New = 0,
     /// Both spoke.
     Established = 1,
-    /// A FIN or RST passed, or what SCTP has for them. Packets still follow the flow; a SYN, or an
-    /// INIT, begins another one.
-    Closing = 2,
+    /// The client has sent its FIN, or what SCTP has for it: the backend is in CLOSE-WAIT. In this and
+    /// all later states packets still follow the flow; a SYN, or an INIT, begins another one.
+    ClientClosed = 2,
     /// Not ours: the host, or a masqueraded container, talks from a port that is also published.
     Outbound = 3,
+    /// The backend has sent its FIN.
+    BackendClosed = 4,
+    /// Both have (LAST-ACK, TIME-WAIT), or the backend has sent a RST (CLOSED).
+    Closed = 5,
+    /// A RST came from the client, or from somebody who says so: only the backend knows whether it
+    /// believes that (RFC 5961, 3.2).
+    Aborted = 6,
 }
 
 impl State {
@@ -31,8 +40,11 @@ impl State {
     pub const fn from_raw(raw: u8) -> Self {
         match raw {
             1 => Self::Established,
-            2 => Self::Closing,
+            2 => Self::ClientClosed,
             3 => Self::Outbound,
+            4 => Self::BackendClosed,
+            5 => Self::Closed,
+            6 => Self::Aborted,
             _ => Self::New,
         }
     }
@@ -42,11 +54,30 @@ impl State {
     #[inline(always)]
     pub const fn next(self, direction: Direction, flags: Flags) -> Self {
         match (self, direction) {
-            (Self::Outbound, _) => Self::Outbound,
-            _ if flags.closes() => Self::Closing,
+            (Self::Outbound | Self::Closed, _) => self,
+            (_, Direction::Reverse) if flags.resets() => Self::Closed,
+            (_, Direction::Forward) if flags.resets() => Self::Aborted,
+            (Self::Aborted, _) => self,
+            (Self::ClientClosed, Direction::Reverse)
+            | (Self::BackendClosed, Direction::Forward)
+                if flags.closes() =>
+            {
+                Self::Closed
+            }
+            (_, Direction::Forward) if flags.closes() => Self::ClientClosed,
+            (_, Direction::Reverse) if flags.closes() => Self::BackendClosed,
             (Self::New, Direction::Reverse) => Self::Established,
             _ => self,
         }
+    }
+
+    /// Whether an end has closed the connection, so that the same ports may begin another one.
+    #[inline(always)]
+    pub const fn is_ending(self) -> bool {
+        matches!(
+            self,
+            Self::ClientClosed | Self::BackendClosed | Self::Closed | Self::Aborted
+        )
     }
 }
 
@@ -82,7 +113,7 @@ pub const fn judge(
         return if over { Verdict::Renew } else { Verdict::Pass };
     }
     let current = is_current(flow, backend);
-    if !current || (matches!(state, State::Closing) && flags.opens()) {
+    if !current || (state.is_ending() && flags.opens()) {
         Verdict::Renew
     } else {
         Verdict::Follow
@@ -154,6 +185,7 @@ mod tests {
     const SYN: Flags = Flags(2);
     const ACK: Flags = Flags(16);
     const FIN: Flags = Flags(17);
+    const RST: Flags = Flags(4);
 
     fn flow(state: State) -> Flow {
         Flow {
@@ -180,9 +212,25 @@ mod tests {
             (State::New, Reverse, Flags(18), State::Established),
             (State::New, Reverse, Flags::NONE, State::Established),
             (State::Established, Forward, ACK, State::Established),
-            (State::Established, Reverse, FIN, State::Closing),
-            (State::New, Forward, Flags(4), State::Closing),
-            (State::Closing, Forward, ACK, State::Closing),
+            (State::Established, Reverse, FIN, State::BackendClosed),
+            (State::Established, Forward, FIN, State::ClientClosed),
+            (State::ClientClosed, Forward, FIN, State::ClientClosed),
+            (State::ClientClosed, Forward, ACK, State::ClientClosed),
+            (State::ClientClosed, Reverse, ACK, State::ClientClosed),
+            (State::ClientClosed, Reverse, FIN, State::Closed),
+            (State::BackendClosed, Reverse, FIN, State::BackendClosed),
+            (State::BackendClosed, Forward, FIN, State::Closed),
+            (State::BackendClosed, Forward, RST, State::Aborted),
+            (State::New, Forward, FIN, State::ClientClosed),
+            (State::New, Forward, RST, State::Aborted),
+            (State::New, Reverse, RST, State::Closed),
+            (State::Established, Forward, RST, State::Aborted),
+            (State::Established, Reverse, RST, State::Closed),
+            (State::Aborted, Forward, ACK, State::Aborted),
+            (State::Aborted, Reverse, FIN, State::Aborted),
+            (State::Aborted, Reverse, RST, State::Closed),
+            (State::Closed, Forward, ACK, State::Closed),
+            (State::Closed, Forward, RST, State::Closed),
             (State::Outbound, Reverse, FIN, State::Outbound),
         ] {
             assert_eq!(
@@ -200,8 +248,12 @@ mod tests {
         for (state, backend, flags, want) in [
             (State::Established, Some(live), ACK, Verdict::Follow),
             (State::New, Some(live), SYN, Verdict::Follow),
-            (State::Closing, Some(live), ACK, Verdict::Follow),
-            (State::Closing, Some(live), SYN, Verdict::Renew),
+            (State::ClientClosed, Some(live), ACK, Verdict::Follow),
+            (State::ClientClosed, Some(live), SYN, Verdict::Renew),
+            (State::Closed, Some(live), ACK, Verdict::Follow),
+            (State::Closed, Some(live), SYN, Verdict::Renew),
+            (State::Aborted, Some(live), ACK, Verdict::Follow),
+            (State::Aborted, Some(live), SYN, Verdict::Renew),
             (
                 State::Established,
                 Some(backend(8, BACKEND_LIVE)),
@@ -223,7 +275,7 @@ mod tests {
             (State::New, ACK, false),
             (State::Established, SYN, false),
             (State::Established, ACK, true),
-            (State::Closing, ACK, false),
+            (State::ClientClosed, ACK, false),
         ] {
             assert_eq!(
                 is_connection(&flow(state), flags),

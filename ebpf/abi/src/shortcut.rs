@@ -170,7 +170,7 @@ mod tests {
         assert!(!admits(&flow(State::Established, now - 1), ACK));
         assert!(!admits(&flow(State::Established, 0), ACK));
         assert!(!admits(&flow(State::New, now), ACK));
-        assert!(!admits(&flow(State::Closing, now), ACK));
+        assert!(!admits(&flow(State::ClientClosed, now), ACK));
         let udp = hybrid.admits(&settled, protocol::UDP, Flags::NONE, SECOND);
         assert!(udp);
         assert!(!hybrid.admits(&settled, protocol::SCTP, ACK, SECOND));
@@ -179,7 +179,7 @@ mod tests {
             (State::New, ACK),
             (State::Established, FIN),
             (State::Established, Flags(18)),
-            (State::Closing, ACK),
+            (State::BackendClosed, ACK),
         ] {
             assert!(!hybrid.opens(&flow(state, 0), protocol::TCP, flags));
         }
@@ -191,7 +191,7 @@ mod tests {
         for (state, flags) in [
             (State::New, SYN),
             (State::Established, ACK),
-            (State::Closing, FIN),
+            (State::Closed, FIN),
         ] {
             let flow = flow(state, 0);
             assert!(fast.admits(&flow, protocol::TCP, flags, SECOND));

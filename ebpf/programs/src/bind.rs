@@ -3,7 +3,7 @@
 //! A runtime that asked for the port may hold it. Everybody else has the error that a bind of a taken
 //! port has, EADDRINUSE. The helpers for both came after 5.10 (`bpf_set_retval` with 5.18,
 //! `bpf_get_current_pid_tgid` for these hooks with 6.1), and one unknown helper fails a whole program:
-//! `bind4_eperm` and `bind6_eperm` do without.
+//! `bind4_older` and `bind6_older` do without, and fail with EPERM.
 
 use abi::Be16;
 use abi::frontend::{Bit, Candidates};
@@ -28,7 +28,7 @@ pub(crate) fn bind6(ctx: SockAddrContext) -> i32 {
 }
 
 #[cgroup_sock_addr(bind4)]
-pub(crate) fn bind4_eperm(ctx: SockAddrContext) -> i32 {
+pub(crate) fn bind4_older(ctx: SockAddrContext) -> i32 {
     if is_published(&ctx, Family::V4) {
         REFUSE
     } else {
@@ -37,7 +37,7 @@ pub(crate) fn bind4_eperm(ctx: SockAddrContext) -> i32 {
 }
 
 #[cgroup_sock_addr(bind6)]
-pub(crate) fn bind6_eperm(ctx: SockAddrContext) -> i32 {
+pub(crate) fn bind6_older(ctx: SockAddrContext) -> i32 {
     if is_published(&ctx, Family::V6) {
         REFUSE
     } else {

@@ -1,43 +1,77 @@
 //! connect4, connect6: a process that names a published port, or 127.0.0.11, talks to the
 //! container, or the name server, from the first packet on.
+//!
+//! Who names a service that nobody serves is refused. The helper that says why came with 5.18:
+//! `connect4_older` and `connect6_older` leave that to the packets.
 
 use abi::maglev::number_hash;
-use abi::map::{Backend, NO_BACKEND, NO_SERVICE, PEER_VIP, Peer, Reason};
+use abi::map::{Backend, NO_BACKEND, NO_SERVICE, PEER_VIP, Peer, Reason, SERVICE_VIP, Service};
 use abi::socket::{Route, reaches, route};
 use abi::trace::{Decision, Ends};
 use abi::{Address, Be16};
+use aya_ebpf::helpers::bpf_set_retval;
 use aya_ebpf::macros::cgroup_sock_addr;
 use aya_ebpf::programs::SockAddrContext;
 
 use crate::count::Lost;
 use crate::lookup::{self, Asker, Found};
-use crate::socket::{self, ALLOW, Family};
+use crate::socket::{self, ALLOW, Family, REFUSE};
 use crate::trace::Said;
-use crate::{count, peer, trace};
+use crate::{count, map, peer, trace};
+
+const ECONNREFUSED: i32 = 111;
 
 #[cgroup_sock_addr(connect4)]
 pub(crate) fn connect4(ctx: SockAddrContext) -> i32 {
+    connect(&ctx, Family::V4)
+}
+
+#[cgroup_sock_addr(connect6)]
+pub(crate) fn connect6(ctx: SockAddrContext) -> i32 {
+    connect(&ctx, Family::V6)
+}
+
+#[cgroup_sock_addr(connect4)]
+pub(crate) fn connect4_older(ctx: SockAddrContext) -> i32 {
     let bound = socket::bound(&ctx, Family::V4);
     redirect(&ctx, Family::V4, bound, true);
     ALLOW
 }
 
 #[cgroup_sock_addr(connect6)]
-pub(crate) fn connect6(ctx: SockAddrContext) -> i32 {
+pub(crate) fn connect6_older(ctx: SockAddrContext) -> i32 {
     let bound = socket::bound(&ctx, Family::V6);
     redirect(&ctx, Family::V6, bound, true);
     ALLOW
 }
 
+#[inline(always)]
+fn connect(ctx: &SockAddrContext, family: Family) -> i32 {
+    let bound = socket::bound(ctx, family);
+    let Some(Led::Nowhere) = redirect(ctx, family, bound, true) else {
+        return ALLOW;
+    };
+    // SAFETY: the helper has no preconditions; it fails for values that are no errno.
+    unsafe { bpf_set_retval(-ECONNREFUSED) };
+    REFUSE
+}
+
+/// Where a call was led.
+pub(crate) enum Led {
+    ToBackend,
+    /// Nobody serves the service whose own address it names, and no stack would say so.
+    Nowhere,
+}
+
 /// Points the call at where its destination really is. `connected` says that all later packets of
-/// the socket go there, too. `None` means that the call stays as it was.
+/// the socket go there, too. `None` and [`Led::Nowhere`] mean that the call stays as it was.
 #[inline(always)]
 pub(crate) fn redirect(
     ctx: &SockAddrContext,
     family: Family,
     bound: Address,
     connected: bool,
-) -> Option<()> {
+) -> Option<Led> {
     let sandbox = socket::sandbox(ctx)?;
     let protocol = socket::protocol(ctx)?;
     let (named, port) = (socket::address(ctx, family), socket::port(ctx));
@@ -66,7 +100,10 @@ pub(crate) fn redirect(
                     let lost = Lost::of(service)(Reason::NoBackend);
                     count::lost(&lost);
                     trace::tell(ends, || Said::nowhere(Decision::Lost, Some(&lost), 0));
-                    return None;
+                    let is_vip = |service: Service| service.flags & SERVICE_VIP != 0;
+                    return map::service(service)
+                        .is_some_and(is_vip)
+                        .then_some(Led::Nowhere);
                 }
             };
             (service, backend_id) = (target.service, target.id);
@@ -117,7 +154,7 @@ pub(crate) fn redirect(
             counters.datagrams += 1;
         }
     });
-    Some(())
+    Some(Led::ToBackend)
 }
 
 /// A process whose socket has no address yet: each socket is a flow, each namespace a client.

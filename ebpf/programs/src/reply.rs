@@ -1,10 +1,10 @@
 //! Replies of backends: they get the address the client asked.
 
+use abi::Address;
 use abi::flow::State;
 use abi::map::{Direction, Flow, FlowKey, FragmentPorts, Reason};
 use abi::packet::{Flags, Fragment};
 use abi::trace::Decision;
-use abi::{Address, Be16};
 use aya_ebpf::helpers::bpf_ktime_get_ns;
 use aya_ebpf::programs::TcContext;
 
@@ -37,7 +37,7 @@ pub(crate) fn reply(
         } else {
             header.destination
         };
-        tell_forward(header.protocol, client, flow, client_port, state);
+        tell_forward(header.protocol, client, flow, flags);
     }
     shortcut::crossed_outward(ctx, header.protocol, flow, flags);
     count::traffic(flow.service, flow.backend, |counters| {
@@ -60,20 +60,22 @@ pub(crate) fn reply(
     translate(ctx, header, ports, &new).map_err(|Failed| Lost::of(flow.service)(Reason::Rewrite))
 }
 
-/// A change of state goes to the flow's other entry, which is the one ingress judges.
+/// What changed the state changes that of the flow's other entry, which is the one ingress judges, and
+/// knows what the client has done.
 #[inline(always)]
-fn tell_forward(protocol: u8, client: Address, reverse: &Flow, client_port: Be16, state: State) {
+fn tell_forward(protocol: u8, client: Address, reverse: &Flow, flags: Flags) {
     let key = FlowKey {
         source: client,
         destination: reverse.address,
-        source_port: client_port,
+        source_port: reverse.client_port,
         destination_port: reverse.port,
         protocol,
         direction: Direction::Forward as u8,
         pad: 0,
     };
     if let Some(forward) = map::flow(&key) {
-        // SAFETY: a live or recycled LRU value; one byte is written.
-        unsafe { (*forward).state = state as u8 };
+        // SAFETY: a live or recycled LRU value; one byte is read and written, and any is valid.
+        let state = unsafe { &mut (*forward).state };
+        *state = State::from_raw(*state).next(Direction::Reverse, flags) as u8;
     }
 }

@@ -268,6 +268,6 @@ fn claim(key: &FlowKey, entry: &Flow) -> bool {
 #[inline(always)]
 fn is_free(holder: &Flow, entry: &Flow) -> bool {
     is_same_flow(holder, entry.address, entry.port, entry.client_port)
-        || matches!(State::from_raw(holder.state), State::Closing)
+        || State::from_raw(holder.state).is_ending()
         || !is_current(holder, map::backend(holder.backend))
 }

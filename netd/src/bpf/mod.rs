@@ -48,6 +48,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::mpsc::{self, Receiver};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use api::id::IfName;
 
@@ -532,6 +533,15 @@ impl DataPlane {
     pub fn traffic(&self) -> Result<Vec<ServiceTraffic>, BpfError> {
         let active = self.tables.active()?;
         self.lock().services.traffic(&active)
+    }
+
+    /// Forgets flows that both ends have closed, once they were silent for so long; returns how many
+    /// entries that were.
+    ///
+    /// # Errors
+    /// [`BpfError::Table`]; a part of them may be forgotten.
+    pub fn sweep(&self, after: Duration) -> Result<usize, BpfError> {
+        self.tables.sweep(after)
     }
 
     /// How full each table is.

@@ -95,7 +95,7 @@ pub(super) fn install_tc(object: &mut Ebpf) -> Result<(), BpfError> {
 
 /// Loads the program of a socket hook, or the one for older kernels, and makes it the current one.
 pub(super) fn install_socket_hook(object: &mut Ebpf, hook: &str) -> Result<(), BpfError> {
-    let older = format!("{hook}_eperm");
+    let older = format!("{hook}_older");
     let newest = load_socket_program(object, hook);
     let fd = if newest.is_err() && object.program(&older).is_some() {
         load_socket_program(object, &older)?

@@ -4,11 +4,12 @@ use std::io::{ErrorKind, Read as _};
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 
 use api::net::Protocol;
-use netd::bpf::{Balanced, Frontend};
+use netd::bpf::{Balanced, Frontend, Sandbox};
 
 use crate::bridged::Bridged;
 use crate::instance::Instance;
-use crate::topology::{PATIENCE, connect, echo_tcp, read_greeting, round_trip, run};
+use crate::live::cgroup;
+use crate::topology::{PATIENCE, connect, cookie, echo_tcp, read_greeting, round_trip, run};
 
 const VIPS: [(&str, &str); 2] = [("172.18.0.5", "172.18.0.2"), ("fd00:18::5", "fd00:18::2")];
 
@@ -57,6 +58,23 @@ fn a_service_without_members_refuses_at_once() {
                 assert_eq!(error.kind(), ErrorKind::ConnectionRefused, "{name}, {to}");
             }
         }
+    }
+}
+
+#[test]
+fn a_process_of_the_host_is_refused_at_once() {
+    let net = Bridged::new();
+    let plane = Instance::open("answer-host", Some(cgroup()));
+    net.attach(&plane);
+    let host = Sandbox {
+        host: true,
+        ..Sandbox::default()
+    };
+    plane.set_sandbox(cookie(&net.host), host).unwrap();
+    for (number, (vip, _)) in (1..).zip(VIPS) {
+        plane.balance(number, &service(vip, None)).unwrap();
+        let error = connect(&net.host, &at(vip, 80).to_string()).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::ConnectionRefused, "{vip}");
     }
 }
 

@@ -105,6 +105,13 @@ fn a_flow_is_active_until_it_ends() {
             .unwrap();
     }
     plane.replay(Ingress, &udp(&client(99), HOST)).unwrap();
+    let (_, active) = of(&only(&plane), 2);
+    assert_eq!(active, 11, "a backend may go on when the client has closed");
+    for flow in 0..4 {
+        plane
+            .replay(Egress, &tcp("172.18.0.2:80", &client(flow), FIN_ACK))
+            .unwrap();
+    }
     let (counts, active) = of(&only(&plane), 2);
     assert_eq!((counts.new_flows, active), (11, 7));
     let fill = plane.fill().unwrap();

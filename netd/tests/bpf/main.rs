@@ -25,6 +25,7 @@ mod programs;
 mod range;
 mod severance;
 mod shortcut;
+mod states;
 mod topology;
 mod trace;
 mod traps;

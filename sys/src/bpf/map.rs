@@ -283,6 +283,30 @@ pub fn write(
     }
 }
 
+/// Removes an entry of a map that [`Shape::holds_bytes`]; returns whether it was there.
+///
+/// # Errors
+/// Of the kernel; `InvalidInput` for another map, or when the key is not as long as its.
+pub fn remove(map: BorrowedFd<'_>, key: &[u8]) -> io::Result<bool> {
+    let shape = shape(map)?;
+    if key.len() != shape.key_size as usize || !shape.holds_bytes() {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    let element = Element {
+        map_fd: number(map)?,
+        _pad: 0,
+        key: key.as_ptr() as u64,
+        value: 0,
+        flags: 0,
+    };
+    // SAFETY: the key is as long as the kernel said this map's are, and outlives the call.
+    match unsafe { call(BPF_MAP_DELETE_ELEM, &element) } {
+        Ok(_) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
 /// The program in a slot of a tail-call table.
 ///
 /// # Errors
