@@ -458,31 +458,6 @@ impl DataPlane {
         self.lock().edges.refusals()
     }
 
-    /// How packets of published ports go, read from the kernel.
-    ///
-    /// # Errors
-    /// [`BpfError::Map`].
-    pub fn mode(&self) -> Result<Mode, BpfError> {
-        self.lock().shortcuts.mode()
-    }
-
-    /// Lets packets of published ports go another way, those of connections in progress as well.
-    ///
-    /// # Errors
-    /// [`BpfError::Map`].
-    pub fn set_mode(&self, mode: Mode) -> Result<Change, BpfError> {
-        self.lock().shortcuts.set_mode(mode)
-    }
-
-    /// Closes all shortcuts of hybrid mode, until the host's packet filter has seen the connections
-    /// again.
-    ///
-    /// # Errors
-    /// [`BpfError::Map`].
-    pub fn renew_shortcuts(&self) -> Result<(), BpfError> {
-        self.lock().shortcuts.renew()
-    }
-
     /// Applies changes of names, in their order.
     ///
     /// # Errors

@@ -7,9 +7,36 @@ use abi::shortcut::{Mode, SHORTCUTS, Shortcuts};
 use aya::Ebpf;
 use aya::maps::{Array, MapData};
 
-use super::Change;
 use super::error::BpfError;
 use super::object;
+use super::{Change, DataPlane};
+
+impl DataPlane {
+    /// How packets of published ports go, read from the kernel.
+    ///
+    /// # Errors
+    /// [`BpfError::Map`].
+    pub fn mode(&self) -> Result<Mode, BpfError> {
+        self.lock().shortcuts.mode()
+    }
+
+    /// Lets packets of published ports go another way, those of connections in progress as well.
+    ///
+    /// # Errors
+    /// [`BpfError::Map`].
+    pub fn set_mode(&self, mode: Mode) -> Result<Change, BpfError> {
+        self.lock().shortcuts.set_mode(mode)
+    }
+
+    /// Closes all shortcuts of hybrid mode, until the host's packet filter has seen the connections
+    /// again.
+    ///
+    /// # Errors
+    /// [`BpfError::Map`].
+    pub fn renew_shortcuts(&self) -> Result<(), BpfError> {
+        self.lock().shortcuts.renew()
+    }
+}
 
 pub(super) struct Paths {
     map: Array<MapData, Shortcuts>,
