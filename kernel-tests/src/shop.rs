@@ -34,8 +34,14 @@ fn must<T>(result: Result<T>) -> T {
 impl Shop {
     #[track_caller]
     pub fn open() -> Self {
+        Self::configured("")
+    }
+
+    /// With `settings` in the daemon's configuration.
+    #[track_caller]
+    pub fn configured(settings: &str) -> Self {
         let host = Arc::new(must(Host::throwaway()));
-        let daemon = must(Daemon::start(Arc::clone(&host)));
+        let daemon = must(Daemon::configured(Arc::clone(&host), settings));
         let outside = must(Outside::new(Arc::clone(&host)));
         let shop = Self {
             daemon,

@@ -3,18 +3,24 @@
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use api::net::Attachment;
 use api::path;
 use kernel_tests::{Outside, Shop};
 use serde_json::{Value, json};
 
-use super::{STREAM_TO, Side, WEB, publish_others};
+use super::{Mode, STREAM_TO, Side, WEB, publish_others};
 
 struct Hawser(Shop);
 
-pub(super) fn open() -> Result<Box<dyn Side>> {
-    let shop = Shop::open();
+pub(super) fn open(mode: Mode) -> Result<Box<dyn Side>> {
+    let shop = Shop::configured(&format!("\n[network]\nmode = \"{}\"\n", mode.name()));
+    // A host may not let the daemon have the mode that it was asked for.
+    let chosen = format!("published ports: {}", mode.name());
+    ensure!(
+        shop.daemon.log().contains(&chosen),
+        "this host has no such mode"
+    );
     let [web, stream] = [WEB, STREAM_TO].map(|(inside, port)| format!("{port}:{inside}"));
     shop.idle("server", &format!("-p {web} -p {stream}"));
     Ok(Box::new(Hawser(shop)))

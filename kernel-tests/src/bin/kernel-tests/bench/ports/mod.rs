@@ -1,4 +1,4 @@
-//! A published port against docker's, against one map of nftables, and against the container's own
+//! A published port, in each of its modes, against docker's, against one map of nftables, and against the container's own
 //! address, with more and more ports published beside it: throughput, connections, requests, their
 //! latency, and the processor time of each.
 //!
@@ -16,7 +16,7 @@ use std::cell::RefCell;
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use kernel_tests::{Outside, Shop};
 
 use self::measure::{CONNECTION, Measured, REQUEST, STREAM, STREAMS};
@@ -59,11 +59,41 @@ pub(super) fn publish_others(shop: &Shop, before: u16, count: u16) -> Result<()>
     hawser::publish(shop, &format!("others{count}"), others(before, count))
 }
 
+/// How packets of our published ports go; each has bounds of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Mode {
+    Hybrid,
+    Compat,
+    Fast,
+}
+
+impl Mode {
+    const ALL: [Self; 3] = [Self::Hybrid, Self::Compat, Self::Fast];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Hybrid => "hybrid",
+            Self::Compat => "compat",
+            Self::Fast => "fast",
+        }
+    }
+
+    /// The bound of this mode, of one for each.
+    fn of<T: Copy>(self, [hybrid, compat, fast]: [T; 3]) -> T {
+        match self {
+            Self::Hybrid => hybrid,
+            Self::Compat => compat,
+            Self::Fast => fast,
+        }
+    }
+}
+
 type Open = fn() -> Result<Box<dyn Side>>;
 
-const OURS: Open = hawser::open;
+/// What the goals are about.
+const DOCKER: &str = "docker, DNAT";
 const PEERS: [(&str, Open); 3] = [
-    ("docker, DNAT", docker::open),
+    (DOCKER, docker::open),
     ("nftables, a map", direct::open_map),
     ("no translation", direct::open_routed),
 ];
@@ -71,7 +101,7 @@ const PEERS: [(&str, Open); 3] = [
 /// A side with its servers, or why it cannot take part.
 type Player = RefCell<Result<(Box<dyn Side>, Servers), String>>;
 
-fn player(open: Open) -> Player {
+fn player(open: impl FnOnce() -> Result<Box<dyn Side>>) -> Player {
     let ready = || {
         let side = open()?;
         let servers = Servers::start(&*side)?;
@@ -97,14 +127,12 @@ pub(crate) fn requests(scene: &Scene) -> Result<Vec<Row>> {
 }
 
 fn compare<const N: usize>(scene: &Scene, measured: &Measured<N>) -> Result<Vec<Row>> {
-    let players: Vec<Player> = [OURS]
-        .into_iter()
-        .chain(PEERS.map(|(_name, open)| open))
-        .map(player)
-        .collect();
+    let ours = Mode::ALL.map(|mode| player(|| hawser::open(mode)));
+    let peers = PEERS.map(|(_name, open)| player(open));
+    let players: Vec<Player> = ours.into_iter().chain(peers).collect();
     let mut rows = Vec::new();
     let mut before = 0;
-    let mut fewest: Option<(u16, Figures<[f64; N]>)> = None;
+    let mut fewest: Option<(u16, Vec<Figures<[f64; N]>>)> = None;
     for &ports in &scene.sizes.published {
         eprintln!("  {ports} ports");
         let count = ports.saturating_sub(1);
@@ -114,32 +142,39 @@ fn compare<const N: usize>(scene: &Scene, measured: &Measured<N>) -> Result<Vec<
         before = before.max(count);
         let samples = players.iter().map(|player| sample(player, measured));
         let figures = turns::take(scene.sizes.runs(NINE), samples);
-        let (ours, peers) = figures.split_at(1);
+        let (ours, peers) = figures.split_at(Mode::ALL.len());
         for (place, figure) in measured.figures.iter().enumerate() {
-            let subject = |goal| Subject {
-                name: format!("{}, {ports} published", figure.name),
-                unit: figure.unit,
-                goal,
-                tail: false,
-            };
-            let own = column(&ours[0], place);
-            for ((name, _open), peer) in PEERS.iter().zip(peers) {
-                let goal = match *name {
-                    "docker, DNAT" => (figure.goal)(ports),
-                    _ => Goal::Shown,
+            for (mode, ours) in Mode::ALL.into_iter().zip(ours) {
+                if let Err(why) = ours {
+                    eprintln!("  {} cannot be measured: {why}", mode.name());
+                    continue;
+                }
+                let subject = |goal| Subject {
+                    name: format!("{}, {}, {ports} published", figure.name, mode.name()),
+                    unit: figure.unit,
+                    goal,
+                    tail: false,
                 };
-                rows.push(row(subject(goal), &own, name, &column(peer, place))?);
-            }
-            if let Some((fewest, figures)) = &fewest {
-                let name = format!("hawser, {fewest} published");
-                let goal = figure.flat;
-                rows.push(row(subject(goal), &own, &name, &column(figures, place))?);
+                let ours = column(ours, place);
+                for ((name, _open), peer) in PEERS.iter().zip(peers) {
+                    let goal = match *name {
+                        DOCKER => (figure.goal)(mode, ports),
+                        _ => Goal::Shown,
+                    };
+                    rows.push(row(subject(goal), &ours, name, &column(peer, place))?);
+                }
+                if let Some((fewest, figures)) = &fewest {
+                    let name = format!("hawser, {fewest} published");
+                    let peer = column(&figures[mode as usize], place);
+                    rows.push(row(subject(figure.flat), &ours, &name, &peer)?);
+                }
             }
         }
         if fewest.is_none() {
-            fewest = figures.into_iter().next().map(|ours| (ports, ours));
+            fewest = Some((ports, ours.to_vec()));
         }
     }
+    ensure!(!rows.is_empty(), "nothing of ours could be measured");
     Ok(rows)
 }
 
