@@ -121,6 +121,7 @@ impl Claim {
     fn network_options(&self, config: &Config) -> netd::Options {
         netd::Options {
             database: Arc::clone(&self.database),
+            state_dir: config.state_dir.clone(),
             run_dir: config.run_dir.clone(),
             pin_dir: config.pin_dir.clone(),
             cgroup: self.hierarchy.path().map(Path::to_owned),

@@ -46,12 +46,22 @@ pub struct Record {
     pub image_id: Digest,
     pub config: Config,
     pub host_config: HostConfig,
+    /// Storage driver that its root file system was made with; empty in records of old.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub driver: String,
     pub mounts: Vec<Mount>,
     /// Networks to join at every start, first one is `eth0`.
     pub networks: Vec<NetworkRequest>,
     /// Links of the default network.
     #[serde(default)]
     pub links: Vec<Link>,
+}
+
+impl Record {
+    /// Whether a storage driver other than `driver` has its root file system.
+    pub fn is_of_other_driver(&self, driver: &str) -> bool {
+        !self.driver.is_empty() && self.driver != driver
+    }
 }
 
 /// Another container of the default network, which has no names, under a name for this one only.

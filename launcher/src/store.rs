@@ -232,6 +232,7 @@ mod tests {
             image_id: Digest::from_sha256([1; 32]),
             config: Config::default(),
             host_config: HostConfig::default(),
+            driver: String::new(),
             mounts: Vec::new(),
             networks: Vec::new(),
             links: Vec::new(),

@@ -83,6 +83,7 @@ fn code(error: &NetError) -> ErrorCode {
         NetError::Check { .. } | NetError::DataPlane(BpfError::Busy) => ErrorCode::Conflict,
         NetError::NoDataPlane => ErrorCode::Unsupported,
         NetError::Degraded { .. } => ErrorCode::Unavailable,
+        NetError::Store(StoreError::Full { .. }) => ErrorCode::Exhausted,
         NetError::DataPlane(_) | NetError::Kernel(_) | NetError::Store(_) | NetError::Dns(_) => {
             ErrorCode::Internal
         }

@@ -34,6 +34,8 @@ use crate::store::Store;
 pub struct Options {
     /// The durable `meta.redb`, shared with others; our tables are `net_*`.
     pub database: Arc<redb::Database>,
+    /// Where that is.
+    pub state_dir: PathBuf,
     /// For what is as long-lived as a boot: endpoints.
     pub run_dir: PathBuf,
     /// On a bpffs, ending in [`crate::PIN_SCHEMA`].
@@ -124,7 +126,11 @@ impl Netd {
         let host = Host::open(Arc::clone(&data_plane))?;
         let cookie = host.cookie();
         let kernel: Arc<dyn Kernel> = Arc::new(host);
-        let store = Arc::new(Store::open(options.database, &options.run_dir)?);
+        let store = Arc::new(Store::open(
+            options.database,
+            &options.state_dir,
+            &options.run_dir,
+        )?);
         let departures = Departures::start(Arc::clone(&kernel), Arc::clone(&store));
         let netd = Self {
             departures: departures.map_err(OpenError::Thread)?,

@@ -82,7 +82,8 @@ impl World {
         departures: fn(Arc<dyn Kernel>, Arc<Store>) -> Departures,
     ) -> Result<Netd, OpenError> {
         let durable = Arc::new(Database::create(self.path("meta.redb")).unwrap());
-        let store = Arc::new(Store::open(durable, self.directory.path())?);
+        let directory = self.directory.path();
+        let store = Arc::new(Store::open(durable, directory, directory)?);
         let kernel: Arc<dyn Kernel> = Arc::new(self.kernel.clone());
         let departures = departures(Arc::clone(&kernel), Arc::clone(&store));
         Netd::on(kernel, store, departures, self.runtime.handle().clone())

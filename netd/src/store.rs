@@ -8,6 +8,10 @@
 //!                              net_departures host's interface        → Departure
 //! ```
 //! Values are JSON objects with a `schema`. Each call is one durable transaction.
+//!
+//! A commit that finds no room on the disk breaks the open database until the daemon is started
+//! again. Some is therefore kept free for the commits that change and remove things: one that only
+//! adds is refused before.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -26,6 +30,8 @@ use crate::model::network::Network;
 use crate::model::service::Service;
 
 const SCHEMA: u32 = 1;
+/// Bytes kept free; one commit writes some tens of kilobytes.
+const ROOM: u64 = 1 << 20;
 const SERVICES: Table = Table("net_services");
 const NETWORKS: Table = Table("net_networks");
 const ENDPOINTS: Table = Table("net_endpoints");
@@ -60,6 +66,12 @@ pub enum StoreError {
         table: &'static str,
         source: Box<redb::Error>,
     },
+    #[error(
+        "no room in {}: the database needs {} KiB to work in; make room, for example with hawser system prune",
+        directory.display(),
+        ROOM / 1024
+    )]
+    Full { directory: PathBuf },
     #[error("record {key} of {table} cannot be read: {source}")]
     Decode {
         key: String,
@@ -84,52 +96,78 @@ struct Row<T> {
 
 #[derive(Debug)]
 pub(crate) struct Store {
-    durable: Arc<Database>,
-    boot: Database,
+    durable: File,
+    boot: File,
+}
+
+/// A database, with the directory that it grows in.
+#[derive(Debug)]
+struct File {
+    database: Arc<Database>,
+    directory: PathBuf,
 }
 
 impl Store {
-    pub(crate) fn open(durable: Arc<Database>, run_dir: &Path) -> Result<Self, StoreError> {
+    pub(crate) fn open(
+        durable: Arc<Database>,
+        state_dir: &Path,
+        run_dir: &Path,
+    ) -> Result<Self, StoreError> {
         let path = run_dir.join(ENDPOINTS_FILE);
         let boot = Database::create(&path).map_err(|source| StoreError::Open {
             path,
             source: Box::new(source),
         })?;
-        Ok(Self { durable, boot })
+        let file = |database, directory: &Path| File {
+            database,
+            directory: directory.to_owned(),
+        };
+        Ok(Self {
+            durable: file(durable, state_dir),
+            boot: file(Arc::new(boot), run_dir),
+        })
     }
 
     pub(crate) fn networks(&self) -> Result<Vec<Network>, StoreError> {
-        Ok(read_all(&self.durable, NETWORKS)?.into_values().collect())
+        Ok(read_all(&self.durable.database, NETWORKS)?
+            .into_values()
+            .collect())
     }
 
     pub(crate) fn put_network(&self, network: &Network) -> Result<(), StoreError> {
         let row = (NETWORKS, network.id.to_string(), Some(encode(network)));
-        write(&self.durable, "write", [row])
+        self.durable.write("write", [row])
     }
 
     pub(crate) fn delete_network(&self, id: &Id) -> Result<(), StoreError> {
-        write(&self.durable, "delete", [(NETWORKS, id.to_string(), None)])
+        self.durable
+            .write("delete", [(NETWORKS, id.to_string(), None)])
     }
 
     pub(crate) fn services(&self) -> Result<Vec<Service>, StoreError> {
-        Ok(read_all(&self.durable, SERVICES)?.into_values().collect())
+        Ok(read_all(&self.durable.database, SERVICES)?
+            .into_values()
+            .collect())
     }
 
     pub(crate) fn put_service(&self, service: &Service) -> Result<(), StoreError> {
         let row = (SERVICES, service.id.to_string(), Some(encode(service)));
-        write(&self.durable, "write", [row])
+        self.durable.write("write", [row])
     }
 
     pub(crate) fn delete_service(&self, id: &Id) -> Result<(), StoreError> {
-        write(&self.durable, "delete", [(SERVICES, id.to_string(), None)])
+        self.durable
+            .write("delete", [(SERVICES, id.to_string(), None)])
     }
 
     pub(crate) fn endpoints(&self) -> Result<Vec<Endpoint>, StoreError> {
-        Ok(read_all(&self.boot, ENDPOINTS)?.into_values().collect())
+        Ok(read_all(&self.boot.database, ENDPOINTS)?
+            .into_values()
+            .collect())
     }
 
     pub(crate) fn cursors(&self) -> Result<Cursors, StoreError> {
-        let rows: BTreeMap<String, (Id, IpNet, IpAddr)> = read_all(&self.boot, CURSORS)?;
+        let rows: BTreeMap<String, (Id, IpNet, IpAddr)> = read_all(&self.boot.database, CURSORS)?;
         let cursors = rows.into_values();
         Ok(cursors.map(|(id, net, last)| ((id, net), last)).collect())
     }
@@ -146,7 +184,7 @@ impl Store {
             endpoint.key().to_string(),
             Some(encode(endpoint)),
         );
-        write(&self.boot, "write", [row].into_iter().chain(cursors))
+        self.boot.write("write", [row].into_iter().chain(cursors))
     }
 
     /// Writes which addresses are the last ones given out.
@@ -154,7 +192,7 @@ impl Store {
         if cursors.is_empty() {
             return Ok(());
         }
-        write(&self.boot, "write", cursor_rows(cursors))
+        self.boot.write("write", cursor_rows(cursors))
     }
 
     /// Deletes an endpoint, of which `departures` are still in the kernel.
@@ -166,20 +204,19 @@ impl Store {
         let rows = departures
             .iter()
             .map(|d| (DEPARTURES, d.link.to_string(), Some(encode(d))));
-        write(
-            &self.boot,
-            "delete",
-            rows.chain([(ENDPOINTS, key.to_string(), None)]),
-        )
+        let rows = rows.chain([(ENDPOINTS, key.to_string(), None)]);
+        self.boot.write("delete", rows)
     }
 
     pub(crate) fn departures(&self) -> Result<Vec<Departure>, StoreError> {
-        Ok(read_all(&self.boot, DEPARTURES)?.into_values().collect())
+        Ok(read_all(&self.boot.database, DEPARTURES)?
+            .into_values()
+            .collect())
     }
 
     pub(crate) fn delete_departures(&self, links: &[IfName]) -> Result<(), StoreError> {
         let rows = links.iter().map(|l| (DEPARTURES, l.to_string(), None));
-        write(&self.boot, "delete", rows)
+        self.boot.write("delete", rows)
     }
 
     /// Forgets how far the walks through a network's subnets have come.
@@ -192,7 +229,7 @@ impl Store {
         if rows.is_empty() {
             return Ok(());
         }
-        write(&self.boot, "delete", rows)
+        self.boot.write("delete", rows)
     }
 
     /// Writes all of them, or none.
@@ -201,7 +238,7 @@ impl Store {
             let key = endpoint.key().to_string();
             (ENDPOINTS, key, Some(encode(endpoint)))
         };
-        write(&self.boot, "write", endpoints.iter().map(row))
+        self.boot.write("write", endpoints.iter().map(row))
     }
 }
 
@@ -221,31 +258,59 @@ fn encode<T: Serialize>(value: &T) -> String {
     serde_json::to_string(&row).expect("a record serialises")
 }
 
-fn write(
-    database: &Database,
-    action: &'static str,
-    rows: impl IntoIterator<Item = (Table, String, Option<String>)>,
-) -> Result<(), StoreError> {
-    let mut current = (String::new(), "");
-    let run = |current: &mut (String, &'static str)| -> Result<(), redb::Error> {
-        let transaction = database.begin_write()?;
-        for (table, key, value) in rows {
-            *current = (key, table.0);
-            let mut table = transaction.open_table(table.definition())?;
-            match value {
-                Some(value) => table.insert(current.0.as_str(), value.as_str())?,
-                None => table.remove(current.0.as_str())?,
-            };
+impl File {
+    /// Writes all rows, or none; those without a value are deleted.
+    fn write(
+        &self,
+        action: &'static str,
+        rows: impl IntoIterator<Item = (Table, String, Option<String>)>,
+    ) -> Result<(), StoreError> {
+        let rows: Vec<_> = rows.into_iter().collect();
+        let frees = rows.iter().any(|(_, _, value)| value.is_none());
+        let mut current = (String::new(), "");
+        let mut grows = false;
+        let run = |current: &mut (String, &'static str)| -> Result<bool, redb::Error> {
+            let transaction = self.database.begin_write()?;
+            for (table, key, value) in rows {
+                *current = (key, table.0);
+                let mut table = transaction.open_table(table.definition())?;
+                match value {
+                    Some(value) => {
+                        let before = table.insert(current.0.as_str(), value.as_str())?;
+                        grows |= before.is_none();
+                    }
+                    None => drop(table.remove(current.0.as_str())?),
+                };
+            }
+            if grows && !frees && self.is_full() {
+                transaction.abort()?;
+                return Ok(false);
+            }
+            transaction.commit()?;
+            Ok(true)
+        };
+        match run(&mut current) {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(StoreError::Full {
+                directory: self.directory.clone(),
+            }),
+            Err(source) => Err(StoreError::Access {
+                action,
+                key: current.0,
+                table: current.1,
+                source: Box::new(source),
+            }),
         }
-        transaction.commit()?;
-        Ok(())
-    };
-    run(&mut current).map_err(|source| StoreError::Access {
-        action,
-        key: current.0,
-        table: current.1,
-        source: Box::new(source),
-    })
+    }
+
+    /// Whether nothing should be added. A directory that cannot be looked at does not count as full:
+    /// the commit itself fails then.
+    fn is_full(&self) -> bool {
+        rustix::fs::statvfs(&self.directory).is_ok_and(|stat| {
+            // A tmpfs without a limit says that it has no blocks at all.
+            stat.f_blocks > 0 && stat.f_bavail.saturating_mul(stat.f_frsize) < ROOM
+        })
+    }
 }
 
 fn read_all<T: DeserializeOwned>(
@@ -297,5 +362,38 @@ fn decode<T: DeserializeOwned>(
         Ok(Ok(value)) => Ok(value),
         Ok(Err(found)) => Err(StoreError::Schema { key, table, found }),
         Err(source) => Err(StoreError::Decode { key, table, source }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rustix::mount::{MountFlags, mount, mount_remount};
+
+    use super::*;
+
+    #[test]
+    fn a_full_disk_takes_nothing_new_and_still_forgets() {
+        sys::mount::enter_private_namespace().unwrap();
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path();
+        mount("tmpfs", path, "tmpfs", MountFlags::empty(), c"size=8m").unwrap();
+        let database = Arc::new(Database::create(path.join("meta.redb")).unwrap());
+        let store = Store::open(database, path, path).unwrap();
+        let row =
+            |key: &str, value: Option<&str>| [(NETWORKS, key.to_owned(), value.map(str::to_owned))];
+        store.durable.write("write", row("one", Some("1"))).unwrap();
+        let filler = path.join("filler");
+        let size = usize::try_from(rustix::fs::statvfs(path).unwrap().f_bavail * 4096).unwrap();
+        std::fs::write(&filler, vec![0; size - 64 * 1024]).unwrap();
+        let error = store.durable.write("write", row("two", Some("2")));
+        assert!(matches!(error, Err(StoreError::Full { .. })), "{error:?}");
+        store.durable.write("write", row("one", Some("3"))).unwrap();
+        store.durable.write("delete", row("one", None)).unwrap();
+        mount_remount(path, MountFlags::empty(), c"size=32m").unwrap();
+        store.durable.write("write", row("two", Some("2"))).unwrap();
+        let rows = read_rows(&store.durable.database, NETWORKS).unwrap();
+        assert_eq!(rows, [("two".to_owned(), "2".to_owned())]);
+        drop(store);
+        rustix::mount::unmount(path, rustix::mount::UnmountFlags::DETACH).unwrap();
     }
 }

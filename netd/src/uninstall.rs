@@ -27,7 +27,8 @@ impl Netd {
     /// # Errors
     /// [`OpenError`] of the first object that stays; calling again goes on from there.
     pub fn uninstall(options: &Options) -> Result<Vec<String>, OpenError> {
-        let store = Store::open(Arc::clone(&options.database), &options.run_dir)?;
+        let database = Arc::clone(&options.database);
+        let store = Store::open(database, &options.state_dir, &options.run_dir)?;
         let mut rtnl = Rtnl::open().map_err(|source| failed("open a netlink socket", source))?;
         let mut removed = Vec::new();
         let mut remove = |link: &IfName| -> Result<(), OpenError> {

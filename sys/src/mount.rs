@@ -231,6 +231,18 @@ pub fn bind(source: &Path, target: &Path, recursive: bool, flags: MountFlags) ->
     })
 }
 
+/// Makes a mount read-only that is there; `target` names its root.
+///
+/// # Errors
+/// The kernel's: `EINVAL` when nothing is mounted there.
+pub fn make_read_only(target: &Path) -> io::Result<()> {
+    Ok(mount_remount(
+        target,
+        MountFlags::BIND | MountFlags::RDONLY,
+        c"",
+    )?)
+}
+
 /// Mounts a filesystem of type `kind` on `target`.
 ///
 /// # Errors

@@ -14,6 +14,7 @@ use crate::stream::StreamError;
 use crate::volume::VolumeError;
 
 use super::cni::install::InstallError;
+use super::container::copy::CopyError;
 use super::image::archive::ArchiveError;
 use super::image::config::ChangeError;
 use super::network::create::AddressingError;
@@ -64,6 +65,8 @@ pub enum CliError {
     Install(#[from] InstallError),
     #[error(transparent)]
     Container(#[from] ContainerError),
+    #[error(transparent)]
+    Copy(#[from] CopyError),
     #[error("{op} {}: {source}", path.display())]
     File {
         op: &'static str,
@@ -127,6 +130,11 @@ pub enum ContainerError {
     RemoveRunning(String),
     #[error("container {0} is being removed; finish with hawser rm {0}")]
     Removing(String),
+    #[error(
+        "container {container} is kept by the storage driver {driver}: set driver = \"{driver}\" \
+         in [storage] and restart hawserd to remove it"
+    )]
+    OtherDriver { container: String, driver: String },
     #[error("container {0} did not end within {1} seconds of SIGKILL")]
     Immortal(String, u64),
     #[error("container {0} is paused: unpause it first")]

@@ -31,8 +31,8 @@ use std::io;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use container::{
-    attach, commit, diff, exec, export, list, logs, pause, remove, rename, resume, start, stats,
-    stop, top, update,
+    attach, commit, copy, diff, exec, export, list, logs, pause, remove, rename, resume, start,
+    stats, stop, top, update,
 };
 use context::Context;
 use error::CliError;
@@ -166,6 +166,8 @@ enum ShortContainerCommand {
     Rm(remove::RemoveFlags),
     /// Make an image from a container's changes
     Commit(commit::CommitFlags),
+    /// Copy files into a container or out of it
+    Cp(copy::CopyFlags),
     /// Show what a container changed in its image
     Diff {
         /// Container whose changes to show
@@ -351,6 +353,7 @@ fn dispatch_container(context: &Context, command: &ShortContainerCommand) -> Res
         ShortContainerCommand::Update(flags) => update::update(context, flags),
         ShortContainerCommand::Rm(flags) => remove::remove(context, flags),
         ShortContainerCommand::Commit(flags) => commit::commit(context, flags),
+        ShortContainerCommand::Cp(flags) => copy::copy(context, flags),
         ShortContainerCommand::Diff { container } => diff::diff(context, container),
         ShortContainerCommand::Export(flags) => export::export(context, flags),
         ShortContainerCommand::Rename(flags) => rename::rename(context, flags),

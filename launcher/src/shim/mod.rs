@@ -29,7 +29,7 @@ pub mod launch;
 mod loopback;
 mod oci;
 pub mod restart;
-mod rootfs;
+pub(crate) mod rootfs;
 mod run;
 mod runtime;
 mod setup;

@@ -65,6 +65,29 @@ impl Rootfs {
         Ok(())
     }
 
+    /// Makes what something can be mounted on, a directory or an empty file, if nothing is there.
+    pub(crate) fn create_mount_point(&self, path: &str, is_dir: bool) -> io::Result<()> {
+        if is_dir {
+            return self.create_dir_all(path);
+        }
+        let path = Path::new(path);
+        if self
+            .open_inside(path, OFlags::PATH | OFlags::CLOEXEC)
+            .is_ok()
+        {
+            return Ok(());
+        }
+        let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
+            return Err(Errno::INVAL.into());
+        };
+        self.create_dir_all(&parent.to_string_lossy())?;
+        let parent = self.open_inside(parent, OFlags::PATH | OFlags::CLOEXEC)?;
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW;
+        let mode = Mode::from_raw_mode(0o644);
+        rustix::fs::openat(&parent, name, flags | OFlags::CLOEXEC, mode)?;
+        Ok(())
+    }
+
     fn open_inside(&self, path: &Path, flags: OFlags) -> rustix::io::Result<OwnedFd> {
         // The kernel asks for another try when a rename raced with the walk (openat2(2), EAGAIN).
         const ATTEMPTS: usize = 32;

@@ -76,6 +76,7 @@ impl Fixture {
                 network_mode: "none".to_owned(),
                 ..HostConfig::default()
             },
+            driver: String::new(),
             mounts: Vec::new(),
             networks: Vec::new(),
             links: Vec::new(),

@@ -152,6 +152,7 @@ impl World {
     fn options(&self) -> Options {
         Options {
             database: Arc::new(self.database()),
+            state_dir: self.directory.path().to_owned(),
             run_dir: self.directory.path().to_owned(),
             pin_dir: self.pin_dir.clone(),
             cgroup: self.cgroup.clone(),

@@ -109,6 +109,13 @@ fn take_apart(
     record: &Record,
     volumes: bool,
 ) -> Result<(), CliError> {
+    if record.is_of_other_driver(&context.info()?.driver) {
+        return Err(ContainerError::OtherDriver {
+            container: record.name.to_string(),
+            driver: record.driver.clone(),
+        }
+        .into());
+    }
     clean(context, container)?;
     let _lock = container.lock()?;
     let state = container.state()?;

@@ -74,15 +74,18 @@ impl View {
     }
 }
 
-/// All containers, newest first.
+/// All containers, newest first, but those that another storage driver keeps: like its images they
+/// are back when the daemon uses that driver again. One that runs is shown all the same.
 ///
 /// # Errors
 /// A container's files cannot be read.
 pub fn all(context: &Context) -> Result<Vec<View>, CliError> {
     let store = context.store()?;
+    let driver = &context.info()?.driver;
     let mut views = Vec::new();
     for id in store.list()? {
         match View::of(&store.container(&id)) {
+            Ok(view) if !view.is_running() && view.record.is_of_other_driver(driver) => {}
             Ok(view) => views.push(view),
             // Removed since the directory was read.
             Err(StoreError::NotFound { .. }) => {}

@@ -148,14 +148,13 @@ fn build(
     };
     container.write_state(&unfinished, Durability::Volatile)?;
 
-    context.client().post::<Rootfs>(
-        ROOTFS,
-        &RootfsCreate {
-            container: id.to_string(),
-            image: image.id.clone(),
-            ephemeral: record.host_config.auto_remove,
-        },
-    )?;
+    let request = RootfsCreate {
+        container: id.to_string(),
+        image: image.id.clone(),
+        ephemeral: record.host_config.auto_remove,
+    };
+    let rootfs: Rootfs = context.client().post(ROOTFS, &request)?;
+    record.driver = rootfs.driver;
     undo.made(Made::Rootfs);
     for spec in &draft.mounts {
         let mount = mounted(context, undo, id, spec)?;
@@ -234,6 +233,7 @@ fn record(
         image_id: image.id.clone(),
         config,
         host_config: draft.host_config.clone(),
+        driver: String::new(),
         mounts: Vec::new(),
         networks: draft.networks.clone(),
         links: Vec::new(),

@@ -19,6 +19,7 @@ fn record() -> Record {
             ..Config::default()
         },
         host_config: HostConfig::default(),
+        driver: String::new(),
         mounts: Vec::new(),
         networks: Vec::new(),
         links: Vec::new(),

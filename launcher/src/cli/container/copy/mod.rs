@@ -1,0 +1,274 @@
+//! `hawser cp`: files into a container and out of it.
+//!
+//! ```text
+//! Source ─ pack ─▶ pipe ─▶ unpack ─▶ Landing
+//! ```
+//! Either side may be a tar stream instead. One side packs what it finds by descriptor, the other
+//! unpacks by descriptor: see [`tree`] for why neither leaves the container.
+
+mod error;
+mod pack;
+mod place;
+mod shown;
+mod tree;
+mod unpack;
+
+use std::ffi::{OsStr, OsString};
+use std::io::{self, IsTerminal};
+use std::os::unix::ffi::OsStrExt;
+
+use clap::Args;
+use rustix::fs::FileType;
+use rustix::io::Errno;
+
+pub use error::CopyError;
+
+use self::place::{Landing, Misfit, Source};
+use self::shown::Shown;
+use self::tree::{Followed, Tree};
+use self::unpack::Owner;
+use crate::cli::context::Context;
+use crate::cli::error::CliError;
+use crate::cli::image::archive::decompressed;
+use crate::cli::output;
+use crate::format::human;
+
+/// Standard input or output, as a tar stream.
+const STREAM: &str = "-";
+
+/// `hawser cp`.
+#[derive(Debug, Clone, Args)]
+#[command(after_help = "\
+A directory is copied with everything in it; SRC/. stands for its content alone.
+Into a directory that exists the copy goes under its own name; a destination that does not exist
+becomes the copy.
+Copies in a container belong to whom the originals belong, by number; copies on the host to you,
+or with -a to whom the originals belong.")]
+pub struct CopyFlags {
+    /// Copy owners and groups by number
+    #[arg(short, long)]
+    pub archive: bool,
+    /// Copy what a symbolic link SRC leads to
+    #[arg(short = 'L', long)]
+    pub follow_link: bool,
+    /// Say nothing on a terminal
+    #[arg(short, long)]
+    pub quiet: bool,
+    /// CONTAINER:PATH, a path of the host, or - for a tar stream on standard input
+    #[arg(value_name = "SRC")]
+    pub source: OsString,
+    /// CONTAINER:PATH, a path of the host, or - for a tar stream on standard output
+    #[arg(value_name = "DEST")]
+    pub destination: OsString,
+}
+
+/// One side of a copy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Side<'a> {
+    Host(&'a [u8]),
+    Container { name: &'a str, path: &'a [u8] },
+}
+
+impl<'a> Side<'a> {
+    /// What begins with a dot or a slash is a path of the host, whatever colons it has.
+    fn parse(text: &'a OsStr) -> Self {
+        let bytes = text.as_bytes();
+        let colon = bytes.iter().position(|byte| *byte == b':');
+        match colon.map(|at| (str::from_utf8(&bytes[..at]), &bytes[at + 1..])) {
+            Some((Ok(name), path)) if !name.starts_with(['.', '/']) => {
+                Self::Container { name, path }
+            }
+            _ => Self::Host(bytes),
+        }
+    }
+}
+
+/// # Errors
+/// [`CopyError`], or there is no such container. What was copied before a failure stays.
+pub fn copy(context: &Context, flags: &CopyFlags) -> Result<i32, CliError> {
+    let (from, to) = (Side::parse(&flags.source), Side::parse(&flags.destination));
+    let (name, path) = match (from, to) {
+        (Side::Host(_), Side::Host(_)) => return Err(CopyError::NoContainer.into()),
+        (Side::Container { .. }, Side::Container { .. }) => {
+            return Err(CopyError::TwoContainers.into());
+        }
+        (Side::Container { name, path }, Side::Host(_))
+        | (Side::Host(_), Side::Container { name, path }) => (name, path),
+    };
+    if path.is_empty() {
+        return Err(CopyError::EmptyPath(name.to_owned()).into());
+    }
+    context.require_root()?;
+    let shown = Shown {
+        client: context.client(),
+        plugins: context.plugins()?,
+        container: context.container(name)?,
+        called: name,
+    };
+    let copying = Copying { flags, name, path };
+    let copied = match (from, to) {
+        (Side::Host(host), _) if host == STREAM.as_bytes() => {
+            shown.with_files(|tree| copying.stream_in(tree))?
+        }
+        (Side::Host(host), _) => shown.with_files(|tree| copying.copy_in(host, tree))?,
+        (_, Side::Host(host)) if host == STREAM.as_bytes() => {
+            let streamed = shown.with_files(|tree| copying.stream_out(tree));
+            return streamed.map(|()| 0).map_err(|error| match error {
+                CopyError::Pack { source, .. } if source.kind() == io::ErrorKind::BrokenPipe => {
+                    let op = "write the archive";
+                    CliError::Io { op, source }
+                }
+                error => error.into(),
+            });
+        }
+        (_, Side::Host(host)) => shown.with_files(|tree| copying.copy_out(tree, host))?,
+        _ => return Err(CopyError::TwoContainers.into()),
+    };
+    if !flags.quiet && io::stderr().is_terminal() {
+        output::warn(format_args!(
+            "Successfully copied {} to {}",
+            human::size(copied, 3),
+            flags.destination.display()
+        ));
+    }
+    Ok(0)
+}
+
+/// A copy whose container side is `NAME:PATH`.
+#[derive(Debug, Clone, Copy)]
+struct Copying<'a> {
+    flags: &'a CopyFlags,
+    name: &'a str,
+    path: &'a [u8],
+}
+
+impl Copying<'_> {
+    fn stream_in(self, tree: &Tree) -> Result<u64, CopyError> {
+        let to = self.destination(tree)?;
+        if to.kind != Some(FileType::Directory) {
+            return Err(CopyError::ArchiveToFile(self.shown(self.path)));
+        }
+        let archive = decompressed(io::stdin().lock()).map_err(CopyError::Archive)?;
+        unpack::unpack(archive, tree, &to.path, Owner::Kept)
+    }
+
+    fn stream_out(self, tree: &Tree) -> Result<(), CopyError> {
+        let stdout = io::stdout().lock();
+        if stdout.is_terminal() {
+            return Err(CopyError::Terminal);
+        }
+        let source = self.source(tree)?;
+        pack::pack(&source, &source.called, stdout).map_err(|source| CopyError::Pack {
+            path: self.shown(self.path),
+            source,
+        })
+    }
+
+    fn copy_in(self, host: &[u8], tree: &Tree) -> Result<u64, CopyError> {
+        let source =
+            Source::find(&Tree::Host, host, self.flags.follow_link).map_err(on_host(host))?;
+        let to = self.destination(tree)?;
+        let landing = land(&source, &to, text(host), self.shown(self.path))?;
+        // Before anything is read: unpacking would make the directory.
+        tree.directory(&landing.directory)
+            .map_err(|error| self.in_container(&landing.directory, error))?;
+        transfer(&source, &text(host), tree, &landing, Owner::Kept)
+    }
+
+    fn copy_out(self, tree: &Tree, host: &[u8]) -> Result<u64, CopyError> {
+        let source = self.source(tree)?;
+        let to = Tree::Host.follow(host).map_err(on_host(host))?;
+        let landing = land(&source, &to, self.shown(self.path), text(host))?;
+        let directory = Tree::Host
+            .directory(&landing.directory)
+            .map_err(on_host(&landing.directory))?;
+        // From here on nothing follows a link: the container says what the archive holds.
+        let landing = Landing {
+            directory: b".".to_vec(),
+            ..landing
+        };
+        let owner = if self.flags.archive {
+            Owner::Kept
+        } else {
+            Owner::Own
+        };
+        let from = self.shown(self.path);
+        transfer(&source, &from, &Tree::Directory(directory), &landing, owner)
+    }
+
+    fn destination(self, tree: &Tree) -> Result<Followed, CopyError> {
+        tree.follow(self.path)
+            .map_err(|error| self.in_container(self.path, error))
+    }
+
+    fn source(self, tree: &Tree) -> Result<Source, CopyError> {
+        Source::find(tree, self.path, self.flags.follow_link)
+            .map_err(|source| self.in_container(self.path, source))
+    }
+
+    /// What is wrong with a path of the container.
+    fn in_container(self, path: &[u8], source: Errno) -> CopyError {
+        match source {
+            Errno::NOENT => CopyError::NotInContainer {
+                path: text(path),
+                container: self.name.to_owned(),
+            },
+            _ => CopyError::Path {
+                path: self.shown(path),
+                source,
+            },
+        }
+    }
+
+    fn shown(self, path: &[u8]) -> String {
+        format!("{}:{}", self.name, text(path))
+    }
+}
+
+fn land(source: &Source, to: &Followed, from: String, at: String) -> Result<Landing, CopyError> {
+    place::land(source.is_directory, to).map_err(|misfit| match misfit {
+        Misfit::DirectoryToFile => CopyError::DirectoryToFile { from, to: at },
+        Misfit::NoDirectory => CopyError::NoDirectory(at),
+    })
+}
+
+fn on_host(path: &[u8]) -> impl Fn(Errno) -> CopyError {
+    move |source| CopyError::Path {
+        path: text(path),
+        source,
+    }
+}
+
+/// Packs and unpacks at once.
+fn transfer(
+    source: &Source,
+    from: &str,
+    tree: &Tree,
+    landing: &Landing,
+    owner: Owner,
+) -> Result<u64, CopyError> {
+    let read = |source| CopyError::Pack {
+        path: from.to_owned(),
+        source,
+    };
+    let (reader, writer) = io::pipe().map_err(read)?;
+    let called = landing.name.as_ref().unwrap_or(&source.called);
+    let (packed, unpacked) = std::thread::scope(|scope| {
+        let packed = scope.spawn(|| pack::pack(source, called, writer));
+        let unpacked = unpack::unpack(reader, tree, &landing.directory, owner);
+        let panicked = |_panic| Err(io::Error::other("the reading thread panicked"));
+        (packed.join().unwrap_or_else(panicked), unpacked)
+    });
+    match packed {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(read(error)),
+        // Whoever unpacks has hung up and says why, or all went well.
+        _ => unpacked,
+    }
+}
+
+fn text(path: &[u8]) -> String {
+    String::from_utf8_lossy(path).into_owned()
+}
+
+#[cfg(test)]
+mod tests;
