@@ -31,6 +31,16 @@ mod root {
     }
 
     #[test]
+    fn storage_is_measured_without_peers() {
+        let rows = rows("storage scale-import --runs 1 --image-mib 8 --volumes 10");
+        // Two imports beside two ways of them, four depths, two sizes, commit, two of volumes.
+        assert_eq!(rows.len(), 13);
+        for row in &rows {
+            assert!(row["ours"].as_f64().is_some_and(|ours| ours > 0.0), "{row}");
+        }
+    }
+
+    #[test]
     fn attaches_are_measured_without_peers() {
         let rows = rows("cni-add scale-range --runs 1 --ports 4");
         // Two peers: ADD and DEL, and the range.

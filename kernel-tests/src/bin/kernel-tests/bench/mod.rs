@@ -17,6 +17,7 @@ mod resolver;
 mod row;
 mod sizes;
 mod soak;
+mod storage;
 mod town;
 mod turns;
 
@@ -86,6 +87,26 @@ const BENCHES: &[Bench] = &[
     Bench {
         name: "names",
         measure: names::lookups,
+    },
+    Bench {
+        name: "scale-import",
+        measure: storage::import,
+    },
+    Bench {
+        name: "storage-rootfs",
+        measure: storage::rootfs,
+    },
+    Bench {
+        name: "storage-copy-up",
+        measure: storage::copy_up,
+    },
+    Bench {
+        name: "storage-commit",
+        measure: storage::commit,
+    },
+    Bench {
+        name: "storage-volumes",
+        measure: storage::volumes,
     },
     Bench {
         name: "scale-attach",

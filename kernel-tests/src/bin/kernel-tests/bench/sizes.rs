@@ -36,6 +36,12 @@ pub(crate) struct Sizes {
     /// Names the name servers know.
     #[arg(long = "zone", value_name = "N", default_value_t = 500)]
     pub(crate) zone: u32,
+    /// MiB of an image to import.
+    #[arg(long, value_name = "N", default_value_t = 1024)]
+    pub(crate) image_mib: u32,
+    /// Volumes whose sizes are asked for.
+    #[arg(long, value_name = "N", default_value_t = 1000)]
+    pub(crate) volumes: u32,
     /// Attaches of a storm.
     #[arg(long, value_name = "N", default_value_t = 1000)]
     pub(crate) storm: u32,
