@@ -107,7 +107,9 @@ pub const VOLUME_POPULATE: &str = "populate";
 pub const VOLUME_USERS: &str = "users";
 
 /// `POST ?parent=CHAIN&diff_id=DIGEST`, body a tar stream (plain, gzip or zstd)
-/// → [`crate::storage::Layer`]. `GET` list of [`crate::storage::Layer`].
+/// → [`crate::storage::Layer`]. With `&meanwhile=true` and a `diff_id` the parent may still be on its
+/// way, or about to be: the layer is unpacked meanwhile and committed after it.
+/// `GET` list of [`crate::storage::Layer`].
 pub const LAYERS: &str = "/v1/layers";
 /// `GET /v1/layers/{chain}/archive`: the tar stream that the layer was made of, uncompressed. A
 /// reply that ends without its last chunk is not the layer.

@@ -89,9 +89,43 @@ impl Storaged {
         &self,
         parent: Option<&Digest>,
         expected: Option<&Digest>,
-        stream: &mut dyn Read,
+        stream: &mut (dyn Read + Send),
     ) -> Result<Layer, LayerError> {
-        let below = self.below(parent)?;
+        if let Some(parent) = parent
+            && !self.has_layer(parent)
+        {
+            return Err(LayerError::NoParent(parent.clone()));
+        }
+        self.import(parent, expected, stream)
+    }
+
+    /// The same on top of a layer that may still be on its way: it is unpacked meanwhile, and
+    /// committed after it.
+    ///
+    /// # Errors
+    /// [`LayerError::NoParent`] also when the import of the parent fails.
+    pub fn import_layer_meanwhile(
+        &self,
+        parent: Option<&Digest>,
+        expected: &Digest,
+        stream: &mut (dyn Read + Send),
+    ) -> Result<Layer, LayerError> {
+        // From here on whoever imports the next one knows of this one.
+        let _arrival = self.arrivals.announce(chain_id(parent, expected));
+        if let Some(parent) = parent
+            && !self.arrivals.expect(parent, || self.has_layer(parent))
+        {
+            return Err(LayerError::NoParent(parent.clone()));
+        }
+        self.import(parent, Some(expected), stream)
+    }
+
+    fn import(
+        &self,
+        parent: Option<&Digest>,
+        expected: Option<&Digest>,
+        stream: &mut (dyn Read + Send),
+    ) -> Result<Layer, LayerError> {
         let known = expected.map(|diff_id| chain_id(parent, diff_id));
         if let (Some(expected), Some(known)) =
             (expected, known.and_then(|chain| self.lease(&chain)))
@@ -101,7 +135,7 @@ impl Storaged {
             return Ok(layer(&known));
         }
         let key = self.begin(Intent::MakeLayer)?;
-        let result = self.make_layer(&key, below, expected, stream);
+        let result = self.make_layer(&key, parent, expected, stream);
         self.counters.imported(&result);
         if result.is_err() {
             self.abandon(&key);
@@ -109,13 +143,20 @@ impl Storaged {
         result.map(|row| layer(&row))
     }
 
+    fn has_layer(&self, chain: &Digest) -> bool {
+        self.store.rows().layers.contains_key(chain)
+    }
+
     /// All committed layers.
     pub fn layers(&self) -> Vec<Layer> {
         self.store.rows().layers.values().map(layer).collect()
     }
 
-    /// The parent's chain: its id, the paths of its layers, top first.
-    fn below(&self, parent: Option<&Digest>) -> Result<Below, LayerError> {
+    /// The layers below, once none of them is on its way any more.
+    fn below(&self, parent: Option<&Digest>) -> Result<Vec<PathBuf>, LayerError> {
+        if let Some(parent) = parent {
+            self.arrivals.settle(parent, || self.has_layer(parent));
+        }
         let rows = self.store.rows();
         if let Some(parent) = parent
             && !rows.layers.contains_key(parent)
@@ -126,10 +167,7 @@ impl Storaged {
         if lowers.len() >= sys::mount::MAX_LOWER_LAYERS {
             return Err(LayerError::TooDeep);
         }
-        Ok(Below {
-            parent: parent.cloned(),
-            lowers,
-        })
+        Ok(lowers)
     }
 
     /// The content directories of a chain, top first.
@@ -142,9 +180,9 @@ impl Storaged {
     fn make_layer(
         &self,
         key: &Key,
-        below: Below,
+        parent: Option<&Digest>,
         expected: Option<&Digest>,
-        stream: &mut dyn Read,
+        stream: &mut (dyn Read + Send),
     ) -> Result<LayerRow, LayerError> {
         let staged = self.layout.staged_layer(key);
         self.apply(Step::CreateDir {
@@ -155,12 +193,13 @@ impl Storaged {
             path: staged.diff(),
             mode: 0o755,
         })?;
-        let depth = below.lowers.len() + 1;
-        let base = self.driver.base(&staged.diff(), &below.lowers);
-        base.map(|step| self.apply(step)).transpose()?;
         let stacking = if self.driver.keeps_differences() {
-            Stacking::Differences(below.lowers)
+            Stacking::Differences(Box::new(|| {
+                self.below(parent).map_err(std::io::Error::other)
+            }))
         } else {
+            let base = self.driver.base(&staged.diff(), &self.below(parent)?);
+            base.map(|step| self.apply(step)).transpose()?;
             Stacking::Whole
         };
         let target = Target {
@@ -171,21 +210,24 @@ impl Storaged {
             limits: &self.config.limits,
             device_nodes: self.config.device_nodes,
         };
+        let unpacked = import::unpack(stream, target);
+        // Whatever else is wrong: without what is below there is no layer.
+        let depth = self.below(parent)?.len() + 1;
         let Unpacked {
             diff_id,
             size,
             archive_size,
             entries,
-        } = import::unpack(stream, target)?;
+        } = unpacked?;
         if let Some(expected) = expected {
             check(expected, diff_id.clone())?;
         }
         let tree = tree_digest::of(&staged.diff())
             .map_err(StepError::io("read the tree of", &staged.diff()))?;
         let row = LayerRow {
-            chain_id: chain_id(below.parent.as_ref(), &diff_id),
+            chain_id: chain_id(parent, &diff_id),
             diff_id,
-            parent: below.parent,
+            parent: parent.cloned(),
             key: key.clone(),
             size,
             archive_size,
@@ -337,11 +379,6 @@ impl Storaged {
             }
         }
     }
-}
-
-struct Below {
-    parent: Option<Digest>,
-    lowers: Vec<PathBuf>,
 }
 
 fn check(expected: &Digest, found: Digest) -> Result<(), LayerError> {

@@ -24,6 +24,7 @@
 //! a mutation.
 
 mod adopt;
+mod arrival;
 mod assemble;
 mod changes;
 mod check;
@@ -31,6 +32,8 @@ mod config;
 mod disk;
 mod driver;
 mod error;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 mod image;
 mod image_prune;
 mod import;
@@ -71,6 +74,7 @@ pub use rootfs::RootfsError;
 pub use store::StoreError;
 pub use volume::VolumeError;
 
+use arrival::Arrivals;
 use disk::{Disk, Host};
 use driver::Driver;
 use layer::Leases;
@@ -108,6 +112,7 @@ pub struct Storaged {
     rootfs_locks: KeyedLocks,
     /// The project number given out last.
     projects: AtomicU32,
+    arrivals: Arrivals,
     /// Work that could not be settled when it was tried last.
     stuck: Mutex<BTreeSet<Key>>,
     sizes: Arc<Sizes>,

@@ -62,6 +62,7 @@ impl Storaged {
             volume_locks: KeyedLocks::default(),
             rootfs_locks: KeyedLocks::default(),
             projects: AtomicU32::default(),
+            arrivals: crate::arrival::Arrivals::default(),
             stuck: Mutex::default(),
             sizes: Arc::default(),
             counters: Counters::default(),

@@ -41,6 +41,8 @@ async fn list(State(daemon): State<Daemon>) -> Reply<Vec<Layer>> {
 struct Import {
     parent: Option<Digest>,
     diff_id: Option<Digest>,
+    #[serde(default)]
+    meanwhile: bool,
 }
 
 /// The stream is read by the thread that unpacks it: a slow disk slows the client down and fills
@@ -48,17 +50,27 @@ struct Import {
 /// nothing.
 async fn import(
     State(daemon): State<Daemon>,
-    Params(Import { parent, diff_id }): Params<Import>,
+    Params(import): Params<Import>,
     body: Body,
 ) -> Reply<Layer> {
     let chunks = body.into_data_stream().map_err(io::Error::other);
     let mut reader = SyncIoBridge::new(StreamReader::new(chunks));
-    let import = move |daemon: &Daemon| {
-        daemon
-            .storaged
-            .import_layer(parent.as_ref(), diff_id.as_ref(), &mut reader)
-    };
-    daemon.run(import).await.map(Json)
+    daemon
+        .run(move |daemon| {
+            let parent = import.parent.as_ref();
+            match (&import.diff_id, import.meanwhile) {
+                (Some(diff_id), true) => {
+                    daemon
+                        .storaged
+                        .import_layer_meanwhile(parent, diff_id, &mut reader)
+                }
+                (diff_id, _) => daemon
+                    .storaged
+                    .import_layer(parent, diff_id.as_ref(), &mut reader),
+            }
+        })
+        .await
+        .map(Json)
 }
 
 async fn archive(

@@ -6,6 +6,7 @@
 //! The input is hostile. Every refusal names the member it is about, and a refused stream leaves a
 //! staging directory that its intent throws away.
 
+mod ahead;
 mod archive;
 mod contents;
 mod entry;
@@ -26,10 +27,11 @@ use api::id::Digest;
 
 use crate::config::{DeviceNodes, Limits};
 use crate::recipe::RecipeWriter;
+use ahead::Ahead;
 use archive::Archive;
 use stream::LayerStream;
 use tape::{RecordFailed, Tape};
-use unpack::Unpacker;
+use unpack::{Summary, Unpacker};
 pub(crate) use volume::{CHECKSUM, Checksum, DATA, MANIFEST, VolumeArchive};
 
 /// Why a stream is not a layer.
@@ -166,16 +168,15 @@ pub(crate) struct Unpacked {
 }
 
 /// What the directory holds before, and what deletions become.
-#[derive(Debug)]
-pub(crate) enum Stacking {
-    /// Nothing; the layers below lie in these directories, top first, and deletions are marks.
-    Differences(Vec<PathBuf>),
+pub(crate) enum Stacking<'a> {
+    /// Nothing; deletions are marks. The layers below lie in the directories that this tells, top
+    /// first; asked only when something depends on them, it may wait for them.
+    Differences(Box<dyn FnOnce() -> io::Result<Vec<PathBuf>> + 'a>),
     /// The tree of the layers below; deletions are done.
     Whole,
 }
 
 /// Where and how to unpack.
-#[derive(Debug)]
 pub(crate) struct Target<'a> {
     /// An empty directory, or the tree below.
     pub(crate) diff: PathBuf,
@@ -183,13 +184,45 @@ pub(crate) struct Target<'a> {
     pub(crate) record: PathBuf,
     /// The directory to make for what the archive itself replaces.
     pub(crate) replaced: PathBuf,
-    pub(crate) stacking: Stacking,
+    pub(crate) stacking: Stacking<'a>,
     pub(crate) limits: &'a Limits,
     pub(crate) device_nodes: DeviceNodes,
 }
 
 /// Unpacks `stream` into a directory while hashing it.
-pub(crate) fn unpack(stream: &mut dyn Read, target: Target<'_>) -> Result<Unpacked, EntryError> {
+pub(crate) fn unpack(
+    stream: &mut (dyn Read + Send),
+    target: Target<'_>,
+) -> Result<Unpacked, EntryError> {
+    let limits = target.limits;
+    let (feed, ahead) = ahead::channel();
+    let (read, written) = std::thread::scope(|scope| {
+        let read = scope.spawn(move || match LayerStream::open(stream, limits) {
+            Ok(mut source) => {
+                feed.all_of(&mut source);
+                Some((source.given(), source.into_digest()))
+            }
+            Err(error) => {
+                feed.fail(error);
+                None
+            }
+        });
+        let written = write(ahead, target);
+        (read.join().ok().flatten(), written)
+    });
+    let summary = written?;
+    let (archive_size, diff_id) =
+        read.ok_or_else(|| EntryError::Stream(io::Error::other("the reading thread panicked")))?;
+    Ok(Unpacked {
+        diff_id,
+        size: summary.bytes,
+        archive_size,
+        entries: summary.entries,
+    })
+}
+
+/// Unpacks what comes through `source`, and reads it to its end.
+fn write(source: Ahead, target: Target<'_>) -> Result<Summary, EntryError> {
     let Target {
         diff,
         record,
@@ -198,11 +231,9 @@ pub(crate) fn unpack(stream: &mut dyn Read, target: Target<'_>) -> Result<Unpack
         limits,
         device_nodes,
     } = target;
-    let source = LayerStream::open(stream, limits).map_err(EntryError::read)?;
     let recipe = File::create_new(record)
         .and_then(RecipeWriter::new)
         .map_err(EntryError::Record)?;
-    let source = BufReader::with_capacity(64 << 10, source);
     let mut archive = Archive::new(Tape::new(source, recipe));
     let mut unpacker = Unpacker::new(&diff, replaced, stacking, limits, device_nodes)?;
     while let Some(member) = archive.next_member()? {
@@ -211,13 +242,8 @@ pub(crate) fn unpack(stream: &mut dyn Read, target: Target<'_>) -> Result<Unpack
     let summary = unpacker.finish()?;
     let mut tape = archive.into_inner();
     drain(&mut tape)?;
-    let source = tape.finish().map_err(EntryError::read)?.into_inner();
-    Ok(Unpacked {
-        archive_size: source.given(),
-        diff_id: source.into_digest(),
-        size: summary.bytes,
-        entries: summary.entries,
-    })
+    tape.finish().map_err(EntryError::read)?;
+    Ok(summary)
 }
 
 /// Hashes `stream` as [`unpack`] does, and writes nothing.

@@ -12,7 +12,7 @@ const MAX_NAME: usize = 255;
 
 pub(super) type Placed<T> = Result<T, Problem>;
 
-pub(super) fn io_problem(what: &'static str) -> impl FnOnce(Errno) -> Problem {
+pub(super) fn io_problem<E: Into<std::io::Error>>(what: &'static str) -> impl FnOnce(E) -> Problem {
     move |error| Problem::Io {
         what,
         source: error.into(),

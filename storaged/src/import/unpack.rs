@@ -35,7 +35,9 @@ const AUFS_PREFIX: &[u8] = b".wh..wh.";
 
 pub(super) struct Unpacker<'a> {
     root: OwnedFd,
-    lowers: Lowers,
+    lowers: Lowers<'a>,
+    /// The archive says what the root of the layer is.
+    root_is_set: bool,
     /// In a whole tree: what the archive brought.
     own: Option<Own>,
     limits: &'a Limits,
@@ -62,27 +64,21 @@ impl<'a> Unpacker<'a> {
     pub(super) fn new(
         diff: &Path,
         replaced: PathBuf,
-        stacking: Stacking,
+        stacking: Stacking<'a>,
         limits: &'a Limits,
         device_nodes: DeviceNodes,
     ) -> Result<Self, EntryError> {
-        let (mut lowers, own) = match stacking {
-            Stacking::Differences(lowers) => (Lowers::new(lowers), None),
-            Stacking::Whole => (Lowers::new(Vec::new()), Some(Own::default())),
+        let (lowers, own) = match stacking {
+            Stacking::Differences(find) => (Lowers::new(find), None),
+            Stacking::Whole => (Lowers::none(), Some(Own::default())),
         };
-        let mut prepare = || {
-            let root = tree::open_root(diff)?;
-            if let Some(below) = lowers.find(b"")? {
-                entry::inherit(root.as_fd(), &below)?;
-            }
-            Ok(root)
-        };
-        let root = prepare()
+        let root = tree::open_root(diff)
             .map_err(io_problem("prepare the layer"))
             .map_err(|problem| EntryError::entry(b"/", problem))?;
         Ok(Self {
             root,
             lowers,
+            root_is_set: false,
             own,
             limits,
             device_nodes,
@@ -100,7 +96,8 @@ impl<'a> Unpacker<'a> {
     pub(super) fn verbatim(root: OwnedFd, limits: &'a Limits, device_nodes: DeviceNodes) -> Self {
         Self {
             root,
-            lowers: Lowers::new(Vec::new()),
+            lowers: Lowers::none(),
+            root_is_set: false,
             own: None,
             limits,
             device_nodes,
@@ -143,7 +140,9 @@ impl<'a> Unpacker<'a> {
         }
     }
 
-    pub(super) fn finish(self) -> Result<Summary, EntryError> {
+    pub(super) fn finish(mut self) -> Result<Summary, EntryError> {
+        self.inherit_root()
+            .map_err(|problem| EntryError::entry(b"/", problem))?;
         for (path, time) in &self.directory_times {
             match tree::open_beneath(self.root.as_fd(), path, OFlags::RDONLY | OFlags::DIRECTORY) {
                 Ok(directory) => entry::set_times(&directory, *time)
@@ -167,12 +166,28 @@ impl<'a> Unpacker<'a> {
         })
     }
 
+    /// A layer whose archive does not tell shows the root that is below. Looked at last: until then
+    /// the layers below may still be on their way.
+    fn inherit_root(&mut self) -> Placed<()> {
+        if self.root_is_set || self.own.is_some() {
+            return Ok(());
+        }
+        let below = self
+            .lowers
+            .find(b"")
+            .map_err(io_problem("look at the layers below"))?;
+        below.map_or(Ok(()), |below| {
+            entry::inherit(self.root.as_fd(), &below).map_err(io_problem("prepare the layer"))
+        })
+    }
+
     /// `./`: the root of the layer.
     fn set_root(&mut self, member: &Member) -> Placed<()> {
         if member.kind != Kind::Directory {
             return Err(Problem::NoName);
         }
         self.directory_times.insert(Vec::new(), member.mtime);
+        self.root_is_set = true;
         entry::set_metadata(&self.root, member)
     }
 

@@ -111,9 +111,9 @@ fn a_tree_is_copied_as_it_is() {
     fs::write(from.join("a"), vec![0; 100_000]).unwrap();
     fs::hard_link(from.join("a"), from.join("b")).unwrap();
     symlink("/nowhere", from.join("dangling")).unwrap();
-    fs::set_permissions(from.join("a"), fs::Permissions::from_mode(0o4750)).unwrap();
     fs::set_permissions(from.join("sub"), fs::Permissions::from_mode(0o700)).unwrap();
     std::os::unix::fs::chown(from.join("a"), Some(1234), Some(70_000)).unwrap();
+    fs::set_permissions(from.join("a"), fs::Permissions::from_mode(0o4750)).unwrap();
     let bytes = transferred(&from, base.path(), Some("to")).unwrap();
     assert_eq!(bytes, 100_004);
     let to = base.path().join("to");

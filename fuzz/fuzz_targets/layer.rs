@@ -1,0 +1,13 @@
+//! Any stream at the import of layers. Needs root, as the import does.
+#![no_main]
+
+use std::path::PathBuf;
+use std::sync::LazyLock;
+
+static SCRATCH: LazyLock<PathBuf> = LazyLock::new(|| {
+    let path = std::env::temp_dir().join(format!("fuzz-layer-{}", std::process::id()));
+    std::fs::create_dir(&path).expect("a scratch directory");
+    path
+});
+
+libfuzzer_sys::fuzz_target!(|stream: &[u8]| storaged::fuzz::layer(&SCRATCH, stream));
