@@ -24,7 +24,7 @@ pub(crate) enum OpenDatabaseError {
         source: DatabaseError,
     },
     #[error(
-        "database {} is damaged ({reason}), and there is no good copy of it: hawserd --rebuild-database makes a new one from the layers, images and volumes on disk; networks must be created again",
+        "database {} is damaged ({reason}), and there is no good copy of it: hawserd --rebuild-database makes a new one from the layers, images, volumes and networks on disk",
         path.display()
     )]
     Damaged { path: PathBuf, reason: String },

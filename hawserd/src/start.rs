@@ -46,6 +46,8 @@ pub(crate) enum StartError {
     Storage(#[from] storaged::OpenError),
     #[error("network: {0}")]
     Network(#[from] netd::OpenError),
+    #[error("records of networks: {0}")]
+    Records(#[from] netd::StoreError),
     #[error(transparent)]
     Listen(#[from] ListenError),
     #[error("cannot start the event loop: {0}")]
@@ -82,9 +84,11 @@ impl Claim {
     /// # Errors
     /// [`StartError`]; calling again starts over.
     pub(crate) fn rebuild(config: &Config) -> Result<String, StartError> {
-        let storaged = Self::take_with(config, database::rebuild)?.open_storage(config)?;
+        let claim = Self::take_with(config, database::rebuild)?;
+        let networks = netd::adopt(&claim.database, &config.state_dir)?;
+        let storaged = claim.open_storage(config)?;
         Ok(format!(
-            "{} layers, {} images, {} volumes",
+            "{} layers, {} images, {} volumes, {networks} networks",
             storaged.layers().len(),
             storaged.images().len(),
             storaged.volumes().len()
@@ -136,6 +140,11 @@ impl Claim {
     /// [`StartError`] of the subsystem that cannot work on this host.
     pub(crate) fn open(&self, config: &Config, runtime: Handle) -> Result<Daemon, StartError> {
         let storaged = self.open_storage(config)?;
+        if self.adopt
+            && let Err(error) = netd::adopt(&self.database, &config.state_dir)
+        {
+            tracing::warn!(%error, "networks and services are those of the older copy");
+        }
         let netd = Netd::open(self.network_options(config), runtime)?;
         database::keep_copy(&self.database, &config.state_dir);
         Ok(Daemon {

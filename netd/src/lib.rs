@@ -61,7 +61,7 @@ pub use mode::Mode;
 pub use model::ipam::Pool;
 pub use netd::{Netd, Options};
 pub use reconcile::Report;
-pub use store::StoreError;
+pub use store::{StoreError, adopt};
 pub use trace::Tracing;
 
 /// Last part of [`Options::pin_dir`]: the version of the eBPF maps' layout.

@@ -9,9 +9,13 @@
 //! ```
 //! Values are JSON objects with a `schema`. Each call is one durable transaction.
 //!
+//! Networks and services have a copy beside the database: [`copy`].
+//!
 //! A commit that finds no room on the disk breaks the open database until the daemon is started
 //! again. Some is therefore kept free for the commits that change and remove things: one that only
 //! adds is refused before.
+
+mod copy;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -23,6 +27,8 @@ use ipnet::IpNet;
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition, TableError};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+
+pub use copy::adopt;
 
 use crate::departure::Departure;
 use crate::model::endpoint::{Endpoint, EndpointKey};
@@ -72,6 +78,12 @@ pub enum StoreError {
         ROOM / 1024
     )]
     Full { directory: PathBuf },
+    #[error("{action} {}: {source}", path.display())]
+    Copy {
+        action: &'static str,
+        path: PathBuf,
+        source: std::io::Error,
+    },
     #[error("record {key} of {table} cannot be read: {source}")]
     Decode {
         key: String,
@@ -122,10 +134,32 @@ impl Store {
             database,
             directory: directory.to_owned(),
         };
-        Ok(Self {
+        let store = Self {
             durable: file(durable, state_dir),
             boot: file(Arc::new(boot), run_dir),
-        })
+        };
+        if !copy::exists(state_dir) {
+            store.keep_copy();
+        }
+        Ok(store)
+    }
+
+    /// Commits durable records, then their copy.
+    fn commit(
+        &self,
+        action: &'static str,
+        row: (Table, String, Option<String>),
+    ) -> Result<(), StoreError> {
+        self.durable.write(action, [row])?;
+        self.keep_copy();
+        Ok(())
+    }
+
+    fn keep_copy(&self) {
+        // The commit stands; the next one tries again.
+        if let Err(error) = copy::keep(&self.durable.database, &self.durable.directory) {
+            tracing::warn!(%error, "the copy of networks and services is not up to date");
+        }
     }
 
     pub(crate) fn networks(&self) -> Result<Vec<Network>, StoreError> {
@@ -136,12 +170,11 @@ impl Store {
 
     pub(crate) fn put_network(&self, network: &Network) -> Result<(), StoreError> {
         let row = (NETWORKS, network.id.to_string(), Some(encode(network)));
-        self.durable.write("write", [row])
+        self.commit("write", row)
     }
 
     pub(crate) fn delete_network(&self, id: &Id) -> Result<(), StoreError> {
-        self.durable
-            .write("delete", [(NETWORKS, id.to_string(), None)])
+        self.commit("delete", (NETWORKS, id.to_string(), None))
     }
 
     pub(crate) fn services(&self) -> Result<Vec<Service>, StoreError> {
@@ -152,12 +185,11 @@ impl Store {
 
     pub(crate) fn put_service(&self, service: &Service) -> Result<(), StoreError> {
         let row = (SERVICES, service.id.to_string(), Some(encode(service)));
-        self.durable.write("write", [row])
+        self.commit("write", row)
     }
 
     pub(crate) fn delete_service(&self, id: &Id) -> Result<(), StoreError> {
-        self.durable
-            .write("delete", [(SERVICES, id.to_string(), None)])
+        self.commit("delete", (SERVICES, id.to_string(), None))
     }
 
     pub(crate) fn endpoints(&self) -> Result<Vec<Endpoint>, StoreError> {
@@ -395,5 +427,36 @@ mod tests {
         assert_eq!(rows, [("two".to_owned(), "2".to_owned())]);
         drop(store);
         rustix::mount::unmount(path, rustix::mount::UnmountFlags::DETACH).unwrap();
+    }
+
+    #[test]
+    fn a_lost_database_gets_its_networks_back_from_their_copy() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path();
+        let database = |name: &str| Arc::new(Database::create(path.join(name)).unwrap());
+        let network = |number: u8, name: &str| {
+            let name = api::id::NetworkName::parse(name).unwrap();
+            let created = "2026-01-01T00:00:00Z".to_owned();
+            let driver = crate::model::driver::Driver::Null;
+            Network::without_links(Id::from_bytes([number; 32]), name, created, driver)
+        };
+        let (kept, removed) = (network(1, "kept"), network(2, "removed"));
+        let store = Store::open(database("meta.redb"), path, path).unwrap();
+        store.put_network(&kept).unwrap();
+        store.put_network(&removed).unwrap();
+        store.delete_network(&removed.id).unwrap();
+        drop(store);
+
+        let lost = database("new.redb");
+        assert_eq!(adopt(&lost, path).unwrap(), 1);
+        std::fs::remove_file(path.join(ENDPOINTS_FILE)).unwrap();
+        let store = Store::open(Arc::clone(&lost), path, path).unwrap();
+        assert_eq!(store.networks().unwrap(), std::slice::from_ref(&kept));
+        // A copy that cannot be understood changes nothing.
+        std::fs::write(path.join("networks.json"), "{").unwrap();
+        assert!(adopt(&lost, path).is_err());
+        assert_eq!(store.networks().unwrap(), [kept]);
+        std::fs::remove_file(path.join("networks.json")).unwrap();
+        assert_eq!(adopt(&lost, path).unwrap(), 0);
     }
 }

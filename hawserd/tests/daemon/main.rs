@@ -449,6 +449,52 @@ fn systemd_hears_of_start_and_stop() {
 }
 
 #[test]
+fn a_read_only_state_directory_is_named_and_left_alone() {
+    let mut host = Host::new();
+    host.start(&[]);
+    create_volume(&host, "data");
+    host.kill();
+    let state = host.path("state");
+    sys::mount::bind(&state, &state, true, rustix::mount::MountFlags::RDONLY).unwrap();
+    let refused = host.run(&[]);
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(!refused.status.success(), "{said}");
+    assert!(said.contains("Read-only file system"), "{said}");
+    assert!(said.contains(&state.display().to_string()), "{said}");
+    sys::mount::unmount(&state).unwrap();
+    host.start(&[]);
+    assert!(
+        host.client()
+            .get::<serde_json::Value>("/v1/volumes/data")
+            .is_ok()
+    );
+}
+
+#[test]
+fn a_database_that_was_lost_is_made_anew_with_networks_and_volumes() {
+    let mut host = Host::new();
+    host.start(&[]);
+    create_volume(&host, "data");
+    let network = json!({"Name": "shop", "Labels": {"a": "b"}});
+    let made: NetworkCreated = host.client().post(path::NETWORKS_CREATE, &network).unwrap();
+    host.kill();
+    for name in ["meta.redb", "meta.redb.prev"] {
+        fs::write(host.path("state").join(name), "damaged").unwrap();
+    }
+    let refused = host.run(&[]);
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(said.contains("--rebuild-database"), "{said}");
+    let rebuilt = host.run(&["--rebuild-database"]);
+    assert!(rebuilt.status.success(), "{rebuilt:?}");
+    host.start(&[]);
+    let volumes = host.client().get::<serde_json::Value>("/v1/volumes/data");
+    assert!(volumes.is_ok(), "{volumes:?}");
+    let found: serde_json::Value = host.client().get("/v1/networks/shop").unwrap();
+    assert_eq!(found["Id"], json!(made.id));
+    assert_eq!(found["Labels"]["a"], "b");
+}
+
+#[test]
 fn uninstall_leaves_data_and_nothing_else() {
     let mut host = Host::new();
     host.start(&[]);
