@@ -463,11 +463,7 @@ fn a_read_only_state_directory_is_named_and_left_alone() {
     assert!(said.contains(&state.display().to_string()), "{said}");
     sys::mount::unmount(&state).unwrap();
     host.start(&[]);
-    assert!(
-        host.client()
-            .get::<serde_json::Value>("/v1/volumes/data")
-            .is_ok()
-    );
+    assert!(host.client().get::<Value>("/v1/volumes/data").is_ok());
 }
 
 #[test]
@@ -487,9 +483,9 @@ fn a_database_that_was_lost_is_made_anew_with_networks_and_volumes() {
     let rebuilt = host.run(&["--rebuild-database"]);
     assert!(rebuilt.status.success(), "{rebuilt:?}");
     host.start(&[]);
-    let volumes = host.client().get::<serde_json::Value>("/v1/volumes/data");
+    let volumes = host.client().get::<Value>("/v1/volumes/data");
     assert!(volumes.is_ok(), "{volumes:?}");
-    let found: serde_json::Value = host.client().get("/v1/networks/shop").unwrap();
+    let found: Value = host.client().get("/v1/networks/shop").unwrap();
     assert_eq!(found["Id"], json!(made.id));
     assert_eq!(found["Labels"]["a"], "b");
 }

@@ -362,3 +362,27 @@ fn health_is_found_out_shown_and_told() {
         "--no-healthcheck conflicts",
     );
 }
+
+#[test]
+fn a_commit_lets_the_container_stand_still_unless_told_not_to() {
+    let host = Host::new();
+    let flags = ["run", "-d", "--network", "none", "--name", "box"];
+    host.ok(&[&flags[..], &["bb", "sleep", "1000"]].concat());
+    let paused = || {
+        let last = |asked: &[String]| {
+            let of_commits = asked.iter().filter_map(|line| line.strip_prefix("paused "));
+            of_commits.map(str::to_owned).next_back()
+        };
+        host.world(|world| last(&world.asked))
+    };
+    host.ok(&["commit", "box", "still"]);
+    assert_eq!(paused().as_deref(), Some("true"));
+    let status = || host.ok(&["inspect", "--format", "{{.State.Status}}", "box"]);
+    assert_eq!(status(), "running");
+    host.ok(&["commit", "--pause=false", "box", "moving"]);
+    assert_eq!(paused().as_deref(), Some("false"));
+    // Who paused it wants it to stay so.
+    host.ok(&["pause", "box"]);
+    host.ok(&["commit", "box", "paused"]);
+    assert_eq!(status(), "paused");
+}

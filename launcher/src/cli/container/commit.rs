@@ -2,9 +2,10 @@
 
 use api::path::{IMAGES, ROOTFS, ROOTFS_COMMIT};
 use api::storage::{Image, ImageCreate, Layer};
-use clap::Args;
+use clap::{ArgAction, Args};
 use serde_json::{Map, Value, json};
 
+use super::pause;
 use crate::cli::context::Context;
 use crate::cli::error::CliError;
 use crate::cli::image::config::Section;
@@ -24,7 +25,11 @@ pub struct CommitFlags {
     /// Comment of the image
     #[arg(short, long)]
     pub message: Option<String>,
-    /// Container to make the image from; it goes on meanwhile
+    /// Let the container stand still meanwhile
+    #[arg(short, long, value_name = "BOOL", num_args = 0..=1, require_equals = true,
+          default_value_t = true, default_missing_value = "true", action = ArgAction::Set)]
+    pub pause: bool,
+    /// Container to make the image from
     pub container: String,
     /// Reference of the image
     #[arg(value_name = "REPOSITORY[:TAG]")]
@@ -34,14 +39,20 @@ pub struct CommitFlags {
 /// # Errors
 /// There is no such container, or a change is none.
 pub fn commit(context: &Context, flags: &CommitFlags) -> Result<i32, CliError> {
-    let record = context.container(&flags.container)?.record()?;
+    let container = context.container(&flags.container)?;
+    let record = container.record()?;
     let mut section = section(&record.config);
     for change in &flags.change {
         section.change(change)?;
     }
     let base = context.image(record.image_id.as_str())?;
     let route = format!("{ROOTFS}/{}/{ROOTFS_COMMIT}", record.id);
-    let layer: Layer = context.client().post(&route, &())?;
+    let read = || -> Result<Layer, CliError> { Ok(context.client().post(&route, &())?) };
+    let layer = if flags.pause {
+        pause::meanwhile(context, &container, read)?
+    } else {
+        read()?
+    };
     let config = derived(&base, &record, section, &layer, flags).map_err(|source| {
         CliError::ImageConfig {
             reference: record.image.clone(),

@@ -1,10 +1,12 @@
 //! `hawser pause` and `hawser unpause`.
 
 use clap::Args;
+use sys::signalfd::SignalFd;
 
 use super::stop::connect;
 use crate::cli::context::Context;
 use crate::cli::error::{CliError, ContainerError};
+use crate::container::Status;
 use crate::store::ContainerDir;
 use crate::stream::{Connection, Control, Kind};
 
@@ -32,6 +34,42 @@ fn steer(context: &Context, flags: &PauseFlags, control: &Control) -> Result<i32
     super::for_each(context, &flags.containers, |context, container| {
         ask(context, container, control)
     })
+}
+
+/// Does `work` while a container that runs stands still, whoever wants this program to end by then:
+/// nobody else would let the container go on.
+///
+/// # Errors
+/// Those of `work`, or the container cannot be paused.
+pub(super) fn meanwhile<T>(
+    context: &Context,
+    container: &ContainerDir,
+    work: impl FnOnce() -> Result<T, CliError>,
+) -> Result<T, CliError> {
+    let state = container.state()?;
+    if state.status != Status::Running || state.restarting || state.paused {
+        return work();
+    }
+    let _later =
+        SignalFd::block(&[libc::SIGHUP, libc::SIGINT, libc::SIGTERM]).map_err(|source| {
+            let op = "block signals";
+            CliError::Io { op, source }
+        })?;
+    let is_over = |error: &CliError| {
+        use ContainerError::{Lost, NotRunning};
+        matches!(error, CliError::Container(Lost(_) | NotRunning(_)))
+    };
+    match ask(context, container, &Control::Pause) {
+        Err(error) if is_over(&error) => return work(),
+        paused => paused?,
+    }
+    let done = work();
+    let resumed = ask(context, container, &Control::Unpause);
+    let done = done?;
+    match resumed {
+        Err(error) if !is_over(&error) => Err(error),
+        _ => Ok(done),
+    }
 }
 
 fn ask(context: &Context, container: &ContainerDir, control: &Control) -> Result<(), CliError> {

@@ -11,7 +11,7 @@ use api::storage::{Image, Rootfs, RootfsCreate, RootfsMount, StorageUsage, Volum
 use kernel_tests::{Daemon, program, shop};
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
-use tar::{Builder, EntryType, Header};
+use tar::{Builder, Header};
 
 use super::row::{Goal, Row, Subject, compare};
 use super::turns::Sample;
