@@ -10,6 +10,7 @@
 pub mod client;
 pub mod daemon;
 pub mod doctor;
+mod duration;
 pub mod error;
 pub mod event;
 pub mod id;
@@ -17,6 +18,7 @@ pub mod net;
 pub mod path;
 pub mod service;
 pub mod storage;
+pub mod task;
 pub mod traffic;
 pub mod volume_plugin;
 

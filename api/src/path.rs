@@ -65,6 +65,10 @@ pub const SERVICES_CREATE: &str = "/v1/services/create";
 /// `POST /v1/services/{service}/update?version=INDEX` [`crate::service::ServiceSpec`]
 /// → [`crate::service::Service`]; refused when the service has another version by now.
 pub const SERVICE_UPDATE: &str = "update";
+/// Below a service: back to what the last update replaced.
+pub const SERVICE_ROLLBACK: &str = "rollback";
+/// Below a service: how far an update is, from whoever carries it out.
+pub const SERVICE_UPDATE_STATUS: &str = "update-status";
 /// `POST /v1/services/{service}/members/{container}` [`crate::service::MemberUpdate`]
 /// → [`crate::service::Service`].
 pub const SERVICE_MEMBERS: &str = "members";

@@ -9,8 +9,10 @@ use std::time::Duration;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+use crate::duration::nanoseconds;
 use crate::id::{Id, IfName, NetworkName};
 use crate::net::Protocol;
+use crate::task::{ServiceMode, TaskTemplate, UpdateConfig, UpdateStatus};
 
 /// A service as `hawser service inspect` prints it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -23,6 +25,11 @@ pub struct Service {
     pub created_at: String,
     pub updated_at: String,
     pub spec: ServiceSpec,
+    /// What the last update replaced.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub previous_spec: Option<ServiceSpec>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub update_status: Option<UpdateStatus>,
     pub endpoint: ServiceEndpoint,
     pub members: Vec<ServiceMember>,
     /// No member is well, so that all of them are used.
@@ -44,6 +51,16 @@ pub struct ServiceSpec {
     /// Checked by the daemon, so that one place words the refusal.
     pub name: String,
     pub labels: BTreeMap<String, String>,
+    /// What its members are, if it starts them itself.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub task_template: Option<TaskTemplate>,
+    /// How many of them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mode: Option<ServiceMode>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub update_config: Option<UpdateConfig>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rollback_config: Option<UpdateConfig>,
     /// The default network when empty.
     pub networks: Vec<ServiceNetwork>,
     pub endpoint_spec: EndpointSpec,
@@ -328,28 +345,6 @@ pub struct ProbeResult {
 pub struct Drained {
     /// Connections that had not ended in time.
     pub left: usize,
-}
-
-mod nanoseconds {
-    //! Durations as Docker writes them.
-
-    use std::time::Duration;
-
-    use serde::{Deserialize, Deserializer, Serializer};
-
-    pub(super) fn serialize<S: Serializer>(
-        duration: &Duration,
-        serializer: S,
-    ) -> Result<S::Ok, S::Error> {
-        let nanoseconds = u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
-        serializer.serialize_u64(nanoseconds)
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
-        deserializer: D,
-    ) -> Result<Duration, D::Error> {
-        u64::deserialize(deserializer).map(Duration::from_nanos)
-    }
 }
 
 #[cfg(test)]

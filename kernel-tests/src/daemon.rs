@@ -326,7 +326,17 @@ impl Daemon {
         first
     }
 
+    /// The process that keeps the replicas of services, if there is one.
+    pub fn agent(&self) -> Option<i32> {
+        let lock = self.directories.state().join("agent/lock");
+        fs::read_to_string(lock).ok()?.trim().parse().ok()
+    }
+
     fn remove_objects(&self) -> Result<()> {
+        // First of all, so that nobody starts containers again.
+        for service in self.hawser(&["service", "ls", "--quiet"])?.lines() {
+            self.hawser(&["service", "rm", service])?;
+        }
         for id in self
             .hawser(&["ps", "--all", "--quiet", "--no-trunc"])?
             .lines()
@@ -339,9 +349,6 @@ impl Daemon {
             let container = api::client::escape(&endpoint.container_id);
             let ifname = endpoint.ifname;
             client.delete(&format!("{}/{container}/{ifname}", api::path::ENDPOINTS))?;
-        }
-        for service in self.hawser(&["service", "ls", "--quiet"])?.lines() {
-            self.hawser(&["service", "rm", service])?;
         }
         let networks: Vec<api::net::Network> = client.get(api::path::NETWORKS)?;
         let predefined = ["bridge", "host", "none"];

@@ -116,12 +116,12 @@ mod root {
             "--format",
             "{{.Name}} {{.Mode}} {{.Replicas}} {{.Ports}}",
         ]);
-        assert_eq!(row, "web vip 2/2 *:8080->80/tcp");
+        assert_eq!(row, "web joined 2/2 *:8080->80/tcp");
         assert_eq!(
             shop.type_("service ls -q --filter label=tier=front"),
             id[..12]
         );
-        assert_eq!(shop.type_("service ls -q --filter mode=dnsrr"), "");
+        assert_eq!(shop.type_("service ls -q --filter endpoint-mode=dnsrr"), "");
         let pretty = shop.type_("service inspect --pretty web");
         for part in [
             "Endpoint Mode:\tvip",

@@ -5,6 +5,7 @@
 //! file systems. What a container is on disk is in [`container`] and [`store`]; how the command
 //! line talks to a running container is in [`stream`].
 
+pub mod agent;
 pub mod cgroup;
 pub mod cli;
 pub mod cni;

@@ -16,7 +16,8 @@ use std::path::{Path, PathBuf};
 use api::id::{ContainerName, Id};
 
 use crate::container::{Record, State};
-use file::{io_error, remove_if_there, write_file};
+use file::write_file;
+pub(crate) use file::{io_error, read_json, remove_if_there, write_json};
 
 pub use container_dir::{ContainerDir, Lock};
 pub use file::Durability;

@@ -179,6 +179,8 @@ fn service_code(error: &ServiceError) -> ErrorCode {
         ServiceError::Name(_)
         | ServiceError::Ambiguous(_)
         | ServiceError::Renamed(_)
+        | ServiceError::NoPrevious(_)
+        | ServiceError::Template(_)
         | ServiceError::NetworkTwice { .. }
         | ServiceError::Driver { .. }
         | ServiceError::DnsrrPort(_)

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use api::path;
 use api::service::{Drained, MemberUpdate, Service, ServiceSpec};
+use api::task::UpdateStatus;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::routing::{get, post};
@@ -21,6 +22,14 @@ pub(crate) fn routes() -> Router<Daemon> {
         .route(path::SERVICES_CREATE, post(create))
         .route(&service, get(inspect).delete(remove))
         .route(&format!("{service}/{}", path::SERVICE_UPDATE), post(update))
+        .route(
+            &format!("{service}/{}", path::SERVICE_ROLLBACK),
+            post(roll_back),
+        )
+        .route(
+            &format!("{service}/{}", path::SERVICE_UPDATE_STATUS),
+            post(note_update),
+        )
         .route(
             &format!("{service}/{}/{{container}}", path::SERVICE_MEMBERS),
             post(update_member),
@@ -75,6 +84,40 @@ async fn update(
             .update_service(&service, made_from.version, spec)
     };
     daemon.run_in_turn(update).await.map(Json)
+}
+
+#[derive(Deserialize)]
+struct RollBack {
+    version: Option<u64>,
+    #[serde(default = "manually")]
+    message: String,
+}
+
+fn manually() -> String {
+    "manually requested rollback".to_owned()
+}
+
+async fn roll_back(
+    State(daemon): State<Daemon>,
+    Segments(service): Segments<String>,
+    Params(how): Params<RollBack>,
+) -> Reply<Service> {
+    let roll_back = move |daemon: &Daemon| {
+        daemon
+            .netd
+            .roll_back_service(&service, how.version, &how.message)
+    };
+    daemon.run_in_turn(roll_back).await.map(Json)
+}
+
+async fn note_update(
+    State(daemon): State<Daemon>,
+    Segments(service): Segments<String>,
+    Params(made_from): Params<MadeFrom>,
+    Content(status): Content<UpdateStatus>,
+) -> Reply<Service> {
+    let note = move |daemon: &Daemon| daemon.netd.note_update(&service, made_from.version, status);
+    daemon.run_in_turn(note).await.map(Json)
 }
 
 #[derive(Deserialize)]

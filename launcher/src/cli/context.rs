@@ -36,6 +36,15 @@ impl Context {
         })
     }
 
+    /// The same daemon, for another thread.
+    #[must_use]
+    pub fn another(&self) -> Self {
+        Self {
+            client: self.client.clone(),
+            info: self.info.clone(),
+        }
+    }
+
     pub fn client(&self) -> &Client {
         &self.client
     }

@@ -4,6 +4,7 @@
 //! Standard output has what was asked for and nothing else; everything else goes to standard
 //! error, one line an error.
 
+pub mod agent;
 pub mod cni;
 pub mod container;
 pub mod context;
@@ -29,6 +30,8 @@ use std::ffi::OsString;
 use std::io;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+
+pub(crate) use output::warn;
 
 use container::{
     attach, commit, copy, diff, exec, export, list, logs, pause, remove, rename, resume, start,
@@ -74,6 +77,8 @@ enum Command {
     /// Commands on services
     #[command(subcommand)]
     Service(service::ServiceCommand),
+    /// Keep the replicas of services running, until there are none; started when needed
+    Agent(agent::AgentFlags),
     /// Commands on volumes
     #[command(subcommand)]
     Volume(volume::VolumeCommand),
@@ -317,6 +322,7 @@ fn dispatch(context: &Context, command: &Command) -> Result<i32, CliError> {
         Command::Network(command) => network::run(context, command),
         Command::Cni(command) => cni::run(context, command),
         Command::Service(command) => service::run(context, command),
+        Command::Agent(flags) => agent::run(context, flags),
         Command::Volume(command) => volume::run(context, command),
         Command::Inspect(any) => inspect::inspect(context, &any.flags, any.kind),
         Command::Info(flags) | Command::System(SystemCommand::Info(flags)) => {

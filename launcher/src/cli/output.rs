@@ -28,7 +28,7 @@ pub(super) fn write(text: impl Display) -> Result<(), CliError> {
 }
 
 /// Prints a line on standard error; nobody is left to be told if that fails.
-pub(super) fn warn(text: impl Display) {
+pub(crate) fn warn(text: impl Display) {
     drop(writeln!(io::stderr(), "{text}"));
 }
 

@@ -19,7 +19,7 @@ pub enum Durability {
     Volatile,
 }
 
-pub(super) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, StoreError> {
+pub(crate) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, StoreError> {
     let bytes = match fs::read(path) {
         Ok(bytes) => bytes,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -33,7 +33,7 @@ pub(super) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, S
         })
 }
 
-pub(super) fn write_json(
+pub(crate) fn write_json(
     path: &Path,
     value: &impl Serialize,
     durability: Durability,
@@ -79,7 +79,7 @@ pub(super) fn write_file(
     write().map_err(io_error("write", path))
 }
 
-pub(super) fn remove_if_there(path: &Path) -> Result<(), StoreError> {
+pub(crate) fn remove_if_there(path: &Path) -> Result<(), StoreError> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
             Err(io_error("remove", path)(error))
@@ -88,7 +88,7 @@ pub(super) fn remove_if_there(path: &Path) -> Result<(), StoreError> {
     }
 }
 
-pub(super) fn io_error<'a>(
+pub(crate) fn io_error<'a>(
     op: &'static str,
     path: &'a Path,
 ) -> impl Fn(io::Error) -> StoreError + 'a {

@@ -14,6 +14,7 @@ use std::sync::Arc;
 
 use api::net::PortBinding;
 use api::service::{self as wire, PublishMode, ServiceMember, ServicePort, ServiceSpec};
+use api::task::{UpdateState, UpdateStatus};
 
 use crate::apply;
 use crate::attach::Holders;
@@ -78,6 +79,8 @@ impl Netd {
             places: self.places(&writer, &before, &spec, &[])?,
             ports: self.service_ports(&mut writer, &before, &spec, None)?,
             spec,
+            previous: None,
+            update_status: None,
         };
         self.store.put_service(&service)?;
         let mut after = Desired::clone(&before);
@@ -113,10 +116,68 @@ impl Netd {
         version: Option<u64>,
         spec: ServiceSpec,
     ) -> Result<wire::Service, NetError> {
-        service::check(&spec)?;
+        self.replace_service(key, version, |_old| Ok((spec, None)))
+    }
+
+    /// Makes a service what it was before its last update. `why` is for people.
+    ///
+    /// # Errors
+    /// As [`Netd::update_service`]; it was never updated.
+    pub fn roll_back_service(
+        &self,
+        key: &str,
+        version: Option<u64>,
+        why: &str,
+    ) -> Result<wire::Service, NetError> {
+        let started = UpdateStatus {
+            state: UpdateState::RollbackStarted,
+            started_at: now(),
+            completed_at: None,
+            message: why.to_owned(),
+        };
+        self.replace_service(key, version, |old| {
+            let previous = old.previous.clone();
+            let previous = previous.ok_or(ServiceError::NoPrevious(old.spec.name.clone()))?;
+            Ok((previous, Some(started)))
+        })
+    }
+
+    /// Notes how far an update is. `version` is that of the service it is about.
+    ///
+    /// # Errors
+    /// [`NetError`]: unknown, or updated again meanwhile.
+    pub fn note_update(
+        &self,
+        key: &str,
+        version: Option<u64>,
+        status: UpdateStatus,
+    ) -> Result<wire::Service, NetError> {
+        let _writer = self.writer();
+        let mut after = Desired::clone(&self.view());
+        let old = Arc::clone(after.services.find(key)?);
+        check_version(&old, version)?;
+        let new = Service {
+            update_status: Some(status),
+            ..Service::clone(&old)
+        };
+        self.store.put_service(&new)?;
+        after.services.insert(Arc::new(new.clone()));
+        let shown = self.shown(&after, &new);
+        self.publish_view(after);
+        Ok(shown)
+    }
+
+    fn replace_service(
+        &self,
+        key: &str,
+        version: Option<u64>,
+        next: impl FnOnce(&Service) -> Result<(ServiceSpec, Option<UpdateStatus>), ServiceError>,
+    ) -> Result<wire::Service, NetError> {
         let mut writer = self.writer();
         let before = self.view();
         let old = Arc::clone(before.services.find(key)?);
+        let (spec, update_status) = next(&old)?;
+        service::check(&spec)?;
         check_update(&old, version, &spec)?;
         let places = self.places(&writer, &before, &spec, &old.places)?;
         check_left(&before, &old, &places)?;
@@ -126,6 +187,8 @@ impl Netd {
             ports: self.service_ports(&mut writer, &before, &spec, Some(&old))?,
             places,
             spec,
+            previous: Some(old.spec.clone()),
+            update_status,
             ..Service::clone(&old)
         };
         let mut after = Desired::clone(&before);
@@ -169,7 +232,8 @@ impl Netd {
         let mut writer = self.writer();
         let view = self.view();
         let service = view.services.find(key)?;
-        if !force {
+        // Those that the service was started with go with it.
+        if !force && service.spec.task_template.is_none() {
             refuse_members(&view, service)?;
         }
         self.drop_service(&mut writer, service)?;
@@ -356,6 +420,8 @@ impl Netd {
             members: members.iter().map(show).collect(),
             last_resort: pools.iter().any(|(_, pool)| pool.is_last_resort()),
             spec: service.spec.clone(),
+            previous_spec: service.previous.clone(),
+            update_status: service.update_status.clone(),
         }
     }
 }
@@ -396,6 +462,10 @@ fn check_update(
     if spec.name != old.spec.name {
         return Err(ServiceError::Renamed(old.spec.name.clone()));
     }
+    check_version(old, version)
+}
+
+fn check_version(old: &Service, version: Option<u64>) -> Result<(), ServiceError> {
     match version {
         Some(version) if version != old.version => Err(ServiceError::Changed {
             service: old.spec.name.clone(),

@@ -90,6 +90,19 @@ fn free_orphaned_name(
     Ok(())
 }
 
+/// Removes a container, running or not, with its anonymous volumes.
+///
+/// # Errors
+/// It is gone, or cannot be taken apart.
+pub(crate) fn discard(context: &Context, key: &str) -> Result<(), CliError> {
+    let flags = RemoveFlags {
+        force: true,
+        volumes: true,
+        containers: Vec::new(),
+    };
+    remove_one(context, key, &flags)
+}
+
 /// Removes a container that does not run.
 ///
 /// # Errors

@@ -1,5 +1,6 @@
 //! `hawser resume`: what the unit `hawser-resume` does when the daemon or the host has started.
 
+use crate::agent;
 use crate::cli::context::Context;
 use crate::cli::error::CliError;
 use crate::cli::output;
@@ -10,12 +11,16 @@ use crate::store::ContainerDir;
 
 use super::view::{self, View};
 
-/// Starts the containers whose policy says so, the oldest first, and prints their names.
+/// Starts the containers whose policy says so, the oldest first, and prints their names. Replicas of
+/// services are the agent's, which is started if there are any.
 ///
 /// # Errors
 /// The daemon cannot be reached.
 pub fn resume(context: &Context) -> Result<i32, CliError> {
     context.require_root()?;
+    if agent::is_needed(context)? {
+        agent::ensure(context)?;
+    }
     let store = context.store()?;
     let mut waiting: Vec<(View, ContainerDir)> = view::all(context)?
         .into_iter()

@@ -102,6 +102,15 @@ pub fn restart(context: &Context, flags: &StopFlags) -> Result<i32, CliError> {
     super::for_each(context, &flags.containers, restart)
 }
 
+/// Stops one container by its own signal and in its own time, and waits for its end.
+///
+/// # Errors
+/// The shim refused.
+pub(crate) fn stop_in_time(context: &Context, container: &ContainerDir) -> Result<(), CliError> {
+    let waiter = ask_to_stop(context, container, None, None)?;
+    finish(container, waiter)
+}
+
 /// Stops one container and waits for its end.
 ///
 /// # Errors

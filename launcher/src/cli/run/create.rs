@@ -189,7 +189,7 @@ fn reserve(
     }
 }
 
-fn random_name(attempt: u32) -> Result<ContainerName, CliError> {
+pub(crate) fn random_name(attempt: u32) -> Result<ContainerName, CliError> {
     let mut bytes = [0; 2];
     getrandom::fill(&mut bytes).map_err(random_error)?;
     ContainerName::parse(&name::random(bytes, attempt))

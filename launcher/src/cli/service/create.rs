@@ -7,10 +7,13 @@ use api::service::{Affinity, EndpointSpec, Service, ServiceNetwork, ServicePort,
 use clap::Args;
 
 use super::health::{HealthFlags, duration};
-use super::{AffinityFlag, ModeFlag, ServiceFlagError, port};
+use super::task::{NewTaskFlags, TaskFlags};
+use super::{AffinityFlag, ModeFlag, ServiceFlagError, port, progress};
+use crate::agent;
 use crate::cli::context::Context;
 use crate::cli::error::CliError;
 use crate::cli::output;
+use crate::cli::run::create::random_name;
 use crate::cli::run::env;
 
 /// How long a member's connections may take to end before it is told to stop.
@@ -19,9 +22,10 @@ const DRAIN: Duration = Duration::from_secs(5);
 /// `hawser service create`.
 #[derive(Debug, Clone, Args)]
 pub struct CreateFlags {
-    /// Name of the service, which resolves on its networks
+    /// Name of the service, which resolves on its networks; one with an image gets a random name
+    /// otherwise
     #[arg(long)]
-    pub name: String,
+    pub name: Option<String>,
     /// Network of the service, also several times; the default network unless given
     #[arg(long, value_name = "NETWORK")]
     pub network: Vec<String>,
@@ -42,28 +46,59 @@ pub struct CreateFlags {
     /// given
     #[arg(long, value_name = "DURATION")]
     pub drain: Option<String>,
-    /// Print nothing but the id, which is what happens anyway
+    /// Print nothing but the id
     #[arg(short, long)]
     pub quiet: bool,
-    /// Do not wait for members, which is what happens anyway
+    /// Do not wait until all replicas run
     #[arg(short, long)]
     pub detach: bool,
     #[command(flatten)]
     pub health: HealthFlags,
+    #[command(flatten)]
+    pub new: NewTaskFlags,
+    #[command(flatten)]
+    pub task: TaskFlags,
+    /// The image of replicas that are started and kept, then the command to run instead of the
+    /// image's own; without one, containers join with hawser run --service
+    #[arg(value_names = ["IMAGE", "COMMAND"], num_args = 0.., trailing_var_arg = true)]
+    pub image_and_command: Vec<String>,
 }
 
 /// # Errors
 /// Flags that cannot be, or the daemon's refusal.
 pub fn create(context: &Context, flags: &CreateFlags) -> Result<i32, CliError> {
-    let service: Service = context.client().post(SERVICES_CREATE, &spec(flags)?)?;
-    output::line(service.id)?;
-    Ok(0)
+    let spec = spec(flags)?;
+    let has_tasks = spec.task_template.is_some();
+    if has_tasks {
+        context.require_root()?;
+    }
+    let service: Service = context.client().post(SERVICES_CREATE, &spec)?;
+    output::line(&service.id)?;
+    if !has_tasks {
+        return Ok(0);
+    }
+    agent::ensure(context)?;
+    if flags.detach {
+        return Ok(0);
+    }
+    progress::wait(context, &service, flags.quiet)
 }
 
-fn spec(flags: &CreateFlags) -> Result<ServiceSpec, ServiceFlagError> {
+fn spec(flags: &CreateFlags) -> Result<ServiceSpec, CliError> {
     let drain = flags.drain.as_deref();
-    Ok(ServiceSpec {
-        name: flags.name.clone(),
+    let (task_template, mode) = match flags.image_and_command.split_first() {
+        None => (None, None),
+        Some((image, command)) => (
+            Some(flags.new.template(image, command)?),
+            Some(flags.new.mode(flags.task.replicas)?),
+        ),
+    };
+    let mut spec = ServiceSpec {
+        name: name(flags)?,
+        task_template,
+        mode,
+        update_config: None,
+        rollback_config: None,
         labels: env::labels(&flags.label),
         networks: flags.network.iter().map(|name| network(name)).collect(),
         endpoint_spec: EndpointSpec {
@@ -73,7 +108,17 @@ fn spec(flags: &CreateFlags) -> Result<ServiceSpec, ServiceFlagError> {
         affinity: Affinity::from(flags.affinity),
         health: flags.health.check(None)?,
         drain: drain.map_or(Ok(DRAIN), |text| duration("--drain", text))?,
-    })
+    };
+    flags.task.change(&mut spec)?;
+    Ok(spec)
+}
+
+fn name(flags: &CreateFlags) -> Result<String, CliError> {
+    match &flags.name {
+        Some(name) => Ok(name.clone()),
+        None if flags.image_and_command.is_empty() => Err(ServiceFlagError::NoName.into()),
+        None => Ok(random_name(0)?.to_string()),
+    }
 }
 
 pub(super) fn network(target: &str) -> ServiceNetwork {

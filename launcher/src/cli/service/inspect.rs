@@ -1,13 +1,16 @@
 //! `hawser service inspect`.
 
 use api::service::{Service, ServicePort};
+use api::task::{Amounts, ServiceMode};
 use clap::Args;
+use jiff::Timestamp;
 
 use super::{ServiceFlagError, find};
 use crate::cli::context::Context;
 use crate::cli::error::CliError;
 use crate::cli::inspect::{self, InspectFlags, Kind};
 use crate::cli::output;
+use crate::format::human;
 
 /// `hawser service inspect`.
 #[derive(Debug, Clone, Args)]
@@ -53,6 +56,7 @@ fn pretty(service: &Service) -> String {
         let labels = spec.labels.iter();
         lines.extend(labels.map(|(name, value)| format!(" {name}={value}")));
     }
+    lines.extend(replicas(service));
     let networks: Vec<&str> = spec.networks.iter().map(|n| n.target.as_str()).collect();
     lines.push(format!("Networks:\t{}", networks.join(" ")));
     lines.push(format!(
@@ -99,6 +103,96 @@ fn pretty(service: &Service) -> String {
         lines.push(line);
     }
     lines.join("\n")
+}
+
+/// What Docker says of replicas, in its words.
+fn replicas(service: &Service) -> Vec<String> {
+    let spec = &service.spec;
+    let Some(template) = &spec.task_template else {
+        return Vec::new();
+    };
+    let mode = spec.mode.unwrap_or_default();
+    let mut lines = vec![match mode {
+        ServiceMode::Global {} => "Service Mode:\tGlobal".to_owned(),
+        ServiceMode::Replicated { replicas } => {
+            format!("Service Mode:\tReplicated\n Replicas:\t{replicas}")
+        }
+    }];
+    if let Some(status) = &service.update_status {
+        lines.push("UpdateStatus:".to_owned());
+        lines.push(format!(" State:\t\t{}", status.state));
+        lines.push(format!(" Started:\t{}", ago(&status.started_at)));
+        if let Some(completed) = &status.completed_at {
+            lines.push(format!(" Completed:\t{}", ago(completed)));
+        }
+        lines.push(format!(" Message:\t{}", status.message));
+    }
+    lines.push("Placement:".to_owned());
+    let constraints = &template.placement.constraints;
+    if !constraints.is_empty() {
+        lines.push(format!(" Constraints:\t[{}]", constraints.join(" ")));
+    }
+    for (title, word, config) in [
+        ("UpdateConfig:", "Update", &spec.update_config),
+        ("RollbackConfig:", "Rollback", &spec.rollback_config),
+    ] {
+        let config = config.clone().unwrap_or_default();
+        lines.push(title.to_owned());
+        lines.push(format!(" Parallelism:\t{}", config.parallelism));
+        if !config.delay.is_zero() {
+            lines.push(format!(" Delay:\t\t{:?}", config.delay));
+        }
+        lines.push(format!(" On failure:\t{}", config.failure_action.as_str()));
+        lines.push(format!(" Monitoring Period: {:?}", config.monitor));
+        lines.push(format!(" Max failure ratio: {}", config.max_failure_ratio));
+        lines.push(format!(" {word} order:      {}", config.order.as_str()));
+    }
+    lines.push("ContainerSpec:".to_owned());
+    let container = &template.container_spec;
+    lines.push(format!(" Image:\t\t{}", container.image));
+    for (title, words) in [
+        ("Args", container.args.join(" ")),
+        ("Env", container.env.join(" ")),
+        ("Dir", container.dir.clone()),
+        ("User", container.user.clone()),
+    ] {
+        if !words.is_empty() {
+            lines.push(format!(" {title}:\t\t{words}"));
+        }
+    }
+    if !container.mounts.is_empty() {
+        lines.push("Mounts:".to_owned());
+        for mount in &container.mounts {
+            lines.push(format!(" Target:\t{}", mount.target));
+            lines.push(format!("  Source:\t{}", mount.source));
+            lines.push(format!("  ReadOnly:\t{}", mount.read_only));
+            lines.push(format!("  Type:\t\t{}", mount.kind));
+        }
+    }
+    lines.push("Resources:".to_owned());
+    for (title, amounts) in [
+        (" Reservations:", template.resources.reservations),
+        (" Limits:", template.resources.limits),
+    ] {
+        if amounts == Amounts::default() {
+            continue;
+        }
+        lines.push(title.to_owned());
+        if amounts.nano_cpus > 0 {
+            lines.push(format!("  CPU:\t\t{}", amounts.nano_cpus as f64 / 1e9));
+        }
+        if amounts.memory_bytes > 0 {
+            lines.push(format!(
+                "  Memory:\t{}",
+                human::size(amounts.memory_bytes, 4)
+            ));
+        }
+    }
+    lines
+}
+
+fn ago(moment: &str) -> String {
+    human::ago(moment, Timestamp::now())
 }
 
 fn port(port: &ServicePort) -> String {

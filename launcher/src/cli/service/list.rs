@@ -4,6 +4,8 @@ use api::path::SERVICES;
 use api::service::{Service, ServicePort};
 use clap::Args;
 
+use super::tasks;
+use crate::agent::task::TaskState;
 use crate::cli::context::Context;
 use crate::cli::error::CliError;
 use crate::cli::filter::{Filter, name_matches};
@@ -17,7 +19,8 @@ pub struct ListFlags {
     /// Print ids only
     #[arg(short, long)]
     pub quiet: bool,
-    /// Show only what fits: name=, id=, mode=vip|dnsrr, label=, label!=
+    /// Show only what fits: name=, id=, mode=replicated|global|joined, endpoint-mode=vip|dnsrr,
+    /// label=, label!=
     #[arg(short, long, value_name = "FILTER")]
     pub filter: Vec<String>,
     /// table, json, or a Go template
@@ -31,21 +34,31 @@ const COLUMNS: Columns = Columns {
         ("Name", "NAME"),
         ("Mode", "MODE"),
         ("Replicas", "REPLICAS"),
+        ("Image", "IMAGE"),
         ("Ports", "PORTS"),
+        ("EndpointMode", "ENDPOINT MODE"),
         ("Networks", "NETWORKS"),
         ("CreatedAt", "CREATED AT"),
         ("Labels", "LABELS"),
     ],
-    default: "{{.ID}}\t{{.Name}}\t{{.Mode}}\t{{.Replicas}}\t{{.Ports}}",
+    default: "{{.ID}}\t{{.Name}}\t{{.Mode}}\t{{.Replicas}}\t{{.Image}}\t{{.Ports}}",
 };
 
 /// # Errors
 /// A bad filter or template, or no daemon.
 pub fn list(context: &Context, flags: &ListFlags) -> Result<i32, CliError> {
-    let filter = Filter::parse(&flags.filter, &["name", "id", "mode", "label", "label!"])?;
+    let filter = Filter::parse(
+        &flags.filter,
+        &["name", "id", "mode", "endpoint-mode", "label", "label!"],
+    )?;
     for value in filter.get("mode") {
-        if !matches!(value.as_str(), "vip" | "dnsrr") {
+        if !matches!(value.as_str(), "replicated" | "global" | JOINED) {
             return Err(CliError::Filter(format!("mode={value}")));
+        }
+    }
+    for value in filter.get("endpoint-mode") {
+        if !matches!(value.as_str(), "vip" | "dnsrr") {
+            return Err(CliError::Filter(format!("endpoint-mode={value}")));
         }
     }
     let mut services: Vec<Service> = context.client().get(SERVICES)?;
@@ -54,18 +67,35 @@ pub fn list(context: &Context, flags: &ListFlags) -> Result<i32, CliError> {
             matches(key, value, service)
         })
     });
-    let id = |service: &Service| service.id.short().to_owned();
-    listing::print(&services, (flags.quiet, &flags.format), &COLUMNS, id, row)
+    let mut listed = Vec::new();
+    for service in services {
+        let replicas = replicas(context, &service)?;
+        listed.push((service, replicas));
+    }
+    let id = |(service, _): &(Service, String)| service.id.short().to_owned();
+    listing::print(&listed, (flags.quiet, &flags.format), &COLUMNS, id, row)
 }
 
-fn row(service: &Service) -> Row {
+/// The mode of a service that starts no container by itself.
+const JOINED: &str = "joined";
+
+fn mode(service: &Service) -> &'static str {
+    match &service.spec.task_template {
+        Some(_) => service.spec.mode.unwrap_or_default().as_str(),
+        None => JOINED,
+    }
+}
+
+fn row((service, replicas): &(Service, String)) -> Row {
     let spec = &service.spec;
     let networks: Vec<&str> = spec.networks.iter().map(|n| n.target.as_str()).collect();
     Row::new([
         ("ID", service.id.short().into()),
         ("Name", spec.name.as_str().into()),
-        ("Mode", spec.endpoint_spec.mode.as_str().into()),
-        ("Replicas", replicas(service).into()),
+        ("Mode", mode(service).into()),
+        ("EndpointMode", spec.endpoint_spec.mode.as_str().into()),
+        ("Replicas", replicas.as_str().into()),
+        ("Image", image(service).into()),
         ("Ports", ports(&service.endpoint.ports).into()),
         ("Networks", networks.join(", ").into()),
         ("CreatedAt", human::moment(&service.created_at, 9).into()),
@@ -73,8 +103,25 @@ fn row(service: &Service) -> Row {
     .with_labels(&spec.labels)
 }
 
-/// Members that new connections go to, of all.
-fn replicas(service: &Service) -> String {
+fn image(service: &Service) -> &str {
+    let template = service.spec.task_template.as_ref();
+    template.map_or("", |template| &template.container_spec.image)
+}
+
+/// Replicas that run, of those wanted; or members that new connections go to, of all.
+fn replicas(context: &Context, service: &Service) -> Result<String, CliError> {
+    if service.spec.task_template.is_none() {
+        return Ok(members(service));
+    }
+    let tasks = tasks(context, service)?;
+    let running = tasks
+        .iter()
+        .filter(|task| task.is_wanted() && task.state == TaskState::Running);
+    let wanted = service.spec.mode.unwrap_or_default().replicas();
+    Ok(format!("{}/{wanted}", running.count()))
+}
+
+fn members(service: &Service) -> String {
     let used = service.members.iter().filter(|member| member.in_use);
     let warning = if service.last_resort {
         " (none well)"
@@ -93,7 +140,8 @@ fn matches(key: &str, value: &str, service: &Service) -> bool {
     match key {
         "name" => name_matches(&service.spec.name, value),
         "id" => service.id.as_str().starts_with(value),
-        "mode" => service.spec.endpoint_spec.mode.as_str() == value,
+        "mode" => mode(service) == value,
+        "endpoint-mode" => service.spec.endpoint_spec.mode.as_str() == value,
         _ => false,
     }
 }

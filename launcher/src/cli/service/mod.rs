@@ -4,11 +4,19 @@ pub mod create;
 pub mod health;
 pub mod inspect;
 pub mod list;
+pub mod logs;
 pub mod port;
+mod progress;
 pub mod ps;
 pub mod remove;
+mod replica;
+pub mod rollback;
+pub mod scale;
+pub mod task;
 pub mod top;
 pub mod update;
+
+use std::path::Path;
 
 use api::client::escape;
 use api::path::SERVICES;
@@ -19,21 +27,29 @@ use super::context::Context;
 use super::error::CliError;
 use super::network;
 use super::run::network::DEFAULT;
+use crate::agent::record::Records;
+use crate::agent::task::Task;
 
 /// `hawser service`.
 #[derive(Debug, Clone, Subcommand)]
 pub enum ServiceCommand {
-    /// Create a service, which containers join with hawser run --service
+    /// Create a service: of replicas that are started and kept, or joined by hawser run --service
     Create(Box<create::CreateFlags>),
     /// List services
     #[command(visible_alias = "list")]
     Ls(list::ListFlags),
-    /// List the members of services
+    /// List the replicas of services, or their members
     Ps(ps::PsFlags),
     /// Show services in detail
     Inspect(inspect::InspectServiceFlags),
-    /// Change a service, without cutting connections to its members
+    /// Change a service, without cutting connections to its members; replicas are replaced in steps
     Update(Box<update::UpdateFlags>),
+    /// Change how many replicas services have: SERVICE=NUMBER
+    Scale(scale::ScaleFlags),
+    /// Take the last update back
+    Rollback(rollback::RollbackFlags),
+    /// Show the output of a service's replicas
+    Logs(logs::LogsFlags),
     /// Show what goes through services and published ports, as it goes
     Top(top::TopFlags),
     /// Remove services
@@ -68,6 +84,16 @@ pub enum ServiceFlagError {
          --network"
     )]
     Elsewhere { service: String, networks: String },
+    #[error("{flag} needs replicas: this service has no image")]
+    NoImage { flag: &'static str },
+    #[error("a service without an image needs a --name")]
+    NoName,
+    #[error("--replicas does not go with mode global, which has one replica on every host")]
+    GlobalReplicas,
+    #[error("invalid scale specifier {0:?}: expected SERVICE=NUMBER")]
+    Scale(String),
+    #[error("service {0} has no replicas: containers join it with hawser run --service")]
+    Joined(String),
     #[error("service {service} publishes no port {port}")]
     NotPublished { service: String, port: String },
 }
@@ -117,6 +143,9 @@ pub fn run(context: &Context, command: &ServiceCommand) -> Result<i32, CliError>
         ServiceCommand::Ps(flags) => ps::ps(context, flags),
         ServiceCommand::Inspect(flags) => inspect::inspect(context, flags),
         ServiceCommand::Update(flags) => update::update(context, flags),
+        ServiceCommand::Scale(flags) => scale::scale(context, flags),
+        ServiceCommand::Rollback(flags) => rollback::roll_back(context, flags),
+        ServiceCommand::Logs(flags) => logs::logs(context, flags),
         ServiceCommand::Top(flags) => top::top(context, flags),
         ServiceCommand::Rm(flags) => remove::remove(context, flags),
     }
@@ -143,6 +172,12 @@ pub fn networks(context: &Context, service: &Service) -> Result<Vec<String>, Cli
         names.push(network::find(context, target)?.name.to_string());
     }
     Ok(names)
+}
+
+/// What the agent has on record of a service's replicas, oldest first.
+pub(super) fn tasks(context: &Context, service: &Service) -> Result<Vec<Task>, CliError> {
+    let records = Records::open(Path::new(&context.info()?.state_dir))?;
+    Ok(records.tasks(&service.id)?.tasks)
 }
 
 pub(super) fn route(key: &str) -> String {

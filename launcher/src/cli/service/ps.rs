@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use api::service::{Service, ServiceMember};
 use clap::Args;
 
-use super::find;
+use super::{find, replica};
 use crate::cli::context::Context;
 use crate::cli::error::CliError;
 use crate::cli::filter::{Filter, name_matches};
@@ -22,7 +22,8 @@ pub struct PsFlags {
     /// Do not shorten ids and errors
     #[arg(long)]
     pub no_trunc: bool,
-    /// Show only what fits: name=, id=, network=, state=starting|serving|draining|down
+    /// Show only what fits: of replicas name=, id=, node=, desired-state=running|shutdown; of members
+    /// that joined name=, id=, network=, state=starting|serving|draining|down
     #[arg(short, long, value_name = "FILTER")]
     pub filter: Vec<String>,
     /// table, json, or a Go template
@@ -54,11 +55,14 @@ const SHORT_ERROR: usize = 40;
 /// A bad filter or template, or no daemon. A service that is not there is reported, and the others
 /// are listed.
 pub fn ps(context: &Context, flags: &PsFlags) -> Result<i32, CliError> {
-    let filter = Filter::parse(&flags.filter, &["name", "id", "network", "state"])?;
+    let keys = ["name", "id", "network", "state", "node", "desired-state"];
+    let filter = Filter::parse(&flags.filter, &keys)?;
     let mut exit_code = 0;
+    let mut kept: Vec<Service> = Vec::new();
     let mut members: Vec<(String, ServiceMember)> = Vec::new();
     for key in &flags.services {
         match find(context, key) {
+            Ok(service) if service.spec.task_template.is_some() => kept.push(service),
             Ok(Service {
                 spec, members: all, ..
             }) => {
@@ -71,6 +75,12 @@ pub fn ps(context: &Context, flags: &PsFlags) -> Result<i32, CliError> {
             }
             Err(error) => return Err(error),
         }
+    }
+    if !kept.is_empty() {
+        replica::list(context, &kept, &filter, flags)?;
+    }
+    if kept.len() == flags.services.len() {
+        return Ok(exit_code);
     }
     members.retain(|(_, member)| {
         filter.passes(&BTreeMap::new(), |key, value| matches(key, value, member))

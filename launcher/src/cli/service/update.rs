@@ -7,7 +7,9 @@ use clap::Args;
 
 use super::create::{network, ports};
 use super::health::{HealthFlags, duration};
-use super::{AffinityFlag, ModeFlag, ServiceFlagError, find, port, route};
+use super::task::{ChangedTaskFlags, TaskFlags};
+use super::{AffinityFlag, ModeFlag, ServiceFlagError, find, port, progress, rollback, route};
+use crate::agent;
 use crate::cli::context::Context;
 use crate::cli::error::CliError;
 use crate::cli::output;
@@ -47,14 +49,21 @@ pub struct UpdateFlags {
     /// nothing new
     #[arg(long, value_name = "CONTAINER=WEIGHT")]
     pub member_weight: Vec<String>,
-    /// Print nothing but the name, which is what happens anyway
+    /// Take the last update back
+    #[arg(long)]
+    pub rollback: bool,
+    /// Print nothing but the name
     #[arg(short, long)]
     pub quiet: bool,
-    /// Do not wait, which is what happens anyway
+    /// Do not wait until the update is done
     #[arg(short, long)]
     pub detach: bool,
     #[command(flatten)]
     pub health: HealthFlags,
+    #[command(flatten)]
+    pub changed: ChangedTaskFlags,
+    #[command(flatten)]
+    pub task: TaskFlags,
     /// Service to change
     pub service: String,
 }
@@ -62,14 +71,22 @@ pub struct UpdateFlags {
 /// # Errors
 /// Flags that cannot be, or the daemon's refusal.
 pub fn update(context: &Context, flags: &UpdateFlags) -> Result<i32, CliError> {
-    let service = find(context, &flags.service)?;
+    let mut service = find(context, &flags.service)?;
+    if flags.rollback {
+        return rollback::back(
+            context,
+            &service,
+            (flags.detach, flags.quiet),
+            &flags.service,
+        );
+    }
     let weights = weights(&flags.member_weight)?;
     let spec = changed(flags, &service)?;
     let own = route(service.id.as_str());
     if spec != service.spec {
         let version = service.version.index;
         let route = format!("{own}/{SERVICE_UPDATE}?version={version}");
-        context.client().post::<Service>(&route, &spec)?;
+        service = context.client().post(&route, &spec)?;
     }
     for (container, weight) in weights {
         let route = format!("{own}/{SERVICE_MEMBERS}/{}", escape(container));
@@ -80,10 +97,26 @@ pub fn update(context: &Context, flags: &UpdateFlags) -> Result<i32, CliError> {
         context.client().post::<Service>(&route, &update)?;
     }
     output::line(&flags.service)?;
-    Ok(0)
+    settle(context, &service, (flags.detach, flags.quiet))
 }
 
-fn changed(flags: &UpdateFlags, service: &Service) -> Result<ServiceSpec, ServiceFlagError> {
+/// Waits until the replicas are as the service says.
+pub(super) fn settle(
+    context: &Context,
+    service: &Service,
+    (detach, quiet): (bool, bool),
+) -> Result<i32, CliError> {
+    if service.spec.task_template.is_none() {
+        return Ok(0);
+    }
+    agent::ensure(context)?;
+    if detach {
+        return Ok(0);
+    }
+    progress::wait(context, service, quiet)
+}
+
+fn changed(flags: &UpdateFlags, service: &Service) -> Result<ServiceSpec, CliError> {
     let mut spec = service.spec.clone();
     for text in &flags.publish_rm {
         let ports = &spec.endpoint_spec.ports;
@@ -106,6 +139,12 @@ fn changed(flags: &UpdateFlags, service: &Service) -> Result<ServiceSpec, Servic
         spec.drain = duration("--drain", text)?;
     }
     spec.health = flags.health.check(service.spec.health.as_ref())?;
+    match (&mut spec.task_template, flags.changed.first()) {
+        (Some(template), _) => flags.changed.change(template)?,
+        (None, Some(flag)) => return Err(ServiceFlagError::NoImage { flag }.into()),
+        (None, None) => {}
+    }
+    flags.task.change(&mut spec)?;
     Ok(spec)
 }
 

@@ -10,6 +10,8 @@ use crate::model::port;
 /// More than anybody's shares need; the sum of all members' stays far from overflow.
 pub(super) const MAX_WEIGHT: u32 = 1000;
 const MAX_NAME: usize = 63;
+/// A bridge has 1 023 ports.
+const MAX_REPLICAS: u64 = 1000;
 const MAX_DRAIN: Duration = Duration::from_secs(3600);
 const SHORTEST: Duration = Duration::from_millis(1);
 const LONGEST: Duration = Duration::from_secs(24 * 3600);
@@ -36,10 +38,36 @@ pub(crate) fn check(spec: &ServiceSpec) -> Result<(), ServiceError> {
             return Err(ServiceError::DnsrrPort(port.to_string()));
         }
     }
+    check_tasks(spec)?;
     if spec.drain > MAX_DRAIN {
         return Err(ServiceError::Drain);
     }
     spec.health.as_ref().map_or(Ok(()), check_health)
+}
+
+fn check_tasks(spec: &ServiceSpec) -> Result<(), ServiceError> {
+    let invalid = |why: &str| Err(ServiceError::Template(why.to_owned()));
+    let Some(template) = &spec.task_template else {
+        return match spec.mode {
+            Some(_) => invalid("replicas need an image"),
+            None => Ok(()),
+        };
+    };
+    if template.container_spec.image.is_empty() {
+        return invalid("its image has no name");
+    }
+    for config in [&spec.update_config, &spec.rollback_config]
+        .into_iter()
+        .flatten()
+    {
+        if !(0.0..=1.0).contains(&config.max_failure_ratio) {
+            return invalid("its largest ratio of failures is not between 0 and 1");
+        }
+    }
+    match spec.mode.unwrap_or_default().replicas() {
+        0..=MAX_REPLICAS => Ok(()),
+        _ => invalid("one host runs at most 1000 replicas"),
+    }
 }
 
 /// # Errors

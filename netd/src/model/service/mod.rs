@@ -16,6 +16,7 @@ use api::service::{
     EndpointMode, EndpointSpec, PublishMode, ServiceEndpoint, ServicePort, ServiceSpec, Version,
     VirtualIp,
 };
+use api::task::UpdateStatus;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
@@ -38,6 +39,12 @@ pub(crate) struct Service {
     pub(crate) updated: String,
     /// As asked for; the networks are in `places`.
     pub(crate) spec: ServiceSpec,
+    /// What the last update replaced.
+    #[serde(default)]
+    pub(crate) previous: Option<ServiceSpec>,
+    /// How far whoever starts the members is with the last update.
+    #[serde(default)]
+    pub(crate) update_status: Option<UpdateStatus>,
     /// The published ports; those that were left open are chosen.
     pub(crate) ports: Vec<ServicePort>,
     pub(crate) places: Vec<Place>,
@@ -68,6 +75,10 @@ pub enum ServiceError {
     Ambiguous(String),
     #[error("service {0} cannot be renamed: create another one")]
     Renamed(String),
+    #[error("service {0} has no previous specification: it was not updated since it was created")]
+    NoPrevious(String),
+    #[error("invalid service: {0}")]
+    Template(String),
     #[error("service {service} was changed by somebody else meanwhile: look at it and try again")]
     Changed { service: String },
     #[error("network {network} is given twice for service {service}")]

@@ -23,6 +23,8 @@ fn service(ports: &[&str]) -> Service {
         spec: ServiceSpec::default(),
         ports: ports.iter().map(|text| port(text)).collect(),
         places: Vec::new(),
+        previous: None,
+        update_status: None,
     }
 }
 

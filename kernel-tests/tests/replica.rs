@@ -1,0 +1,374 @@
+//! Services that start their own containers, as users see them.
+
+#[cfg(test)]
+mod root {
+    use std::collections::BTreeSet;
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::thread;
+
+    use anyhow::{Result, ensure};
+    use kernel_tests::Shop;
+    use kernel_tests::shop::TOOLS;
+
+    /// Serves its own host name, and ends at once when it is told to.
+    const SERVE: &str = "trap 'exit 0' TERM; mkdir -p /srv; echo $PAGE $(hostname) >/srv/index.html; \
+                         httpd -p 80 -h /srv; while :; do sleep 1 & wait; done";
+    const PUBLISHED: &str = "published=8080,target=80";
+
+    fn create(shop: &Shop, flags: &[&str], script: &str) -> String {
+        let head = ["service", "create", "--name", "web", "--network", "shop"];
+        shop.hawser(&[&head, flags, &[TOOLS, "sh", "-c", script]].concat())
+    }
+
+    fn open() -> Shop {
+        let shop = Shop::open();
+        shop.type_("network create shop");
+        shop
+    }
+
+    /// `NAME DESIRED STATE` of each replica, newest first in each slot.
+    fn tasks(shop: &Shop) -> Vec<String> {
+        let format = "{{.Name}} {{.DesiredState}} {{.CurrentState}}";
+        let lines = shop.hawser(&["service", "ps", "--format", format, "web"]);
+        let words = |line: &str| -> Vec<String> {
+            line.split_whitespace().take(4).map(str::to_owned).collect()
+        };
+        lines
+            .lines()
+            .map(|line| {
+                let mut words = words(line);
+                words.truncate(if words.first().is_some_and(|w| w == "\\_") {
+                    4
+                } else {
+                    3
+                });
+                words.join(" ")
+            })
+            .collect()
+    }
+
+    fn running(shop: &Shop) -> usize {
+        tasks(shop)
+            .iter()
+            .filter(|line| line.ends_with("Running Running"))
+            .count()
+    }
+
+    #[track_caller]
+    fn become_running(shop: &Shop, count: usize) {
+        shop.soon("replicas run", || {
+            let found = tasks(shop);
+            ensure!(running(shop) == count, "{found:?}");
+            Ok(())
+        });
+    }
+
+    fn pages(shop: &Shop) -> BTreeSet<String> {
+        let url = format!("http://{}:8080", shop.outside.host_v4);
+        (0..30)
+            .map(|_| shop.outside.fetch(&url))
+            .collect::<Result<BTreeSet<String>>>()
+            .unwrap_or_else(|error| BTreeSet::from([format!("{error:#}")]))
+    }
+
+    /// Ends all containers of the service; the agent ends with the last of them.
+    #[track_caller]
+    fn remove(shop: &Shop) {
+        shop.type_("service rm web");
+        shop.soon("nothing is left", || {
+            let left = shop.type_("ps -aq");
+            ensure!(left.is_empty(), "{left}");
+            Ok(())
+        });
+        assert_eq!(shop.type_("service ls -q"), "");
+    }
+
+    #[test]
+    fn replicas_are_started_balanced_replaced_scaled_and_removed() {
+        let shop = open();
+        let said = create(
+            &shop,
+            &[
+                "--replicas",
+                "3",
+                "--publish",
+                PUBLISHED,
+                "--restart-delay",
+                "100ms",
+            ],
+            SERVE,
+        );
+        assert!(
+            said.contains("overall progress: 3 out of 3 tasks"),
+            "{said}"
+        );
+        assert!(said.contains("verify: Service"), "{said}");
+        let row = shop.hawser(&[
+            "service",
+            "ls",
+            "--format",
+            "{{.Name}} {{.Mode}} {{.Replicas}} {{.Image}} {{.Ports}}",
+        ]);
+        assert_eq!(row, format!("web replicated 3/3 {TOOLS} *:8080->80/tcp"));
+        assert_eq!(
+            tasks(&shop),
+            [
+                "web.1 Running Running",
+                "web.2 Running Running",
+                "web.3 Running Running"
+            ]
+        );
+        assert_eq!(pages(&shop).len(), 3, "each replica answers");
+
+        // One is killed: another takes its place, and its end is on record.
+        let victim = shop.type_("ps -q --filter name=web.2.");
+        shop.hawser(&["kill", &victim]);
+        shop.soon("the dead one is followed", || {
+            let found = tasks(&shop);
+            let past = found.iter().any(|line| line == "\\_ web.2 Shutdown Failed");
+            ensure!(past && running(&shop) == 3, "{found:?}");
+            Ok(())
+        });
+        shop.soon("all answer", || {
+            let found = pages(&shop);
+            ensure!(found.len() == 3, "{found:?}");
+            Ok(())
+        });
+
+        assert!(
+            shop.type_("service scale web=5")
+                .starts_with("web scaled to 5")
+        );
+        assert_eq!(running(&shop), 5);
+        assert!(
+            shop.type_("service scale -d web=1")
+                .starts_with("web scaled to 1")
+        );
+        become_running(&shop, 1);
+        shop.refuses("service scale web=many", 1, "expected SERVICE=NUMBER");
+        shop.refuses(
+            "service update --replicas 2000 web",
+            1,
+            "at most 1000 replicas",
+        );
+        remove(&shop);
+    }
+
+    #[test]
+    fn replicas_outlive_the_daemon_and_a_killed_agent() {
+        let mut shop = open();
+        create(
+            &shop,
+            &["--replicas", "2", "--restart-delay", "100ms", "-d"],
+            SERVE,
+        );
+        become_running(&shop, 2);
+        let before = shop.type_("ps -q --no-trunc");
+        let agent = shop.daemon.agent().expect("an agent runs");
+        shop.daemon.kill().expect("the daemon is killed");
+        shop.daemon.launch().expect("the daemon starts again");
+        let agent = rustix::process::Pid::from_raw(agent).expect("a process id");
+        rustix::process::kill_process(agent, rustix::process::Signal::KILL)
+            .expect("the agent is killed");
+        assert_eq!(
+            shop.type_("ps -q --no-trunc"),
+            before,
+            "nothing was touched"
+        );
+        // Somebody starts it again: systemd, or the next command on services.
+        shop.type_("service scale -d web=3");
+        become_running(&shop, 3);
+        let now = shop.type_("ps -q --no-trunc");
+        assert!(
+            before.lines().all(|id| now.contains(id)),
+            "both are still there"
+        );
+        remove(&shop);
+    }
+
+    #[test]
+    fn an_update_replaces_replicas_without_an_error_of_a_client() {
+        let shop = open();
+        let flags = [
+            "--replicas",
+            "3",
+            "--publish",
+            PUBLISHED,
+            "-e",
+            "PAGE=old",
+            "-d",
+        ];
+        create(&shop, &flags, SERVE);
+        become_running(&shop, 3);
+        shop.soon("all answer", || {
+            let found = pages(&shop);
+            ensure!(
+                found.len() == 3 && found.iter().all(|p| p.starts_with("old")),
+                "{found:?}"
+            );
+            Ok(())
+        });
+        let url = format!("http://{}:8080", shop.outside.host_v4);
+        let done = AtomicBool::new(false);
+        let (asked, failed) = thread::scope(|scope| {
+            let client = scope.spawn(|| {
+                let (mut asked, mut failed) = (0, Vec::new());
+                while !done.load(Ordering::Relaxed) {
+                    asked += 1;
+                    failed.extend(shop.outside.fetch(&url).err());
+                }
+                (asked, failed)
+            });
+            let _done = Ending(&done);
+            let update = "service update --env-add PAGE=new --update-monitor 1s web";
+            shop.type_(update);
+            drop(_done);
+            client.join().expect("the client ends")
+        });
+        assert!(failed.is_empty(), "{} of {asked}: {failed:?}", failed.len());
+        assert!(asked > 10);
+        let found = pages(&shop);
+        assert!(
+            found.len() == 3 && found.iter().all(|p| p.starts_with("new")),
+            "{found:?}"
+        );
+        let status = "{{.UpdateStatus.State}} {{.UpdateStatus.Message}}";
+        let status = shop.hawser(&["service", "inspect", "--format", status, "web"]);
+        assert_eq!(status, "completed update completed");
+
+        shop.type_("service rollback web");
+        let found = pages(&shop);
+        assert!(
+            found.iter().all(|page| page.starts_with("old")),
+            "{found:?}"
+        );
+        let state = shop.hawser(&[
+            "service",
+            "inspect",
+            "--format",
+            "{{.UpdateStatus.State}}",
+            "web",
+        ]);
+        assert_eq!(state, "rollback_completed");
+        remove(&shop);
+    }
+
+    #[test]
+    fn a_failing_update_pauses_and_says_so() {
+        let shop = open();
+        create(
+            &shop,
+            &["--replicas", "2", "-d", "--stop-grace-period", "0s"],
+            "sleep 600",
+        );
+        become_running(&shop, 2);
+        let ran = shop.run(&[
+            "service",
+            "update",
+            "--args",
+            "false",
+            "--update-monitor",
+            "1s",
+            "web",
+        ]);
+        assert_eq!(ran.code, 1, "{ran:?}");
+        assert!(
+            ran.stderr.contains("update paused due to failure"),
+            "{ran:?}"
+        );
+        let good = shop.hawser(&["service", "ps", "--format", "{{.CurrentState}}", "web"]);
+        assert!(good.contains("Running"), "the other goes on: {good}");
+        shop.refuses(
+            "service update --image none:1 --replicas many web",
+            1,
+            "many",
+        );
+        remove(&shop);
+    }
+
+    #[test]
+    fn what_cannot_start_is_said_in_the_listing() {
+        let shop = open();
+        shop.hawser(&[
+            "service",
+            "create",
+            "-d",
+            "--name",
+            "web",
+            "--network",
+            "shop",
+            "nothing:1",
+        ]);
+        shop.soon("the reason is shown", || {
+            let said = shop.type_("service ps --no-trunc web");
+            ensure!(said.contains("no such image: nothing:1"), "{said}");
+            Ok(())
+        });
+        assert_eq!(
+            shop.hawser(&["service", "ls", "--format", "{{.Replicas}}"]),
+            "0/1"
+        );
+        remove(&shop);
+        shop.refuses("service create --network shop", 1, "needs a --name");
+        shop.refuses(
+            "service create --name x --replicas 2",
+            1,
+            "--replicas needs replicas",
+        );
+        shop.refuses(
+            "service create --name x --restart-condition often tools true",
+            1,
+            "none, on-failure or any",
+        );
+        shop.type_("service create --name joined");
+        shop.refuses("service scale joined=2", 1, "has no replicas");
+        shop.refuses("service rollback joined", 1, "no previous specification");
+        shop.type_("service rm joined");
+    }
+
+    #[test]
+    fn replicas_know_who_they_are_and_their_logs_say_it() {
+        let shop = open();
+        create(
+            &shop,
+            &[
+                "--replicas",
+                "2",
+                "-d",
+                "--env",
+                "WHO={{.Service.Name}}-{{.Task.Slot}}",
+                "--hostname",
+                "{{.Service.Name}}{{.Task.Slot}}",
+            ],
+            "echo I am $WHO at $(hostname); sleep 600",
+        );
+        become_running(&shop, 2);
+        shop.soon("both lines are there", || {
+            let lines = shop.type_("service logs web");
+            let mut found: Vec<&str> = lines
+                .lines()
+                .filter_map(|line| line.split_once("| "))
+                .map(|(_, text)| text)
+                .collect();
+            found.sort_unstable();
+            ensure!(
+                found == ["I am web-1 at web1", "I am web-2 at web2"],
+                "{lines}"
+            );
+            Ok(())
+        });
+        let raw = shop.type_("service logs --raw --tail 1 web");
+        assert_eq!(raw.lines().count(), 2, "{raw}");
+        let labelled = "ps -q --filter label=com.docker.swarm.service.name=web";
+        assert_eq!(shop.type_(labelled).lines().count(), 2);
+        remove(&shop);
+    }
+
+    struct Ending<'a>(&'a AtomicBool);
+
+    impl Drop for Ending<'_> {
+        fn drop(&mut self) {
+            self.0.store(true, Ordering::Relaxed);
+        }
+    }
+}

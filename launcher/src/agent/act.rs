@@ -1,0 +1,134 @@
+//! What the agent has done, each in a thread of its own: a stop may take as long as the container
+//! wants, and no other task waits for it. Each is idempotent, so that an agent that died in the
+//! middle of one does it again.
+
+use std::sync::mpsc::Sender;
+use std::thread;
+
+use api::id::Id;
+use api::service::Service;
+
+use super::task::Task;
+use super::template;
+use crate::cli::container::{remove, stop};
+use crate::cli::context::Context;
+use crate::cli::error::CliError;
+use crate::cli::run::create::{self, Attached};
+use crate::cli::run::start;
+use crate::store::{ContainerDir, StoreError};
+
+/// What became of a job.
+#[derive(Debug)]
+pub(super) struct Report {
+    pub(super) service: Id,
+    pub(super) task: String,
+    pub(super) done: Done,
+}
+
+#[derive(Debug)]
+pub(super) enum Done {
+    /// The container runs, or ran.
+    Started(Id),
+    /// It could not be made, or not be started.
+    Rejected(Option<Id>, String),
+    Ended,
+    /// Nothing is left of it.
+    Forgotten,
+    /// To be tried again.
+    Failed(String),
+}
+
+#[derive(Debug, Clone)]
+pub(super) enum Job {
+    Start(Box<Service>),
+    End,
+    Forget,
+}
+
+/// Does the job in a thread, which reports to `reports`.
+pub(super) fn spawn(
+    context: &Context,
+    node: &str,
+    (service, task): (&Id, &Task),
+    job: Job,
+    reports: &Sender<Report>,
+) {
+    let context = context.another();
+    let (service, task, node) = (service.clone(), task.clone(), node.to_owned());
+    let reports = reports.clone();
+    thread::spawn(move || {
+        let done = match job {
+            Job::Start(of) => begin(&context, &of, &task, &node),
+            Job::End => end(&context, &task),
+            Job::Forget => forget(&context, &task),
+        };
+        let report = Report {
+            service,
+            task: task.id,
+            done,
+        };
+        // Nobody listens when the agent ends.
+        drop(reports.send(report));
+    });
+}
+
+fn begin(context: &Context, service: &Service, task: &Task, node: &str) -> Done {
+    let container = match made(context, service, task, node) {
+        Ok(container) => container,
+        Err(error) => return Done::Rejected(None, error.to_string()),
+    };
+    match start::detached(context, &container) {
+        Ok(()) => Done::Started(container.id().clone()),
+        Err(error) => Done::Rejected(Some(container.id().clone()), error.to_string()),
+    }
+}
+
+fn made(
+    context: &Context,
+    service: &Service,
+    task: &Task,
+    node: &str,
+) -> Result<ContainerDir, CliError> {
+    if let Some(container) = find(context, task)? {
+        return Ok(container);
+    }
+    let template = service.spec.task_template.clone().unwrap_or_default();
+    let flags = template::flags(service, &template, task, node)?;
+    let (container, _stays) = create::create(context, &flags, Attached::default())?;
+    Ok(container)
+}
+
+fn end(context: &Context, task: &Task) -> Done {
+    let ended = find(context, task).and_then(|container| match container {
+        Some(container) => stop::stop_in_time(context, &container),
+        None => Ok(()),
+    });
+    match ended {
+        Ok(()) => Done::Ended,
+        Err(error) => Done::Failed(error.to_string()),
+    }
+}
+
+fn forget(context: &Context, task: &Task) -> Done {
+    let gone = find(context, task).and_then(|container| match container {
+        Some(container) => remove::discard(context, container.id().as_str()),
+        None => Ok(()),
+    });
+    match gone {
+        Ok(()) | Err(CliError::Store(StoreError::NotFound { .. })) => Done::Forgotten,
+        Err(error) => Done::Failed(error.to_string()),
+    }
+}
+
+/// The task's container, which its name tells even when its id was not recorded yet.
+pub(super) fn find(context: &Context, task: &Task) -> Result<Option<ContainerDir>, CliError> {
+    let key = task
+        .container
+        .as_ref()
+        .map_or(task.name.as_str(), Id::as_str);
+    match context.container(key) {
+        Ok(container) => Ok(Some(container)),
+        Err(CliError::Store(StoreError::NotFound { .. })) => Ok(None),
+        Err(error) => Err(error),
+    }
+}

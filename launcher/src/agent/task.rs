@@ -1,0 +1,122 @@
+//! A task: one try to have one of a service's containers run.
+
+use api::id::Id;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+/// One try. It is never started again: what takes its place in the slot is another task.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Task {
+    /// 25 letters and digits, as Docker's.
+    pub id: String,
+    /// From 1 on; 0 in mode global.
+    pub slot: u64,
+    /// What it was made from ([`super::template::digest`]).
+    pub template: String,
+    pub image: String,
+    /// The container's name.
+    pub name: String,
+    /// What is to become of it.
+    pub desired: Desired,
+    pub state: TaskState,
+    /// When the state began.
+    pub since: Timestamp,
+    pub created: Timestamp,
+    /// When it ran first.
+    #[serde(default)]
+    pub ran: Option<Timestamp>,
+    #[serde(default)]
+    pub container: Option<Id>,
+    /// Why it failed; empty otherwise.
+    #[serde(default)]
+    pub error: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Desired {
+    Running,
+    /// It is to stop, and stays to be looked at for a while.
+    Shutdown,
+    /// Nothing is to be left of it.
+    Remove,
+}
+
+impl Desired {
+    /// As `service ps` shows it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Running => "Running",
+            Self::Shutdown => "Shutdown",
+            Self::Remove => "Remove",
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TaskState {
+    /// Its container is made and started.
+    Starting,
+    Running,
+    /// It ended by itself, with exit code 0.
+    Complete,
+    /// It ended by itself, with another.
+    Failed,
+    /// It could not be started.
+    Rejected,
+    /// It was stopped.
+    Shutdown,
+}
+
+impl TaskState {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Starting => "Starting",
+            Self::Running => "Running",
+            Self::Complete => "Complete",
+            Self::Failed => "Failed",
+            Self::Rejected => "Rejected",
+            Self::Shutdown => "Shutdown",
+        }
+    }
+}
+
+impl Task {
+    /// Its container runs no more, or never did.
+    pub fn is_over(&self) -> bool {
+        !matches!(self.state, TaskState::Starting | TaskState::Running)
+    }
+
+    /// Nobody told it to end.
+    pub fn ended_by_itself(&self) -> bool {
+        matches!(
+            self.state,
+            TaskState::Complete | TaskState::Failed | TaskState::Rejected
+        )
+    }
+
+    /// The part of the name after the service's: `2.l3nh…`.
+    pub fn is_wanted(&self) -> bool {
+        self.desired == Desired::Running
+    }
+
+    pub fn becomes(&mut self, state: TaskState, now: Timestamp) {
+        if self.state != state {
+            self.state = state;
+            self.since = now;
+        }
+        if state == TaskState::Running && self.ran.is_none() {
+            self.ran = Some(now);
+        }
+    }
+}
+
+/// A new id of a task: Docker's are 25 digits in base 36.
+pub fn new_id(random: [u8; 25]) -> String {
+    const DIGITS: &[u8; 36] = b"0123456789abcdefghijklmnopqrstuvwxyz";
+    random
+        .iter()
+        .map(|byte| char::from(DIGITS[usize::from(*byte) % DIGITS.len()]))
+        .collect()
+}

@@ -1,0 +1,141 @@
+//! From what a service says of its tasks to the flags of one container.
+
+use api::service::Service;
+use api::task::TaskTemplate;
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+
+use super::task::Task;
+use crate::cli::run::flags::CreateFlags;
+use crate::cli::run::resource::LimitFlags;
+use crate::format::template::{Template, TemplateError};
+
+/// What tasks are told apart by: all that a task is made of. Replicas and the ways to update are no
+/// part of it.
+pub fn digest(service: &Service) -> String {
+    let spec = &service.spec;
+    let of_host: Vec<_> = spec
+        .endpoint_spec
+        .ports
+        .iter()
+        .filter(|port| port.publish_mode == api::service::PublishMode::Host)
+        .collect();
+    let made_of = json!({
+        "template": spec.task_template,
+        "networks": spec.networks,
+        "ports": of_host,
+    });
+    hex::encode(Sha256::digest(made_of.to_string()))
+}
+
+/// The name of a task's container.
+pub fn name(service: &str, slot: u64, id: &str, node: &str) -> String {
+    match slot {
+        0 => format!("{service}.{node}.{id}"),
+        slot => format!("{service}.{slot}.{id}"),
+    }
+}
+
+/// The flags of `hawser create` for the task. `node` is the host's name.
+///
+/// # Errors
+/// A template of a value cannot be read.
+pub fn flags(
+    service: &Service,
+    template: &TaskTemplate,
+    task: &Task,
+    node: &str,
+) -> Result<CreateFlags, TemplateError> {
+    let spec = &template.container_spec;
+    let values = json!({
+        "Service": { "ID": service.id, "Name": service.spec.name, "Labels": service.spec.labels },
+        "Node": { "ID": node, "Hostname": node },
+        "Task": { "ID": task.id, "Name": task.name, "Slot": task.slot },
+    });
+    let render = |text: &String| rendered(text, &values);
+    let mut mounts = Vec::new();
+    for mount in &spec.mounts {
+        mounts.push(render(&mount.fields)?);
+    }
+    let some = |text: &String| (!text.is_empty()).then(|| text.clone());
+    let driver = template.log_driver.as_ref();
+    let mut labels = spec.labels.clone();
+    labels.extend([
+        (
+            "com.docker.swarm.service.id".to_owned(),
+            service.id.to_string(),
+        ),
+        (
+            "com.docker.swarm.service.name".to_owned(),
+            service.spec.name.clone(),
+        ),
+        ("com.docker.swarm.task.id".to_owned(), task.id.clone()),
+        ("com.docker.swarm.task.name".to_owned(), task.name.clone()),
+    ]);
+    Ok(CreateFlags {
+        name: Some(task.name.clone()),
+        tty: spec.tty,
+        service: vec![service.spec.name.clone()],
+        hostname: some(&spec.hostname).as_ref().map(render).transpose()?,
+        env: spec.env.iter().map(render).collect::<Result<_, _>>()?,
+        mount: mounts,
+        read_only: spec.read_only,
+        workdir: some(&spec.dir),
+        user: some(&spec.user),
+        group_add: spec.groups.clone(),
+        entrypoint: spec.entrypoint.clone(),
+        stop_signal: some(&spec.stop_signal),
+        stop_timeout: Some(seconds(spec.stop_grace_period)),
+        add_host: spec.hosts.clone(),
+        dns: spec.dns.nameservers.clone(),
+        dns_search: spec.dns.search.clone(),
+        dns_option: spec.dns.options.clone(),
+        cap_add: spec.capability_add.clone(),
+        cap_drop: spec.capability_drop.clone(),
+        sysctl: pairs(&spec.sysctls),
+        ulimit: spec.ulimits.clone(),
+        label: pairs(&labels),
+        log_driver: driver.map(|driver| driver.name.clone()),
+        log_opt: driver
+            .map(|driver| pairs(&driver.options))
+            .unwrap_or_default(),
+        limits: limits(template),
+        image_and_command: std::iter::once(&spec.image)
+            .chain(&spec.args)
+            .cloned()
+            .collect(),
+        ..CreateFlags::default()
+    })
+}
+
+fn limits(template: &TaskTemplate) -> LimitFlags {
+    let (limits, kept) = (template.resources.limits, template.resources.reservations);
+    let some = |amount: u64| (amount > 0).then(|| amount.to_string());
+    let billionths = |nano: u64| format!("{}.{:09}", nano / 1_000_000_000, nano % 1_000_000_000);
+    LimitFlags {
+        memory: some(limits.memory_bytes),
+        memory_reservation: some(kept.memory_bytes),
+        cpus: (limits.nano_cpus > 0).then(|| billionths(limits.nano_cpus)),
+        pids_limit: i64::try_from(limits.pids).ok().filter(|pids| *pids > 0),
+        ..LimitFlags::default()
+    }
+}
+
+fn rendered(text: &str, values: &Value) -> Result<String, TemplateError> {
+    if !text.contains("{{") {
+        return Ok(text.to_owned());
+    }
+    Template::parse(text)?.render(values)
+}
+
+fn pairs(map: &std::collections::BTreeMap<String, String>) -> Vec<String> {
+    map.iter()
+        .map(|(key, value)| format!("{key}={value}"))
+        .collect()
+}
+
+/// Whole seconds, of which a part counts as one: no time is taken from a container.
+fn seconds(span: std::time::Duration) -> u32 {
+    let whole = span.as_secs() + u64::from(span.subsec_nanos() > 0);
+    u32::try_from(whole).unwrap_or(u32::MAX)
+}

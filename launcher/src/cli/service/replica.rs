@@ -1,0 +1,153 @@
+//! The replicas of services, as `hawser service ps` lists them.
+
+use api::service::Service;
+use jiff::Timestamp;
+
+use super::ps::PsFlags;
+use super::{ServiceFlagError, tasks};
+use crate::agent::task::{Desired, Task};
+use crate::cli::context::Context;
+use crate::cli::error::CliError;
+use crate::cli::filter::{Filter, name_matches};
+use crate::cli::listing;
+use crate::format::human;
+use crate::format::table::{Columns, Row};
+
+const COLUMNS: Columns = Columns {
+    headers: &[
+        ("ID", "ID"),
+        ("Name", "NAME"),
+        ("Image", "IMAGE"),
+        ("Node", "NODE"),
+        ("DesiredState", "DESIRED STATE"),
+        ("CurrentState", "CURRENT STATE"),
+        ("Error", "ERROR"),
+        ("Ports", "PORTS"),
+        ("Container", "CONTAINER"),
+    ],
+    default: "{{.ID}}\t{{.Name}}\t{{.Image}}\t{{.Node}}\t{{.DesiredState}}\t{{.CurrentState}}\t\
+              {{.Error}}\t{{.Ports}}",
+};
+const SHORT_ID: usize = 12;
+const SHORT_ERROR: usize = 30;
+
+struct Listed {
+    task: Task,
+    /// `web.1`, or ` \_ web.1` of one that another has followed.
+    name: String,
+    ports: String,
+}
+
+/// Lists the replicas of `services`, newest first in each slot.
+///
+/// # Errors
+/// A bad filter or template, or no daemon.
+pub(super) fn list(
+    context: &Context,
+    services: &[Service],
+    filter: &Filter,
+    flags: &PsFlags,
+) -> Result<(), CliError> {
+    for wanted in filter.get("desired-state") {
+        if !matches!(wanted.as_str(), "running" | "shutdown" | "accepted") {
+            let text = format!("desired-state={wanted}");
+            return Err(ServiceFlagError::Value {
+                flag: "--filter",
+                text,
+                expected: "desired-state=running, shutdown or accepted",
+            }
+            .into());
+        }
+    }
+    let node = context.info()?.name.clone();
+    let mut listed = Vec::new();
+    for service in services {
+        listed.extend(of(context, service, filter, &node)?);
+    }
+    let id = |one: &Listed| match flags.no_trunc {
+        true => one.task.id.clone(),
+        false => one.task.id.chars().take(SHORT_ID).collect(),
+    };
+    let now = Timestamp::now();
+    let row = |one: &Listed| row(one, (id(one), flags.no_trunc), &node, now);
+    listing::print(&listed, (flags.quiet, &flags.format), &COLUMNS, id, row)?;
+    Ok(())
+}
+
+fn of(
+    context: &Context,
+    service: &Service,
+    filter: &Filter,
+    node: &str,
+) -> Result<Vec<Listed>, CliError> {
+    let mut tasks = tasks(context, service)?;
+    tasks.retain(|task| task.desired != Desired::Remove);
+    tasks.reverse();
+    tasks.sort_by_key(|task| task.slot);
+    let host_ports = service.endpoint.ports.iter();
+    let host_ports = host_ports.filter(|p| p.publish_mode == api::service::PublishMode::Host);
+    let ports: Vec<String> = host_ports.map(ToString::to_string).collect();
+    let mut last = None;
+    let mut listed = Vec::new();
+    for task in tasks {
+        let follows = last.replace(task.slot) == Some(task.slot);
+        let own = match task.slot {
+            0 => format!("{}.{node}", service.spec.name),
+            slot => format!("{}.{slot}", service.spec.name),
+        };
+        let fits = filter.passes(&std::collections::BTreeMap::new(), |key, value| match key {
+            "name" => name_matches(&own, value),
+            "id" => task.id.starts_with(value),
+            "node" => node == value,
+            "desired-state" => task.desired.as_str().eq_ignore_ascii_case(value),
+            _ => false,
+        });
+        if !fits {
+            continue;
+        }
+        listed.push(Listed {
+            name: if follows { format!(" \\_ {own}") } else { own },
+            ports: if task.is_over() {
+                String::new()
+            } else {
+                ports.join(",")
+            },
+            task,
+        });
+    }
+    Ok(listed)
+}
+
+fn row(one: &Listed, (id, whole): (String, bool), node: &str, now: Timestamp) -> Row {
+    let task = &one.task;
+    let since = human::ago(&task.since.to_string(), now);
+    let error = match task.error.as_str() {
+        "" => String::new(),
+        error if whole || error.chars().count() <= SHORT_ERROR => format!("\"{error}\""),
+        error => format!(
+            "\"{}…\"",
+            error.chars().take(SHORT_ERROR).collect::<String>()
+        ),
+    };
+    let container = task.container.as_ref();
+    Row::new([
+        ("ID", id.into()),
+        ("Name", one.name.as_str().into()),
+        ("Image", task.image.as_str().into()),
+        ("Node", node.into()),
+        ("DesiredState", task.desired.as_str().into()),
+        (
+            "CurrentState",
+            format!("{} {since}", task.state.as_str()).into(),
+        ),
+        ("Error", error.into()),
+        ("Ports", one.ports.as_str().into()),
+        (
+            "Container",
+            container
+                .map(ToString::to_string)
+                .unwrap_or_default()
+                .into(),
+        ),
+    ])
+}

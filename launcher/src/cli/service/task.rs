@@ -1,0 +1,645 @@
+//! The flags that say what the replicas of a service are, how many, and how they are replaced.
+
+use std::time::Duration;
+
+use api::service::ServiceSpec;
+use api::task::{
+    FailureAction, LogDriver, RestartCondition, ServiceMode, TaskMount, TaskTemplate, UpdateConfig,
+    UpdateOrder,
+};
+use clap::{Args, ValueEnum};
+
+use super::ServiceFlagError;
+use super::health::duration;
+use crate::cli::error::CliError;
+use crate::cli::run::create::read_pairs;
+use crate::cli::run::{env, limit, mount};
+
+/// Docker's: containers are told to stop ten seconds before they are made to.
+const GRACE: Duration = Duration::from_secs(10);
+
+/// `--mode`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum TaskMode {
+    /// So many as --replicas says
+    Replicated,
+    /// One on every host
+    Global,
+}
+
+/// Flags of `service create` alone: of an update, `-add` and `-rm` take their place.
+#[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "Replicas")]
+pub struct NewTaskFlags {
+    /// How replicas are spread
+    #[arg(long, value_name = "MODE")]
+    pub mode: Option<TaskMode>,
+    /// Set an environment variable: NAME=VALUE, or NAME for the caller's own value; values may have
+    /// {{.Service.Name}}, {{.Task.Slot}}, {{.Node.Hostname}} and their like
+    #[arg(short, long, value_name = "VARIABLE")]
+    pub env: Vec<String>,
+    /// Read environment variables from a file
+    #[arg(long, value_name = "FILE")]
+    pub env_file: Vec<std::path::PathBuf>,
+    /// Mount by fields: type=volume|bind|tmpfs,source=…,target=…[,readonly]…
+    #[arg(long, value_name = "FIELDS")]
+    pub mount: Vec<String>,
+    /// Label of the containers: NAME[=VALUE]
+    #[arg(long, value_name = "LABEL")]
+    pub container_label: Vec<String>,
+    /// Further group of the user
+    #[arg(long, value_name = "GROUP")]
+    pub group: Vec<String>,
+    /// Where replicas may run: node.hostname==NAME, and so on
+    #[arg(long, value_name = "CONSTRAINT")]
+    pub constraint: Vec<String>,
+    /// How replicas are spread over several hosts; there is one
+    #[arg(long, value_name = "PREFERENCE", hide = true)]
+    pub placement_pref: Vec<String>,
+    /// Line for /etc/hosts: NAME:ADDRESS
+    #[arg(long, value_name = "NAME:ADDRESS")]
+    pub add_host: Vec<String>,
+    /// DNS server
+    #[arg(long, value_name = "ADDRESS")]
+    pub dns: Vec<String>,
+    /// DNS search domain
+    #[arg(long, value_name = "DOMAIN")]
+    pub dns_search: Vec<String>,
+    /// Resolver option, such as ndots:1
+    #[arg(long, value_name = "OPTION")]
+    pub dns_option: Vec<String>,
+    /// Add a capability, or ALL
+    #[arg(long, value_name = "CAPABILITY")]
+    pub cap_add: Vec<String>,
+    /// Drop a capability, or ALL
+    #[arg(long, value_name = "CAPABILITY")]
+    pub cap_drop: Vec<String>,
+    /// Kernel parameter of the containers' namespaces: NAME=VALUE
+    #[arg(long, value_name = "PARAMETER")]
+    pub sysctl: Vec<String>,
+    /// Resource limit: NAME=SOFT[:HARD]
+    #[arg(long, value_name = "LIMIT")]
+    pub ulimit: Vec<String>,
+}
+
+/// Flags of an update alone.
+#[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "Replicas")]
+pub struct ChangedTaskFlags {
+    /// Image of new replicas
+    #[arg(long, value_name = "IMAGE")]
+    pub image: Option<String>,
+    /// Command of new replicas, in one word with blanks
+    #[arg(long, value_name = "COMMAND", allow_hyphen_values = true)]
+    pub args: Option<String>,
+    /// Set an environment variable: NAME=VALUE
+    #[arg(long, value_name = "VARIABLE")]
+    pub env_add: Vec<String>,
+    /// Remove an environment variable
+    #[arg(long, value_name = "NAME")]
+    pub env_rm: Vec<String>,
+    /// Add a mount, or replace the one at its target
+    #[arg(long, value_name = "FIELDS")]
+    pub mount_add: Vec<String>,
+    /// Remove the mount at a target
+    #[arg(long, value_name = "PATH")]
+    pub mount_rm: Vec<String>,
+    /// Add or change a label of the containers: NAME[=VALUE]
+    #[arg(long, value_name = "LABEL")]
+    pub container_label_add: Vec<String>,
+    /// Remove a label of the containers
+    #[arg(long, value_name = "NAME")]
+    pub container_label_rm: Vec<String>,
+    /// Add a constraint
+    #[arg(long, value_name = "CONSTRAINT")]
+    pub constraint_add: Vec<String>,
+    /// Remove a constraint
+    #[arg(long, value_name = "CONSTRAINT")]
+    pub constraint_rm: Vec<String>,
+    /// Replace all replicas though nothing has changed
+    #[arg(long)]
+    pub force: bool,
+}
+
+/// Flags of both: what is not given stays, or is the default.
+#[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "Replicas")]
+pub struct TaskFlags {
+    /// How many replicas, 1 unless given
+    #[arg(long, value_name = "NUMBER")]
+    pub replicas: Option<u64>,
+    /// Host name inside the containers
+    #[arg(long, value_name = "NAME")]
+    pub hostname: Option<String>,
+    /// Working directory
+    #[arg(short, long, value_name = "PATH")]
+    pub workdir: Option<String>,
+    /// User, and optionally group: NAME|UID[:GROUP|GID]
+    #[arg(short, long, value_name = "USER")]
+    pub user: Option<String>,
+    /// Replace the image's entrypoint
+    #[arg(long, value_name = "PROGRAM")]
+    pub entrypoint: Option<String>,
+    /// Signal that stops the containers
+    #[arg(long, value_name = "SIGNAL")]
+    pub stop_signal: Option<String>,
+    /// Time between the stop signal and SIGKILL, 10s unless given
+    #[arg(long, value_name = "DURATION")]
+    pub stop_grace_period: Option<String>,
+    /// Allocate a terminal
+    #[arg(short, long)]
+    pub tty: bool,
+    /// Mount the root file system read-only
+    #[arg(long)]
+    pub read_only: bool,
+    /// Where output goes: json-file or none
+    #[arg(long, value_name = "DRIVER")]
+    pub log_driver: Option<String>,
+    /// Option of the log driver: NAME=VALUE
+    #[arg(long, value_name = "OPTION")]
+    pub log_opt: Vec<String>,
+    /// CPUs of a container at most, such as 0.5
+    #[arg(long, value_name = "NUMBER")]
+    pub limit_cpu: Option<String>,
+    /// Memory of a container at most, such as 512m
+    #[arg(long, value_name = "SIZE")]
+    pub limit_memory: Option<String>,
+    /// Processes of a container at most
+    #[arg(long, value_name = "NUMBER")]
+    pub limit_pids: Option<u64>,
+    /// CPUs that are kept for a container; told to nobody on a single host
+    #[arg(long, value_name = "NUMBER")]
+    pub reserve_cpu: Option<String>,
+    /// Memory that a container keeps when the host is short of it
+    #[arg(long, value_name = "SIZE")]
+    pub reserve_memory: Option<String>,
+    /// When a replica that ended is replaced: none, on-failure, any; any unless given
+    #[arg(long, value_name = "CONDITION")]
+    pub restart_condition: Option<String>,
+    /// Time before a replica that ended is replaced, 5s unless given
+    #[arg(long, value_name = "DURATION")]
+    pub restart_delay: Option<String>,
+    /// How often a replica that ended is replaced; always unless given
+    #[arg(long, value_name = "NUMBER")]
+    pub restart_max_attempts: Option<u64>,
+    /// Time in which replacements are counted
+    #[arg(long, value_name = "DURATION")]
+    pub restart_window: Option<String>,
+    /// Replicas that are replaced at a time in an update, 1 unless given; 0 is all
+    #[arg(long, value_name = "NUMBER")]
+    pub update_parallelism: Option<u64>,
+    /// Time between two, 0s unless given
+    #[arg(long, value_name = "DURATION")]
+    pub update_delay: Option<String>,
+    /// Time after a replica's start in which its end is a failure of the update, 5s unless given
+    #[arg(long, value_name = "DURATION")]
+    pub update_monitor: Option<String>,
+    /// What follows a failure: pause, continue or rollback; pause unless given
+    #[arg(long, value_name = "ACTION")]
+    pub update_failure_action: Option<String>,
+    /// Part of the replicas that may fail, 0 unless given
+    #[arg(long, value_name = "RATIO")]
+    pub update_max_failure_ratio: Option<f64>,
+    /// Whether the old replica stops first or the new one starts first: stop-first unless given
+    #[arg(long, value_name = "ORDER")]
+    pub update_order: Option<String>,
+    /// As --update-parallelism, of a rollback
+    #[arg(long, value_name = "NUMBER")]
+    pub rollback_parallelism: Option<u64>,
+    /// As --update-delay, of a rollback
+    #[arg(long, value_name = "DURATION")]
+    pub rollback_delay: Option<String>,
+    /// As --update-monitor, of a rollback
+    #[arg(long, value_name = "DURATION")]
+    pub rollback_monitor: Option<String>,
+    /// What follows a failure of a rollback: pause or continue
+    #[arg(long, value_name = "ACTION")]
+    pub rollback_failure_action: Option<String>,
+    /// As --update-max-failure-ratio, of a rollback
+    #[arg(long, value_name = "RATIO")]
+    pub rollback_max_failure_ratio: Option<f64>,
+    /// As --update-order, of a rollback
+    #[arg(long, value_name = "ORDER")]
+    pub rollback_order: Option<String>,
+    /// Taken for Docker's sake: credentials are this host's own
+    #[arg(long, hide = true)]
+    pub with_registry_auth: bool,
+    /// Taken for Docker's sake: images are this host's own
+    #[arg(long, hide = true)]
+    pub no_resolve_image: bool,
+}
+
+impl NewTaskFlags {
+    /// The template of a new service's replicas.
+    ///
+    /// # Errors
+    /// A flag that cannot be, or a file that cannot be read.
+    pub fn template(&self, image: &str, args: &[String]) -> Result<TaskTemplate, CliError> {
+        let mut template = TaskTemplate::default();
+        let spec = &mut template.container_spec;
+        image.clone_into(&mut spec.image);
+        spec.args = args.to_vec();
+        spec.stop_grace_period = GRACE;
+        let mut variables = env::Environment::new(Vec::new());
+        let own = |name: &str| std::env::var(name).ok();
+        for file in &self.env_file {
+            env::apply(&mut variables, &read_pairs(file)?, own)?;
+        }
+        env::apply(&mut variables, &self.env, own)?;
+        spec.env = variables.into_pairs();
+        spec.mounts = mounts(&self.mount)?;
+        spec.labels = env::labels(&self.container_label);
+        spec.groups.clone_from(&self.group);
+        spec.hosts.clone_from(&self.add_host);
+        spec.dns.nameservers.clone_from(&self.dns);
+        spec.dns.search.clone_from(&self.dns_search);
+        spec.dns.options.clone_from(&self.dns_option);
+        spec.capability_add.clone_from(&self.cap_add);
+        spec.capability_drop.clone_from(&self.cap_drop);
+        spec.sysctls = env::labels(&self.sysctl);
+        spec.ulimits.clone_from(&self.ulimit);
+        for text in &self.ulimit {
+            limit::ulimit(text)?;
+        }
+        template.placement.constraints.clone_from(&self.constraint);
+        Ok(template)
+    }
+
+    /// # Errors
+    /// [`ServiceFlagError::Both`].
+    pub fn mode(&self, replicas: Option<u64>) -> Result<ServiceMode, ServiceFlagError> {
+        match (self.mode, replicas) {
+            (Some(TaskMode::Global), Some(_)) => {
+                Err(ServiceFlagError::Both("--mode global", "--replicas"))
+            }
+            (Some(TaskMode::Global), None) => Ok(ServiceMode::Global {}),
+            (_, Some(replicas)) => Ok(ServiceMode::Replicated { replicas }),
+            _ => Ok(ServiceMode::default()),
+        }
+    }
+}
+
+impl ChangedTaskFlags {
+    /// # Errors
+    /// A flag that cannot be.
+    pub fn change(&self, template: &mut TaskTemplate) -> Result<(), CliError> {
+        let spec = &mut template.container_spec;
+        if let Some(image) = &self.image {
+            spec.image.clone_from(image);
+        }
+        if let Some(args) = &self.args {
+            spec.args = args.split_whitespace().map(str::to_owned).collect();
+        }
+        let mut variables = env::Environment::new(std::mem::take(&mut spec.env));
+        env::apply(&mut variables, &self.env_add, |name| {
+            std::env::var(name).ok()
+        })?;
+        spec.env = variables.into_pairs();
+        let name_of = |pair: &str| pair.split('=').next().unwrap_or_default().to_owned();
+        spec.env
+            .retain(|pair| !self.env_rm.contains(&name_of(pair)));
+        let added = mounts(&self.mount_add)?;
+        spec.mounts.retain(|mount| {
+            !self.mount_rm.contains(&mount.target)
+                && added.iter().all(|other| other.target != mount.target)
+        });
+        spec.mounts.extend(added);
+        spec.labels.extend(env::labels(&self.container_label_add));
+        spec.labels
+            .retain(|name, _| !self.container_label_rm.contains(name));
+        let constraints = &mut template.placement.constraints;
+        constraints.retain(|text| !self.constraint_rm.contains(text));
+        constraints.extend(self.constraint_add.iter().cloned());
+        template.force_update += u64::from(self.force);
+        Ok(())
+    }
+
+    /// The first flag that is given.
+    pub fn first(&self) -> Option<&'static str> {
+        let given = [
+            ("--image", self.image.is_some()),
+            ("--args", self.args.is_some()),
+            ("--env-add", !self.env_add.is_empty()),
+            ("--env-rm", !self.env_rm.is_empty()),
+            ("--mount-add", !self.mount_add.is_empty()),
+            ("--mount-rm", !self.mount_rm.is_empty()),
+            (
+                "--container-label-add",
+                !self.container_label_add.is_empty(),
+            ),
+            ("--container-label-rm", !self.container_label_rm.is_empty()),
+            ("--constraint-add", !self.constraint_add.is_empty()),
+            ("--constraint-rm", !self.constraint_rm.is_empty()),
+            ("--force", self.force),
+        ];
+        first(&given)
+    }
+}
+
+fn first(given: &[(&'static str, bool)]) -> Option<&'static str> {
+    let mut given = given.iter();
+    given.find(|(_, given)| *given).map(|(flag, _)| *flag)
+}
+
+impl TaskFlags {
+    /// Lays the flags over a service that has a template.
+    ///
+    /// # Errors
+    /// A flag that cannot be.
+    pub fn change(&self, spec: &mut ServiceSpec) -> Result<(), CliError> {
+        let Some(template) = &mut spec.task_template else {
+            return match self.first() {
+                Some(flag) => Err(ServiceFlagError::NoImage { flag }.into()),
+                None => Ok(()),
+            };
+        };
+        self.change_container(template)?;
+        self.change_restart(template)?;
+        if let Some(replicas) = self.replicas {
+            match &mut spec.mode {
+                Some(ServiceMode::Global {}) => return Err(ServiceFlagError::GlobalReplicas.into()),
+                mode => *mode = Some(ServiceMode::Replicated { replicas }),
+            }
+        }
+        let update = spec.update_config.get_or_insert_default();
+        self.update().change(update)?;
+        let rollback = spec.rollback_config.get_or_insert_default();
+        self.rollback().change(rollback)?;
+        Ok(())
+    }
+
+    fn change_container(&self, template: &mut TaskTemplate) -> Result<(), CliError> {
+        let spec = &mut template.container_spec;
+        for (given, field) in [
+            (&self.hostname, &mut spec.hostname),
+            (&self.workdir, &mut spec.dir),
+            (&self.user, &mut spec.user),
+            (&self.stop_signal, &mut spec.stop_signal),
+        ] {
+            if let Some(text) = given {
+                field.clone_from(text);
+            }
+        }
+        if let Some(signal) = &self.stop_signal {
+            limit::signal(signal)?;
+        }
+        if self.entrypoint.is_some() {
+            spec.entrypoint.clone_from(&self.entrypoint);
+        }
+        set_span(
+            "--stop-grace-period",
+            &self.stop_grace_period,
+            &mut spec.stop_grace_period,
+        )?;
+        spec.tty |= self.tty;
+        spec.read_only |= self.read_only;
+        if let Some(name) = &self.log_driver {
+            template.log_driver = Some(LogDriver {
+                name: name.clone(),
+                options: env::labels(&self.log_opt),
+            });
+        }
+        let resources = &mut template.resources;
+        for (flag, text, amounts) in [
+            (
+                "--limit-cpu",
+                &self.limit_cpu,
+                &mut resources.limits.nano_cpus,
+            ),
+            (
+                "--reserve-cpu",
+                &self.reserve_cpu,
+                &mut resources.reservations.nano_cpus,
+            ),
+        ] {
+            if let Some(text) = text {
+                *amounts = cpus(flag, text)?;
+            }
+        }
+        for (flag, text, amount) in [
+            (
+                "--limit-memory",
+                &self.limit_memory,
+                &mut resources.limits.memory_bytes,
+            ),
+            (
+                "--reserve-memory",
+                &self.reserve_memory,
+                &mut resources.reservations.memory_bytes,
+            ),
+        ] {
+            if let Some(text) = text {
+                *amount = limit::size(flag, text)?;
+            }
+        }
+        if let Some(pids) = self.limit_pids {
+            resources.limits.pids = pids;
+        }
+        Ok(())
+    }
+
+    fn change_restart(&self, template: &mut TaskTemplate) -> Result<(), ServiceFlagError> {
+        let restart = &mut template.restart_policy;
+        if let Some(text) = &self.restart_condition {
+            restart.condition = match text.as_str() {
+                "none" => RestartCondition::None,
+                "on-failure" => RestartCondition::OnFailure,
+                "any" => RestartCondition::Any,
+                _ => {
+                    return Err(value(
+                        "--restart-condition",
+                        text,
+                        "none, on-failure or any",
+                    ));
+                }
+            };
+        }
+        set_span("--restart-delay", &self.restart_delay, &mut restart.delay)?;
+        set_span(
+            "--restart-window",
+            &self.restart_window,
+            &mut restart.window,
+        )?;
+        if let Some(attempts) = self.restart_max_attempts {
+            restart.max_attempts = attempts;
+        }
+        Ok(())
+    }
+
+    fn update(&self) -> Steps<'_> {
+        Steps {
+            flags: &UPDATE,
+            parallelism: self.update_parallelism,
+            delay: &self.update_delay,
+            monitor: &self.update_monitor,
+            failure_action: &self.update_failure_action,
+            max_failure_ratio: self.update_max_failure_ratio,
+            order: &self.update_order,
+        }
+    }
+
+    fn rollback(&self) -> Steps<'_> {
+        Steps {
+            flags: &ROLLBACK,
+            parallelism: self.rollback_parallelism,
+            delay: &self.rollback_delay,
+            monitor: &self.rollback_monitor,
+            failure_action: &self.rollback_failure_action,
+            max_failure_ratio: self.rollback_max_failure_ratio,
+            order: &self.rollback_order,
+        }
+    }
+
+    /// The first flag that is given.
+    fn first(&self) -> Option<&'static str> {
+        let given = [
+            ("--replicas", self.replicas.is_some()),
+            ("--hostname", self.hostname.is_some()),
+            ("--workdir", self.workdir.is_some()),
+            ("--user", self.user.is_some()),
+            ("--entrypoint", self.entrypoint.is_some()),
+            ("--stop-signal", self.stop_signal.is_some()),
+            ("--stop-grace-period", self.stop_grace_period.is_some()),
+            ("--log-driver", self.log_driver.is_some()),
+            ("--limit-cpu", self.limit_cpu.is_some()),
+            ("--limit-memory", self.limit_memory.is_some()),
+            ("--restart-condition", self.restart_condition.is_some()),
+            ("--restart-delay", self.restart_delay.is_some()),
+            ("--update-parallelism", self.update_parallelism.is_some()),
+            ("--update-delay", self.update_delay.is_some()),
+            ("--update-order", self.update_order.is_some()),
+        ];
+        first(&given)
+    }
+}
+
+/// The names of a group's flags, for errors.
+struct StepNames {
+    delay: &'static str,
+    monitor: &'static str,
+    failure_action: &'static str,
+    order: &'static str,
+    rolls_back: bool,
+}
+
+const UPDATE: StepNames = StepNames {
+    delay: "--update-delay",
+    monitor: "--update-monitor",
+    failure_action: "--update-failure-action",
+    order: "--update-order",
+    rolls_back: true,
+};
+const ROLLBACK: StepNames = StepNames {
+    delay: "--rollback-delay",
+    monitor: "--rollback-monitor",
+    failure_action: "--rollback-failure-action",
+    order: "--rollback-order",
+    rolls_back: false,
+};
+
+/// `--update-…` or `--rollback-…`.
+struct Steps<'a> {
+    flags: &'static StepNames,
+    parallelism: Option<u64>,
+    delay: &'a Option<String>,
+    monitor: &'a Option<String>,
+    failure_action: &'a Option<String>,
+    max_failure_ratio: Option<f64>,
+    order: &'a Option<String>,
+}
+
+impl Steps<'_> {
+    fn change(&self, config: &mut UpdateConfig) -> Result<(), ServiceFlagError> {
+        if let Some(parallelism) = self.parallelism {
+            config.parallelism = parallelism;
+        }
+        set_span(self.flags.delay, self.delay, &mut config.delay)?;
+        set_span(self.flags.monitor, self.monitor, &mut config.monitor)?;
+        if let Some(text) = self.failure_action {
+            config.failure_action = match text.as_str() {
+                "pause" => FailureAction::Pause,
+                "continue" => FailureAction::Continue,
+                "rollback" if self.flags.rolls_back => FailureAction::Rollback,
+                _ => {
+                    let expected = "pause, continue, or for updates rollback";
+                    return Err(value(self.flags.failure_action, text, expected));
+                }
+            };
+        }
+        if let Some(ratio) = self.max_failure_ratio {
+            config.max_failure_ratio = ratio;
+        }
+        if let Some(text) = self.order {
+            config.order = match text.as_str() {
+                "stop-first" => UpdateOrder::StopFirst,
+                "start-first" => UpdateOrder::StartFirst,
+                _ => return Err(value(self.flags.order, text, "stop-first or start-first")),
+            };
+        }
+        Ok(())
+    }
+}
+
+fn value(flag: &'static str, text: &str, expected: &'static str) -> ServiceFlagError {
+    ServiceFlagError::Value {
+        flag,
+        text: text.to_owned(),
+        expected,
+    }
+}
+
+fn set_span(
+    flag: &'static str,
+    text: &Option<String>,
+    field: &mut Duration,
+) -> Result<(), ServiceFlagError> {
+    if let Some(text) = text {
+        *field = duration(flag, text)?;
+    }
+    Ok(())
+}
+
+/// `0.5` in billionths of a CPU.
+fn cpus(flag: &'static str, text: &str) -> Result<u64, ServiceFlagError> {
+    let invalid = || value(flag, text, "a number of CPUs such as 0.5");
+    let (whole, part) = text.split_once('.').unwrap_or((text, ""));
+    let digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
+    if part.len() > 9 || !digits(part) || !digits(whole) || (whole.is_empty() && part.is_empty()) {
+        return Err(invalid());
+    }
+    let whole: u64 = format!("0{whole}")
+        .parse()
+        .map_err(|_too_large| invalid())?;
+    let part: u64 = format!("{part:0<9}").parse().map_err(|_not| invalid())?;
+    let nano = whole.checked_mul(1_000_000_000);
+    nano.and_then(|nano| nano.checked_add(part))
+        .ok_or_else(invalid)
+}
+
+fn mounts(texts: &[String]) -> Result<Vec<TaskMount>, CliError> {
+    let here = std::env::current_dir().map_err(|source| CliError::Io {
+        op: "find the current directory",
+        source,
+    })?;
+    let mut mounts = Vec::new();
+    for text in texts {
+        let spec =
+            mount::parse_long(text, &here).map_err(crate::cli::run::draft::DraftError::from)?;
+        let (kind, source) = match &spec.source {
+            mount::Source::Bind { path, .. } => ("bind", path.display().to_string()),
+            mount::Source::Tmpfs { .. } => ("tmpfs", String::new()),
+            mount::Source::Volume(volume) => {
+                let name = volume.name.as_ref();
+                ("volume", name.map(ToString::to_string).unwrap_or_default())
+            }
+        };
+        mounts.push(TaskMount {
+            kind: kind.to_owned(),
+            source,
+            target: spec.destination,
+            read_only: spec.read_only,
+            fields: text.clone(),
+        });
+    }
+    Ok(mounts)
+}
