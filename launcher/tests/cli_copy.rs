@@ -20,12 +20,13 @@ impl Fixture {
     fn new(verb: &[&str]) -> Self {
         let host = Host::new();
         let files = host.path("files");
-        fs::create_dir_all(files.join("src/sub")).unwrap();
-        fs::write(files.join("src/one"), "1\n").unwrap();
-        fs::write(files.join("src/sub/two"), "2\n").unwrap();
-        fs::set_permissions(files.join("src/one"), fs::Permissions::from_mode(0o640)).unwrap();
-        symlink("one", files.join("src/link")).unwrap();
-        fs::create_dir(files.join("readonly")).unwrap();
+        fs::create_dir_all(files.join("src/sub")).expect("a file of the fixture");
+        fs::write(files.join("src/one"), "1\n").expect("a file of the fixture");
+        fs::write(files.join("src/sub/two"), "2\n").expect("a file of the fixture");
+        fs::set_permissions(files.join("src/one"), fs::Permissions::from_mode(0o640))
+            .expect("a file of the fixture");
+        symlink("one", files.join("src/link")).expect("a file of the fixture");
+        fs::create_dir(files.join("readonly")).expect("a file of the fixture");
         let bind = format!("{}:/ro:ro", files.join("readonly").display());
         let flags = [
             "--network",
@@ -52,7 +53,7 @@ impl Fixture {
     }
 
     fn read(&self, path: &str) -> String {
-        fs::read_to_string(self.rootfs.join(path)).unwrap()
+        fs::read_to_string(self.rootfs.join(path)).expect("a file of the fixture")
     }
 }
 

@@ -12,6 +12,7 @@ pub mod remove;
 mod replica;
 pub mod rollback;
 pub mod scale;
+mod step;
 pub mod task;
 pub mod top;
 pub mod update;

@@ -3,14 +3,11 @@
 use std::time::Duration;
 
 use api::service::ServiceSpec;
-use api::task::{
-    FailureAction, LogDriver, RestartCondition, ServiceMode, TaskMount, TaskTemplate, UpdateConfig,
-    UpdateOrder,
-};
+use api::task::{LogDriver, RestartCondition, ServiceMode, TaskMount, TaskTemplate};
 use clap::{Args, ValueEnum};
 
 use super::ServiceFlagError;
-use super::health::duration;
+use super::step::{ROLLBACK, Steps, UPDATE, set_span, value};
 use crate::cli::error::CliError;
 use crate::cli::run::create::read_pairs;
 use crate::cli::run::{env, limit, mount};
@@ -511,92 +508,6 @@ impl TaskFlags {
         ];
         first(&given)
     }
-}
-
-/// The names of a group's flags, for errors.
-struct StepNames {
-    delay: &'static str,
-    monitor: &'static str,
-    failure_action: &'static str,
-    order: &'static str,
-    rolls_back: bool,
-}
-
-const UPDATE: StepNames = StepNames {
-    delay: "--update-delay",
-    monitor: "--update-monitor",
-    failure_action: "--update-failure-action",
-    order: "--update-order",
-    rolls_back: true,
-};
-const ROLLBACK: StepNames = StepNames {
-    delay: "--rollback-delay",
-    monitor: "--rollback-monitor",
-    failure_action: "--rollback-failure-action",
-    order: "--rollback-order",
-    rolls_back: false,
-};
-
-/// `--update-…` or `--rollback-…`.
-struct Steps<'a> {
-    flags: &'static StepNames,
-    parallelism: Option<u64>,
-    delay: &'a Option<String>,
-    monitor: &'a Option<String>,
-    failure_action: &'a Option<String>,
-    max_failure_ratio: Option<f64>,
-    order: &'a Option<String>,
-}
-
-impl Steps<'_> {
-    fn change(&self, config: &mut UpdateConfig) -> Result<(), ServiceFlagError> {
-        if let Some(parallelism) = self.parallelism {
-            config.parallelism = parallelism;
-        }
-        set_span(self.flags.delay, self.delay, &mut config.delay)?;
-        set_span(self.flags.monitor, self.monitor, &mut config.monitor)?;
-        if let Some(text) = self.failure_action {
-            config.failure_action = match text.as_str() {
-                "pause" => FailureAction::Pause,
-                "continue" => FailureAction::Continue,
-                "rollback" if self.flags.rolls_back => FailureAction::Rollback,
-                _ => {
-                    let expected = "pause, continue, or for updates rollback";
-                    return Err(value(self.flags.failure_action, text, expected));
-                }
-            };
-        }
-        if let Some(ratio) = self.max_failure_ratio {
-            config.max_failure_ratio = ratio;
-        }
-        if let Some(text) = self.order {
-            config.order = match text.as_str() {
-                "stop-first" => UpdateOrder::StopFirst,
-                "start-first" => UpdateOrder::StartFirst,
-                _ => return Err(value(self.flags.order, text, "stop-first or start-first")),
-            };
-        }
-        Ok(())
-    }
-}
-
-fn value(flag: &'static str, text: &str, expected: &'static str) -> ServiceFlagError {
-    ServiceFlagError::Value {
-        flag,
-        text: text.to_owned(),
-        expected,
-    }
-}
-
-fn set_span(
-    flag: &'static str,
-    text: &Option<String>,
-    field: &mut Duration,
-) -> Result<(), ServiceFlagError> {
-    if let Some(text) = text {
-        *field = duration(flag, text)?;
-    }
-    Ok(())
 }
 
 /// `0.5` in billionths of a CPU.

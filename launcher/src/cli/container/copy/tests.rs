@@ -33,7 +33,8 @@ fn archive(members: &[(&str, tar::EntryType, &str)]) -> Vec<u8> {
         header.as_mut_bytes()[..path.len()].copy_from_slice(path.as_bytes());
         header.set_entry_type(*kind);
         header.set_mode(0o755);
-        (header.set_uid(0), header.set_gid(0));
+        header.set_uid(0);
+        header.set_gid(0);
         header.set_mtime(1_000_000_000);
         let data = match kind {
             tar::EntryType::Regular => content.as_bytes(),
