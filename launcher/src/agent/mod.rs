@@ -100,7 +100,12 @@ pub fn ensure(context: &Context) -> Result<(), CliError> {
 /// # Errors
 /// The daemon cannot be asked.
 pub fn is_needed(context: &Context) -> Result<bool, CliError> {
-    Ok(!services(context)?.is_empty())
+    match services(context) {
+        Ok(services) => Ok(!services.is_empty()),
+        // It knows of none.
+        Err(CliError::Client(error)) if error.is_not_found() => Ok(false),
+        Err(error) => Err(error),
+    }
 }
 
 /// The services that have tasks.

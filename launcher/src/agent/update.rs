@@ -24,12 +24,14 @@ enum Slot {
     Busy,
     /// The new task runs since then.
     New(Timestamp),
+    /// The new task ended by itself then, and another will follow or not: the update goes on.
+    Tried(Timestamp),
 }
 
 pub(super) fn plan(situation: &Situation<'_>, service: &Service, slots: &[u64], plan: &mut Plan) {
     let states: Vec<(u64, Slot)> = slots
         .iter()
-        .map(|slot| (*slot, state(situation, service, *slot)))
+        .map(|slot| (*slot, state(situation, *slot)))
         .collect();
     let has_old = states.iter().any(|(_, state)| *state == Slot::Old);
     let status = match &service.update_status {
@@ -65,18 +67,16 @@ pub(super) fn plan(situation: &Situation<'_>, service: &Service, slots: &[u64], 
     }
 }
 
-fn state(situation: &Situation<'_>, service: &Service, slot: u64) -> Slot {
+fn state(situation: &Situation<'_>, slot: u64) -> Slot {
     let wanted: Vec<&Task> = situation.wanted_in(slot).collect();
     let is_new = |task: &Task| task.template == situation.template;
     let mut of_slot = situation.tasks.iter().rev();
     let last = of_slot.find(|task| task.slot == slot);
     match wanted.as_slice() {
-        // It has done what it was for, and is not followed by another.
-        [] if last.is_some_and(|last| is_new(last) && last.state == TaskState::Complete)
-            && next_try(situation, service, slot).is_none() =>
-        {
-            Slot::New(last.map_or(situation.now, |last| last.since))
-        }
+        [] => match last {
+            Some(last) if is_new(last) && last.ended_by_itself() => Slot::Tried(last.since),
+            _ => Slot::Busy,
+        },
         [task] if !is_new(task) => Slot::Old,
         [task] if task.state == TaskState::Running => Slot::New(task.since),
         _ => Slot::Busy,
@@ -150,7 +150,7 @@ fn go_on(
                 }
                 busy += 1;
             }
-            Slot::New(_) | Slot::Old => {}
+            Slot::New(_) | Slot::Tried(_) | Slot::Old => {}
         }
     }
     let free = match config.parallelism {
@@ -209,7 +209,7 @@ fn finish(
     let mut done = situation.now;
     for (_, state) in states {
         match state {
-            Slot::New(since) => done = done.max(after(*since, config.monitor)),
+            Slot::New(since) | Slot::Tried(since) => done = done.max(after(*since, config.monitor)),
             Slot::Busy | Slot::Old => return,
         }
     }
