@@ -126,10 +126,8 @@ fn everything_crosses_the_forward_chain_in_compat_mode_and_nothing_in_fast_mode(
                 // Packets of 64 KB, both ways.
                 assert!(packets > 400, "{to}: {packets}");
             } else {
-                assert!(
-                    packets <= 1,
-                    "{to}: {packets}, of the first reply's neighbor at most"
-                );
+                // The first replies, until the neighbor is known.
+                assert!(packets < 10, "{to}: {packets}");
             }
         }
         assert_eq!(seen(&net.host, "invalid"), 0);
