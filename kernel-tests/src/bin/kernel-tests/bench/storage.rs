@@ -150,6 +150,8 @@ fn config(layers: &[String]) -> String {
 fn append(out: &mut Builder<impl Write>, name: &str, content: &[u8]) -> Result<()> {
     let mut header = Header::new_ustar();
     header.set_mode(0o644);
+    header.set_uid(0);
+    header.set_gid(0);
     header.set_size(content.len() as u64);
     out.append_data(&mut header, name, content)
         .with_context(|| name.to_owned())
