@@ -11,8 +11,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use api::event::Event;
 use tokio::sync::broadcast::{self, Receiver, Sender};
 
-/// Of the past; Docker keeps 256.
-const KEPT: usize = 4096;
+/// Of the past; Docker keeps 256. Each takes more than a kilobyte.
+const KEPT: usize = 512;
 /// How far a listener may fall behind.
 const BEHIND: usize = 1024;
 /// Attributes are labels mostly; an event with more is kept without them.
