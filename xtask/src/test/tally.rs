@@ -66,6 +66,13 @@ impl Nextest {
         let Some((status, rest)) = line.trim_start().split_once(" [") else {
             return;
         };
+        // Between them is what the failed tests printed.
+        let is_status = [
+            "FAIL", "TRY ", "TIMEOUT", "ABORT", "SIG", "EXECFAIL", "FLAKY",
+        ];
+        if !is_status.iter().any(|word| status.starts_with(word)) {
+            return;
+        }
         let words: Vec<&str> = rest.split_whitespace().rev().take(2).collect();
         let &[test, binary] = words.as_slice() else {
             return;
@@ -132,6 +139,7 @@ mod tests {
      Summary [   1.2s] 3 tests run: 2 passed (1 flaky), 1 failed, 0 skipped
    FLAKY 2/2 [   0.03s] ( 1/3) netd::dns peer::a
   TRY 2 FAIL [   0.02s] ( 2/3) storaged layers::b
+    commit of 500 files  ms    511 [511-511]     -    -
 error: test run failed";
         let mut nextest = Nextest::default();
         text.lines().for_each(|line| nextest.read(line));
