@@ -102,7 +102,13 @@ impl World {
         if let Some(runtime) = self.runtime.take() {
             runtime.shutdown_timeout(PATIENCE);
         }
-        self.netd = None;
+        let mut last = self.netd.take();
+        // Threads may still be busy with their last piece of work: whoever is last closes the files,
+        // and that is to be this one.
+        soon("nobody else uses the daemon", || {
+            last = last.take().and_then(|netd| Arc::try_unwrap(netd).err());
+            last.is_none()
+        });
     }
 
     /// Lets the daemon follow the kernel from now on.
