@@ -118,6 +118,20 @@ impl Shop {
         });
     }
 
+    /// A container writes a page into a volume.
+    #[track_caller]
+    pub fn write_page(&self, volume: &str, text: &str) {
+        let script = format!("echo {text} >/d/page");
+        let mount = format!("{volume}:/d");
+        self.hawser(&["run", "--rm", "-v", &mount, TOOLS, "sh", "-c", &script]);
+    }
+
+    /// The page in a volume, as a container sees it.
+    #[track_caller]
+    pub fn page(&self, volume: &str) -> String {
+        self.type_(&format!("run --rm -v {volume}:/d {TOOLS} cat /d/page"))
+    }
+
     /// What a new container on `network` gets from `target`.
     #[track_caller]
     pub fn fetch(&self, network: &str, target: &str) -> Ran {

@@ -317,6 +317,10 @@ mod root {
             1,
             "--replicas needs replicas",
         );
+        for flags in ["--update-monitor 1s", "--env A=1", "--log-opt max-size=1m"] {
+            let words = format!("service create --name x {flags}");
+            shop.refuses(&words, 1, "needs replicas");
+        }
         shop.refuses(
             "service create --name x --restart-condition often tools true",
             1,

@@ -69,7 +69,7 @@ mod root {
     }
 
     /// The kernel's numbers of what is pinned: `map id 7`. A pin may go without its object.
-    fn objects(shop: &Shop) -> BTreeSet<(&'static str, u64)> {
+    fn objects(shop: &Shop) -> Pinned {
         let pins = sh(
             shop,
             "find /sys/fs/bpf/hawser/* -path '*/other' -prune -o -type f -print",
@@ -128,6 +128,22 @@ mod root {
         shop.soon("the service answers", || shop.outside.fetch(&url));
     }
 
+    type Pinned = BTreeSet<(&'static str, u64)>;
+
+    /// A host with everything of ours on it beside foreign objects, what it was before, and what of
+    /// ours is pinned.
+    fn open() -> (Shop, BTreeSet<String>, Pinned) {
+        let mut shop = Shop::open();
+        shop.daemon.kill().unwrap();
+        program::output(&mut uninstall(&shop)).unwrap();
+        sh(&shop, FOREIGN);
+        let before = look(&shop);
+        shop.daemon.launch().unwrap();
+        populate(&shop);
+        let pinned = objects(&shop);
+        (shop, before, pinned)
+    }
+
     fn uninstall(shop: &Shop) -> std::process::Command {
         let words = shop.daemon.command_line().unwrap();
         let mut command = shop.host.command(&words[0]);
@@ -151,7 +167,7 @@ mod root {
     }
 
     #[track_caller]
-    fn are_gone(shop: &Shop, objects: &BTreeSet<(&'static str, u64)>) {
+    fn are_gone(shop: &Shop, objects: &Pinned) {
         assert!(objects.len() > 30, "{objects:?}");
         // The kernel frees them after a grace period.
         shop.soon("the kernel has freed what was pinned", || {
@@ -166,14 +182,7 @@ mod root {
 
     #[test]
     fn an_uninstall_takes_all_of_ours_and_nothing_else() {
-        let mut shop = Shop::open();
-        shop.daemon.kill().unwrap();
-        program::output(&mut uninstall(&shop)).unwrap();
-        sh(&shop, FOREIGN);
-        let before = look(&shop);
-        shop.daemon.launch().unwrap();
-        populate(&shop);
-        let pinned = objects(&shop);
+        let (mut shop, before, pinned) = open();
         let refused = program::run(&mut uninstall(&shop)).unwrap();
         assert_ne!(refused.code, 0, "the daemon runs: {refused:?}");
         shop.daemon.kill().unwrap();
@@ -199,14 +208,7 @@ mod root {
 
     #[test]
     fn an_uninstall_that_is_killed_goes_on_where_it_was() {
-        let mut shop = Shop::open();
-        shop.daemon.kill().unwrap();
-        program::output(&mut uninstall(&shop)).unwrap();
-        sh(&shop, FOREIGN);
-        let before = look(&shop);
-        shop.daemon.launch().unwrap();
-        populate(&shop);
-        let pinned = objects(&shop);
+        let (mut shop, before, pinned) = open();
         shop.daemon.kill().unwrap();
         let mut killed = 0;
         for patience in (1..20).map(|step| Duration::from_millis(10 * step)) {

@@ -5,21 +5,11 @@ mod root {
     use kernel_tests::Shop;
     use kernel_tests::shop::TOOLS;
 
-    fn write(shop: &Shop, volume: &str, text: &str) {
-        let script = format!("echo {text} >/d/page");
-        let mount = format!("{volume}:/d");
-        shop.hawser(&["run", "--rm", "-v", &mount, TOOLS, "sh", "-c", &script]);
-    }
-
-    fn read(shop: &Shop, volume: &str) -> String {
-        shop.type_(&format!("run --rm -v {volume}:/d {TOOLS} cat /d/page"))
-    }
-
     /// The backup of the books: tar of the volume's directory, and back.
     #[test]
     fn a_volume_is_backed_up_by_tar() {
         let shop = Shop::open();
-        write(&shop, "site", "good");
+        shop.write_page("site", "good");
         assert!(shop.type_("volume ls").contains("site"));
         let mountpoint = shop.hawser(&["volume", "inspect", "-f", "{{.Mountpoint}}", "site"]);
         let directory = mountpoint
@@ -30,25 +20,25 @@ mod root {
         shop.host
             .output("tar", &["-zcPf", &backup, directory])
             .unwrap();
-        write(&shop, "site", "bad");
+        shop.write_page("site", "bad");
         shop.host.output("tar", &["-xzPf", &backup]).unwrap();
-        assert_eq!(read(&shop, "site"), "good");
+        assert_eq!(shop.page("site"), "good");
     }
 
     #[test]
     fn a_volume_leaves_and_comes_back_by_export_and_import() {
         let shop = Shop::open();
-        write(&shop, "site", "good");
+        shop.write_page("site", "good");
         let file = shop.daemon.directories().root().join("site.tar.zst");
         let file = file.display().to_string();
         shop.type_(&format!("volume export -o {file} site"));
         shop.type_("volume rm site");
         assert_eq!(shop.type_(&format!("volume import site {file}")), "site");
-        assert_eq!(read(&shop, "site"), "good");
+        assert_eq!(shop.page("site"), "good");
         // Into a file of its own on the way.
         let import = "volume import -o backend=loop -o size=32m copy";
         shop.type_(&format!("{import} {file}"));
-        assert_eq!(read(&shop, "copy"), "good");
+        assert_eq!(shop.page("copy"), "good");
         // Whole or not at all.
         let whole = std::fs::read(&file).unwrap();
         std::fs::write(&file, &whole[..whole.len() - 20]).unwrap();
@@ -78,7 +68,7 @@ mod root {
             shop.refuses("volume unlock site", 1, "no such volume");
             return;
         }
-        write(&shop, "site", "good");
+        shop.write_page("site", "good");
         shop.type_("volume lock site");
         shop.refuses(
             &format!("run --rm -v site:/d {TOOLS} true"),
@@ -86,7 +76,7 @@ mod root {
             "volume unlock site",
         );
         shop.type_(&format!("volume unlock {key} site"));
-        assert_eq!(read(&shop, "site"), "good");
+        assert_eq!(shop.page("site"), "good");
     }
 
     #[test]

@@ -96,7 +96,7 @@ impl Task {
         )
     }
 
-    /// The part of the name after the service's: `2.l3nh…`.
+    /// It is to run: nothing has told it to stop.
     pub fn is_wanted(&self) -> bool {
         self.desired == Desired::Running
     }

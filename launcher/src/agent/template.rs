@@ -95,7 +95,7 @@ pub fn flags(
         sysctl: pairs(&spec.sysctls),
         ulimit: spec.ulimits.clone(),
         label: pairs(&labels),
-        log_driver: driver.map(|driver| driver.name.clone()),
+        log_driver: driver.and_then(|driver| some(&driver.name)),
         log_opt: driver
             .map(|driver| pairs(&driver.options))
             .unwrap_or_default(),

@@ -1,6 +1,5 @@
 //! `hawser export`: a container's root file system as an archive.
 
-use std::io::{self, BufWriter, IsTerminal, Write};
 use std::path::PathBuf;
 
 use api::path::{ROOTFS, ROOTFS_ARCHIVE};
@@ -25,21 +24,6 @@ pub struct ExportFlags {
 pub fn export(context: &Context, flags: &ExportFlags) -> Result<i32, CliError> {
     let container = context.container(&flags.container)?;
     let route = format!("{ROOTFS}/{}/{ROOTFS_ARCHIVE}", container.id());
-    let write = |out: &mut dyn Write| -> Result<(), CliError> {
-        context.client().get_into(&route, out)?;
-        out.flush().map_err(|source| CliError::Io {
-            op: "write the archive",
-            source,
-        })
-    };
-    match &flags.output {
-        Some(path) => save::to_file(path, write)?,
-        None if io::stdout().is_terminal() => {
-            return Err(CliError::Conflict(
-                "an archive is nothing for a terminal: use -o, or redirect standard output",
-            ));
-        }
-        None => write(&mut BufWriter::new(io::stdout().lock()))?,
-    }
+    save::download(context, &route, flags.output.as_deref())?;
     Ok(0)
 }

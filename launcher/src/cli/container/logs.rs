@@ -45,20 +45,34 @@ pub struct LogsFlags {
 /// The log is not kept or cannot be read.
 pub fn logs(context: &Context, flags: &LogsFlags) -> Result<i32, CliError> {
     let container = context.container(&flags.container)?;
+    let streams = (io::stdout().lock(), io::stderr().lock());
+    match write(&container, flags, streams) {
+        // Whoever reads has seen enough: `hawser logs web | head`.
+        Err(CliError::Io { source, .. }) if source.kind() == io::ErrorKind::BrokenPipe => Ok(0),
+        outcome => outcome.map(|()| 0),
+    }
+}
+
+/// Writes what `flags` ask for of a container's log, each stream where it belongs and flushed
+/// after each piece.
+///
+/// # Errors
+/// As [`logs`].
+pub(in crate::cli) fn write(
+    container: &ContainerDir,
+    flags: &LogsFlags,
+    (stdout, stderr): (impl Write, impl Write),
+) -> Result<(), CliError> {
     let selection = Selection::parse(flags, Timestamp::now())?;
     if container.record()?.host_config.log_config.driver == "none" {
         return Err(ContainerError::NoLog(flags.container.clone()).into());
     }
     let mut output = Output {
         timestamps: flags.timestamps,
-        stdout: io::stdout().lock(),
-        stderr: io::stderr().lock(),
+        stdout,
+        stderr,
     };
-    match run(&container, &selection, flags.follow, &mut output) {
-        // Whoever reads has seen enough: `hawser logs web | head`.
-        Err(CliError::Io { source, .. }) if source.kind() == io::ErrorKind::BrokenPipe => Ok(0),
-        outcome => outcome.map(|()| 0),
-    }
+    run(container, &selection, flags.follow, &mut output)
 }
 
 fn run(

@@ -47,16 +47,34 @@ pub fn save(context: &Context, flags: &SaveFlags) -> Result<i32, CliError> {
     }
     let write =
         |out: &mut dyn Write| compressed(flags.compress, out, |out| archive(context, &images, out));
-    match &flags.output {
-        Some(path) => to_file(path, write)?,
-        None if io::stdout().is_terminal() => {
-            return Err(CliError::Conflict(
-                "an archive is nothing for a terminal: use -o, or redirect standard output",
-            ));
-        }
-        None => write(&mut BufWriter::new(io::stdout().lock()))?,
-    }
+    to_output(flags.output.as_deref(), write)?;
     Ok(0)
+}
+
+/// Writes an archive to a file, whole or not at all, or to standard output.
+pub(in crate::cli) fn to_output(
+    path: Option<&Path>,
+    write: impl FnOnce(&mut dyn Write) -> Result<(), CliError>,
+) -> Result<(), CliError> {
+    match path {
+        Some(path) => to_file(path, write),
+        None if io::stdout().is_terminal() => Err(CliError::Conflict(
+            "an archive is nothing for a terminal: use -o, or redirect standard output",
+        )),
+        None => write(&mut BufWriter::new(io::stdout().lock())),
+    }
+}
+
+/// The archive that a route of the daemon answers with, to a file or to standard output.
+pub(in crate::cli) fn download(
+    context: &Context,
+    route: &str,
+    path: Option<&Path>,
+) -> Result<(), CliError> {
+    to_output(path, |out| {
+        context.client().get_into(route, out)?;
+        out.flush().map_err(io_error)
+    })
 }
 
 fn archive(context: &Context, images: &[SavedImage], out: &mut dyn Write) -> Result<(), CliError> {
@@ -89,7 +107,7 @@ fn compressed(
 
 /// Makes a file whole or not at all. What exists and is no file, such as `/dev/null` or a pipe, is
 /// written to as it is.
-pub(in crate::cli) fn to_file(
+fn to_file(
     path: &Path,
     write: impl FnOnce(&mut dyn Write) -> Result<(), CliError>,
 ) -> Result<(), CliError> {

@@ -7,7 +7,7 @@ use api::service::{Affinity, EndpointSpec, Service, ServiceNetwork, ServicePort,
 use clap::Args;
 
 use super::health::{HealthFlags, duration};
-use super::task::{NewTaskFlags, TaskFlags};
+use super::task::{NewTaskFlags, TaskFlags, unused};
 use super::{AffinityFlag, ModeFlag, ServiceFlagError, port, progress};
 use crate::agent;
 use crate::cli::context::Context;
@@ -87,7 +87,10 @@ pub fn create(context: &Context, flags: &CreateFlags) -> Result<i32, CliError> {
 fn spec(flags: &CreateFlags) -> Result<ServiceSpec, CliError> {
     let drain = flags.drain.as_deref();
     let (task_template, mode) = match flags.image_and_command.split_first() {
-        None => (None, None),
+        None => {
+            unused(&flags.new)?;
+            (None, None)
+        }
         Some((image, command)) => (
             Some(flags.new.template(image, command)?),
             Some(flags.new.mode(flags.task.replicas)?),

@@ -1,8 +1,7 @@
 //! `hawser service logs`: the output of all replicas, each line with the replica it came from.
 
-use std::collections::BTreeMap;
-use std::io::{self, BufRead, BufReader, Write};
-use std::process::{Child, Command, Stdio};
+use std::collections::BTreeSet;
+use std::io::{self, Write};
 use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
@@ -12,9 +11,10 @@ use clap::Args;
 
 use super::{ServiceFlagError, find, tasks};
 use crate::agent::task::Task;
+use crate::cli::container::logs;
 use crate::cli::context::Context;
 use crate::cli::error::CliError;
-use crate::cli::output;
+use crate::store::StoreError;
 
 /// How often new replicas are looked for.
 const LOOK: Duration = Duration::from_millis(500);
@@ -50,43 +50,40 @@ pub struct LogsFlags {
     pub service: String,
 }
 
-/// One line, with whether it is of standard error.
-type Line = (String, bool, String);
-
 /// # Errors
-/// There is no such service, or standard output is closed.
+/// There is no such service, a log cannot be read, or the output is closed.
 pub fn logs(context: &Context, flags: &LogsFlags) -> Result<i32, CliError> {
     let (service, only) = which(context, &flags.service)?;
-    let node = context.info()?.name.clone();
-    let (send, lines) = mpsc::channel::<Line>();
-    let mut readers: BTreeMap<String, Child> = BTreeMap::new();
+    let (send, failures) = mpsc::channel();
+    let mut seen = BTreeSet::new();
     loop {
-        for task in tasks(context, &service)? {
+        let all = tasks(context, &service)?;
+        let is_over = all.is_empty() && find(context, service.id.as_str()).is_err();
+        for task in all {
             let is_meant = only.as_ref().is_none_or(|only| *only == task.id);
-            if !is_meant || task.container.is_none() || readers.contains_key(&task.id) {
+            if !is_meant || task.container.is_none() || !seen.insert(task.id.clone()) {
                 continue;
             }
-            let prefix = prefix(flags, &service, &task, &node);
-            let reader = read(context, flags, &task, prefix, send.clone())?;
-            readers.insert(task.id, reader);
-        }
-        if !flags.follow {
-            break;
-        }
-        let deadline = std::time::Instant::now() + LOOK;
-        while let Some(left) = deadline.checked_duration_since(std::time::Instant::now()) {
-            match lines.recv_timeout(left) {
-                Ok(line) => show(line)?,
-                Err(_none_in_time) => break,
+            let prefix = prefix(flags, &service, &task, &context.info()?.name);
+            if !flags.follow {
+                show(context, flags, &task, &prefix)?;
+                continue;
             }
+            let (context, flags, send) = (context.another(), flags.clone(), send.clone());
+            thread::spawn(move || {
+                if let Err(error) = show(&context, &flags, &task, &prefix) {
+                    // Nobody listens when another one has failed.
+                    drop(send.send(error));
+                }
+            });
+        }
+        if !flags.follow || is_over {
+            return Ok(0);
+        }
+        if let Ok(error) = failures.recv_timeout(LOOK) {
+            return Err(error);
         }
     }
-    drop(send);
-    lines.iter().try_for_each(show)?;
-    for reader in readers.values_mut() {
-        reader.wait().map_err(failed)?;
-    }
-    Ok(0)
 }
 
 /// The service, and the replica if the key is one's id.
@@ -124,74 +121,90 @@ fn prefix(flags: &LogsFlags, service: &Service, task: &Task, node: &str) -> Stri
     format!("{name}@{node}    | ")
 }
 
-/// `hawser logs` of one replica, whose lines go to `lines`.
-fn read(
-    context: &Context,
-    flags: &LogsFlags,
-    task: &Task,
-    prefix: String,
-    lines: mpsc::Sender<Line>,
-) -> Result<Child, CliError> {
-    let mut host = std::ffi::OsString::from("unix://");
-    host.push(context.client().socket());
-    let mut command = Command::new(std::env::current_exe().map_err(failed)?);
-    command
-        .arg("--host")
-        .arg(host)
-        .args(["logs", "--tail", &flags.tail]);
-    if flags.follow {
-        command.arg("--follow");
+/// The log of one replica; one that is gone has none.
+fn show(context: &Context, flags: &LogsFlags, task: &Task, prefix: &str) -> Result<(), CliError> {
+    let wanted = logs::LogsFlags {
+        follow: flags.follow,
+        tail: flags.tail.clone(),
+        since: flags.since.clone(),
+        until: None,
+        timestamps: flags.timestamps,
+        container: task.name.clone(),
+    };
+    let streams = (
+        Prefixed::new(prefix, io::stdout()),
+        Prefixed::new(prefix, io::stderr()),
+    );
+    let written = context
+        .container(&task.name)
+        .and_then(|container| logs::write(&container, &wanted, streams));
+    match written {
+        Err(CliError::Store(StoreError::NotFound { .. })) => Ok(()),
+        outcome => outcome,
     }
-    if flags.timestamps {
-        command.arg("--timestamps");
-    }
-    if let Some(since) = &flags.since {
-        command.args(["--since", since]);
-    }
-    command.arg(&task.name);
-    let mut child = command
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .map_err(failed)?;
-    let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
-    if let Some(stdout) = stdout {
-        pass_on(stdout, false, prefix.clone(), lines.clone());
-    }
-    if let Some(stderr) = stderr {
-        pass_on(stderr, true, prefix, lines);
-    }
-    Ok(child)
 }
 
-fn pass_on(
-    stream: impl io::Read + Send + 'static,
-    is_error: bool,
-    prefix: String,
-    lines: mpsc::Sender<Line>,
-) {
-    thread::spawn(move || {
-        for line in BufReader::new(stream).split(b'\n').map_while(Result::ok) {
-            let text = String::from_utf8_lossy(&line).into_owned();
-            if lines.send((prefix.clone(), is_error, text)).is_err() {
-                return;
+/// Passes whole lines on, each with its prefix and in one piece: other replicas write too.
+struct Prefixed<'a, W: Write> {
+    prefix: &'a str,
+    /// A line whose end is still to come.
+    partial: Vec<u8>,
+    out: W,
+}
+
+impl<'a, W: Write> Prefixed<'a, W> {
+    fn new(prefix: &'a str, out: W) -> Self {
+        Self {
+            prefix,
+            partial: Vec::new(),
+            out,
+        }
+    }
+}
+
+impl<W: Write> Write for Prefixed<'_, W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        for piece in bytes.split_inclusive(|byte| *byte == b'\n') {
+            self.partial.extend_from_slice(piece);
+            if piece.ends_with(b"\n") {
+                let line = [self.prefix.as_bytes(), &self.partial].concat();
+                self.partial.clear();
+                self.out.write_all(&line)?;
             }
         }
-    });
-}
-
-fn show((prefix, is_error, text): Line) -> Result<(), CliError> {
-    if is_error {
-        let mut stderr = io::stderr().lock();
-        return writeln!(stderr, "{prefix}{text}").map_err(failed);
+        Ok(bytes.len())
     }
-    output::line(format_args!("{prefix}{text}"))
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.out.flush()
+    }
 }
 
-fn failed(source: io::Error) -> CliError {
-    CliError::Io {
-        op: "read the replicas' output",
-        source,
+impl<W: Write> Drop for Prefixed<'_, W> {
+    /// A last line without an end is a line too.
+    fn drop(&mut self) {
+        if !self.partial.is_empty() {
+            drop(self.write(b"\n"));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_line_has_its_prefix_once() {
+        let mut out = Vec::new();
+        let mut prefixed = Prefixed::new("web.1 | ", &mut out);
+        for piece in ["one\ntw", "o\n", "three"] {
+            prefixed.write_all(piece.as_bytes()).unwrap();
+            prefixed.flush().unwrap();
+        }
+        drop(prefixed);
+        assert_eq!(
+            String::from_utf8(out).unwrap(),
+            "web.1 | one\nweb.1 | two\nweb.1 | three\n"
+        );
     }
 }

@@ -85,8 +85,8 @@ pub enum ServiceFlagError {
          --network"
     )]
     Elsewhere { service: String, networks: String },
-    #[error("{flag} needs replicas: this service has no image")]
-    NoImage { flag: &'static str },
+    #[error("a flag such as --replicas needs replicas: this service has no image")]
+    NoImage,
     #[error("a service without an image needs a --name")]
     NoName,
     #[error("--replicas does not go with mode global, which has one replica on every host")]

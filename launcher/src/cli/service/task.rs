@@ -25,7 +25,7 @@ pub enum TaskMode {
 }
 
 /// Flags of `service create` alone: of an update, `-add` and `-rm` take their place.
-#[derive(Debug, Clone, Default, Args)]
+#[derive(Debug, Clone, Default, PartialEq, Args)]
 #[command(next_help_heading = "Replicas")]
 pub struct NewTaskFlags {
     /// How replicas are spread
@@ -80,7 +80,7 @@ pub struct NewTaskFlags {
 }
 
 /// Flags of an update alone.
-#[derive(Debug, Clone, Default, Args)]
+#[derive(Debug, Clone, Default, PartialEq, Args)]
 #[command(next_help_heading = "Replicas")]
 pub struct ChangedTaskFlags {
     /// Image of new replicas
@@ -119,7 +119,7 @@ pub struct ChangedTaskFlags {
 }
 
 /// Flags of both: what is not given stays, or is the default.
-#[derive(Debug, Clone, Default, Args)]
+#[derive(Debug, Clone, Default, PartialEq, Args)]
 #[command(next_help_heading = "Replicas")]
 pub struct TaskFlags {
     /// How many replicas, 1 unless given
@@ -226,6 +226,17 @@ pub struct TaskFlags {
     pub no_resolve_image: bool,
 }
 
+/// Refuses flags of replicas for a service that has none.
+///
+/// # Errors
+/// [`ServiceFlagError::NoImage`] when any is given.
+pub fn unused<F: Default + PartialEq>(flags: &F) -> Result<(), CliError> {
+    if *flags == F::default() {
+        return Ok(());
+    }
+    Err(ServiceFlagError::NoImage.into())
+}
+
 impl NewTaskFlags {
     /// The template of a new service's replicas.
     ///
@@ -310,32 +321,6 @@ impl ChangedTaskFlags {
         template.force_update += u64::from(self.force);
         Ok(())
     }
-
-    /// The first flag that is given.
-    pub fn first(&self) -> Option<&'static str> {
-        let given = [
-            ("--image", self.image.is_some()),
-            ("--args", self.args.is_some()),
-            ("--env-add", !self.env_add.is_empty()),
-            ("--env-rm", !self.env_rm.is_empty()),
-            ("--mount-add", !self.mount_add.is_empty()),
-            ("--mount-rm", !self.mount_rm.is_empty()),
-            (
-                "--container-label-add",
-                !self.container_label_add.is_empty(),
-            ),
-            ("--container-label-rm", !self.container_label_rm.is_empty()),
-            ("--constraint-add", !self.constraint_add.is_empty()),
-            ("--constraint-rm", !self.constraint_rm.is_empty()),
-            ("--force", self.force),
-        ];
-        first(&given)
-    }
-}
-
-fn first(given: &[(&'static str, bool)]) -> Option<&'static str> {
-    let mut given = given.iter();
-    given.find(|(_, given)| *given).map(|(flag, _)| *flag)
 }
 
 impl TaskFlags {
@@ -345,10 +330,7 @@ impl TaskFlags {
     /// A flag that cannot be.
     pub fn change(&self, spec: &mut ServiceSpec) -> Result<(), CliError> {
         let Some(template) = &mut spec.task_template else {
-            return match self.first() {
-                Some(flag) => Err(ServiceFlagError::NoImage { flag }.into()),
-                None => Ok(()),
-            };
+            return unused(self);
         };
         self.change_container(template)?;
         self.change_restart(template)?;
@@ -393,8 +375,12 @@ impl TaskFlags {
         if let Some(name) = &self.log_driver {
             template.log_driver = Some(LogDriver {
                 name: name.clone(),
-                options: env::labels(&self.log_opt),
+                ..LogDriver::default()
             });
+        }
+        if !self.log_opt.is_empty() {
+            let driver = template.log_driver.get_or_insert_default();
+            driver.options.extend(env::labels(&self.log_opt));
         }
         let resources = &mut template.resources;
         for (flag, text, amounts) in [
@@ -485,28 +471,6 @@ impl TaskFlags {
             max_failure_ratio: self.rollback_max_failure_ratio,
             order: &self.rollback_order,
         }
-    }
-
-    /// The first flag that is given.
-    fn first(&self) -> Option<&'static str> {
-        let given = [
-            ("--replicas", self.replicas.is_some()),
-            ("--hostname", self.hostname.is_some()),
-            ("--workdir", self.workdir.is_some()),
-            ("--user", self.user.is_some()),
-            ("--entrypoint", self.entrypoint.is_some()),
-            ("--stop-signal", self.stop_signal.is_some()),
-            ("--stop-grace-period", self.stop_grace_period.is_some()),
-            ("--log-driver", self.log_driver.is_some()),
-            ("--limit-cpu", self.limit_cpu.is_some()),
-            ("--limit-memory", self.limit_memory.is_some()),
-            ("--restart-condition", self.restart_condition.is_some()),
-            ("--restart-delay", self.restart_delay.is_some()),
-            ("--update-parallelism", self.update_parallelism.is_some()),
-            ("--update-delay", self.update_delay.is_some()),
-            ("--update-order", self.update_order.is_some()),
-        ];
-        first(&given)
     }
 }
 

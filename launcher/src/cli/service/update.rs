@@ -7,7 +7,7 @@ use clap::Args;
 
 use super::create::{network, ports};
 use super::health::{HealthFlags, duration};
-use super::task::{ChangedTaskFlags, TaskFlags};
+use super::task::{ChangedTaskFlags, TaskFlags, unused};
 use super::{AffinityFlag, ModeFlag, ServiceFlagError, find, port, progress, rollback, route};
 use crate::agent;
 use crate::cli::context::Context;
@@ -139,10 +139,9 @@ fn changed(flags: &UpdateFlags, service: &Service) -> Result<ServiceSpec, CliErr
         spec.drain = duration("--drain", text)?;
     }
     spec.health = flags.health.check(service.spec.health.as_ref())?;
-    match (&mut spec.task_template, flags.changed.first()) {
-        (Some(template), _) => flags.changed.change(template)?,
-        (None, Some(flag)) => return Err(ServiceFlagError::NoImage { flag }.into()),
-        (None, None) => {}
+    match &mut spec.task_template {
+        Some(template) => flags.changed.change(template)?,
+        None => unused(&flags.changed)?,
     }
     flags.task.change(&mut spec)?;
     Ok(spec)

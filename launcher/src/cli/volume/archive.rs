@@ -1,6 +1,5 @@
 //! `hawser volume export` and `hawser volume import`.
 
-use std::io::{self, BufWriter, IsTerminal, Write};
 use std::path::PathBuf;
 
 use api::client::escape;
@@ -45,22 +44,7 @@ pub struct ImportFlags {
 
 pub(super) fn export(context: &Context, flags: &ExportFlags) -> Result<i32, CliError> {
     let route = format!("{}?live={}", route(&flags.volume), flags.live);
-    let write = |out: &mut dyn Write| -> Result<(), CliError> {
-        context.client().get_into(&route, out)?;
-        out.flush().map_err(|source| CliError::Io {
-            op: "write the archive",
-            source,
-        })
-    };
-    match &flags.output {
-        Some(path) => save::to_file(path, write)?,
-        None if io::stdout().is_terminal() => {
-            return Err(CliError::Conflict(
-                "an archive is nothing for a terminal: use -o, or redirect standard output",
-            ));
-        }
-        None => write(&mut BufWriter::new(io::stdout().lock()))?,
-    }
+    save::download(context, &route, flags.output.as_deref())?;
     Ok(0)
 }
 
