@@ -2,12 +2,20 @@
 
 use std::ffi::OsStr;
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::process::{Command, Output, Stdio};
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use rustix::process::{Pid, Signal, kill_process};
 
 /// Directory of the programs under test; by default the one beside the running test.
 pub const BIN_DIR_ENV: &str = "HAWSER_BIN_DIR";
+
+/// How long a program may run: half of what a story may, so that one that hangs leaves time to clean
+/// up behind it.
+const LIMIT: Duration = Duration::from_secs(150);
 
 /// What a program that has ended said.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,14 +55,11 @@ impl Ran {
 /// Runs `command` to its end.
 ///
 /// # Errors
-/// When it cannot be started.
+/// When it cannot be started, or does not end; then it is killed.
 pub fn run(command: &mut Command) -> Result<Ran> {
     use std::os::unix::process::ExitStatusExt;
     let line = line(command);
-    let output = command
-        .stdin(Stdio::null())
-        .output()
-        .with_context(|| line.clone())?;
+    let output = end(command.stdin(Stdio::null())).with_context(|| line.clone())?;
     let signal = || output.status.signal().map(|number| 128 + number);
     Ok(Ran {
         code: output.status.code().or_else(signal).unwrap_or(-1),
@@ -62,6 +67,22 @@ pub fn run(command: &mut Command) -> Result<Ran> {
         stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
         line,
     })
+}
+
+/// What `command` says until it, and whoever has its standard streams, has ended.
+fn end(command: &mut Command) -> Result<Output> {
+    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let child = child.spawn()?;
+    let pid = child.id();
+    let (ended, end) = mpsc::channel();
+    // It is left behind when it waits for somebody else who has the streams.
+    thread::spawn(move || drop(ended.send(child.wait_with_output())));
+    if let Ok(output) = end.recv_timeout(LIMIT) {
+        return Ok(output?);
+    }
+    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
+    kill_process(pid.context("a process id")?, Signal::KILL)?;
+    bail!("no end within {} s", LIMIT.as_secs());
 }
 
 /// Runs `command`, which must succeed, and returns its standard output.

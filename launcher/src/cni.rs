@@ -239,7 +239,8 @@ fn run(
     bin_dir: &Path,
     config: &Value,
 ) -> io::Result<Output> {
-    let mut child = Command::new(plugin)
+    let mut program = Command::new(plugin);
+    program
         .env("CNI_COMMAND", command)
         .env("CNI_CONTAINERID", sandbox.container_id)
         .env("CNI_NETNS", sandbox.netns)
@@ -251,8 +252,8 @@ fn run(
         .env("CNI_PATH", bin_dir)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()?;
+        .stderr(Stdio::piped());
+    let mut child = sys::signal::spawn_unblocked(&mut program)?;
     if let Some(mut stdin) = child.stdin.take() {
         match stdin.write_all(config.to_string().as_bytes()) {
             // A plugin may refuse before it has read everything; its reply says why.

@@ -10,6 +10,7 @@ pub mod fscrypt;
 pub mod loop_device;
 pub mod mount;
 pub mod netns;
+pub mod orphan;
 pub mod process;
 pub mod quota;
 pub mod signal;

@@ -184,7 +184,7 @@ pub(super) fn execute(
     let (reader, writer) = io::pipe()?;
     rustix::io::ioctl_fionbio(&reader, true)?;
     command.stdin(Stdio::null()).stdout(writer.try_clone()?);
-    let mut child = command.stderr(writer).spawn()?;
+    let mut child = sys::signal::spawn_unblocked(command.stderr(writer))?;
     // The command holds the other ends, which would keep the pipe open.
     drop(command);
     let mut output = Output {

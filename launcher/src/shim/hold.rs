@@ -1,7 +1,10 @@
 //! Holds a container: one loop that moves output and input, serves clients and waits for the end.
 //!
 //! The end is a pidfd that becomes readable, so that a container that exits before the loop has
-//! begun is not missed, as it would be by waiting for SIGCHLD.
+//! begun is not missed, as it would be by waiting for SIGCHLD. That signal tells of others: orphans
+//! of commands that were executed in the container. A PID namespace, and so its first process, does
+//! not end before the last of its processes is reaped (`zap_pid_ns_processes`,
+//! kernel/pid_namespace.c).
 
 use std::collections::VecDeque;
 use std::io;
@@ -11,6 +14,7 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::process::{WaitId, WaitIdOptions, waitid};
+use sys::signalfd::SignalFd;
 
 use super::clients::Clients;
 use super::drain::Drainer;
@@ -29,9 +33,10 @@ const SIGKILL: i32 = 9;
 #[derive(Debug)]
 pub(crate) struct Hold<'a> {
     pub(crate) clients: &'a mut Clients,
+    signals: &'a mut SignalFd,
     streams: Streams,
-    /// A pidfd; none between two lives of the container.
-    init: Option<OwnedFd>,
+    /// None between two lives of the container.
+    init: Option<Init>,
     log: Option<JsonLog>,
     input: VecDeque<u8>,
     /// No more input will come; close stdin when all is written.
@@ -49,6 +54,13 @@ pub(crate) struct Hold<'a> {
     pub(crate) start_requested: bool,
     /// A client asked for the end: no restart.
     pub(crate) stop_requested: bool,
+}
+
+/// The first process of a container.
+#[derive(Debug)]
+pub(crate) struct Init {
+    pub(crate) pid: u32,
+    pub(crate) pidfd: OwnedFd,
 }
 
 /// How a running container is steered, and who is told.
@@ -71,6 +83,7 @@ pub(crate) struct Turn {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Source {
     Init,
+    Signals,
     Listener,
     Report,
     Drained,
@@ -83,8 +96,9 @@ impl<'a> Hold<'a> {
     /// Holds a created container.
     pub(crate) fn new(
         clients: &'a mut Clients,
+        signals: &'a mut SignalFd,
         streams: Streams,
-        init: OwnedFd,
+        init: Init,
         log: Option<JsonLog>,
         stdin_once: bool,
     ) -> Self {
@@ -93,7 +107,7 @@ impl<'a> Hold<'a> {
             init: Some(init),
             log,
             closes_stdin: stdin_once,
-            ..Self::idle(clients)
+            ..Self::idle(clients, signals)
         }
     }
 
@@ -110,9 +124,10 @@ impl<'a> Hold<'a> {
     }
 
     /// Serves clients while there is no container.
-    pub(crate) fn idle(clients: &'a mut Clients) -> Self {
+    pub(crate) fn idle(clients: &'a mut Clients, signals: &'a mut SignalFd) -> Self {
         Self {
             clients,
+            signals,
             streams: Streams::default(),
             init: None,
             log: None,
@@ -136,6 +151,7 @@ impl<'a> Hold<'a> {
         for (source, events) in ready {
             match source {
                 Source::Init => turn.has_exited = true,
+                Source::Signals => self.reap_orphans()?,
                 Source::Report => turn.is_abandoned = true,
                 Source::Drained => self.end_drain()?,
                 Source::Listener => self.clients.accept(),
@@ -152,17 +168,16 @@ impl<'a> Hold<'a> {
     }
 
     fn wait(&self, report: Option<BorrowedFd<'_>>) -> io::Result<Vec<(Source, PollFlags)>> {
-        let mut sources = vec![Source::Listener];
-        let mut fds = vec![PollFd::from_borrowed_fd(
-            self.clients.listener(),
-            PollFlags::IN,
-        )];
+        let mut sources = Vec::new();
+        let mut fds = Vec::new();
         let mut watch = |source, fd, events| {
             sources.push(source);
             fds.push(PollFd::from_borrowed_fd(fd, events));
         };
+        watch(Source::Listener, self.clients.listener(), PollFlags::IN);
+        watch(Source::Signals, self.signals.as_fd(), PollFlags::IN);
         if let Some(init) = &self.init {
-            watch(Source::Init, init.as_fd(), PollFlags::IN);
+            watch(Source::Init, init.pidfd.as_fd(), PollFlags::IN);
         }
         if let Some((ended, _)) = &self.draining {
             watch(Source::Drained, ended.as_fd(), PollFlags::IN);
@@ -202,6 +217,13 @@ impl<'a> Hold<'a> {
             .zip(events)
             .filter(|(_, events)| !events.is_empty())
             .collect())
+    }
+
+    /// Other signals are for nobody: shutting down the host signals everybody, and the container's end
+    /// is what ends the shim.
+    fn reap_orphans(&mut self) -> io::Result<()> {
+        while self.signals.next()?.is_some() {}
+        sys::orphan::reap_all_but(self.init.as_ref().map(|init| init.pid))
     }
 
     fn timeout(&self) -> Option<Duration> {
@@ -400,7 +422,7 @@ impl<'a> Hold<'a> {
         let Some(init) = &self.init else {
             return Ok(());
         };
-        match sys::signal::send(init.as_fd(), number) {
+        match sys::signal::send(init.pidfd.as_fd(), number) {
             // It is on its way out, which is what most signals are for.
             Err(error) if error.raw_os_error() == Some(Errno::SRCH.raw_os_error()) => Ok(()),
             Ok(()) => self.sent(number),
@@ -435,7 +457,7 @@ impl<'a> Hold<'a> {
         let Some(init) = self.init.take() else {
             return Err(io::Error::other("there is no process to reap"));
         };
-        let code = reap(init.as_fd())?;
+        let code = reap(init.pidfd.as_fd())?;
         // Every process of the PID namespace is gone (pid_namespaces(7)), so the pipes hold what
         // is left and no more comes.
         for stream in [Stream::Stdout, Stream::Stderr] {

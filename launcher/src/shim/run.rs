@@ -1,7 +1,7 @@
 //! `hawser-shim run`: the life of one container, from its start to its clean-up.
 
 use std::io::{self, Write};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::time::Instant;
 
 use rustix::process::{Pid, PidfdFlags, chdir, getpid, pidfd_open, set_child_subreaper, setsid};
@@ -11,7 +11,7 @@ use sys::signalfd::SignalFd;
 
 use super::arguments::Arguments;
 use super::clients::Clients;
-use super::hold::{Hold, linger, now};
+use super::hold::{Hold, Init, linger, now};
 use super::json_log::JsonLog;
 use super::launch::{EXIT_DAEMON, Places, Report};
 use super::restart::{Life, Restarts};
@@ -79,9 +79,8 @@ fn report(report: &Report) {
 
 fn run(places: &Places, wait_attach: bool) -> Result<(), RunError> {
     detach().map_err(system("leave the caller's session"))?;
-    // Shutting down the host signals everybody; the container's end is what ends the shim.
-    let _never_read = SignalFd::block(&[libc::SIGTERM, libc::SIGINT, libc::SIGHUP])
-        .map_err(system("block signals"))?;
+    let signals = [libc::SIGTERM, libc::SIGINT, libc::SIGHUP, libc::SIGCHLD];
+    let mut signals = SignalFd::block(&signals).map_err(system("block signals"))?;
     let setup = Setup::open(places)?;
     let lock = setup.dir.lock()?;
     let state = setup.dir.state()?;
@@ -93,7 +92,7 @@ fn run(places: &Places, wait_attach: bool) -> Result<(), RunError> {
     let socket = socket_path(&places.run_dir, setup.dir.id());
     let mut clients = Clients::bind(&socket).map_err(system("listen for clients"))?;
     report(&Report::Listening { listening: socket });
-    let outcome = live_on(&setup, &mut clients, lock, wait_attach);
+    let outcome = live_on(&setup, &mut clients, &mut signals, lock, wait_attach);
     if let Err(error) = &outcome {
         give_up(&setup, error, &mut clients, state);
     }
@@ -104,6 +103,7 @@ fn run(places: &Places, wait_attach: bool) -> Result<(), RunError> {
 fn live_on(
     setup: &Setup,
     clients: &mut Clients,
+    signals: &mut SignalFd,
     mut lock: Lock,
     wait_attach: bool,
 ) -> Result<(), RunError> {
@@ -112,7 +112,8 @@ fn live_on(
         // Only the first start has somebody who waits for it.
         let is_first = restarts.count == 0;
         let begun = Instant::now();
-        let hold = start(setup, clients, wait_attach && is_first, restarts.count)?;
+        let waits = wait_attach && is_first;
+        let hold = start(setup, clients, signals, waits, restarts.count)?;
         drop(lock);
         let ended = live(setup, hold)?;
         let life = Life {
@@ -127,7 +128,7 @@ fn live_on(
         clients.tell(&Control::Exit { code: ended.code });
         // Others may look at the container, and change it, while it waits.
         drop(ended.lock);
-        let stopped = Hold::idle(clients)
+        let stopped = Hold::idle(clients, signals)
             .pause(pause)
             .map_err(system("serve clients"))?;
         lock = setup.dir.lock()?;
@@ -178,13 +179,14 @@ fn detach() -> rustix::io::Result<()> {
 fn start<'a>(
     setup: &Setup,
     clients: &'a mut Clients,
+    signals: &'a mut SignalFd,
     wait_attach: bool,
     restart_count: u32,
 ) -> Result<Hold<'a>, RunError> {
     let Created { pid, streams } = setup.make()?;
     let begun = prepare(setup, pid).and_then(|(init, log)| {
         let stdin_once = setup.record.config.stdin_once;
-        let hold = Hold::new(clients, streams, init, log, stdin_once);
+        let hold = Hold::new(clients, signals, streams, init, log, stdin_once);
         let hold = hold.with_steering(setup.steering()?);
         let mut hold = hold.with_drainer(setup.drainer());
         await_start(&mut hold, wait_attach)?;
@@ -197,9 +199,9 @@ fn start<'a>(
     })
 }
 
-fn prepare(setup: &Setup, pid: u32) -> Result<(OwnedFd, Option<JsonLog>), RunError> {
+fn prepare(setup: &Setup, pid: u32) -> Result<(Init, Option<JsonLog>), RunError> {
     let number = i32::try_from(pid).ok().and_then(Pid::from_raw);
-    let init = number
+    let pidfd = number
         .ok_or(rustix::io::Errno::SRCH)
         .and_then(|pid| pidfd_open(pid, PidfdFlags::empty()))
         .map_err(system("watch the container's first process"))?;
@@ -210,7 +212,7 @@ fn prepare(setup: &Setup, pid: u32) -> Result<(OwnedFd, Option<JsonLog>), RunErr
         }
         None => None,
     };
-    Ok((init, log))
+    Ok((Init { pid, pidfd }, log))
 }
 
 /// Serves clients until one asks for the start.

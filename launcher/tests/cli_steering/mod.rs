@@ -1,5 +1,9 @@
 //! Pause, update, statistics, events, restart policies and health, from the command line.
 
+use std::fs;
+
+use rustix::process::{Pid, Signal, kill_process};
+
 use super::cli_support::{Host, soon};
 
 fn start(host: &Host, name: &str, flags: &[&str], command: &[&str]) {
@@ -232,11 +236,11 @@ fn a_start_of_the_daemon_brings_back_what_its_policy_says() {
     let state = host
         .path("state/containers")
         .join(inspect(&host, "lost", "{{.Id}}"));
-    let state = std::fs::read_to_string(state.join("state.json")).unwrap();
+    let state = fs::read_to_string(state.join("state.json")).unwrap();
     let state: serde_json::Value = serde_json::from_str(&state).unwrap();
     let shim = i32::try_from(state["shim"]["pid"].as_i64().unwrap()).unwrap();
-    let shim = rustix::process::Pid::from_raw(shim).unwrap();
-    rustix::process::kill_process(shim, rustix::process::Signal::KILL).unwrap();
+    let shim = Pid::from_raw(shim).unwrap();
+    kill_process(shim, Signal::KILL).unwrap();
     soon(|| inspect(&host, "lost", "{{.State.Status}}") == "exited");
 
     let resumed = host.ok(&["resume"]);
@@ -290,6 +294,38 @@ fn what_shares_process_ids_ends_with_its_first_process() {
     assert_eq!(ran.code, 0, "{}", ran.stderr);
     let nothing: Vec<String> = Vec::new();
     assert_eq!(host.leftovers(), nothing);
+}
+
+/// Ends whoever executes a command in one of the host's containers, as the kernel does when memory
+/// runs out. Whether there was one.
+fn kill_executor(host: &Host) -> bool {
+    let base = host.path("state").display().to_string();
+    let is_executor = |pid: &i32| {
+        let line = fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        let mut words = line.split('\0').skip(1);
+        words.next() == Some("exec") && words.any(|word| word.starts_with(&base))
+    };
+    let pids = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let pids = pids.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    let executor = pids.filter(is_executor).find_map(Pid::from_raw);
+    executor.is_some_and(|pid| kill_process(pid, Signal::KILL).is_ok())
+}
+
+/// The first process of a PID namespace does not end before all others have been reaped.
+#[test]
+fn a_container_ends_though_nobody_waits_for_its_check() {
+    let host = Host::new();
+    let check = ["--health-cmd", "touch /begun; sleep 1000"];
+    let check = [
+        &check[..],
+        &["--health-interval", "100ms", "--health-timeout", "1h"],
+    ]
+    .concat();
+    start(&host, "oo", &check, &["sleep", "1000"]);
+    soon(|| host.ok(&["exec", "oo", "ls", "/"]).contains("begun"));
+    assert!(kill_executor(&host));
+    host.ok(&["stop", "-t", "0", "oo"]);
+    assert_eq!(inspect(&host, "oo", "{{.State.Status}}"), "exited");
 }
 
 #[test]
