@@ -33,20 +33,21 @@ pub(crate) fn run(release: bool) -> Result<()> {
 /// daemon; returns the directory that holds them.
 pub(crate) fn programs(release: bool) -> Result<PathBuf> {
     let mut cargo = workspace::cargo();
-    cargo.args(["build", "--bins", "--package", "kernel-tests"]);
+    cargo.args(["build", "--bins"]);
+    if !release {
+        // As the tests are built, so that crates have the same features and are built once.
+        process::run(cargo.args(workspace::EVERY_CRATE))?;
+        return Ok(workspace::target_dir().join("debug"));
+    }
+    cargo.args(["--release", "--package", "kernel-tests"]);
     for (package, _) in PROGRAMS {
         cargo.args(["--package", package]);
     }
-    if release {
-        cargo.arg("--release");
-    }
     process::run(&mut cargo)?;
-    if release {
-        for (_, program) in PROGRAMS.iter().filter(|(package, _)| *package == PLUGINS) {
-            link_statically(program)?;
-        }
+    for (_, program) in PROGRAMS.iter().filter(|(package, _)| *package == PLUGINS) {
+        link_statically(program)?;
     }
-    Ok(workspace::target_dir().join(if release { "release" } else { "debug" }))
+    Ok(workspace::target_dir().join("release"))
 }
 
 /// Links a CNI plugin once more, without shared libraries. One is started for every container, and

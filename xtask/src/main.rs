@@ -60,6 +60,9 @@ enum Command {
     Test {
         #[arg(value_enum, default_value_t = Tier::All)]
         tier: Tier,
+        /// Stories and acceptance scripts with optimised programs, which take minutes more to build.
+        #[arg(long)]
+        release: bool,
     },
     /// Feed a fuzz target with what libFuzzer makes of its corpus. Needs the nightly toolchain.
     Fuzz {
@@ -101,7 +104,7 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Build { release } => build::run(release),
         Command::Install { prefix, root } => install::run(&prefix, &root),
         Command::Tidy => tidy::run(),
-        Command::Test { tier } => test::run(tier),
+        Command::Test { tier, release } => test::run(tier, release),
         Command::Fuzz { target, seconds } => fuzz::run(&target, seconds),
         Command::Demo => stories::demo(),
         Command::Bench { names, json, sizes } => stories::bench(&names, json.as_deref(), &sizes),

@@ -27,6 +27,10 @@ pub(crate) fn cargo() -> Command {
     cargo
 }
 
+/// Options of cargo for all crates but the BPF programs, which do not build for the host: netd's build
+/// script compiles them.
+pub(crate) const EVERY_CRATE: [&str; 3] = ["--workspace", "--exclude", "programs"];
+
 /// Every file of the tree that is ours, relative to the root: no build output, no inputs of
 /// fuzz targets, which are any bytes, no hidden directories but the ones that hold configuration.
 pub(crate) fn files() -> Result<Vec<PathBuf>> {

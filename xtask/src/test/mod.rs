@@ -15,7 +15,7 @@ use crate::process;
 use crate::setup::{self, Purpose};
 use crate::stories;
 use crate::tidy;
-use crate::workspace;
+use crate::workspace::{self, EVERY_CRATE};
 
 /// A part of the suite.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -45,49 +45,56 @@ const GONE: Duration = Duration::from_secs(10);
 struct Stage {
     name: &'static str,
     tiers: &'static [Tier],
-    run: fn() -> Result<Tally>,
+    run: Run,
+}
+
+enum Run {
+    /// Within the crates.
+    Crates(fn() -> Result<Tally>),
+    /// With the programs in this directory.
+    Programs(fn(&Path) -> Result<Tally>),
 }
 
 const STAGES: &[Stage] = &[
     Stage {
         name: "tidy",
         tiers: &[Tier::Lint],
-        run: run_tidy,
+        run: Run::Crates(run_tidy),
     },
     Stage {
         name: "rustfmt",
         tiers: &[Tier::Lint],
-        run: run_rustfmt,
+        run: Run::Crates(run_rustfmt),
     },
     Stage {
         name: "clippy",
         tiers: &[Tier::Lint],
-        run: run_clippy,
+        run: Run::Crates(run_clippy),
     },
     Stage {
         name: "unit tests",
         tiers: &[Tier::Unit],
-        run: run_unit_tests,
+        run: Run::Crates(run_unit_tests),
     },
     Stage {
         name: "tests",
         tiers: &[Tier::Host],
-        run: run_tests,
+        run: Run::Crates(run_tests),
     },
     Stage {
         name: "documentation tests",
         tiers: &[Tier::Unit, Tier::Host],
-        run: run_doc_tests,
+        run: Run::Crates(run_doc_tests),
     },
     Stage {
         name: "stories",
         tiers: &[Tier::Stories],
-        run: run_stories,
+        run: Run::Programs(run_stories),
     },
     Stage {
         name: "acceptance",
         tiers: &[Tier::Acceptance],
-        run: run_acceptance,
+        run: Run::Programs(run_acceptance),
     },
 ];
 
@@ -99,7 +106,7 @@ impl Stage {
     }
 }
 
-pub(crate) fn run(tier: Tier) -> Result<()> {
+pub(crate) fn run(tier: Tier, release: bool) -> Result<()> {
     if tier != Tier::Lint {
         process::require_root("`cargo xtask test` (`cargo xtask test lint` does not)")?;
         setup::run(Purpose::Test)?;
@@ -107,7 +114,10 @@ pub(crate) fn run(tier: Tier) -> Result<()> {
     let before = leftovers(tier)?;
     let mut total = Tally::default();
     for stage in STAGES.iter().filter(|stage| stage.is_in(tier)) {
-        total += run_stage(stage);
+        total += run_named(stage.name, || match stage.run {
+            Run::Crates(run) => run(),
+            Run::Programs(run) => run(&build::programs(release)?),
+        });
     }
     if let Some(before) = before {
         total += run_named("leftovers", || nothing_left(&before));
@@ -117,10 +127,6 @@ pub(crate) fn run(tier: Tier) -> Result<()> {
         anyhow::bail!("{} failed", total.failed);
     }
     Ok(())
-}
-
-fn run_stage(stage: &Stage) -> Tally {
-    run_named(stage.name, stage.run)
 }
 
 fn run_named(name: &str, run: impl FnOnce() -> Result<Tally>) -> Tally {
@@ -150,13 +156,14 @@ fn run_clippy() -> Result<Tally> {
     process::run(clippy.args(["--", "--deny", "warnings"])).map(|()| Tally::PASSED)
 }
 
-/// The BPF programs do not build for the host; netd's build script compiles them.
-const EVERY_CRATE: [&str; 3] = ["--workspace", "--exclude", "programs"];
+/// In nextest's language.
+const STORIES: &str = "package(kernel-tests)";
 
 fn nextest(arguments: &[&str], environment: &[(&str, &Path)]) -> Result<Tally> {
     let mut nextest = workspace::cargo();
     nextest
         .args(["nextest", "run", "--no-fail-fast"])
+        .args(EVERY_CRATE)
         .args(arguments);
     nextest.envs(environment.iter().copied());
     let mut report = Nextest::default();
@@ -177,14 +184,11 @@ fn nextest(arguments: &[&str], environment: &[(&str, &Path)]) -> Result<Tally> {
 }
 
 fn run_unit_tests() -> Result<Tally> {
-    nextest(&[&EVERY_CRATE[..], &["--lib", "--bins"]].concat(), &[])
+    nextest(&["--lib", "--bins"], &[])
 }
 
 fn run_tests() -> Result<Tally> {
-    nextest(
-        &[&EVERY_CRATE[..], &["--exclude", "kernel-tests"]].concat(),
-        &[],
-    )
+    nextest(&["--filterset", &format!("not ({STORIES})")], &[])
 }
 
 fn run_doc_tests() -> Result<Tally> {
@@ -196,28 +200,26 @@ fn run_doc_tests() -> Result<Tally> {
     .map(|()| Tally::PASSED)
 }
 
-fn run_stories() -> Result<Tally> {
+fn run_stories(bin: &Path) -> Result<Tally> {
     let web_server = stories::web_server()?;
     let peers = stories::peers()?;
-    let bin = build::programs(true)?;
     nextest(
-        &["--package", "kernel-tests"],
+        &["--filterset", STORIES],
         &[
-            ("HAWSER_BIN_DIR", &bin),
+            ("HAWSER_BIN_DIR", bin),
             (web_server.0, &web_server.1),
             (peers.0, &peers.1),
         ],
     )
 }
 
-fn run_acceptance() -> Result<Tally> {
+fn run_acceptance(bin: &Path) -> Result<Tally> {
     let dir = workspace::root().join(ACCEPTANCE);
     if !dir.join("run").is_file() {
         println!("no acceptance scripts at {}: nothing to run", dir.display());
         return Ok(Tally::default());
     }
-    let bin = build::programs(true)?;
-    let passed = stories::acceptance(&bin, &dir, &workspace::root().join(PENDING))?;
+    let passed = stories::acceptance(bin, &dir, &workspace::root().join(PENDING))?;
     Ok(if passed { Tally::PASSED } else { Tally::FAILED })
 }
 
