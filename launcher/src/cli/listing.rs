@@ -1,6 +1,9 @@
 //! What all listings do with the things they have found.
 
 use std::collections::BTreeSet;
+use std::io::{self, IsTerminal};
+use std::thread;
+use std::time::Duration;
 
 use super::error::CliError;
 use super::output;
@@ -29,4 +32,30 @@ pub(super) fn print<T>(
         output::write(table::list(columns, &rows, format)?)?;
     }
     Ok(0)
+}
+
+/// How long a listing that is shown again and again stands.
+pub(super) const INTERVAL: Duration = Duration::from_secs(1);
+/// Moves to the first line of a terminal, and erases what is below it.
+const HOME: &str = "\x1b[H\x1b[J";
+
+/// Shows rows, and shows them anew after each [`INTERVAL`] unless it is to be `once`.
+///
+/// # Errors
+/// A bad template, standard output is closed, or those of `rows`.
+pub(super) fn watch(
+    columns: &Columns,
+    (once, format): (bool, &str),
+    mut rows: impl FnMut() -> Result<Vec<Row>, CliError>,
+) -> Result<i32, CliError> {
+    let is_screen = io::stdout().is_terminal() && !once;
+    loop {
+        let listing = table::list(columns, &rows()?, format)?;
+        let start = if is_screen { HOME } else { "" };
+        output::write(format_args!("{start}{listing}"))?;
+        if once {
+            return Ok(0);
+        }
+        thread::sleep(INTERVAL);
+    }
 }

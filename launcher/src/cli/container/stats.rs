@@ -1,9 +1,8 @@
 //! `hawser stats`: what containers use, as they use it.
 
 use std::fs;
-use std::io::IsTerminal as _;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use api::id::Id;
 use clap::Args;
@@ -13,10 +12,10 @@ use crate::cgroup::Group;
 use crate::cgroup::usage::{self, Usage};
 use crate::cli::context::Context;
 use crate::cli::error::CliError;
-use crate::cli::output;
+use crate::cli::listing::{self, INTERVAL};
 use crate::container::Record;
 use crate::format::human;
-use crate::format::table::{self, Columns, Row};
+use crate::format::table::{Columns, Row};
 
 /// `hawser stats`.
 #[derive(Debug, Clone, Args)]
@@ -38,10 +37,6 @@ pub struct StatsFlags {
     pub containers: Vec<String>,
 }
 
-/// Between two readings: CPU use is their difference.
-const INTERVAL: Duration = Duration::from_secs(1);
-/// Moves to the first line, and erases what is below it.
-const HOME: &str = "\x1b[H\x1b[J";
 /// Where a container that does not run has nothing.
 const NOTHING: &str = "--";
 
@@ -82,27 +77,20 @@ struct Reading {
 /// # Errors
 /// There is no such container, or a bad template.
 pub fn stats(context: &Context, flags: &StatsFlags) -> Result<i32, CliError> {
-    let is_screen = std::io::stdout().is_terminal() && !flags.no_stream;
     let memory = host_memory();
     let mut before = samples(context, flags)?;
-    loop {
-        thread::sleep(INTERVAL);
+    // CPU use is the difference between two readings.
+    thread::sleep(INTERVAL);
+    listing::watch(&COLUMNS, (flags.no_stream, &flags.format), || {
         let after = samples(context, flags)?;
-        let rows: Vec<Row> = after
-            .iter()
-            .map(|sample| {
-                let earlier = before.iter().find(|old| old.record.id == sample.record.id);
-                row(earlier, sample, memory, flags.no_trunc)
-            })
-            .collect();
-        let listing = table::list(&COLUMNS, &rows, &flags.format)?;
-        let start = if is_screen { HOME } else { "" };
-        output::write(format_args!("{start}{listing}"))?;
-        if flags.no_stream {
-            return Ok(0);
-        }
+        let row = |sample: &Sample| {
+            let earlier = before.iter().find(|old| old.record.id == sample.record.id);
+            row(earlier, sample, memory, flags.no_trunc)
+        };
+        let rows = after.iter().map(row).collect();
         before = after;
-    }
+        Ok(rows)
+    })
 }
 
 fn samples(context: &Context, flags: &StatsFlags) -> Result<Vec<Sample>, CliError> {
@@ -224,8 +212,11 @@ pub fn host_memory() -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::cli::container::view::samples as views;
+    use crate::format::table;
 
     fn reading(at: Instant, cpu_ns: u64) -> Reading {
         Reading {

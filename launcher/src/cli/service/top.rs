@@ -1,7 +1,6 @@
 //! `hawser service top`: what goes through services and published ports, as it goes.
 
 use std::collections::BTreeMap;
-use std::io::IsTerminal as _;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -11,9 +10,9 @@ use clap::Args;
 
 use crate::cli::context::Context;
 use crate::cli::error::CliError;
-use crate::cli::output;
+use crate::cli::listing::{self, INTERVAL};
 use crate::format::human;
-use crate::format::table::{self, Columns, Row};
+use crate::format::table::{Columns, Row};
 
 /// `hawser service top`.
 #[derive(Debug, Clone, Args)]
@@ -31,9 +30,6 @@ pub struct TopFlags {
     #[arg(long, value_name = "FORMAT", default_value = "")]
     pub format: String,
 }
-
-/// Between two readings: rates are their difference.
-const INTERVAL: Duration = Duration::from_secs(1);
 
 const COLUMNS: Columns = Columns {
     headers: &[
@@ -57,9 +53,6 @@ const COLUMNS: Columns = Columns {
               {{.PacketsPerSecond}}\t{{.NetIO}}\t{{.Dropped}}",
 };
 
-/// Moves to the first line, and erases what is below it.
-const HOME: &str = "\x1b[H\x1b[J";
-
 /// # Errors
 /// No daemon, a bad template, or a name that is no service's and no container's with published
 /// ports.
@@ -68,22 +61,17 @@ pub fn top(context: &Context, flags: &TopFlags) -> Result<i32, CliError> {
         let traffic: Traffic = context.client().get(TRAFFIC)?;
         Ok((Instant::now(), traffic))
     };
-    let is_screen = std::io::stdout().is_terminal() && !flags.no_stream;
     let mut before = read()?;
     find(&before.1, &flags.names)?;
-    loop {
-        thread::sleep(INTERVAL);
+    // Rates are the difference between two readings.
+    thread::sleep(INTERVAL);
+    listing::watch(&COLUMNS, (flags.no_stream, &flags.format), || {
         let after = read()?;
         let passed = after.0.duration_since(before.0);
         let rows = rows(&before.1, &after.1, passed, flags);
-        let listing = table::list(&COLUMNS, &rows, &flags.format)?;
-        let start = if is_screen { HOME } else { "" };
-        output::write(format_args!("{start}{listing}"))?;
-        if flags.no_stream {
-            return Ok(0);
-        }
         before = after;
-    }
+        Ok(rows)
+    })
 }
 
 fn find(traffic: &Traffic, names: &[String]) -> Result<(), CliError> {
@@ -242,6 +230,7 @@ fn published(frontends: &[String]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::format::table;
 
     fn service(counts: Counts) -> ServiceTraffic {
         ServiceTraffic {

@@ -1,9 +1,5 @@
 //! `hawser volume stats`: what volumes take and may take.
 
-use std::io::IsTerminal as _;
-use std::thread;
-use std::time::Duration;
-
 use api::client::escape;
 use api::path::VOLUMES_STATS;
 use api::storage::VolumeStats;
@@ -11,9 +7,9 @@ use clap::Args;
 
 use super::super::context::Context;
 use super::super::error::CliError;
-use super::super::output;
+use super::super::listing;
 use crate::format::human;
-use crate::format::table::{self, Columns, Row};
+use crate::format::table::{Columns, Row};
 
 /// `hawser volume stats`.
 #[derive(Debug, Clone, Args)]
@@ -28,8 +24,6 @@ pub struct StatsFlags {
     #[arg(long, value_name = "FORMAT", default_value = "")]
     pub format: String,
 }
-
-const INTERVAL: Duration = Duration::from_secs(1);
 
 const COLUMNS: Columns = Columns {
     headers: &[
@@ -48,23 +42,12 @@ const COLUMNS: Columns = Columns {
               {{.Inodes}}\t{{.InodeLimit}}\t{{.InodePerc}}",
 };
 
-/// Moves to the first line, and erases what is below it.
-const HOME: &str = "\x1b[H\x1b[J";
-
 pub(super) fn stats(context: &Context, flags: &StatsFlags) -> Result<i32, CliError> {
     let route = route(&flags.volumes);
-    let is_screen = std::io::stdout().is_terminal() && !flags.no_stream;
-    loop {
+    listing::watch(&COLUMNS, (flags.no_stream, &flags.format), || {
         let stats: Vec<VolumeStats> = context.client().get(&route)?;
-        let rows: Vec<Row> = stats.iter().map(row).collect();
-        let listing = table::list(&COLUMNS, &rows, &flags.format)?;
-        let start = if is_screen { HOME } else { "" };
-        output::write(format_args!("{start}{listing}"))?;
-        if flags.no_stream {
-            return Ok(0);
-        }
-        thread::sleep(INTERVAL);
-    }
+        Ok(stats.iter().map(row).collect())
+    })
 }
 
 fn route(volumes: &[String]) -> String {
@@ -107,6 +90,7 @@ mod tests {
     use api::id::VolumeName;
 
     use super::*;
+    use crate::format::table;
 
     fn stats(bytes: Option<u64>, max_bytes: Option<u64>) -> VolumeStats {
         VolumeStats {
