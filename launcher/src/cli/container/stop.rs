@@ -193,13 +193,17 @@ fn finish(container: &ContainerDir, waiter: Option<Connection>) -> Result<(), Cl
     let Some(mut connection) = waiter else {
         return Ok(());
     };
-    await_exit(&mut connection)?;
-    match container.state() {
-        Ok(state) if state.status == Status::Running => {
-            Err(ContainerError::Lost(container.id().short().to_owned()).into())
+    loop {
+        let end = await_exit(&mut connection)?;
+        match (container.state(), end) {
+            // A life that ended by itself, and the shim has yet to read that there is to be no other.
+            (Ok(state), Some(_)) if state.status == Status::Running => {}
+            (Ok(state), None) if state.status == Status::Running => {
+                return Err(ContainerError::Lost(container.id().short().to_owned()).into());
+            }
+            // Its directory is gone if it was to be removed when it exits.
+            _ => return Ok(()),
         }
-        // Its directory is gone if it was to be removed when it exits.
-        _ => Ok(()),
     }
 }
 
