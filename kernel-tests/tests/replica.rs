@@ -256,6 +256,47 @@ mod root {
     }
 
     #[test]
+    fn a_replica_that_is_found_down_is_replaced() {
+        let shop = open();
+        create(
+            &shop,
+            &[
+                "--replicas",
+                "2",
+                "--restart-delay",
+                "100ms",
+                "--stop-grace-period",
+                "0s",
+                "--health-cmd",
+                "test ! -e /ill || { echo ill; false; }",
+                "--health-interval",
+                "100ms",
+                "--health-fall",
+                "2",
+            ],
+            "sleep 600",
+        );
+        let first = shop.type_("ps -q --filter name=web.1.");
+        shop.inside(&first, "touch /ill");
+        shop.soon("it is replaced", || {
+            let found = tasks(&shop);
+            let past = found.iter().any(|line| line == "\\_ web.1 Shutdown Failed");
+            ensure!(past && running(&shop) == 2, "{found:?}");
+            Ok(())
+        });
+        let errors = shop.hawser(&[
+            "service",
+            "ps",
+            "--no-trunc",
+            "--format",
+            "{{.Error}}",
+            "web",
+        ]);
+        assert!(errors.contains("unhealthy: exit code 1: ill"), "{errors}");
+        remove(&shop);
+    }
+
+    #[test]
     fn a_failing_update_pauses_and_says_so() {
         let shop = open();
         create(

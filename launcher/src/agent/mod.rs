@@ -24,13 +24,14 @@ use std::time::Duration;
 use api::client::escape;
 use api::id::Id;
 use api::path::{SERVICE_ROLLBACK, SERVICE_UPDATE_STATUS, SERVICES};
-use api::service::{MemberState, Service};
+use api::service::{MemberState, Service, ServiceMember};
 use api::task::UpdateStatus;
 use jiff::Timestamp;
 
 use crate::cli::context::Context;
 use crate::cli::error::CliError;
-use crate::container::Status;
+use crate::container::{HealthStatus, Status};
+use crate::store::ContainerDir;
 use act::{Done, Job, Report};
 use plan::{Plan, Situation, Step};
 use record::{AgentLock, Records, ServiceTasks};
@@ -342,9 +343,7 @@ impl<'c> Agent<'c> {
                     task.becomes(TaskState::Rejected, now);
                 })
             }
-            Done::Ended => self.change(&report.service, &report.task, |task| {
-                task.becomes(TaskState::Shutdown, now);
-            }),
+            Done::Ended => self.change(&report.service, &report.task, |task| task.has_ended(now)),
             Done::Failed(error) => {
                 crate::cli::warn(format_args!("{now} task {}: {error}", report.task));
                 Ok(())
@@ -411,8 +410,11 @@ fn look_at(
         Status::Running => {
             task.container = Some(container.id().clone());
             task.becomes(TaskState::Running, now);
+            if task.is_wanted() {
+                task.error = complaint(service, &container)?;
+            }
         }
-        _ if !task.is_wanted() => task.becomes(TaskState::Shutdown, now),
+        _ if !task.is_wanted() => task.has_ended(now),
         _ if state.exit_code == 0 => task.becomes(TaskState::Complete, now),
         _ => {
             task.error = format!("task: non-zero exit ({})", state.exit_code);
@@ -424,12 +426,30 @@ fn look_at(
 
 /// A member that no probe has found well yet is still starting.
 fn is_ready(service: Option<&Service>, container: &Id) -> bool {
-    let Some(service) = service.filter(|service| service.spec.health.is_some()) else {
-        return true;
-    };
-    let mut own = service
-        .members
-        .iter()
-        .filter(|member| member.container_id == container.as_str());
-    own.all(|member| member.state != MemberState::Starting)
+    probed(service, container).all(|member| member.state != MemberState::Starting)
+}
+
+/// What a health check finds wrong with a container: the service's, or its own. Empty when all is
+/// well.
+fn complaint(service: Option<&Service>, container: &ContainerDir) -> Result<String, CliError> {
+    let mut members = probed(service, container.id());
+    if let Some(member) = members.find(|member| member.state == MemberState::Down) {
+        return Ok(format!("unhealthy: {}", member.error));
+    }
+    let health = container.health()?.unwrap_or_default();
+    if health.status != HealthStatus::Unhealthy {
+        return Ok(String::new());
+    }
+    let last = health.log.last().map(|check| check.output.trim());
+    Ok(format!("unhealthy: {}", last.unwrap_or_default()))
+}
+
+/// The container's parts in a service that is probed.
+fn probed<'a>(
+    service: Option<&'a Service>,
+    container: &Id,
+) -> impl Iterator<Item = &'a ServiceMember> {
+    let service = service.filter(|service| service.spec.health.is_some());
+    let members = service.into_iter().flat_map(|service| &service.members);
+    members.filter(move |member| member.container_id == container.as_str())
 }

@@ -94,7 +94,7 @@ pub fn plan(situation: Situation<'_>) -> Plan {
     let mut plan = Plan::default();
     let slots = situation.slots();
     remove_unwanted(&situation, &slots, &mut plan);
-    retire_ended(&situation, &slots, &mut plan);
+    retire_failed(&situation, &slots, &mut plan);
     if let Some(service) = situation.service {
         update::plan(&situation, service, &slots, &mut plan);
         for slot in &slots {
@@ -121,10 +121,11 @@ fn remove_unwanted(situation: &Situation<'_>, slots: &[u64], plan: &mut Plan) {
     }
 }
 
-/// What has ended by itself is not to run any more: another task takes its place.
-fn retire_ended(situation: &Situation<'_>, slots: &[u64], plan: &mut Plan) {
+/// What has ended by itself, or is ill, is not to run any more: another task takes its place.
+fn retire_failed(situation: &Situation<'_>, slots: &[u64], plan: &mut Plan) {
     for task in situation.tasks {
-        if slots.contains(&task.slot) && task.is_wanted() && task.is_over() {
+        let has_failed = task.is_over() || task.is_ill();
+        if slots.contains(&task.slot) && task.is_wanted() && has_failed {
             plan.end(task, Desired::Shutdown);
         }
     }

@@ -27,7 +27,7 @@ pub struct Task {
     pub ran: Option<Timestamp>,
     #[serde(default)]
     pub container: Option<Id>,
-    /// Why it failed; empty otherwise.
+    /// Why it failed, or is about to; empty otherwise.
     #[serde(default)]
     pub error: String,
 }
@@ -99,6 +99,21 @@ impl Task {
     /// It is to run: nothing has told it to stop.
     pub fn is_wanted(&self) -> bool {
         self.desired == Desired::Running
+    }
+
+    /// It runs, and its health check says that it had better not.
+    pub fn is_ill(&self) -> bool {
+        self.state == TaskState::Running && !self.error.is_empty()
+    }
+
+    /// It was told to end, and has: for what was wrong with it, if anything was.
+    pub fn has_ended(&mut self, now: Timestamp) {
+        let state = if self.is_ill() {
+            TaskState::Failed
+        } else {
+            TaskState::Shutdown
+        };
+        self.becomes(state, now);
     }
 
     pub fn becomes(&mut self, state: TaskState, now: Timestamp) {

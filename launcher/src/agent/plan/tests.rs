@@ -71,10 +71,11 @@ impl World {
             .map(|_| self.image())
             .unwrap_or_default();
         for task in &mut self.tasks {
+            if !task.is_over() && !task.is_wanted() {
+                task.has_ended(self.now);
+                continue;
+            }
             let state = match (task.state, task.desired) {
-                (TaskState::Starting | TaskState::Running, Desired::Shutdown | Desired::Remove) => {
-                    TaskState::Shutdown
-                }
                 (TaskState::Starting, _) => TaskState::Running,
                 (TaskState::Running, _) if task.image == BAD => TaskState::Failed,
                 (state, _) => state,
@@ -206,6 +207,23 @@ fn one_that_ends_is_followed_by_another_after_the_delay() {
     assert_eq!(world.ticks(5).images(), [(2, "v1")]);
     assert_eq!(world.ticks(2).images(), [(1, "v1"), (2, "v1")]);
     assert_eq!(world.made, 3);
+}
+
+#[test]
+fn one_that_is_ill_is_stopped_and_followed_after_the_delay() {
+    let mut world = World::new(2);
+    world.ticks(3);
+    let ill = world.tasks.iter_mut().find(|task| task.slot == 2).unwrap();
+    ill.error = "unhealthy: exit code 1".to_owned();
+    world.ticks(2);
+    let of_slot = |world: &World| -> Vec<TaskState> {
+        let tasks = world.tasks.iter().filter(|task| task.slot == 2);
+        tasks.map(|task| task.state).collect()
+    };
+    assert_eq!(of_slot(&world), [TaskState::Failed], "and no other yet");
+    world.ticks(7);
+    assert_eq!(of_slot(&world), [TaskState::Failed, TaskState::Running]);
+    assert_eq!(world.running().len(), 2);
 }
 
 #[test]

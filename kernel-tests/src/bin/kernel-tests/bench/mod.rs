@@ -208,7 +208,11 @@ pub(crate) fn run(names: &[String], json: Option<&Path>, sizes: Sizes) -> Result
         eprintln!("measuring {}", bench.name);
         // The rows measured so far are worth more than a clean end.
         match (bench.measure)(&scene) {
-            Ok(measured) => rows.extend(measured),
+            Ok(measured) => {
+                // A later one may take long, or be cut short.
+                eprintln!("{}", row::table(&measured));
+                rows.extend(measured);
+            }
             Err(error) => failed.push(format!("{}: {error:#}", bench.name)),
         }
         let_namespaces_go()?;
