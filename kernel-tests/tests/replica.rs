@@ -351,7 +351,18 @@ mod root {
             shop.hawser(&["service", "ls", "--format", "{{.Replicas}}"]),
             "0/1"
         );
+        let create = "service create -d --name far --constraint node.hostname!=FAR \
+                      --constraint node.labels.zone==east tools sleep 600";
+        shop.type_(create);
+        shop.soon("the reason is shown", || {
+            let said = shop.type_("service ps --no-trunc far");
+            ensure!(said.contains("no suitable node"), "{said}");
+            Ok(())
+        });
+        shop.type_("service rm far");
         remove(&shop);
+        let create = "service create --name x --constraint node.name==a tools true";
+        shop.refuses(create, 1, "expected one of node.id");
         shop.refuses("service create --network shop", 1, "needs a --name");
         shop.refuses(
             "service create --name x --replicas 2",

@@ -7,6 +7,7 @@
 //! ends when none does.
 
 mod act;
+pub mod constraint;
 pub mod plan;
 pub mod record;
 pub mod task;

@@ -28,6 +28,7 @@ use super::context::Context;
 use super::error::CliError;
 use super::network;
 use super::run::network::DEFAULT;
+use crate::agent::constraint::ConstraintError;
 use crate::agent::record::Records;
 use crate::agent::task::Task;
 
@@ -62,6 +63,8 @@ pub enum ServiceCommand {
 pub enum ServiceFlagError {
     #[error("{0}")]
     Port(#[from] super::run::port::PortError),
+    #[error(transparent)]
+    Constraint(#[from] ConstraintError),
     #[error("invalid published port {spec:?}: a service answers on all addresses of the host")]
     Address { spec: String },
     #[error("invalid published port {spec:?}: expected mode=ingress or mode=host")]

@@ -8,6 +8,7 @@ use clap::{Args, ValueEnum};
 
 use super::ServiceFlagError;
 use super::step::{ROLLBACK, Steps, UPDATE, set_span, value};
+use crate::agent::constraint;
 use crate::cli::error::CliError;
 use crate::cli::run::create::read_pairs;
 use crate::cli::run::{env, limit, mount};
@@ -47,7 +48,7 @@ pub struct NewTaskFlags {
     /// Further group of the user
     #[arg(long, value_name = "GROUP")]
     pub group: Vec<String>,
-    /// Where replicas may run: node.hostname==NAME, and so on
+    /// Where replicas may run: node.hostname==NAME, node.labels.NAME!=VALUE, and so on
     #[arg(long, value_name = "CONSTRAINT")]
     pub constraint: Vec<String>,
     /// How replicas are spread over several hosts; there is one
@@ -269,6 +270,7 @@ impl NewTaskFlags {
         for text in &self.ulimit {
             limit::ulimit(text)?;
         }
+        constraint::check(&self.constraint).map_err(ServiceFlagError::from)?;
         template.placement.constraints.clone_from(&self.constraint);
         Ok(template)
     }
@@ -317,6 +319,7 @@ impl ChangedTaskFlags {
             .retain(|name, _| !self.container_label_rm.contains(name));
         let constraints = &mut template.placement.constraints;
         constraints.retain(|text| !self.constraint_rm.contains(text));
+        constraint::check(&self.constraint_add).map_err(ServiceFlagError::from)?;
         constraints.extend(self.constraint_add.iter().cloned());
         template.force_update += u64::from(self.force);
         Ok(())
