@@ -7,6 +7,8 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 
 use rustix::io::Errno;
 
+use crate::check;
+
 const MAGIC: u32 = 0x9123_683e;
 /// Inode of every subvolume's top directory (`BTRFS_FIRST_FREE_OBJECTID`).
 const TOP_INODE: u64 = 256;
@@ -191,10 +193,5 @@ unsafe fn ioctl(
     argument: *const c_void,
 ) -> io::Result<()> {
     // SAFETY: as the caller promises.
-    let outcome = unsafe { libc::ioctl(directory.as_raw_fd(), request, argument) };
-    if outcome < 0 {
-        Err(io::Error::last_os_error())
-    } else {
-        Ok(())
-    }
+    check(unsafe { libc::ioctl(directory.as_raw_fd(), request, argument) }).map(drop)
 }

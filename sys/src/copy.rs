@@ -12,6 +12,8 @@ use std::os::unix::process::ExitStatusExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitStatus;
 
+use crate::check;
+
 /// Exit code of a copy that panicked, as of a Rust program that does.
 const EXIT_PANIC: i32 = 101;
 
@@ -34,8 +36,7 @@ pub fn run(
         return Err(io::Error::from_raw_os_error(libc::EDEADLK));
     }
     // SAFETY: there is one thread, so the copy is whole: no lock is held by a thread that it lacks.
-    match unsafe { libc::fork() } {
-        -1 => Err(io::Error::last_os_error()),
+    match check(unsafe { libc::fork() })? {
         0 => {
             let code = be_copy(streams.map(|stream| stream.as_raw_fd()), main, arguments);
             // SAFETY: _exit(2) has no obligations. Nothing of the original is flushed or dropped.
@@ -81,14 +82,6 @@ fn wait(pid: libc::pid_t) -> io::Result<ExitStatus> {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(error),
         }
-    }
-}
-
-fn check(outcome: libc::c_int) -> io::Result<libc::c_int> {
-    if outcome < 0 {
-        Err(io::Error::last_os_error())
-    } else {
-        Ok(outcome)
     }
 }
 

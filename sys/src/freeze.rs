@@ -7,6 +7,8 @@ use std::path::Path;
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
+use crate::check;
+
 // `linux/fs.h`: _IOWR('X', 119 and 120, int).
 const FIFREEZE: libc::Ioctl = 0xc004_5877;
 const FITHAW: libc::Ioctl = 0xc004_5878;
@@ -53,10 +55,5 @@ fn open(path: &Path) -> Result<OwnedFd, Errno> {
 
 fn ioctl(directory: impl AsFd, request: libc::Ioctl) -> io::Result<()> {
     // SAFETY: FIFREEZE and FITHAW do not look at their argument.
-    let outcome = unsafe { libc::ioctl(directory.as_fd().as_raw_fd(), request, 0) };
-    if outcome < 0 {
-        Err(io::Error::last_os_error())
-    } else {
-        Ok(())
-    }
+    check(unsafe { libc::ioctl(directory.as_fd().as_raw_fd(), request, 0) }).map(drop)
 }

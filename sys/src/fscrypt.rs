@@ -6,6 +6,8 @@
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
+use crate::check;
+
 // `linux/fscrypt.h`: _IOR('f', 19, 12 bytes), _IOWR('f', 23, 80 bytes), _IOWR('f', 24, 64 bytes),
 // _IOWR('f', 26, 128 bytes).
 const SET_POLICY: libc::Ioctl = 0x800c_6613;
@@ -122,7 +124,7 @@ pub fn remove_key(directory: BorrowedFd<'_>, identifier: Identifier) -> io::Resu
         reserved: [0; 5],
     };
     // SAFETY: the kernel reads and writes one `struct fscrypt_remove_key_arg`.
-    check(unsafe { libc::ioctl(directory.as_raw_fd(), REMOVE_KEY, &raw mut argument) })
+    check(unsafe { libc::ioctl(directory.as_raw_fd(), REMOVE_KEY, &raw mut argument) }).map(drop)
 }
 
 /// Whether the filesystem has the key.
@@ -157,13 +159,5 @@ pub fn encrypt(directory: BorrowedFd<'_>, identifier: Identifier) -> io::Result<
         identifier,
     };
     // SAFETY: the kernel reads one `struct fscrypt_policy_v2`, as the version in it says.
-    check(unsafe { libc::ioctl(directory.as_raw_fd(), SET_POLICY, &raw const policy) })
-}
-
-fn check(outcome: libc::c_int) -> io::Result<()> {
-    if outcome < 0 {
-        Err(io::Error::last_os_error())
-    } else {
-        Ok(())
-    }
+    check(unsafe { libc::ioctl(directory.as_raw_fd(), SET_POLICY, &raw const policy) }).map(drop)
 }

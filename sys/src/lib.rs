@@ -18,3 +18,12 @@ pub mod signalfd;
 pub mod sysctl;
 mod view;
 pub mod xfs;
+
+/// What a system call says by a negative number.
+fn check<T: Default + PartialOrd>(outcome: T) -> std::io::Result<T> {
+    if outcome < T::default() {
+        Err(std::io::Error::last_os_error())
+    } else {
+        Ok(outcome)
+    }
+}

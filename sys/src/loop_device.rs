@@ -11,6 +11,8 @@ use std::path::{Path, PathBuf};
 
 use rustix::io::Errno;
 
+use crate::check;
+
 // `linux/loop.h`.
 const LOOP_GET_STATUS64: libc::Ioctl = 0x4c05;
 const LOOP_SET_CAPACITY: libc::Ioctl = 0x4c07;
@@ -155,14 +157,6 @@ impl LoopDevice {
         &self.path
     }
 
-    /// Its device number, as `stat(2)` gives it.
-    ///
-    /// # Errors
-    /// The kernel's.
-    pub fn number(&self) -> io::Result<u64> {
-        Ok(rustix::fs::fstat(&self.file)?.st_rdev)
-    }
-
     /// Takes the file's new length for the device's.
     ///
     /// # Errors
@@ -200,14 +194,6 @@ fn path(number: c_int) -> PathBuf {
     PathBuf::from(format!("/dev/loop{number}"))
 }
 
-fn check(outcome: c_int) -> io::Result<c_int> {
-    if outcome < 0 {
-        Err(io::Error::last_os_error())
-    } else {
-        Ok(outcome)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -222,7 +208,6 @@ mod tests {
         let device = LoopDevice::attach(&image).unwrap();
         let again = LoopDevice::attach(&image).unwrap();
         assert_eq!(device.path(), again.path());
-        assert_eq!(device.number().unwrap(), again.number().unwrap());
         let length = || rustix::fs::seek(&device.file, rustix::fs::SeekFrom::End(0)).unwrap();
         assert_eq!(length(), 1 << 20);
         file.set_len(2 << 20).unwrap();

@@ -12,6 +12,8 @@ use std::thread;
 use rustix::fs::{Mode, OFlags};
 use rustix::thread::{LinkNameSpaceType, UnshareFlags};
 
+use crate::check;
+
 /// Which namespace a file names: nsfs device and inode, unique while the namespace lives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct NsId {
@@ -145,11 +147,7 @@ pub fn cookie(socket: BorrowedFd<'_>) -> io::Result<u64> {
             &raw mut length,
         )
     };
-    if done == 0 {
-        Ok(cookie)
-    } else {
-        Err(io::Error::last_os_error())
-    }
+    check(done).map(|_zero| cookie)
 }
 
 fn is_net_namespace(file: BorrowedFd<'_>) -> bool {

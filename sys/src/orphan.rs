@@ -3,6 +3,8 @@
 use std::io;
 use std::mem::MaybeUninit;
 
+use crate::check;
+
 /// Reaps what has ended among the children of the calling thread but `spared`, whose exit status
 /// somebody waits for. Stops where `spared` has ended, too.
 ///
@@ -28,8 +30,7 @@ pub fn reap_all_but(spared: Option<u32>) -> io::Result<()> {
 fn ended(kind: libc::idtype_t, id: u32, options: libc::c_int) -> io::Result<Option<u32>> {
     let mut info = MaybeUninit::<libc::siginfo_t>::zeroed();
     // SAFETY: `info` is writable; waitid(2) writes no more than a siginfo_t.
-    while unsafe { libc::waitid(kind, id, info.as_mut_ptr(), options) } < 0 {
-        let error = io::Error::last_os_error();
+    while let Err(error) = check(unsafe { libc::waitid(kind, id, info.as_mut_ptr(), options) }) {
         match error.raw_os_error() {
             Some(libc::EINTR) => {}
             Some(libc::ECHILD) => return Ok(None),

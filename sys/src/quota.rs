@@ -4,6 +4,8 @@
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
+use crate::check;
+
 // `linux/fs.h`: _IOR('X', 31, struct fsxattr) and _IOW('X', 32, struct fsxattr).
 const FS_IOC_FSGETXATTR: libc::Ioctl = 0x801c_581f;
 const FS_IOC_FSSETXATTR: libc::Ioctl = 0x401c_5820;
@@ -46,13 +48,11 @@ struct Quota {
 
 const _: () = assert!(size_of::<FsXattr>() == 28 && size_of::<Quota>() == 72);
 
-/// What a directory takes and may take; no limit is zero.
+/// What a project takes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Usage {
     pub bytes: u64,
     pub inodes: u64,
-    pub max_bytes: u64,
-    pub max_inodes: u64,
 }
 
 /// Limits a project of the filesystem that `directory` is on; zero is no limit. Linux 5.14.
@@ -82,8 +82,6 @@ pub fn usage(directory: BorrowedFd<'_>, project: u32) -> io::Result<Usage> {
     Ok(Usage {
         bytes: quota.space,
         inodes: quota.inodes,
-        max_bytes: quota.block_hard * BLOCK,
-        max_inodes: quota.inode_hard,
     })
 }
 
@@ -104,14 +102,11 @@ fn call(
             std::ptr::from_mut(quota),
         )
     };
-    if outcome < 0 {
-        Err(io::Error::last_os_error())
-    } else {
-        Ok(())
-    }
+    check(outcome).map(drop)
 }
 
-/// Makes an empty directory, and all that will be made in it, part of a project.
+/// Makes a directory, and all that will be made in it, part of a project. What is in it already
+/// stays what it is.
 ///
 /// # Errors
 /// `ENOTTY` or `EOPNOTSUPP` where the filesystem knows no projects.
@@ -123,13 +118,5 @@ pub fn join_project(directory: BorrowedFd<'_>, project: u32) -> io::Result<()> {
     attributes.project = project;
     attributes.xflags |= FS_XFLAG_PROJINHERIT;
     // SAFETY: the kernel reads one `struct fsxattr`.
-    check(unsafe { libc::ioctl(fd, FS_IOC_FSSETXATTR, &raw const attributes) })
-}
-
-fn check(outcome: libc::c_int) -> io::Result<()> {
-    if outcome < 0 {
-        Err(io::Error::last_os_error())
-    } else {
-        Ok(())
-    }
+    check(unsafe { libc::ioctl(fd, FS_IOC_FSSETXATTR, &raw const attributes) }).map(drop)
 }

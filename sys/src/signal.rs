@@ -8,6 +8,8 @@ use std::os::unix::process::CommandExt;
 use std::process::{Child, Command};
 use std::ptr;
 
+use crate::check;
+
 /// Sends a signal, real-time ones included, to the process of a pidfd.
 ///
 /// # Errors
@@ -24,11 +26,7 @@ pub fn send(pidfd: BorrowedFd<'_>, signal: i32) -> io::Result<()> {
             0,
         )
     };
-    if outcome == 0 {
-        Ok(())
-    } else {
-        Err(io::Error::last_os_error())
-    }
+    check(outcome).map(drop)
 }
 
 /// Empties this thread's signal mask. A mask is inherited through exec, also by `std::process`, and

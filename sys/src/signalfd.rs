@@ -28,9 +28,7 @@ impl SignalFd {
         }
         // SAFETY: `set` was initialised by `signal_set`; -1 asks for a new descriptor.
         let fd = unsafe { libc::signalfd(-1, &set, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK) };
-        if fd < 0 {
-            return Err(io::Error::last_os_error());
-        }
+        let fd = crate::check(fd)?;
         // SAFETY: signalfd returned a new descriptor that nobody else owns.
         let fd = unsafe { OwnedFd::from_raw_fd(fd) };
         Ok(Self { file: fd.into() })

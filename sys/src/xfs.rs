@@ -3,6 +3,8 @@
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
+use crate::check;
+
 // _IOR('X', 100, struct xfs_fsop_geom_v1) and _IOW('X', 110, struct xfs_growfs_data).
 const XFS_IOC_FSGEOMETRY_V1: libc::Ioctl = 0x8070_5864;
 const XFS_IOC_FSGROWFSDATA: libc::Ioctl = 0x4010_586e;
@@ -51,13 +53,5 @@ pub fn grow(directory: BorrowedFd<'_>, bytes: u64) -> io::Result<()> {
         inode_percent: geometry.inode_percent,
     };
     // SAFETY: the kernel reads one `struct xfs_growfs_data`.
-    check(unsafe { libc::ioctl(fd, XFS_IOC_FSGROWFSDATA, &raw const data) })
-}
-
-fn check(outcome: libc::c_int) -> io::Result<()> {
-    if outcome < 0 {
-        Err(io::Error::last_os_error())
-    } else {
-        Ok(())
-    }
+    check(unsafe { libc::ioctl(fd, XFS_IOC_FSGROWFSDATA, &raw const data) }).map(drop)
 }
