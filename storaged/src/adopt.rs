@@ -21,7 +21,7 @@ pub(crate) enum Stray {
     /// Its sidecar gives the row.
     Row {
         what: String,
-        change: Change,
+        change: Box<Change>,
     },
     Unknown(PathBuf),
 }
@@ -49,7 +49,7 @@ impl Storaged {
             match stray {
                 Stray::Row { what, change } => {
                     lines.push(format!("{what}: put on record again"));
-                    changes.push(change);
+                    changes.push(*change);
                 }
                 Stray::Unknown(path) => {
                     lines.push(format!("{} belongs to nothing on record", path.display()));
@@ -119,7 +119,10 @@ struct Search<'a> {
 
 impl Search<'_> {
     fn add(&mut self, what: String, change: Change) {
-        self.strays.push(Stray::Row { what, change });
+        self.strays.push(Stray::Row {
+            what,
+            change: Box::new(change),
+        });
     }
 
     fn layer_store(&mut self, rows: &Rows) -> Result<(), StepError> {

@@ -11,6 +11,7 @@ use rustix::io::Errno;
 use sha2::{Digest as _, Sha256};
 
 use crate::model::layout::LayerDir;
+use crate::reason::way_out;
 use crate::recipe::{Extent, Part, RecipeReader};
 use crate::tree;
 
@@ -29,7 +30,7 @@ pub(crate) enum Damage {
 pub(crate) enum AssembleError {
     #[error("cannot read its record: {0}")]
     Record(io::Error),
-    #[error("cannot read {path:?}: {source}")]
+    #[error("cannot read {path:?}: {source}{}", way_out(source))]
     Read { path: String, source: io::Error },
     #[error("file {path:?} {}", match damage {
         Damage::Missing => "is missing",

@@ -13,8 +13,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
-use crate::tree;
-use crate::tree_digest::xattrs;
+use crate::{tree, xattr};
 
 /// Deeper trees are refused: each level holds three descriptors.
 const MAX_DEPTH: usize = 1000;
@@ -197,7 +196,7 @@ fn plain(dir: BorrowedFd<'_>, name: &CStr) -> Result<Option<OwnedFd>, Errno> {
         name == b"trusted.overlay.opaque" || name == b"trusted.overlay.redirect"
     };
     match open(dir, name)? {
-        Some(directory) if !xattrs(dir, name)?.iter().any(special) => Ok(Some(directory)),
+        Some(directory) if !xattr::all(dir, name)?.iter().any(special) => Ok(Some(directory)),
         _ => Ok(None),
     }
 }
@@ -211,7 +210,9 @@ fn differs(
     written: bool,
 ) -> io::Result<bool> {
     let facts = |stat: &Stat| (stat.st_mode, stat.st_uid, stat.st_gid, stat.st_rdev);
-    if facts(before) != facts(after) || kept(old, name)? != kept(new, name)? {
+    if facts(before) != facts(after)
+        || xattr::of_content(old, name)? != xattr::of_content(new, name)?
+    {
         return Ok(true);
     }
     if tree::is_dir(after) {
@@ -227,17 +228,6 @@ fn differs(
             != rustix::fs::readlinkat(new, name, Vec::new())?),
         _ => Ok(false),
     }
-}
-
-/// The attributes that a layer keeps.
-pub(crate) fn kept(
-    dir: BorrowedFd<'_>,
-    name: &CStr,
-) -> Result<crate::tree_digest::Attributes, Errno> {
-    let mut attributes = xattrs(dir, name)?;
-    attributes.retain(|(name, _)| name.starts_with(b"user.") || name == b"security.capability");
-    attributes.sort();
-    Ok(attributes)
 }
 
 fn other_content(old: BorrowedFd<'_>, new: BorrowedFd<'_>, name: &CStr) -> io::Result<bool> {

@@ -205,10 +205,15 @@ impl Report<'_> {
             Err(error) => damage.push(error.to_string()),
         }
         let diff = directory.diff();
-        let tree = tree_digest::of(&diff).map_err(StepError::io("read the tree of", &diff))?;
-        let has_changed = row.tree.as_ref().is_some_and(|taken| *taken != tree);
-        if has_changed && damage.is_empty() {
-            damage.push("owners, modes, times, names or attributes in it have changed".to_owned());
+        match tree_digest::of(&diff).map_err(StepError::io("read the tree of", &diff)) {
+            Ok(tree) => {
+                let has_changed = row.tree.as_ref().is_some_and(|taken| *taken != tree);
+                if has_changed && damage.is_empty() {
+                    let what = "owners, modes, times, names or attributes in it have changed";
+                    damage.push(what.to_owned());
+                }
+            }
+            Err(error) => damage.push(error.to_string()),
         }
         Ok(damage)
     }
@@ -295,7 +300,7 @@ impl Report<'_> {
         self.add(
             what,
             "put it on record again",
-            Some(Step::Record(vec![change])),
+            Some(Step::Record(vec![*change])),
         );
         Ok(())
     }

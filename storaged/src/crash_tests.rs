@@ -11,7 +11,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
-use api::storage::{StorageCheck, VolumeCreate};
+use api::storage::{StorageCheck, VolumeCreate, VolumePrune};
 use redb::Database;
 use rustix::mount::MountFlags;
 
@@ -19,6 +19,8 @@ use crate::config::Driver;
 use crate::disk::{Disk, Host, Step, StepError};
 use crate::lock::lock;
 use crate::model::layout::{Key, Layout};
+use crate::model::record::Uptime;
+use crate::model::trash::Moment;
 use crate::store::Store;
 use crate::{StorageConfig, Storaged};
 use stories::{
@@ -288,6 +290,33 @@ fn mounts_end_with_their_boot_and_references_of_containers_do_not() {
             );
         });
         assert_eq!(storaged.volume("data").unwrap().holders, ["container1"]);
+    });
+}
+
+#[test]
+fn a_clock_that_jumps_empties_no_trash() {
+    in_state(|state| {
+        let (storaged, _) = open(state, NEVER, How::Crash);
+        assert!(volume(&storaged));
+        let prune = VolumePrune::default();
+        assert_eq!(storaged.prune_volumes(&prune).deleted, ["data"]);
+        let now = storaged.moment();
+        let later = |hours: u64| Moment {
+            wall: now.wall + 365 * 24 * 3600,
+            uptime: Uptime {
+                boot: now.uptime.boot.clone(),
+                seconds: now.uptime.seconds + hours * 3600,
+            },
+        };
+        assert_eq!(storaged.expire_trash_at(&later(23)).deleted, [""; 0]);
+        let kept_until = &storaged.trashed_volumes()[0].kept_until;
+        let until: jiff::Timestamp = kept_until.parse().unwrap();
+        let off = until.as_second() - (now.wall + 24 * 3600);
+        assert!(off.abs() < 60, "{kept_until}");
+        storaged.restore_volume("data").unwrap();
+        storaged.prune_volumes(&prune);
+        assert_eq!(storaged.expire_trash_at(&later(25)).deleted, ["data"]);
+        assert_tidy(&storaged, state);
     });
 }
 

@@ -18,6 +18,7 @@ use sys::mount::{Overlay, OverlayApi};
 use crate::model::record::Change;
 use crate::model::volume_option::MountOptions;
 use crate::model::volume_spec::{ImageFilesystem, ImageSpec, Limit, Owner};
+use crate::reason::way_out;
 use crate::store::{Store, StoreError};
 use crate::volume::copy;
 use crate::volume::directory::{self, LimitFailure};
@@ -109,7 +110,7 @@ impl Step {
 
 #[derive(Debug, thiserror::Error)]
 pub enum StepError {
-    #[error("cannot {what} {}: {source}", path.display())]
+    #[error("cannot {what} {}: {source}{}", path.display(), way_out(source))]
     Io {
         what: &'static str,
         path: PathBuf,

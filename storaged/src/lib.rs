@@ -42,6 +42,7 @@ mod lock;
 mod metrics;
 mod model;
 mod plugin;
+mod reason;
 mod recipe;
 mod recover;
 mod rootfs;
@@ -53,6 +54,7 @@ mod tree_digest;
 mod usage;
 mod volume;
 mod writable;
+mod xattr;
 
 #[cfg(test)]
 mod crash_tests;

@@ -19,6 +19,7 @@ use crate::model::record::{Change, Intent, Rows};
 use crate::model::volume_spec::Spec;
 use crate::rootfs::RootfsError;
 use crate::store::{Store, StoreError};
+use crate::volume::directory;
 
 /// What is kept free for the database; one of its commits writes some tens of kilobytes.
 const ROOM: u64 = 1 << 20;
@@ -288,17 +289,18 @@ impl Storaged {
         if spec.as_ref().is_some_and(Spec::is_image) {
             self.settle_roll_back(key, name)?;
         } else if row.is_some() && exists(&staged)? {
-            let to = self.layout.volume_data(name);
-            self.apply(Step::MoveEntries {
-                from: staged.join(VOLUME_DATA),
-                to: to.clone(),
-            })?;
+            let (from, to) = (staged.join(VOLUME_DATA), self.layout.volume_data(name));
+            let copy = if exists(&from)? { &from } else { &to };
+            if directory::is_subvolume(copy).map_err(StepError::io("look at", copy))? {
+                // Nothing is renamed from one to another (`btrfs_rename`, fs/btrfs/inode.c).
+                self.settle_roll_back(key, name)?;
+            } else {
+                let to = to.clone();
+                self.apply(Step::MoveEntries { from, to })?;
+            }
             self.apply(Step::SyncDir { path: to.clone() })?;
-            let owner = row.as_ref().and_then(|row| row.spec().ok());
-            if let Some(owner) = owner
-                .map(|spec| spec.owner)
-                .filter(|owner| !owner.is_none())
-            {
+            let owner = spec.map(|spec| spec.owner);
+            if let Some(owner) = owner.filter(|owner| !owner.is_none()) {
                 self.apply(Step::SetOwner { path: to, owner })?;
             }
         }

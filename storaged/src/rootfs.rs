@@ -17,6 +17,7 @@ use crate::layer::LayerError;
 use crate::lock::lock;
 use crate::model::layout::{Key, LayerDir};
 use crate::model::record::{Change, Intent, RootfsRow, Rows};
+use crate::reason::way_out;
 use crate::tree;
 
 #[derive(Debug, thiserror::Error)]
@@ -31,7 +32,10 @@ pub enum RootfsError {
         "container {0} already has a root filesystem of another image or kind; remove it first"
     )]
     Conflict(String),
-    #[error("cannot read the root filesystem of container {container}: {source}")]
+    #[error(
+        "cannot read the root filesystem of container {container}: {source}{}",
+        way_out(source)
+    )]
     Read {
         container: String,
         source: std::io::Error,

@@ -11,8 +11,8 @@ use rustix::fs::{FileType, Mode, OFlags, ResolveFlags, Stat, major, minor};
 use rustix::io::Errno;
 use tar::{Builder, EntryType, Header};
 
-use crate::changes::kept;
-use crate::tree;
+use crate::reason::named;
+use crate::{tree, xattr};
 
 const XATTR: &str = "SCHILY.xattr.";
 /// `.wh.NAME`: NAME is gone (OCI image specification, "Whiteouts").
@@ -32,41 +32,40 @@ impl<W: Write> TarWriter<W> {
         }
     }
 
-    /// Adds `name` of `dir` under `path`. Sockets are left out, and so is what goes meanwhile.
+    /// Adds `name` of `dir` under `path`, and says whether it is a directory. Sockets are left out,
+    /// and so is what goes meanwhile.
     pub(crate) fn entry(
         &mut self,
         dir: BorrowedFd<'_>,
         name: &CStr,
         path: &[u8],
-    ) -> io::Result<()> {
+    ) -> io::Result<bool> {
         let Some(stat) = tree::stat_at(dir, name)? else {
-            return Ok(());
+            return Ok(false);
         };
         if let Some(first) = self.first_link(&stat, path) {
-            return self.member(&stat, path, EntryType::Link, &first, Vec::new());
+            self.member(&stat, path, EntryType::Link, &first, Vec::new())?;
+            return Ok(false);
         }
-        match FileType::from_raw_mode(stat.st_mode) {
-            FileType::RegularFile => self.file(dir, name, path),
-            FileType::Directory => {
-                let path = [path, b"/"].concat();
-                let records = attributes(dir, name)?;
-                self.member(&stat, &path, EntryType::Directory, b"", records)
-            }
+        let kind = match FileType::from_raw_mode(stat.st_mode) {
+            FileType::RegularFile => return self.file(dir, name, path).map(|()| false),
             FileType::Symlink => {
                 let target = rustix::fs::readlinkat(dir, name, Vec::new())?;
-                self.member(
-                    &stat,
-                    path,
-                    EntryType::Symlink,
-                    target.to_bytes(),
-                    Vec::new(),
-                )
+                let target = target.to_bytes();
+                self.member(&stat, path, EntryType::Symlink, target, Vec::new())?;
+                return Ok(false);
             }
-            FileType::CharacterDevice => self.member(&stat, path, EntryType::Char, b"", Vec::new()),
-            FileType::BlockDevice => self.member(&stat, path, EntryType::Block, b"", Vec::new()),
-            FileType::Fifo => self.member(&stat, path, EntryType::Fifo, b"", Vec::new()),
-            _ => Ok(()),
-        }
+            FileType::Directory => EntryType::Directory,
+            FileType::CharacterDevice => EntryType::Char,
+            FileType::BlockDevice => EntryType::Block,
+            FileType::Fifo => EntryType::Fifo,
+            _ => return Ok(false),
+        };
+        let is_dir = kind == EntryType::Directory;
+        let slash: &[u8] = if is_dir { b"/" } else { b"" };
+        let records = attributes(dir, name)?;
+        self.member(&stat, &[path, slash].concat(), kind, b"", records)?;
+        Ok(is_dir)
     }
 
     /// Adds the deletion of `path`.
@@ -123,8 +122,8 @@ impl<W: Write> TarWriter<W> {
             let mut deeper = Vec::new();
             for name in names {
                 let below = tree::join(&directory, name.to_bytes());
-                self.entry(opened.as_fd(), &name, &tree::join(path, &below))?;
-                if tree::stat_at(opened.as_fd(), &name)?.is_some_and(|stat| tree::is_dir(&stat)) {
+                let added = self.entry(opened.as_fd(), &name, &tree::join(path, &below));
+                if added.map_err(|error| named(&below, error))? {
                     deeper.push(below);
                 }
             }
@@ -246,7 +245,8 @@ fn attributes(dir: BorrowedFd<'_>, name: &CStr) -> io::Result<Vec<(String, Vec<u
         // A PAX key is text.
         Some((format!("{XATTR}{}", String::from_utf8(name).ok()?), value))
     };
-    Ok(kept(dir, name)?.into_iter().filter_map(record).collect())
+    let attributes = xattr::of_content(dir, name)?;
+    Ok(attributes.into_iter().filter_map(record).collect())
 }
 
 /// Seconds with a fraction; nanoseconds count upwards from the second below, also before 1970.

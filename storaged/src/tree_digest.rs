@@ -4,7 +4,7 @@
 //! that is whole, and the diff id is its digest already.
 
 use std::ffi::{CStr, CString};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use api::id::Digest;
@@ -12,10 +12,7 @@ use rustix::fs::{FileType, OFlags, ResolveFlags, Stat};
 use rustix::io::Errno;
 use sha2::{Digest as _, Sha256};
 
-use crate::tree;
-
-/// Longest list of attribute names, and longest value (`XATTR_LIST_MAX`, `XATTR_SIZE_MAX`).
-const MAX_ATTRIBUTES: usize = 64 << 10;
+use crate::{tree, xattr};
 
 /// The digest of the tree at a trusted path. Directories are opened one at a time, by paths that
 /// the kernel confines, so that no depth is too deep.
@@ -88,7 +85,7 @@ fn put(hasher: &mut Sha256, bytes: &[u8]) {
 
 /// Those that an import sets; labels of security modules belong to the host.
 fn attributes(hasher: &mut Sha256, dir: BorrowedFd<'_>, name: &CStr) -> Result<(), Errno> {
-    let mut all = xattrs(dir, name)?;
+    let mut all = xattr::all(dir, name)?;
     all.retain(|(name, _)| is_ours(name));
     all.sort();
     hasher.update((all.len() as u64).to_le_bytes());
@@ -100,42 +97,7 @@ fn attributes(hasher: &mut Sha256, dir: BorrowedFd<'_>, name: &CStr) -> Result<(
 }
 
 fn is_ours(name: &[u8]) -> bool {
-    name == b"security.capability"
-        || name.starts_with(b"user.")
-        || name.starts_with(b"trusted.overlay.")
-}
-
-/// Names and values.
-pub(crate) type Attributes = Vec<(Vec<u8>, Vec<u8>)>;
-
-/// All extended attributes of `name` in `dir`, links not followed.
-pub(crate) fn xattrs(dir: BorrowedFd<'_>, name: &CStr) -> Result<Attributes, Errno> {
-    // There is no `llistxattrat` before Linux 6.13; the magic link names the open directory.
-    let path = [
-        format!("/proc/self/fd/{}/", dir.as_raw_fd()).as_bytes(),
-        name.to_bytes(),
-    ]
-    .concat();
-    let length = match rustix::fs::llistxattr_query(path.as_slice()) {
-        Ok(0) | Err(Errno::OPNOTSUPP) => return Ok(Vec::new()),
-        result => result?.min(MAX_ATTRIBUTES),
-    };
-    let mut list = vec![0; length];
-    let length = rustix::fs::llistxattr(path.as_slice(), &mut list)?;
-    let names = list[..length].split(|byte| *byte == 0);
-    let mut all = Vec::new();
-    for name in names.filter(|name| !name.is_empty()) {
-        let mut value = vec![0; MAX_ATTRIBUTES];
-        match rustix::fs::lgetxattr(path.as_slice(), name, &mut value) {
-            Ok(length) => {
-                value.truncate(length);
-                all.push((name.to_vec(), value));
-            }
-            Err(Errno::NODATA) => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(all)
+    xattr::is_content(name) || name.starts_with(b"trusted.overlay.")
 }
 
 #[cfg(test)]

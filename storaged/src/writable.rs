@@ -12,6 +12,7 @@ use sys::mount::MAX_LOWER_LAYERS;
 use crate::changes::{self, Change, Kind, Trees};
 use crate::disk::{Step, StepError};
 use crate::model::record::{Intent, RootfsRow};
+use crate::reason::named;
 use crate::rootfs::RootfsError;
 use crate::tar_writer::{TarWriter, open};
 use crate::{Storaged, tree};
@@ -165,7 +166,8 @@ fn write_changes(changes: &[Change], root: &OwnedFd, out: impl Write) -> io::Res
         }
         if let Some((_, directory)) = &parent {
             let name = CString::new(name)?;
-            archive.entry(directory.as_fd(), &name, path)?;
+            let added = archive.entry(directory.as_fd(), &name, path);
+            added.map_err(|error| named(path, error))?;
         }
     }
     archive.finish().map(drop)

@@ -5,19 +5,13 @@ mod support;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
+use api::ErrorCode;
 use api::storage::{SnapshotCreate, VolumeClone, VolumeCreate, VolumePrune};
-use api::{ApiError, ErrorCode};
-use storaged::{StorageConfig, Storaged, VolumeError};
-use support::{State, ls, read};
+use storaged::{StorageConfig, Storaged};
+use support::{State, ls, read, refused, with_options};
 
 fn create(storaged: &Storaged, name: &str, options: &[(&str, &str)]) -> String {
-    let own = |(key, value): &(&str, &str)| ((*key).to_owned(), (*value).to_owned());
-    let request = VolumeCreate {
-        name: name.to_owned(),
-        driver_opts: options.iter().map(own).collect(),
-        ..VolumeCreate::default()
-    };
-    let created = storaged.create_volume(request);
+    let created = storaged.create_volume(with_options(name, options));
     created.expect("a volume").mountpoint
 }
 
@@ -40,13 +34,6 @@ fn mount(storaged: &Storaged, verb: &str) {
     let path = format!("/VolumeDriver.{verb}");
     let (status, reply) = storaged.plugin_call(&path, br#"{"Name":"data","ID":"c1"}"#);
     assert_eq!(status, 200, "{}", reply.err);
-}
-
-#[track_caller]
-fn refused<T: std::fmt::Debug>(result: Result<T, VolumeError>, code: ErrorCode, words: &str) {
-    let error = ApiError::from(result.expect_err("it was accepted"));
-    assert_eq!(error.code, code, "{error}");
-    assert!(error.to_string().contains(words), "{error}");
 }
 
 #[test]

@@ -11,28 +11,14 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use api::storage::{
-    SnapshotCreate, StorageCheck, Volume, VolumeClone, VolumeCreate, VolumePopulate, VolumeStats,
-};
+use api::storage::{SnapshotCreate, Volume, VolumeClone, VolumePopulate, VolumeStats};
 use api::volume_plugin as plugin;
 use api::{ApiError, ErrorCode};
 use serde_json::json;
 use storaged::{Storaged, VolumeError};
-use support::{State, create, dir, file, filesystem, image, ls, read};
+use support::{State, create, dir, file, filesystem, image, is_well, ls, read, with_options};
 
 const MEGABYTE: u64 = 1 << 20;
-
-fn with_options(name: &str, options: &[(&str, &str)]) -> VolumeCreate {
-    let driver_opts = options
-        .iter()
-        .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
-        .collect();
-    VolumeCreate {
-        name: name.to_owned(),
-        driver_opts,
-        ..VolumeCreate::default()
-    }
-}
 
 fn make(storaged: &Storaged, name: &str, options: &[(&str, &str)]) -> Volume {
     storaged.create_volume(with_options(name, options)).unwrap()
@@ -67,15 +53,6 @@ fn unmount(storaged: &Storaged, name: &str) {
 
 fn refusal<T: std::fmt::Debug>(result: Result<T, VolumeError>) -> ApiError {
     ApiError::from(result.expect_err("it was accepted"))
-}
-
-fn is_well(storaged: &Storaged) {
-    let request = StorageCheck {
-        deep: true,
-        repair: false,
-    };
-    let report = storaged.check(&request).unwrap();
-    assert!(report.is_well(), "{:?}", report.differences);
 }
 
 /// Nothing in `line` of the mount table but what is expected there.
@@ -412,6 +389,52 @@ fn btrfs_limits_and_copies_subvolumes() {
     assert!(state.leftovers().is_empty());
 }
 
+#[test]
+fn btrfs_volumes_begin_with_image_data() {
+    let disk = State::new();
+    let mounted = filesystem(&disk, &["mkfs.btrfs", "-q"], "btrfs", "");
+    let state = State::inside(mounted.expect("btrfs is built into the kernels of the matrix"));
+    let storaged = state.open();
+    take_image_data(&storaged, &[&[], &[("size", "20m")], &[("uid", "7")]]);
+    // Nothing replaces what somebody uses.
+    make(&storaged, "used", &[]);
+    let used = mount(&storaged, "used");
+    storaged.populate_volume("used", image_data()).unwrap();
+    assert_eq!(ls(&used), "");
+    unmount(&storaged, "used");
+    storaged.populate_volume("used", image_data()).unwrap();
+    assert_eq!(ls(&used), "f");
+    is_well(&storaged);
+    assert!(state.leftovers().is_empty());
+}
+
+fn image_data() -> VolumePopulate {
+    VolumePopulate {
+        container: "c1".to_owned(),
+        path: "/srv".to_owned(),
+    }
+}
+
+/// Volumes of each kind of options get what the image has, once, and are limited as before.
+fn take_image_data(storaged: &Storaged, kinds: &[&[(&str, &str)]]) {
+    let srv = dir("srv").owner(3, 4).mode(0o2755);
+    let image = image(storaged, "web", &[&[srv, file("srv/f", "image")]]);
+    create(storaged, "c1", &image, false);
+    for (number, options) in kinds.iter().enumerate() {
+        let name = format!("data{number}");
+        let data = PathBuf::from(make(storaged, &name, options).mountpoint);
+        storaged.populate_volume(&name, image_data()).unwrap();
+        assert_eq!(read(data.join("f")), "image", "{options:?}");
+        let stat = std::fs::metadata(&data).unwrap();
+        let owner = options.iter().find(|(key, _)| *key == "uid");
+        let uid = owner.map_or(3, |(_, uid)| uid.parse().unwrap());
+        assert_eq!((stat.uid(), stat.gid()), (uid, 4), "{options:?}");
+        std::fs::write(data.join("f"), "mine").unwrap();
+        storaged.populate_volume(&name, image_data()).unwrap();
+        assert_eq!(read(data.join("f")), "mine", "{options:?}");
+    }
+}
+
 /// Works where the kernel counts by project, and is refused where it does not.
 fn project_quota(mkfs: &[&str], kind: &str, options: &str) {
     let disk = State::new();
@@ -446,6 +469,7 @@ fn project_quota(mkfs: &[&str], kind: &str, options: &str) {
         }
     }
     storaged.resize_volume("data", "16m").unwrap();
+    take_image_data(&storaged, &[&limits]);
     is_well(&storaged);
 }
 

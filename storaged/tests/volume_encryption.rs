@@ -1,19 +1,13 @@
 //! Encrypted volumes: their key comes with requests, and nobody keeps it but the kernel.
-#![expect(
-    clippy::unwrap_used,
-    reason = "a fixture that cannot be made fails its test"
-)]
 
 mod support;
 
 use std::path::{Path, PathBuf};
 
-use api::storage::{
-    Secret, SnapshotCreate, StorageCheck, Volume, VolumeClone, VolumeCreate, VolumePopulate,
-};
-use api::{ApiError, ErrorCode};
+use api::ErrorCode;
+use api::storage::{Secret, SnapshotCreate, Volume, VolumeClone, VolumeCreate, VolumePopulate};
 use storaged::{Storaged, VolumeError};
-use support::{State, dir, file, filesystem, image, ls, read};
+use support::{State, dir, file, filesystem, image, is_well, ls, read, refused};
 
 /// A state directory on an ext4 that encrypts. The first part is the disk.
 fn encrypting() -> (State, State) {
@@ -38,22 +32,10 @@ fn create(storaged: &Storaged, encrypt: &str, key: Secret) -> Result<Volume, Vol
     })
 }
 
-#[track_caller]
-fn refused<T: std::fmt::Debug>(result: Result<T, VolumeError>, code: ErrorCode, words: &str) {
-    let error = ApiError::from(result.expect_err("it was accepted"));
-    assert!(error.message.contains(words), "{}", error.message);
-    assert_eq!(error.code, code, "{}", error.message);
-}
-
 fn call(storaged: &Storaged, verb: &str) -> (u16, String) {
     let body = br#"{"Name":"data","ID":"m1"}"#;
     let (status, reply) = storaged.plugin_call(&format!("/VolumeDriver.{verb}"), body);
     (status, reply.err)
-}
-
-fn is_well(storaged: &Storaged) {
-    let report = storaged.check(&StorageCheck::default()).unwrap();
-    assert!(report.is_well(), "{:?}", report.differences);
 }
 
 #[test]

@@ -11,23 +11,14 @@ use api::volume_plugin::{self as plugin, Reply};
 use api::{ApiError, ErrorCode};
 use serde_json::{Value, json};
 use storaged::{Storaged, VolumeError};
-use support::{State, create, dir, entry, file, hard_link, image, ls, mounted, read, symlink};
+use support::{
+    State, create, dir, entry, file, hard_link, image, ls, mounted, read, symlink, with_options,
+};
 
 fn named(name: &str) -> VolumeCreate {
     VolumeCreate {
         name: name.to_owned(),
         ..VolumeCreate::default()
-    }
-}
-
-fn with_options(name: &str, options: &[(&str, &str)]) -> VolumeCreate {
-    let driver_opts = options
-        .iter()
-        .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
-        .collect();
-    VolumeCreate {
-        driver_opts,
-        ..named(name)
     }
 }
 

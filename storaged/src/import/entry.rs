@@ -16,7 +16,7 @@ use super::member::Member;
 use super::place::{Placed, c_string, escapes, io_problem};
 use super::{EntryError, Problem, excerpt};
 use crate::recipe::Extent;
-use crate::tree;
+use crate::{tree, xattr};
 
 const OPAQUE_XATTR: &str = "trusted.overlay.opaque";
 
@@ -102,7 +102,7 @@ pub(super) fn make_directory(
     if replaced == Replaced::Whiteout {
         set_opaque(&directory)?;
     }
-    set_metadata(&directory, member)
+    set_owner_and_mode(&directory, member)
 }
 
 /// With the path of its directory, the link may not climb above the root.
@@ -162,8 +162,8 @@ fn set_owner_and_time(parent: BorrowedFd<'_>, name: &CStr, member: &Member) -> P
     .map_err(io_problem("set its time"))
 }
 
-/// Owner, then mode and capabilities: `chown(2)` clears set-id bits and file capabilities.
-pub(super) fn set_metadata(file: impl AsFd, member: &Member) -> Placed<()> {
+/// Owner, then mode, and then attributes: `chown(2)` clears set-id bits and file capabilities.
+pub(super) fn set_owner_and_mode(file: impl AsFd, member: &Member) -> Placed<()> {
     let file = file.as_fd();
     rustix::fs::fchown(
         file,
@@ -171,19 +171,51 @@ pub(super) fn set_metadata(file: impl AsFd, member: &Member) -> Placed<()> {
         Some(Gid::from_raw(member.gid)),
     )
     .map_err(io_problem("set its owner"))?;
-    rustix::fs::fchmod(file, Mode::from_raw_mode(member.mode))
-        .map_err(io_problem("set its mode"))?;
-    for (name, value) in &member.xattrs {
-        let user = name.starts_with(b"user.");
-        if !user && name != b"security.capability" {
+    rustix::fs::fchmod(file, Mode::from_raw_mode(member.mode)).map_err(io_problem("set its mode"))
+}
+
+/// Those of the content, after owner and mode. `inherits` says that a directory on the way may have
+/// given its default access control list to what is made in it: then only the archive's count.
+pub(super) fn set_attributes(
+    parent: BorrowedFd<'_>,
+    name: &CStr,
+    member: &Member,
+    inherits: bool,
+) -> Placed<()> {
+    for acl in xattr::ACLS {
+        if inherits && !member.xattrs.iter().any(|(name, _)| name == acl) {
+            xattr::remove(parent, name, acl).map_err(io_problem("set its access control list"))?;
+        }
+    }
+    for (attribute, value) in &member.xattrs {
+        if !xattr::is_content(attribute) {
             continue;
         }
-        match rustix::fs::fsetxattr(file, name.as_slice(), value, XattrFlags::empty()) {
-            Err(Errno::OPNOTSUPP) if user => {}
-            result => result.map_err(io_problem("set an attribute"))?,
+        let result = xattr::set(parent, name, attribute, value);
+        if xattr::ACLS.contains(&attribute.as_slice()) {
+            set_acl(result, value)?;
+        } else {
+            match result {
+                Err(Errno::OPNOTSUPP) if attribute.starts_with(b"user.") => {}
+                result => result.map_err(io_problem("set an attribute"))?,
+            }
         }
     }
     Ok(())
+}
+
+/// The kernel checks lists; only that of another version looks like a filesystem without any
+/// (`posix_acl_from_xattr`, `fs/posix_acl.c`). Leaving one out could let more people in.
+fn set_acl(result: Result<(), Errno>, value: &[u8]) -> Placed<()> {
+    /// `POSIX_ACL_XATTR_VERSION`.
+    const VERSION: [u8; 4] = 2_u32.to_le_bytes();
+    match result {
+        Err(Errno::INVAL | Errno::ACCESS) => Err(Problem::Field("access control list")),
+        Err(Errno::OPNOTSUPP) if !value.starts_with(&VERSION) => {
+            Err(Problem::Field("access control list"))
+        }
+        result => result.map_err(io_problem("set its access control list")),
+    }
 }
 
 pub(super) fn set_time(file: impl AsFd, member: &Member) -> Placed<()> {

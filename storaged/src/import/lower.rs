@@ -11,50 +11,39 @@ use crate::tree;
 
 /// Asked for and opened when first needed: most archives hardly ever do.
 pub(super) struct Lowers<'a> {
-    paths: Paths<'a>,
+    find: Option<Find<'a>>,
+    /// Once they were asked for, top layer first.
+    paths: Vec<PathBuf>,
     opened: Vec<OwnedFd>,
 }
 
-enum Paths<'a> {
-    Unknown(Option<Box<dyn FnOnce() -> io::Result<Vec<PathBuf>> + 'a>>),
-    /// Top layer first.
-    Known(Vec<PathBuf>),
-}
+pub(super) type Find<'a> = Box<dyn FnOnce() -> io::Result<Vec<PathBuf>> + 'a>;
 
 impl<'a> Lowers<'a> {
-    pub(super) fn new(find: Box<dyn FnOnce() -> io::Result<Vec<PathBuf>> + 'a>) -> Self {
+    pub(super) fn new(find: Find<'a>) -> Self {
         Self {
-            paths: Paths::Unknown(Some(find)),
-            opened: Vec::new(),
+            find: Some(find),
+            ..Self::none()
         }
     }
 
     /// Nothing is below.
     pub(super) fn none() -> Self {
         Self {
-            paths: Paths::Known(Vec::new()),
+            find: None,
+            paths: Vec::new(),
             opened: Vec::new(),
-        }
-    }
-
-    fn paths(&mut self) -> io::Result<&[PathBuf]> {
-        if let Paths::Unknown(find) = &mut self.paths {
-            let found = find.take().map_or_else(|| Ok(Vec::new()), |find| find())?;
-            self.paths = Paths::Known(found);
-        }
-        match &self.paths {
-            Paths::Known(paths) => Ok(paths),
-            Paths::Unknown(_) => Ok(&[]),
         }
     }
 
     /// What the layers below show at `path`, symbolic links not followed.
     pub(super) fn find(&mut self, path: &[u8]) -> io::Result<Option<Stat>> {
-        let count = self.paths()?.len();
-        for at in 0..count {
+        if let Some(find) = self.find.take() {
+            self.paths = find()?;
+        }
+        for (at, layer) in self.paths.iter().enumerate() {
             if at == self.opened.len() {
-                let opened = tree::open_root(&self.paths()?[at])?;
-                self.opened.push(opened);
+                self.opened.push(tree::open_root(layer)?);
             }
             match stat(&self.opened[at], path) {
                 Ok(stat) => return Ok(Some(stat).filter(|stat| !tree::is_whiteout(stat))),

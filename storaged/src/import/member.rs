@@ -9,6 +9,7 @@ use tar::Header;
 
 use super::Problem;
 use crate::recipe::Extent;
+use crate::xattr;
 
 /// The largest size an octal header field holds. Beyond it only a PAX record tells the truth.
 const MAX_OCTAL_SIZE: u64 = 0o777_7777_7777;
@@ -46,6 +47,11 @@ impl Member {
     /// Whether the archive holds data of the file.
     pub(super) fn has_content(&self) -> bool {
         self.extents.iter().any(|extent| extent.length > 0)
+    }
+
+    pub(super) fn has_acl(&self) -> bool {
+        let is_acl = |(name, _): &(Vec<u8>, _)| xattr::ACLS.contains(&name.as_slice());
+        self.xattrs.iter().any(is_acl)
     }
 }
 

@@ -26,10 +26,12 @@ use std::path::PathBuf;
 use api::id::Digest;
 
 use crate::config::{DeviceNodes, Limits};
+use crate::reason::way_out;
 use crate::recipe::RecipeWriter;
 use ahead::Ahead;
 use archive::Archive;
-use stream::LayerStream;
+use lower::Find;
+use stream::{Hashed, LayerStream};
 use tape::{RecordFailed, Tape};
 use unpack::{Summary, Unpacker};
 pub(crate) use volume::{CHECKSUM, Checksum, DATA, MANIFEST, VolumeArchive};
@@ -39,7 +41,7 @@ pub(crate) use volume::{CHECKSUM, Checksum, DATA, MANIFEST, VolumeArchive};
 pub enum EntryError {
     #[error("cannot read the archive: {0}")]
     Stream(io::Error),
-    #[error("cannot write the record of the layer's archive: {0}")]
+    #[error("cannot write the record of the layer's archive: {0}{way}", way = way_out(.0))]
     Record(io::Error),
     #[error("the archive exceeds a limit: {0}; raise [storage.limits] if it is trusted")]
     Limit(#[from] LimitExceeded),
@@ -106,7 +108,7 @@ pub enum Problem {
     Field(&'static str),
     #[error("sparse files in PAX format are not supported; make the archive without --sparse")]
     PaxSparse,
-    #[error("cannot {what}: {source}")]
+    #[error("cannot {what}: {source}{}", way_out(source))]
     Io {
         what: &'static str,
         source: io::Error,
@@ -171,7 +173,7 @@ pub(crate) struct Unpacked {
 pub(crate) enum Stacking<'a> {
     /// Nothing; deletions are marks. The layers below lie in the directories that this tells, top
     /// first; asked only when something depends on them, it may wait for them.
-    Differences(Box<dyn FnOnce() -> io::Result<Vec<PathBuf>> + 'a>),
+    Differences(Find<'a>),
     /// The tree of the layers below; deletions are done.
     Whole,
 }
@@ -198,9 +200,10 @@ pub(crate) fn unpack(
     let (feed, ahead) = ahead::channel();
     let (read, written) = std::thread::scope(|scope| {
         let read = scope.spawn(move || match LayerStream::open(stream, limits) {
-            Ok(mut source) => {
+            Ok(source) => {
+                let mut source = Hashed::new(source);
                 feed.all_of(&mut source);
-                Some((source.given(), source.into_digest()))
+                Some(source.finish())
             }
             Err(error) => {
                 feed.fail(error);
@@ -211,7 +214,7 @@ pub(crate) fn unpack(
         (read.join().ok().flatten(), written)
     });
     let summary = written?;
-    let (archive_size, diff_id) =
+    let (diff_id, archive_size) =
         read.ok_or_else(|| EntryError::Stream(io::Error::other("the reading thread panicked")))?;
     Ok(Unpacked {
         diff_id,
@@ -249,9 +252,9 @@ fn write(source: Ahead, target: Target<'_>) -> Result<Summary, EntryError> {
 /// Hashes `stream` as [`unpack`] does, and writes nothing.
 pub(crate) fn digest(stream: &mut dyn Read, limits: &Limits) -> Result<Digest, EntryError> {
     let source = LayerStream::open(stream, limits).map_err(EntryError::read)?;
-    let mut source = BufReader::with_capacity(64 << 10, source);
+    let mut source = BufReader::with_capacity(64 << 10, Hashed::new(source));
     drain(&mut source)?;
-    Ok(source.into_inner().into_digest())
+    Ok(source.into_inner().finish().0)
 }
 
 /// Reads to the end: the diff id covers what follows the archive's last block, too.

@@ -1,4 +1,4 @@
-//! The uncompressed bytes of a layer: found out by magic, hashed and counted as they pass.
+//! The uncompressed bytes of a layer: found out by magic, counted and hashed as they pass.
 
 use std::cell::Cell;
 use std::io::{self, BufReader, Cursor, Read};
@@ -18,7 +18,6 @@ pub(super) struct LayerStream<'a> {
     source: Box<dyn Read + 'a>,
     /// Bytes taken from the wire.
     taken: Rc<Cell<u64>>,
-    hasher: Sha256,
     given: u64,
     limits: &'a Limits,
 }
@@ -43,20 +42,9 @@ impl<'a> LayerStream<'a> {
         Ok(Self {
             source,
             taken,
-            hasher: Sha256::new(),
             given: 0,
             limits,
         })
-    }
-
-    /// Uncompressed bytes so far.
-    pub(super) fn given(&self) -> u64 {
-        self.given
-    }
-
-    /// The SHA-256 of what was read.
-    pub(super) fn into_digest(self) -> Digest {
-        Digest::from_sha256(self.hasher.finalize().into())
     }
 
     fn check(&self) -> Result<(), LimitExceeded> {
@@ -78,9 +66,37 @@ impl<'a> LayerStream<'a> {
 impl Read for LayerStream<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let length = self.source.read(buffer)?;
-        self.hasher.update(&buffer[..length]);
         self.given += length as u64;
         self.check().map_err(io::Error::other)?;
+        Ok(length)
+    }
+}
+
+/// Takes the SHA-256 of what is read.
+pub(super) struct Hashed<'a> {
+    stream: LayerStream<'a>,
+    hasher: Sha256,
+}
+
+impl<'a> Hashed<'a> {
+    pub(super) fn new(stream: LayerStream<'a>) -> Self {
+        Self {
+            stream,
+            hasher: Sha256::new(),
+        }
+    }
+
+    /// The digest, and how many bytes it is of.
+    pub(super) fn finish(self) -> (Digest, u64) {
+        let digest = Digest::from_sha256(self.hasher.finalize().into());
+        (digest, self.stream.given)
+    }
+}
+
+impl Read for Hashed<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let length = self.stream.read(buffer)?;
+        self.hasher.update(&buffer[..length]);
         Ok(length)
     }
 }

@@ -9,7 +9,12 @@ use crate::recipe::{Extent, RecipeWriter};
 pub(super) struct Tape<R> {
     source: R,
     /// None for an archive that nobody will put together again.
-    recipe: Option<RecipeWriter<File>>,
+    recording: Option<Recording>,
+}
+
+struct Recording {
+    recipe: RecipeWriter<File>,
+    /// Of the content that is being read.
     crc: crc32fast::Hasher,
     /// Contents so far.
     contents: u32,
@@ -26,20 +31,21 @@ fn record(result: io::Result<()>) -> io::Result<()> {
 
 impl<R: Read> Tape<R> {
     pub(super) fn new(source: R, recipe: RecipeWriter<File>) -> Self {
-        Self {
-            source,
-            recipe: Some(recipe),
+        let recording = Recording {
+            recipe,
             crc: crc32fast::Hasher::new(),
             contents: 0,
+        };
+        Self {
+            source,
+            recording: Some(recording),
         }
     }
 
     pub(super) fn unrecorded(source: R) -> Self {
         Self {
             source,
-            recipe: None,
-            crc: crc32fast::Hasher::new(),
-            contents: 0,
+            recording: None,
         }
     }
 
@@ -47,38 +53,40 @@ impl<R: Read> Tape<R> {
         &self.source
     }
 
-    /// Does it if there is a record.
-    fn note(
-        &mut self,
-        write: impl FnOnce(&mut RecipeWriter<File>) -> io::Result<()>,
-    ) -> io::Result<()> {
-        record(self.recipe.as_mut().map_or(Ok(()), write))
-    }
-
     /// What is read by [`Self::read_content`] from here on is the data of the file at `path`.
     /// Returns the number of this content.
     pub(super) fn begin_content(&mut self, path: &[u8], extents: &[Extent]) -> io::Result<u32> {
-        self.note(|recipe| recipe.content(path, extents))?;
-        self.crc = crc32fast::Hasher::new();
-        let number = self.contents;
-        self.contents += 1;
+        let Some(recording) = &mut self.recording else {
+            return Ok(0);
+        };
+        record(recording.recipe.content(path, extents))?;
+        recording.crc = crc32fast::Hasher::new();
+        let number = recording.contents;
+        recording.contents += 1;
         Ok(number)
     }
 
     pub(super) fn end_content(&mut self) -> io::Result<()> {
-        let crc = self.crc.clone().finalize();
-        self.note(|recipe| recipe.sum(crc))
+        let Some(recording) = &mut self.recording else {
+            return Ok(());
+        };
+        let crc = recording.crc.clone().finalize();
+        record(recording.recipe.sum(crc))
     }
 
     pub(super) fn read_content(&mut self, buffer: &mut [u8]) -> io::Result<()> {
         self.source.read_exact(buffer)?;
-        self.crc.update(buffer);
+        if let Some(recording) = &mut self.recording {
+            recording.crc.update(buffer);
+        }
         Ok(())
     }
 
     /// Ends the record; the stream has been read to its end.
     pub(super) fn finish(self) -> io::Result<R> {
-        record(self.recipe.map_or(Ok(()), RecipeWriter::finish))?;
+        if let Some(recording) = self.recording {
+            record(recording.recipe.finish())?;
+        }
         Ok(self.source)
     }
 }
@@ -86,7 +94,9 @@ impl<R: Read> Tape<R> {
 impl<R: Read> Read for Tape<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let length = self.source.read(buffer)?;
-        self.note(|recipe| recipe.raw(&buffer[..length]))?;
+        if let Some(recording) = &mut self.recording {
+            record(recording.recipe.raw(&buffer[..length]))?;
+        }
         Ok(length)
     }
 }

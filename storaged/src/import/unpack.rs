@@ -5,8 +5,8 @@
 //!   hide what lower layers have, never what this layer brings.
 //! * A parent that the archive leaves out gets the mode and owner it has below: overlayfs shows
 //!   those of the topmost directory.
-//! * Attributes: `user.*` and `security.capability` are kept, all others are dropped; those of
-//!   overlayfs itself would let a layer reach beside the stack.
+//! * Attributes: `user.*`, `security.capability` and access control lists are kept, all others are
+//!   dropped; those of overlayfs itself would let a layer reach beside the stack.
 
 use std::collections::BTreeMap;
 use std::ffi::{CStr, CString};
@@ -26,7 +26,7 @@ use super::place::{self, Place, Placed, c_string, io_problem, leaves};
 use super::whole::Own;
 use super::{EntryError, LimitExceeded, Problem, Stacking, excerpt};
 use crate::config::{DeviceNodes, Limits};
-use crate::tree;
+use crate::{tree, xattr};
 
 const WHITEOUT_PREFIX: &[u8] = b".wh.";
 const OPAQUE_MARK: &[u8] = b".wh..wh..opq";
@@ -40,6 +40,8 @@ pub(super) struct Unpacker<'a> {
     root_is_set: bool,
     /// In a whole tree: what the archive brought.
     own: Option<Own>,
+    /// There may be directories that give access control lists to what is made in them.
+    inherits: bool,
     limits: &'a Limits,
     device_nodes: DeviceNodes,
     /// The directory of the member before: archives list a directory's entries in a row.
@@ -75,30 +77,27 @@ impl<'a> Unpacker<'a> {
         let root = tree::open_root(diff)
             .map_err(io_problem("prepare the layer"))
             .map_err(|problem| EntryError::entry(b"/", problem))?;
+        let base = Self::verbatim(root, limits, device_nodes);
         Ok(Self {
-            root,
             lowers,
-            root_is_set: false,
+            // What was copied from below may have lists.
+            inherits: own.is_some() || base.inherits,
             own,
-            limits,
-            device_nodes,
-            parent: None,
             contents: Some(Contents::new(replaced)),
-            directory_times: BTreeMap::new(),
-            entries: 0,
-            bytes: 0,
-            skipped_devices: 0,
-            buffer: vec![0; 64 << 10],
+            ..base
         })
     }
 
     /// Into an empty directory, where no name tells of a deletion and links lead anywhere.
     pub(super) fn verbatim(root: OwnedFd, limits: &'a Limits, device_nodes: DeviceNodes) -> Self {
+        // From the directory of the state, if its owner wants that.
+        let inherits = rustix::fs::fgetxattr(&root, xattr::DEFAULT_ACL, &mut [0_u8; 0]).is_ok();
         Self {
             root,
             lowers: Lowers::none(),
             root_is_set: false,
             own: None,
+            inherits,
             limits,
             device_nodes,
             parent: None,
@@ -125,6 +124,7 @@ impl<'a> Unpacker<'a> {
         if self.bytes > self.limits.max_bytes {
             return Err(LimitExceeded::Bytes(self.limits.max_bytes).into());
         }
+        self.inherits |= member.has_acl();
         let named = |problem| EntryError::entry(&member.path, problem);
         let Some(place) = place::parse(&member.path).map_err(named)? else {
             return self.set_root(member).map_err(named);
@@ -188,7 +188,8 @@ impl<'a> Unpacker<'a> {
         }
         self.directory_times.insert(Vec::new(), member.mtime);
         self.root_is_set = true;
-        entry::set_metadata(&self.root, member)
+        entry::set_owner_and_mode(&self.root, member)?;
+        entry::set_attributes(self.root.as_fd(), c".", member, self.inherits)
     }
 
     fn create<R: Read>(
@@ -222,13 +223,16 @@ impl<'a> Unpacker<'a> {
                         contents.add(&file, number).map_err(named)?;
                     }
                 }
-                entry::set_metadata(&file, member)
+                entry::set_owner_and_mode(&file, member)
+                    .and_then(|()| entry::set_attributes(parent, name, member, self.inherits))
                     .and_then(|()| entry::set_time(&file, member))
                     .map_err(named)
             }
             (Kind::Directory, _) => {
                 self.directory_times.insert(place.path(), member.mtime);
-                entry::make_directory(parent, name, member, replaced).map_err(named)
+                entry::make_directory(parent, name, member, replaced)
+                    .and_then(|()| entry::set_attributes(parent, name, member, self.inherits))
+                    .map_err(named)
             }
             (Kind::HardLink, Some(Source::Itself)) => Ok(()),
             (Kind::HardLink, Some(Source::Other(from, target))) => {
@@ -242,9 +246,9 @@ impl<'a> Unpacker<'a> {
                 entry::make_symlink(parent, name, member, stays).map_err(named)
             }
             (Kind::CharDevice | Kind::BlockDevice, _) => self.device(member, place).map_err(named),
-            (Kind::Fifo, _) => {
-                entry::make_node(parent, name, member, FileType::Fifo, 0).map_err(named)
-            }
+            (Kind::Fifo, _) => entry::make_node(parent, name, member, FileType::Fifo, 0)
+                .and_then(|()| entry::set_attributes(parent, name, member, self.inherits))
+                .map_err(named),
         }
     }
 
@@ -481,13 +485,11 @@ impl<'a> Unpacker<'a> {
         };
         match (self.device_nodes, &self.parent) {
             (DeviceNodes::Refuse, _) => Err(Problem::Device),
-            (DeviceNodes::Create, Some((_, parent))) => entry::make_node(
-                parent.as_fd(),
-                &place.name,
-                member,
-                kind,
-                makedev(major, minor),
-            ),
+            (DeviceNodes::Create, Some((_, parent))) => {
+                let (parent, name) = (parent.as_fd(), place.name.as_c_str());
+                entry::make_node(parent, name, member, kind, makedev(major, minor))?;
+                entry::set_attributes(parent, name, member, self.inherits)
+            }
             (DeviceNodes::Skip | DeviceNodes::Create, _) => {
                 self.skipped_devices += 1;
                 Ok(())

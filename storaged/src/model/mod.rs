@@ -6,5 +6,6 @@ pub(crate) mod layout;
 pub(crate) mod record;
 pub(crate) mod reference;
 pub(crate) mod size;
+pub(crate) mod trash;
 pub(crate) mod volume_option;
 pub(crate) mod volume_spec;

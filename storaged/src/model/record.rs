@@ -98,6 +98,19 @@ pub(crate) struct TrashRow {
     pub(crate) trashed_at: String,
     /// Bytes on the disk.
     pub(crate) size: u64,
+    /// When it was pruned, for as long as the host stays up.
+    #[serde(default)]
+    pub(crate) uptime: Option<Uptime>,
+    /// Higher than that of all that were pruned before and are still there.
+    #[serde(default)]
+    pub(crate) serial: u64,
+}
+
+/// A moment of one boot, which nobody can set.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Uptime {
+    pub(crate) boot: String,
+    pub(crate) seconds: u64,
 }
 
 impl RootfsRow {

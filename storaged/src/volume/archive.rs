@@ -49,9 +49,7 @@ impl Storaged {
     /// fine.
     pub fn check_export(&self, name: &str, live: bool) -> Result<(), VolumeError> {
         let name = self.known(name)?;
-        if let Some(row) = self.volume_row(&name) {
-            self.check_unlocked(&row)?;
-        }
+        self.check_unlocked(&self.existing_volume(&name)?)?;
         if live {
             return Ok(());
         }
@@ -73,10 +71,7 @@ impl Storaged {
         let name = self.known(name)?;
         let guard = self.volume_locks.lock(name.as_str());
         self.check_export(name.as_str(), live)?;
-        let row = self
-            .volume_row(&name)
-            .ok_or_else(|| not_found(name.as_str()))?;
-        self.check_unlocked(&row)?;
+        let row = self.existing_volume(&name)?;
         let data = self.layout.volume_data(&name);
         if self.store.rows().mounts_of(&name).is_empty() {
             let was_mounted = is_mounted(&data)?;

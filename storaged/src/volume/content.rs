@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use api::id::VolumeName;
 use api::storage::Volume;
 
-use super::{VolumeError, directory, not_found};
+use super::{VolumeError, directory};
 use crate::Storaged;
 use crate::disk::{Step, StepError};
 use crate::model::layout::{VOLUME_DATA, VOLUME_IMAGE};
@@ -85,13 +85,23 @@ impl Storaged {
     pub(crate) fn enforce_limits(&self) {
         let rows: Vec<VolumeRow> = self.store.rows().volumes.values().cloned().collect();
         for row in rows {
-            let Ok(Content::Directory(limit)) = spec_of(&row).map(|spec| spec.content) else {
-                continue;
-            };
-            let data = self.layout.volume_data(&row.name);
-            if let Err(error) = self.limit_content(&row, limit, data) {
+            if let Err(error) = self.limit_again(&row) {
                 tracing::error!(volume = %row.name, %error, "a volume is not limited");
             }
+        }
+    }
+
+    /// Gives a volume's directory the limit its options say.
+    pub(super) fn limit_again(&self, row: &VolumeRow) -> Result<(), StepError> {
+        self.limit_like(row, self.layout.volume_data(&row.name))
+    }
+
+    /// The same for a directory that is to take its place.
+    pub(super) fn limit_like(&self, row: &VolumeRow, path: PathBuf) -> Result<(), StepError> {
+        match spec_of(row).map(|spec| spec.content) {
+            Ok(Content::Directory(limit)) => self.limit_content(row, limit, path),
+            // What nobody can read limits nothing.
+            _ => Ok(()),
         }
     }
 
@@ -99,12 +109,9 @@ impl Storaged {
     pub(super) fn mount_content(&self, row: &VolumeRow) -> Result<(), VolumeError> {
         self.check_unlocked(row)?;
         let target = self.layout.volume_data(&row.name);
-        let content = spec_of(row)?.content;
-        if matches!(content, Content::Directory(_)) || is_mounted(&target)? {
-            return Ok(());
-        }
-        let step = match content {
+        let step = match spec_of(row)?.content {
             Content::Directory(_) => return Ok(()),
+            _ if is_mounted(&target)? => return Ok(()),
             Content::Image(image) => Step::MountImage {
                 path: self.layout.volume_image(&row.name),
                 filesystem: image.filesystem,
@@ -138,9 +145,7 @@ impl Storaged {
     pub fn resize_volume(&self, name: &str, size: &str) -> Result<Volume, VolumeError> {
         let name = self.known(name)?;
         let _guard = self.volume_locks.lock(name.as_str());
-        let mut row = self
-            .volume_row(&name)
-            .ok_or_else(|| not_found(name.as_str()))?;
+        let mut row = self.existing_volume(&name)?;
         let old = spec_of(&row)?.content;
         row.options.insert("size".to_owned(), size.to_owned());
         match (old, spec_of(&row)?.content) {

@@ -12,19 +12,12 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 
+use crate::reason::named;
 use crate::tree::{is_whiteout, names, open_dir_at, stat_at};
+use crate::xattr;
 
 /// Each level holds two descriptors open.
 const MAX_DEPTH: u32 = 256;
-
-/// Attributes that belong to the content. Those of overlayfs and of security modules belong to the
-/// place it was at.
-fn is_kept(name: &[u8]) -> bool {
-    name.starts_with(b"user.")
-        || name == b"security.capability"
-        || name == b"system.posix_acl_access"
-        || name == b"system.posix_acl_default"
-}
 
 /// Copies the content and the metadata of directory `from` to the empty directory `to`.
 pub(crate) fn tree(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> io::Result<()> {
@@ -99,7 +92,7 @@ impl Copier<'_> {
             // Nobody listens on a copied socket, and no deletion is a file.
             FileType::Socket => Ok(()),
             FileType::CharacterDevice if is_whiteout(stat) => Ok(()),
-            kind => copy_node(to, name, stat, kind),
+            kind => copy_node(from, to, name, stat, kind),
         }
     }
 
@@ -120,24 +113,6 @@ impl Copier<'_> {
             }
         }
     }
-}
-
-/// Adds the entry's path once, where the error is first seen.
-fn named(path: &[u8], error: io::Error) -> io::Error {
-    #[derive(Debug, thiserror::Error)]
-    #[error("{path}: {reason}")]
-    struct Named {
-        path: String,
-        reason: String,
-    }
-    if error.get_ref().is_some_and(|inner| inner.is::<Named>()) {
-        return error;
-    }
-    let (path, reason) = (
-        String::from_utf8_lossy(path).into_owned(),
-        error.to_string(),
-    );
-    io::Error::new(error.kind(), Named { path, reason })
 }
 
 fn copy_file(from: BorrowedFd<'_>, to: BorrowedFd<'_>, name: &CStr, stat: &Stat) -> io::Result<()> {
@@ -201,11 +176,21 @@ fn copy_symlink(
     Ok(set_owner_and_times(to, name, stat)?)
 }
 
-fn copy_node(to: BorrowedFd<'_>, name: &CStr, stat: &Stat, kind: FileType) -> io::Result<()> {
+fn copy_node(
+    from: BorrowedFd<'_>,
+    to: BorrowedFd<'_>,
+    name: &CStr,
+    stat: &Stat,
+    kind: FileType,
+) -> io::Result<()> {
     rustix::fs::mknodat(to, name, kind, Mode::empty(), stat.st_rdev)?;
     set_owner_and_times(to, name, stat)?;
     // Follows no link: the name was made just now in a directory nobody else knows.
-    Ok(rustix::fs::chmodat(to, name, mode(stat), AtFlags::empty())?)
+    rustix::fs::chmodat(to, name, mode(stat), AtFlags::empty())?;
+    for (attribute, value) in xattr::of_content(from, name)? {
+        xattr::set(to, name, &attribute, &value)?;
+    }
+    Ok(())
 }
 
 fn set_owner_and_times(to: BorrowedFd<'_>, name: &CStr, stat: &Stat) -> Result<(), Errno> {
@@ -246,7 +231,7 @@ fn attributes(file: BorrowedFd<'_>) -> Result<Vec<CString>, Errno> {
     };
     Ok(list[..length]
         .split(|byte| *byte == 0)
-        .filter(|name| is_kept(name))
+        .filter(|name| xattr::is_content(name))
         .filter_map(|name| CString::new(name).ok())
         .collect())
 }

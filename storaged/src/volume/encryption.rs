@@ -115,8 +115,7 @@ impl Storaged {
     }
 
     fn encrypted(&self, name: &VolumeName) -> Result<(Identifier, Encryption), VolumeError> {
-        let row = self.volume_row(name);
-        let row = row.ok_or_else(|| super::not_found(name.as_str()))?;
+        let row = self.existing_volume(name)?;
         let spec = super::content::spec_of(&row)?;
         match (identifier_of(&row), spec.encryption) {
             (Some(identifier), Some(encryption)) => Ok((identifier, encryption)),

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use api::id::VolumeName;
 
-use super::{VolumeError, not_found};
+use super::VolumeError;
 use crate::Storaged;
 use crate::disk::{Step, StepError};
 use crate::model::record::{Change, Holder, HolderRow};
@@ -46,9 +46,7 @@ impl Storaged {
         check("mount ID", id)?;
         let name = self.known(name)?;
         let _guard = self.volume_locks.lock(name.as_str());
-        let row = self
-            .volume_row(&name)
-            .ok_or_else(|| not_found(name.as_str()))?;
+        let row = self.existing_volume(&name)?;
         let holder = Holder::Mount(id.to_owned());
         let new = self.hold(&name, holder.clone(), Some(self.boot.clone()))?;
         if let Err(error) = self.mount_content(&row) {

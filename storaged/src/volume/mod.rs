@@ -26,6 +26,7 @@ use crate::model::layout::{Key, VOLUME_SIDECAR};
 use crate::model::record::{Change, Intent, Rows, VolumeRow};
 use crate::model::volume_option::redacted;
 use crate::model::volume_spec;
+use crate::reason::way_out;
 use crate::rootfs::RootfsError;
 use crate::{Storaged, recover, tree};
 
@@ -57,7 +58,10 @@ pub enum VolumeError {
         host: String,
         source: std::io::Error,
     },
-    #[error("volume {volume}: cannot copy {path:?} of container {container}: {source}")]
+    #[error(
+        "volume {volume}: cannot copy {path:?} of container {container}: {source}{}",
+        way_out(source)
+    )]
     Copy {
         volume: VolumeName,
         container: String,
@@ -97,12 +101,12 @@ pub enum VolumeError {
          smaller volume and copy what is in this one"
     )]
     Shrinks { volume: VolumeName, bytes: u64 },
-    #[error("volume {volume}: cannot copy it: {source}")]
+    #[error("volume {volume}: cannot copy it: {source}{}", way_out(source))]
     Duplicate {
         volume: VolumeName,
         source: std::io::Error,
     },
-    #[error("volume {volume}: cannot export it: {source}")]
+    #[error("volume {volume}: cannot export it: {source}{}", way_out(source))]
     Export {
         volume: VolumeName,
         source: std::io::Error,
@@ -384,6 +388,12 @@ impl Storaged {
 
     fn volume_row(&self, name: &VolumeName) -> Option<VolumeRow> {
         self.store.rows().volumes.get(name).cloned()
+    }
+
+    /// That of a volume that exists now: it may have gone since its name was looked up.
+    fn existing_volume(&self, name: &VolumeName) -> Result<VolumeRow, VolumeError> {
+        self.volume_row(name)
+            .ok_or_else(|| not_found(name.as_str()))
     }
 
     fn describe_volume(&self, rows: &Rows, row: &VolumeRow) -> Volume {

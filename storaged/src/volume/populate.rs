@@ -3,8 +3,8 @@
 //! The copy is made beside the volume and flushed; then an intent says that it is complete, and its
 //! entries move in. A crash before that line leaves the volume as it was, a crash after it ends with
 //! all of the copy in place. The volume's own directory is never replaced: whoever has it mounted
-//! sees the data arrive. A filesystem in a file that nobody has mounted is replaced whole instead, by a
-//! copy of it that has the data.
+//! sees the data arrive. What nothing can move into, a filesystem in a file or a btrfs subvolume, is
+//! replaced whole instead by a copy that has the data, if nobody has it mounted.
 
 use std::os::fd::AsFd;
 use std::path::Path;
@@ -16,17 +16,17 @@ use rustix::io::Errno;
 
 use super::content::spec_of;
 use super::image_file::{self, ImageFailure};
-use super::{VolumeError, copy, not_found};
+use super::{VolumeError, copy};
 use crate::disk::{Step, StepError};
 use crate::model::layout::{Key, VOLUME_DATA, VOLUME_IMAGE};
-use crate::model::record::{Change, Intent};
+use crate::model::record::{Change, Intent, VolumeRow};
 use crate::model::volume_spec::{Content, ImageFilesystem, ImageSpec, Owner};
 use crate::{Storaged, tree};
 
 impl Storaged {
     /// Copies a directory of a container's root filesystem into the volume, once, if the volume is
-    /// empty. A volume with driver options shows its device and is left alone, as is one whose
-    /// container has no directory at the path.
+    /// empty. A volume that shows a device is left alone, as is one whose container has no directory at
+    /// the path.
     ///
     /// Callers at the same time wait for the one that copies.
     ///
@@ -38,9 +38,7 @@ impl Storaged {
         }
         let name = self.known(name)?;
         let _guard = self.volume_locks.lock(name.as_str());
-        let row = self
-            .volume_row(&name)
-            .ok_or_else(|| not_found(name.as_str()))?;
+        let row = self.existing_volume(&name)?;
         if row.populated {
             return Ok(());
         }
@@ -54,7 +52,7 @@ impl Storaged {
             Content::Image(image) => Some((image.filesystem, spec.owner)),
         };
         let key = self.begin(Intent::CopyUp)?;
-        let result = self.copy_up(&key, &name, &request, image);
+        let result = self.copy_up(&key, &row, &request, image);
         match result {
             Ok(true) => Ok(self.settle(&key)?),
             Ok(false) => {
@@ -72,7 +70,7 @@ impl Storaged {
     fn copy_up(
         &self,
         key: &Key,
-        volume: &VolumeName,
+        row: &VolumeRow,
         request: &VolumePopulate,
         image: Option<(ImageFilesystem, Owner)>,
     ) -> Result<bool, VolumeError> {
@@ -83,27 +81,23 @@ impl Storaged {
         })?;
         if let Some((filesystem, _)) = image {
             self.apply(Step::CopyImage {
-                from: self.layout.volume_image(volume),
+                from: self.layout.volume_image(&row.name),
                 to: staged.join(VOLUME_IMAGE),
                 filesystem,
             })?;
         } else {
             let data = staged.join(VOLUME_DATA);
-            self.apply(Step::CreateDir {
-                path: data.clone(),
-                mode: 0o755,
-            })?;
-            // Nothing moves into an encrypted directory but from one.
-            if let Some(row) = self.volume_row(volume) {
-                self.encrypt_content(&row, data)?;
-            }
+            self.apply(Step::MakeVolumeDir { path: data.clone() })?;
+            // Nothing moves between directories that are encrypted or limited in different ways.
+            self.encrypt_content(row, data.clone())?;
+            self.limit_like(row, data)?;
         }
         let copied = self
             .with_mounted_rootfs(&request.container, |root| {
                 copy_directory(root, &request.path, &staged, image)
             })?
             .map_err(|source| VolumeError::Copy {
-                volume: volume.clone(),
+                volume: row.name.clone(),
                 container: request.container.clone(),
                 path: request.path.clone(),
                 source,
@@ -112,7 +106,7 @@ impl Storaged {
             self.apply(Step::SyncFilesystem { path: staged })?;
             self.apply(Step::Record(vec![Change::PutIntent(
                 key.clone(),
-                Intent::MoveCopy(volume.clone()),
+                Intent::MoveCopy(row.name.clone()),
             )]))?;
         }
         Ok(copied)
@@ -133,8 +127,12 @@ impl Storaged {
         })
     }
 
+    /// A subvolume is so only while nobody has it mounted, like a filesystem in a file.
     fn is_empty(&self, volume: &VolumeName) -> Result<bool, StepError> {
         let data = self.layout.volume_data(volume);
+        if !self.store.rows().mounts_of(volume).is_empty() && self.is_subvolume(volume)? {
+            return Ok(false);
+        }
         let names = tree::open_root(&data).and_then(|data| tree::names(data.as_fd()));
         Ok(names.map_err(StepError::io("read", &data))?.is_empty())
     }

@@ -2,8 +2,9 @@
 //!
 //! A snapshot is a copy whose blocks are shared where the filesystem can (`FICLONE`). That of a
 //! directory is made while nobody has the volume mounted, unless whoever asks takes files of different
-//! moments into the bargain; that of a filesystem in a file is of one moment in any case, because the
-//! filesystem is frozen meanwhile. It lies below its volume and goes where the volume goes.
+//! moments into the bargain. Two kinds are of one moment in any case: that of a btrfs subvolume, and
+//! that of a filesystem in a file, which is frozen meanwhile. A snapshot lies below its volume and goes
+//! where the volume goes.
 
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
@@ -16,7 +17,7 @@ use super::{VolumeError, copy, directory, not_found};
 use crate::disk::{Step, StepError};
 use crate::model::layout::{Key, VOLUME_DATA, VOLUME_IMAGE};
 use crate::model::record::{Change, Intent, Rows, SnapshotRow, VolumeRow};
-use crate::model::volume_spec::{Content, ImageFilesystem, Limit, Spec};
+use crate::model::volume_spec::{Content, ImageFilesystem, Limit};
 use crate::{Storaged, recover, tree};
 
 pub(super) const STOP_OR_LIVE: &str =
@@ -40,7 +41,8 @@ impl Storaged {
             name => SnapshotName::parse(name)?,
         };
         let _guard = self.volume_locks.lock(volume.as_str());
-        self.check_source(&volume, request.live)?;
+        let source = self.existing_volume(&volume)?;
+        self.check_source(&source, request.live)?;
         let taken = (volume.clone(), name.clone());
         if self.store.rows().snapshots.contains_key(&taken) {
             return Err(VolumeError::SnapshotExists { volume, name });
@@ -54,7 +56,7 @@ impl Storaged {
             size: 0,
         };
         self.announce(&key, Intent::MakeSnapshot(row.clone()))?;
-        let result = self.stage_snapshot(&key, row.clone());
+        let result = self.stage_snapshot(&key, &source, row.clone());
         if let Err(error) = result {
             self.abandon(&key);
             return Err(error);
@@ -103,25 +105,21 @@ impl Storaged {
     pub fn roll_back(&self, volume: &str, name: &str) -> Result<(), VolumeError> {
         let volume = self.known(volume)?;
         let _guard = self.volume_locks.lock(volume.as_str());
-        let row = self.snapshot(volume.as_str(), name)?;
+        let snapshot = self.snapshot(volume.as_str(), name)?;
         self.check_unmounted(&volume, STOP)?;
-        if let Some(row) = self.volume_row(&volume) {
-            self.check_unlocked(&row)?;
-        }
+        let row = self.existing_volume(&volume)?;
+        self.check_unlocked(&row)?;
+        let image = image_filesystem(&row)?;
         let key = self.begin(Intent::CopyUp)?;
-        let image = self.image_filesystem(&volume)?;
         // Left over if a crash came between the mount and its undoing.
         if image.is_some() {
             self.apply(Step::Unmount {
                 target: self.layout.volume_data(&volume),
             })?;
         }
-        let from = self.layout.snapshot(&volume, &row.key);
+        let from = self.layout.snapshot(&volume, &snapshot.key);
         // Both copies count until one goes.
         let unlimited = |copy: PathBuf| {
-            let Some(row) = self.volume_row(&volume) else {
-                return Ok(());
-            };
             self.encrypt_content(&row, copy.clone())?;
             match row.project {
                 Some(project) => self.apply(Step::LimitDir {
@@ -135,7 +133,7 @@ impl Storaged {
         let staged = self.stage_copy(&key, &volume, &from, image, unlimited);
         if let Err(error) = staged {
             self.abandon(&key);
-            self.limit_again(&volume)?;
+            self.limit_again(&row)?;
             return Err(error);
         }
         if let Err(error) = self.announce(&key, Intent::RollBack(volume)) {
@@ -167,19 +165,18 @@ impl Storaged {
         );
         let _first = self.volume_locks.lock(first);
         let _second = self.volume_locks.lock(second);
+        let origin = self.existing_volume(&source)?;
         let from = match &request.snapshot {
             Some(name) => {
                 let row = self.snapshot(source.as_str(), name)?;
+                self.check_unlocked(&origin)?;
                 self.layout.snapshot(&source, &row.key)
             }
             None => {
-                self.check_source(&source, request.live)?;
-                self.content_path(&source)?
+                self.check_source(&origin, request.live)?;
+                self.measured_path(&origin)
             }
         };
-        let origin = self.volume_row(&source);
-        let origin = origin.ok_or_else(|| not_found(source.as_str()))?;
-        self.check_unlocked(&origin)?;
         let spec = spec_of(&origin)?;
         let taken = self.volume_row(&target).is_some();
         self.finish_removal(&target)?;
@@ -226,44 +223,22 @@ impl Storaged {
         row.ok_or_else(missing)
     }
 
-    /// The volume can be copied as a directory, and keeps still meanwhile.
-    fn check_source(&self, volume: &VolumeName, live: bool) -> Result<(), VolumeError> {
-        let row = self.volume_row(volume);
-        let row = row.ok_or_else(|| not_found(volume.as_str()))?;
-        self.check_unlocked(&row)?;
-        match spec_of(&row)?.content {
-            Content::Device(_) => Err(VolumeError::Device(volume.clone())),
-            Content::Directory(_) if !live && !self.is_subvolume(volume)? => {
-                self.check_unmounted(volume, STOP_OR_LIVE)
+    /// There is something of the volume's own to copy, and it is of one moment unless that does not
+    /// matter.
+    fn check_source(&self, row: &VolumeRow, live: bool) -> Result<(), VolumeError> {
+        self.check_unlocked(row)?;
+        match spec_of(row)?.content {
+            Content::Device(_) => Err(VolumeError::Device(row.name.clone())),
+            Content::Directory(_) if !live && !self.is_subvolume(&row.name)? => {
+                self.check_unmounted(&row.name, STOP_OR_LIVE)
             }
             Content::Directory(_) | Content::Image(_) => Ok(()),
         }
     }
 
-    fn is_subvolume(&self, volume: &VolumeName) -> Result<bool, StepError> {
+    pub(super) fn is_subvolume(&self, volume: &VolumeName) -> Result<bool, StepError> {
         let data = self.layout.volume_data(volume);
         directory::is_subvolume(&data).map_err(StepError::io("look at", &data))
-    }
-
-    /// The filesystem of a volume that has one of its own.
-    fn image_filesystem(
-        &self,
-        volume: &VolumeName,
-    ) -> Result<Option<ImageFilesystem>, VolumeError> {
-        let row = self.volume_row(volume);
-        let row = row.ok_or_else(|| not_found(volume.as_str()))?;
-        Ok(match spec_of(&row)?.content {
-            Content::Image(image) => Some(image.filesystem),
-            Content::Directory(_) | Content::Device(_) => None,
-        })
-    }
-
-    /// What is copied of a volume.
-    fn content_path(&self, volume: &VolumeName) -> Result<PathBuf, VolumeError> {
-        Ok(match self.image_filesystem(volume)? {
-            Some(_) => self.layout.volume_image(volume),
-            None => self.layout.volume_data(volume),
-        })
     }
 
     pub(super) fn check_unmounted(
@@ -287,32 +262,33 @@ impl Storaged {
         self.apply(Step::Record(vec![Change::PutIntent(key.clone(), intent)]))
     }
 
-    fn stage_snapshot(&self, key: &Key, mut row: SnapshotRow) -> Result<(), VolumeError> {
-        let volume = row.volume.clone();
-        let image = self.image_filesystem(&volume)?;
-        let from = self.content_path(&volume)?;
+    fn stage_snapshot(
+        &self,
+        key: &Key,
+        source: &VolumeRow,
+        mut row: SnapshotRow,
+    ) -> Result<(), VolumeError> {
+        let volume = &source.name;
+        let image = image_filesystem(source)?;
         // A snapshot counts for nobody.
-        let prepare = |copy| match self.volume_row(&volume) {
-            Some(row) => self.encrypt_content(&row, copy),
-            None => Ok(()),
-        };
-        self.stage_copy(key, &volume, &from, image, prepare)?;
+        let prepare = |copy| self.encrypt_content(source, copy);
+        self.stage_copy(key, volume, &self.measured_path(source), image, prepare)?;
         let copy = self.layout.staged_volume(key).join(content_name(image));
         row.size = tree::size(&copy).bytes;
         self.announce(key, Intent::MakeSnapshot(row))?;
-        let snapshots = self.layout.snapshots(&volume);
+        let snapshots = self.layout.snapshots(volume);
         if !recover::exists(&snapshots)? {
             self.apply(Step::CreateDir {
                 path: snapshots.clone(),
                 mode: 0o700,
             })?;
             self.apply(Step::SyncDir {
-                path: self.layout.volume(&volume),
+                path: self.layout.volume(volume),
             })?;
         }
         self.apply(Step::Rename {
             from: copy,
-            to: self.layout.snapshot(&volume, key),
+            to: self.layout.snapshot(volume, key),
         })?;
         Ok(self.apply(Step::SyncDir { path: snapshots })?)
     }
@@ -424,23 +400,19 @@ impl Storaged {
             })?;
         }
         self.apply(Step::RemoveTree { path: replaced })?;
-        self.limit_again(volume)?;
+        if let Some(row) = self.volume_row(volume) {
+            self.limit_again(&row)?;
+        }
         self.apply(Step::RemoveTree { path: staged })
     }
+}
 
-    /// Gives a volume's directory the limit its options say.
-    fn limit_again(&self, volume: &VolumeName) -> Result<(), StepError> {
-        let Some(row) = self.volume_row(volume) else {
-            return Ok(());
-        };
-        match row.spec() {
-            Ok(Spec {
-                content: Content::Directory(limit),
-                ..
-            }) => self.limit_content(&row, limit, self.layout.volume_data(volume)),
-            _ => Ok(()),
-        }
-    }
+/// The filesystem of a volume that has one of its own.
+fn image_filesystem(row: &VolumeRow) -> Result<Option<ImageFilesystem>, VolumeError> {
+    Ok(match spec_of(row)?.content {
+        Content::Image(image) => Some(image.filesystem),
+        Content::Directory(_) | Content::Device(_) => None,
+    })
 }
 
 /// The name that copied content has in a volume's directory.

@@ -6,24 +6,27 @@
 use api::daemon::Pruned;
 use api::id::VolumeName;
 use api::storage::{TrashedVolume, Volume};
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 
 use super::{VolumeError, not_found};
 use crate::Storaged;
 use crate::disk::{Step, StepError};
 use crate::model::layout::Key;
-use crate::model::record::{Change, Intent, TrashRow};
+use crate::model::record::{Change, Intent, TrashRow, Uptime};
+use crate::model::trash::{self, Moment};
 
 impl Storaged {
     /// The pruned volumes that can come back, last pruned first.
     pub fn trashed_volumes(&self) -> Vec<TrashedVolume> {
         let mut rows: Vec<TrashRow> = self.store.rows().trash.values().cloned().collect();
-        rows.sort_by(|a, b| b.trashed_at.cmp(&a.trashed_at));
+        rows.sort_by(|a, b| trash::order(b).cmp(&trash::order(a)));
+        let now = self.moment();
+        let until = |row: &TrashRow| {
+            Timestamp::from_second(now.wall.checked_add(self.left(row, &now)?)?).ok()
+        };
         rows.into_iter()
             .map(|row| TrashedVolume {
-                kept_until: self
-                    .kept_until(&row)
-                    .map_or_else(String::new, |until| until.to_string()),
+                kept_until: until(&row).map_or_else(String::new, |until| until.to_string()),
                 name: row.volume.name,
                 size: row.size,
                 pruned_at: row.trashed_at,
@@ -66,11 +69,31 @@ impl Storaged {
         self.delete_trashed(|_any| true)
     }
 
-    /// Deletes what has been in the trash for longer than the configuration says.
+    /// Deletes what has been in the trash for longer than the configuration says, whatever happened to
+    /// the clock meanwhile.
     pub fn expire_trash(&self) -> Pruned {
-        let now = Timestamp::now();
+        self.expire_trash_at(&self.moment())
+    }
+
+    pub(crate) fn expire_trash_at(&self, now: &Moment) -> Pruned {
         // What no clock can tell stays until somebody empties the trash.
-        self.delete_trashed(|row| self.kept_until(row).is_some_and(|until| until <= now))
+        self.delete_trashed(|row| self.left(row, now).is_some_and(|left| left <= 0))
+    }
+
+    fn left(&self, row: &TrashRow, now: &Moment) -> Option<i64> {
+        let pruned = row.trashed_at.parse().map(Timestamp::as_second).ok();
+        trash::left(row, pruned, now, self.config.prune_undo_hours)
+    }
+
+    pub(crate) fn moment(&self) -> Moment {
+        Moment {
+            wall: Timestamp::now().as_second(),
+            uptime: Uptime {
+                boot: self.boot.clone(),
+                // Sleep counts (`do_sysinfo`, kernel/sys.c).
+                seconds: rustix::system::sysinfo().uptime.unsigned_abs(),
+            },
+        }
     }
 
     fn delete_trashed(&self, is_due: impl Fn(&TrashRow) -> bool) -> Pruned {
@@ -118,11 +141,14 @@ impl Storaged {
     pub(super) fn trash_locked(&self, name: &VolumeName, size: u64) -> Result<(), VolumeError> {
         let volume = self.check_removable(name)?;
         let key = crate::new_key()?;
+        let last = self.store.rows().trash.values().map(|row| row.serial).max();
         let row = TrashRow {
             key: key.clone(),
             volume,
             trashed_at: crate::now(),
             size,
+            uptime: Some(self.moment().uptime),
+            serial: last.unwrap_or_default() + 1,
         };
         self.apply(Step::Record(vec![
             Change::PutIntent(key.clone(), Intent::TrashVolume(name.clone())),
@@ -136,14 +162,8 @@ impl Storaged {
     fn last_trashed(&self, name: &VolumeName) -> Option<Key> {
         let rows = self.store.rows();
         let of_name = rows.trash.values().filter(|row| row.volume.name == *name);
-        let last = of_name.max_by(|a, b| a.trashed_at.cmp(&b.trashed_at));
+        let last = of_name.max_by(|a, b| trash::order(a).cmp(&trash::order(b)));
         last.map(|row| row.key.clone())
-    }
-
-    fn kept_until(&self, row: &TrashRow) -> Option<Timestamp> {
-        let trashed: Timestamp = row.trashed_at.parse().ok()?;
-        let hours = SignedDuration::from_hours(self.config.prune_undo_hours.into());
-        trashed.checked_add(hours).ok()
     }
 
     /// Puts the directory of a volume whose row is in the trash there, too.

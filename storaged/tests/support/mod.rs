@@ -10,11 +10,13 @@
 )]
 #![expect(unreachable_pub, reason = "shared by test binaries")]
 
+use std::fmt::Debug;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use api::id::Digest;
-use api::storage::{Image, ImageCreate, Layer, RootfsCreate};
+use api::storage::{Image, ImageCreate, Layer, RootfsCreate, StorageCheck, VolumeCreate};
+use api::{ApiError, ErrorCode};
 use redb::Database;
 use rustix::mount::MountFlags;
 use storaged::{Options, StorageConfig, Storaged};
@@ -327,6 +329,38 @@ pub fn create(storaged: &Storaged, container: &str, image: &Image, ephemeral: bo
         ephemeral,
     };
     storaged.create_rootfs(request).unwrap();
+}
+
+/// A request for a volume.
+pub fn with_options(name: &str, options: &[(&str, &str)]) -> VolumeCreate {
+    let own = |(key, value): &(&str, &str)| ((*key).to_owned(), (*value).to_owned());
+    VolumeCreate {
+        name: name.to_owned(),
+        driver_opts: options.iter().map(own).collect(),
+        ..VolumeCreate::default()
+    }
+}
+
+#[track_caller]
+pub fn refused<T: Debug>(result: Result<T, impl Into<ApiError>>, code: ErrorCode, words: &str) {
+    let error: ApiError = match result {
+        Ok(made) => panic!("it was accepted: {made:?}"),
+        Err(error) => error.into(),
+    };
+    assert_eq!(error.code, code, "{}", error.message);
+    assert!(error.message.contains(words), "{}", error.message);
+    assert!(!error.message.contains('\n'), "{}", error.message);
+}
+
+/// Reads all there is: nothing differs.
+#[track_caller]
+pub fn is_well(storaged: &Storaged) {
+    let request = StorageCheck {
+        deep: true,
+        repair: false,
+    };
+    let report = storaged.check(&request).unwrap();
+    assert!(report.is_well(), "{:?}", report.differences);
 }
 
 pub fn read(path: impl AsRef<Path>) -> String {
