@@ -12,6 +12,8 @@ pub mod cni;
 pub mod container;
 pub mod event;
 pub mod format;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 pub mod joining;
 pub mod link;
 pub mod shim;

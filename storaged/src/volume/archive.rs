@@ -26,7 +26,7 @@ use crate::{Storaged, recover, tree};
 
 /// What of a volume's row goes with its data.
 #[derive(Debug, Serialize, Deserialize)]
-struct Manifest {
+pub(crate) struct Manifest {
     format: u32,
     name: VolumeName,
     created_at: String,
@@ -142,7 +142,7 @@ impl Storaged {
         };
         let (archive, manifest) = VolumeArchive::open(stream, &limits).map_err(refused)?;
         let manifest = understand(&manifest).map_err(refused)?;
-        let row = self.imported(&name, request, manifest)?;
+        let row = imported(&name, request, manifest)?;
         let spec = spec_of(&row)?;
         let _guard = self.volume_locks.lock(name.as_str());
         self.finish_removal(&name)?;
@@ -159,37 +159,6 @@ impl Storaged {
             self.unpack_content(staged, &row, &spec, archive)
         })?;
         self.volume(name.as_str())
-    }
-
-    fn imported(
-        &self,
-        name: &VolumeName,
-        request: VolumeImport,
-        manifest: Manifest,
-    ) -> Result<VolumeRow, VolumeError> {
-        let VolumeImport { options, labels } = request;
-        let row = VolumeRow {
-            name: name.clone(),
-            options: if options.is_empty() {
-                manifest.options
-            } else {
-                options
-            },
-            labels: manifest.labels.into_iter().chain(labels).collect(),
-            created_at: crate::now(),
-            anonymous: Id::parse(name.as_str()).is_ok(),
-            populated: true,
-            project: None,
-            key_id: None,
-        };
-        match spec_of(&row)?.content {
-            Content::Device(_) => Err(VolumeError::Option {
-                volume: name.clone(),
-                problem: "what is imported needs a place of its own: leave out type and device"
-                    .to_owned(),
-            }),
-            Content::Directory(_) | Content::Image(_) => Ok(row),
-        }
     }
 
     fn unpack_content(
@@ -244,7 +213,38 @@ fn unpack(
     set_owner(root.as_fd(), spec.owner).map_err(|error| EntryError::Record(error.into()))
 }
 
-fn understand(text: &[u8]) -> Result<Manifest, EntryError> {
+/// The row of a volume that is to be made of an archive.
+pub(crate) fn imported(
+    name: &VolumeName,
+    request: VolumeImport,
+    manifest: Manifest,
+) -> Result<VolumeRow, VolumeError> {
+    let VolumeImport { options, labels } = request;
+    let row = VolumeRow {
+        name: name.clone(),
+        options: if options.is_empty() {
+            manifest.options
+        } else {
+            options
+        },
+        labels: manifest.labels.into_iter().chain(labels).collect(),
+        created_at: crate::now(),
+        anonymous: Id::parse(name.as_str()).is_ok(),
+        populated: true,
+        project: None,
+        key_id: None,
+    };
+    match spec_of(&row)?.content {
+        Content::Device(_) => Err(VolumeError::Option {
+            volume: name.clone(),
+            problem: "what is imported needs a place of its own: leave out type and device"
+                .to_owned(),
+        }),
+        Content::Directory(_) | Content::Image(_) => Ok(row),
+    }
+}
+
+pub(crate) fn understand(text: &[u8]) -> Result<Manifest, EntryError> {
     match serde_json::from_slice::<Manifest>(text) {
         Ok(manifest) if manifest.format == FORMAT => Ok(manifest),
         Ok(_) => Err(EntryError::Archive(

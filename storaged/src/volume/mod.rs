@@ -1,6 +1,6 @@
 //! Volumes: directories that outlive containers, and the durable set of those who refer to them.
 
-mod archive;
+pub(crate) mod archive;
 mod content;
 pub(crate) mod copy;
 pub(crate) mod directory;
