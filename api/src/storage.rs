@@ -251,6 +251,9 @@ pub struct RootfsCreate {
     /// Throw-away: the overlay is mounted `volatile` and is not synced.
     #[serde(default)]
     pub ephemeral: bool,
+    /// `size`: what the container may write.
+    #[serde(default)]
+    pub storage_opt: BTreeMap<String, String>,
 }
 
 /// A container's writable layer.

@@ -127,6 +127,7 @@ pub struct HostConfig {
     pub privileged: bool,
     pub readonly_rootfs: bool,
     pub security_opt: Option<Vec<String>>,
+    pub storage_opt: Option<BTreeMap<String, String>>,
     pub tmpfs: Option<BTreeMap<String, String>>,
     /// Bytes.
     pub shm_size: u64,

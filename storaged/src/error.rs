@@ -68,7 +68,9 @@ fn image(error: &ImageError) -> ErrorCode {
 
 fn rootfs(error: &RootfsError) -> ErrorCode {
     match error {
-        RootfsError::Container(_) => ErrorCode::InvalidInput,
+        RootfsError::Container(_) | RootfsError::Option { .. } | RootfsError::NoQuota { .. } => {
+            ErrorCode::InvalidInput
+        }
         RootfsError::NoImage(_) | RootfsError::NotFound(_) => ErrorCode::NotFound,
         RootfsError::Conflict(_) => ErrorCode::Conflict,
         RootfsError::Read { .. } => ErrorCode::Internal,

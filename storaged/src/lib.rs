@@ -46,6 +46,7 @@ mod reason;
 mod recipe;
 mod recover;
 mod rootfs;
+mod rootfs_size;
 mod sidecar;
 mod store;
 mod tar_writer;

@@ -18,18 +18,31 @@ use crate::lock::lock;
 use crate::model::layout::{Key, LayerDir};
 use crate::model::record::{Change, Intent, RootfsRow, Rows};
 use crate::reason::way_out;
-use crate::tree;
+use crate::{rootfs_size, tree};
 
 #[derive(Debug, thiserror::Error)]
 pub enum RootfsError {
     #[error(transparent)]
     Container(#[from] InvalidId),
+    #[error("invalid --storage-opt {option}: {problem}")]
+    Option {
+        option: String,
+        problem: &'static str,
+    },
+    #[error(
+        "--storage-opt size: the state directory's filesystem ({filesystem}) has no project quotas \
+         ({source}): mount it with prjquota, put the state directory on btrfs, or leave the size out"
+    )]
+    NoQuota {
+        filesystem: String,
+        source: std::io::Error,
+    },
     #[error("no such image: {0}")]
     NoImage(Digest),
     #[error("container {0} has no root filesystem; create it first")]
     NotFound(String),
     #[error(
-        "container {0} already has a root filesystem of another image or kind; remove it first"
+        "container {0} already has a root filesystem of another image, size or kind; remove it first"
     )]
     Conflict(String),
     #[error(
@@ -53,12 +66,13 @@ impl Storaged {
     /// [`RootfsError`]; nothing is left of one that fails.
     pub fn create_rootfs(&self, request: RootfsCreate) -> Result<Rootfs, RootfsError> {
         ContainerName::parse(&request.container)?;
+        let size = rootfs_size::parse(&request.storage_opt)?;
         let _guard = self.rootfs_locks.lock(&request.container);
-        if let Some(row) = self.find_existing(&request)? {
+        if let Some(row) = self.find_existing(&request, size)? {
             return Ok(self.describe_rootfs(&self.store.rows(), &row));
         }
         let key = self.begin(Intent::MakeLayer)?;
-        let result = self.make_rootfs(&key, request);
+        let result = self.make_rootfs(&key, request, size);
         if result.is_err() {
             self.abandon(&key);
         }
@@ -143,20 +157,33 @@ impl Storaged {
         Ok(result)
     }
 
-    fn find_existing(&self, request: &RootfsCreate) -> Result<Option<RootfsRow>, RootfsError> {
+    fn find_existing(
+        &self,
+        request: &RootfsCreate,
+        size: Option<u64>,
+    ) -> Result<Option<RootfsRow>, RootfsError> {
+        let wanted = (&request.image, request.ephemeral, size);
         match self.rootfs_row(&request.container) {
-            Some(row) if row.image == request.image && row.ephemeral == request.ephemeral => {
-                Ok(Some(row))
-            }
+            Some(row) if (&row.image, row.ephemeral, row.size) == wanted => Ok(Some(row)),
             Some(_) => Err(RootfsError::Conflict(request.container.clone())),
             None => Ok(None),
         }
     }
 
-    fn make_rootfs(&self, key: &Key, request: RootfsCreate) -> Result<RootfsRow, RootfsError> {
+    fn make_rootfs(
+        &self,
+        key: &Key,
+        request: RootfsCreate,
+        size: Option<u64>,
+    ) -> Result<RootfsRow, RootfsError> {
         let staged = self.layout.staged_layer(key);
+        let quota = size.map(|bytes| self.new_quota(bytes)).transpose()?;
+        let path = staged.path().to_owned();
+        match quota {
+            Some(quota) => self.make_limited(path, quota)?,
+            None => self.apply(Step::CreateDir { path, mode: 0o710 })?,
+        }
         for (path, mode) in [
-            (staged.path().to_owned(), 0o710),
             (staged.diff(), 0o755),
             (staged.work(), 0o700),
             (staged.merged(), 0o700),
@@ -191,6 +218,8 @@ impl Storaged {
             chain_id,
             ephemeral: request.ephemeral,
             mounted_in: None,
+            size,
+            project: quota.and_then(|quota| quota.project),
         };
         if row.ephemeral {
             // Nothing in it is ever synced; a power cut ends the container as well.

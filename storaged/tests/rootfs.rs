@@ -2,11 +2,16 @@
 
 mod support;
 
-use std::path::PathBuf;
+use std::collections::BTreeMap;
+use std::io::{ErrorKind, Write as _};
+use std::path::{Path, PathBuf};
 
 use api::storage::{ImageCreate, RootfsCreate};
 use api::{ApiError, ErrorCode};
-use support::{State, archive, config, create, dir, file, image, import, ls, mounted, read};
+use support::{
+    State, archive, config, create, dir, file, filesystem, image, import, is_well, ls, mounted,
+    read, refused,
+};
 
 #[test]
 fn containers_do_not_see_each_others_writes() {
@@ -126,6 +131,7 @@ fn a_rootfs_is_made_once() {
         container: container.to_owned(),
         image: image.id.clone(),
         ephemeral: false,
+        storage_opt: BTreeMap::new(),
     };
     let first = storaged.create_rootfs(request("c1", &a)).unwrap();
     assert_eq!(storaged.create_rootfs(request("c1", &a)).unwrap(), first);
@@ -230,4 +236,87 @@ fn a_directory_overlayfs_cannot_use_is_refused_with_the_way_out() {
         error.contains("overlayfs") && error.contains("--state-dir"),
         "{error}"
     );
+}
+
+fn limited(container: &str, image: &api::storage::Image, option: (&str, &str)) -> RootfsCreate {
+    RootfsCreate {
+        container: container.to_owned(),
+        image: image.id.clone(),
+        ephemeral: false,
+        storage_opt: BTreeMap::from([(option.0.to_owned(), option.1.to_owned())]),
+    }
+}
+
+/// A container writes as much as it may, and no more. Says how much that is.
+fn fill(path: &Path) -> u64 {
+    let mut file = std::fs::File::create(path).expect("a file");
+    let mut written = 0;
+    while written < 64 << 20 {
+        match file
+            .write_all(&[written as u8; 64 << 10])
+            .and_then(|()| file.sync_data())
+        {
+            Ok(()) => written += 64 << 10,
+            Err(error) => {
+                let kinds = [ErrorKind::QuotaExceeded, ErrorKind::StorageFull];
+                assert!(kinds.contains(&error.kind()), "{error}");
+                return written;
+            }
+        }
+    }
+    written
+}
+
+#[test]
+fn what_a_container_writes_can_be_limited() {
+    let disk = State::new();
+    let target = filesystem(&disk, &["mkfs.btrfs", "-q"], "btrfs", "");
+    let state = State::inside(target.expect("btrfs is built into the kernels of the matrix"));
+    let storaged = state.open();
+    let image = image(&storaged, "web", &[&[dir("d"), file("d/f", "x")]]);
+    let request = limited("c1", &image, ("size", "8m"));
+    storaged.create_rootfs(request.clone()).unwrap();
+    storaged.create_rootfs(request).unwrap();
+    let other = storaged.create_rootfs(limited("c1", &image, ("size", "9m")));
+    refused(other, ErrorCode::Conflict, "remove it first");
+    let root = PathBuf::from(storaged.mount_rootfs("c1").unwrap().path);
+    let written = fill(&root.join("d/big"));
+    assert!((1 << 20..=8 << 20).contains(&written), "{written}");
+    let free = mounted(&storaged, "c2", &image);
+    assert_eq!(fill(&free.join("big")), 64 << 20, "nobody else is limited");
+    std::fs::remove_file(root.join("d/big")).unwrap();
+    // It is what it was after a restart, and goes whole.
+    storaged.unmount_rootfs("c1").unwrap();
+    drop(storaged);
+    let storaged = state.open();
+    is_well(&storaged);
+    let root = PathBuf::from(storaged.mount_rootfs("c1").unwrap().path);
+    std::fs::write(root.join("d/f"), "changed").unwrap();
+    assert!(fill(&root.join("big")) <= 8 << 20);
+    std::fs::remove_file(root.join("big")).unwrap();
+    storaged.commit_rootfs("c1").unwrap();
+    storaged.remove_rootfs("c1").unwrap();
+    storaged.remove_rootfs("c2").unwrap();
+    assert!(state.leftovers().is_empty());
+    is_well(&storaged);
+}
+
+#[test]
+fn a_limit_that_cannot_be_is_refused_with_the_way_out() {
+    // tmpfs has no project quotas on any kernel.
+    let state = State::new();
+    let storaged = state.open();
+    let image = image(&storaged, "web", &[&[file("f", "x")]]);
+    for (option, words) in [
+        (("size", "8m"), "prjquota"),
+        (("size", "much"), "such as 10g"),
+        (("size", "0"), "such as 10g"),
+        (("inodes", "8"), "the one option"),
+    ] {
+        let result = storaged.create_rootfs(limited("c1", &image, option));
+        refused(result, ErrorCode::InvalidInput, words);
+        assert!(storaged.rootfs("c1").is_err());
+        assert!(state.leftovers().is_empty());
+    }
+    is_well(&storaged);
 }

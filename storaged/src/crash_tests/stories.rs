@@ -1,5 +1,6 @@
 //! The operations that are broken at each of their steps.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use api::id::Digest;
@@ -48,6 +49,7 @@ pub(super) fn rootfs(storaged: &Storaged, ephemeral: bool) -> bool {
             container: "c1".to_owned(),
             image,
             ephemeral,
+            storage_opt: BTreeMap::new(),
         })
         .is_ok()
 }

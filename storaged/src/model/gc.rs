@@ -114,6 +114,8 @@ mod tests {
             chain_id: Some(top("ab")),
             ephemeral: false,
             mounted_in: None,
+            size: None,
+            project: None,
         }));
         assert_eq!(garbage(&rows, &[]), [top("ac")]);
         assert_eq!(garbage(&rows, &[top("ac")]), []);
@@ -144,6 +146,8 @@ mod tests {
                         chain_id: Some(top(chain)),
                         ephemeral: false,
                         mounted_in: None,
+                        size: None,
+                        project: None,
                     })),
                     2 => leases.push(top(chain)),
                     _ => continue,

@@ -57,6 +57,12 @@ pub(crate) struct RootfsRow {
     pub(crate) ephemeral: bool,
     /// The boot in which it was mounted and not unmounted since.
     pub(crate) mounted_in: Option<String>,
+    /// Bytes that it may take.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) size: Option<u64>,
+    /// The project whose quota limits it to that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) project: Option<u32>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -297,7 +303,7 @@ impl Rows {
         std::iter::successors(top, |layer| self.layers.get(layer.parent.as_ref()?))
     }
 
-    /// The highest number of a project that any volume has, or will have, or may have again.
+    /// The highest number of a project that anything has, or will have, or may have again.
     pub(crate) fn last_project(&self) -> Option<u32> {
         let begun = self.intents.values().filter_map(|intent| match intent {
             Intent::MakeVolume(row) => row.project,
@@ -305,7 +311,8 @@ impl Rows {
         });
         let volumes = self.volumes.values().filter_map(|row| row.project);
         let trash = self.trash.values().filter_map(|row| row.volume.project);
-        begun.chain(volumes).chain(trash).max()
+        let rootfs = self.rootfs.values().filter_map(|row| row.project);
+        begun.chain(volumes).chain(trash).chain(rootfs).max()
     }
 
     /// Whether a change is the start of something new, or puts it on record.

@@ -65,18 +65,23 @@ impl Storaged {
 
     /// A number for the project of a new volume that needs one.
     pub(super) fn new_project(&self, spec: &Spec) -> Result<Option<u32>, StepError> {
+        match spec.content {
+            Content::Directory(limit) if !limit.is_none() => {
+                self.new_project_below(&self.layout.volumes())
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// A number for the project of something new in a directory, if limits there are those of projects.
+    pub(crate) fn new_project_below(&self, path: &Path) -> Result<Option<u32>, StepError> {
         /// Below are those of administrators.
         const FIRST: u32 = 1_000_000_000;
-        let volumes = self.layout.volumes();
-        match spec.content {
-            Content::Directory(limit) if !limit.is_none() => {}
-            _ => return Ok(None),
-        }
-        if !directory::has_projects(&volumes).map_err(StepError::io("look at", &volumes))? {
+        if !directory::has_projects(path).map_err(StepError::io("look at", path))? {
             return Ok(None);
         }
         let last = self.store.rows().last_project().unwrap_or(FIRST);
-        // Two volumes that are made at a time get two numbers: no row tells of the first one yet.
+        // Two that are made at a time get two numbers: no row tells of the first one yet.
         self.projects.fetch_max(last, Ordering::SeqCst);
         Ok(Some(self.projects.fetch_add(1, Ordering::SeqCst) + 1))
     }

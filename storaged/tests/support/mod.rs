@@ -10,6 +10,7 @@
 )]
 #![expect(unreachable_pub, reason = "shared by test binaries")]
 
+use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -327,6 +328,7 @@ pub fn create(storaged: &Storaged, container: &str, image: &Image, ephemeral: bo
         container: container.to_owned(),
         image: image.id.clone(),
         ephemeral,
+        storage_opt: BTreeMap::new(),
     };
     storaged.create_rootfs(request).unwrap();
 }

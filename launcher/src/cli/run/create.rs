@@ -152,6 +152,7 @@ fn build(
         container: id.to_string(),
         image: image.id.clone(),
         ephemeral: record.host_config.auto_remove,
+        storage_opt: record.host_config.storage_opt.clone().unwrap_or_default(),
     };
     let rootfs: Rootfs = context.client().post(ROOTFS, &request)?;
     record.driver = rootfs.driver;

@@ -278,6 +278,7 @@ fn host_config(flags: &CreateFlags) -> Result<HostConfig, DraftError> {
         restart_policy,
         group_add: some(flags.group_add.clone()),
         oom_score_adj,
+        storage_opt: some_map(pairs("--storage-opt", &flags.storage_opt)?),
         sysctls: some_map(pairs("--sysctl", &flags.sysctl)?),
         ulimits: some(ulimits),
         ..HostConfig::default()
@@ -486,6 +487,7 @@ mod tests {
             (&["--add-host", "x:y", "img"], "invalid --add-host"),
             (&["--dns", "x", "img"], "invalid --dns"),
             (&["--sysctl", "x", "img"], "invalid --sysctl"),
+            (&["--storage-opt", "x", "img"], "invalid --storage-opt"),
             (&["--shm-size", "x", "img"], "invalid size"),
             (&["--oom-score-adj", "-2000", "img"], "--oom-score-adj"),
             (&["--stop-signal", "LOUD", "img"], "invalid signal"),

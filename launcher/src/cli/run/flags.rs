@@ -118,6 +118,9 @@ pub struct CreateFlags {
     /// Mount the root file system read-only
     #[arg(long, help_heading = "Storage")]
     pub read_only: bool,
+    /// Limit what the container writes to its root file system: size=BYTES
+    #[arg(long, value_name = "OPTION", help_heading = "Storage")]
+    pub storage_opt: Vec<String>,
     /// Size of /dev/shm, 64m unless given
     #[arg(long, value_name = "SIZE", help_heading = "Storage")]
     pub shm_size: Option<String>,

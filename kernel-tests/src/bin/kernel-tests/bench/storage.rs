@@ -1,5 +1,6 @@
 //! Images, root file systems and volumes, beside dockerd where it does the same.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -187,6 +188,7 @@ pub(crate) fn rootfs(scene: &Scene) -> Result<Vec<Row>> {
                 container: "measured".to_owned(),
                 image: image.id.clone(),
                 ephemeral: false,
+                storage_opt: BTreeMap::new(),
             };
             let route = format!("{ROOTFS}/measured");
             let took = time(|| {
@@ -347,6 +349,7 @@ pub(crate) fn copy_up(scene: &Scene) -> Result<Vec<Row>> {
                 container: "measured".to_owned(),
                 image: found.id.clone(),
                 ephemeral: false,
+                storage_opt: BTreeMap::new(),
             };
             let route = format!("{ROOTFS}/measured");
             client.post::<Rootfs>(ROOTFS, &request)?;
