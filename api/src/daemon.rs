@@ -1,5 +1,7 @@
 //! What the daemon says of itself.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 /// `hawser version`.
@@ -51,6 +53,37 @@ pub struct Info {
     pub data_path: Vec<String>,
     pub cgroup_version: String,
     pub warnings: Vec<String>,
+    #[serde(default)]
+    pub registries: Registries,
+    #[serde(default)]
+    pub logging: Logging,
+}
+
+/// How this host reaches registries.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct Registries {
+    /// Registries without a certificate that can be checked: `HOST[:PORT]`, or a subnet.
+    pub insecure: Vec<String>,
+    /// URLs that are asked before Docker Hub.
+    pub mirrors: Vec<String>,
+}
+
+/// Where the output of containers goes that say nothing else.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct Logging {
+    pub driver: String,
+    pub options: BTreeMap<String, String>,
+}
+
+impl Default for Logging {
+    fn default() -> Self {
+        Self {
+            driver: "json-file".to_owned(),
+            options: BTreeMap::new(),
+        }
+    }
 }
 
 /// What a prune removed.

@@ -16,6 +16,7 @@ pub mod event;
 pub mod id;
 pub mod net;
 pub mod path;
+pub mod reference;
 pub mod service;
 pub mod storage;
 pub mod task;

@@ -208,6 +208,9 @@ pub struct Image {
     pub id: Digest,
     /// `repository:tag` references.
     pub tags: Vec<String>,
+    /// `repository@digest` references: manifests that registries have it by.
+    #[serde(default)]
+    pub digests: Vec<String>,
     /// The OCI or Docker image configuration, byte for byte.
     pub config: String,
     /// Top of the layer chain; absent for an image without layers.
@@ -219,11 +222,11 @@ pub struct Image {
 }
 
 /// Body of `POST /images`: register an image whose layers are all committed.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ImageCreate {
     /// The image configuration, byte for byte; `rootfs.diff_ids` names the layers.
     pub config: String,
-    /// References to move to this image.
+    /// References to move to this image: `repository:tag`, or `repository@digest`.
     #[serde(default)]
     pub tags: Vec<String>,
 }

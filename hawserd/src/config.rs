@@ -3,10 +3,12 @@
 //! Unknown keys are errors. Every message names the file, the line and the key. Reading has no
 //! effect but the read; [`crate::start`] makes the directories.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use api::daemon::{Logging, Registries};
 use netd::{NetConfig, PIN_SCHEMA};
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
@@ -53,6 +55,22 @@ struct File {
     log: LogFile,
     network: NetConfig,
     storage: StorageConfig,
+    registry: RegistryFile,
+    containers: ContainersFile,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default, rename_all = "kebab-case")]
+struct RegistryFile {
+    insecure: Vec<String>,
+    mirrors: Vec<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default, rename_all = "kebab-case")]
+struct ContainersFile {
+    log_driver: Option<String>,
+    log_opts: BTreeMap<String, String>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -79,6 +97,9 @@ pub(crate) struct Config {
     pub(crate) log_format: LogFormat,
     pub(crate) network: NetConfig,
     pub(crate) storage: StorageConfig,
+    /// For the launcher, as is what follows.
+    pub(crate) registries: Registries,
+    pub(crate) logging: Logging,
 }
 
 impl Config {
@@ -156,6 +177,17 @@ impl Config {
             storage: StorageConfig {
                 driver: flags.storage_driver.or(file.storage.driver),
                 ..file.storage
+            },
+            registries: Registries {
+                insecure: file.registry.insecure,
+                mirrors: file.registry.mirrors,
+            },
+            logging: Logging {
+                driver: file
+                    .containers
+                    .log_driver
+                    .unwrap_or_else(|| Logging::default().driver),
+                options: file.containers.log_opts,
             },
         })
     }
@@ -238,7 +270,7 @@ mod tests {
             "# a comment\nstate-dri = \"/x\"\n",
             "hawserd.toml:2: unknown key `state-dri`, expected one of `state-dir`, `run-dir`, \
              `plugin-dir`, `pin-dir`, `cni-bin-dir`, `instance`, `group`, `log`, `network`, \
-             `storage`, in \"state-dri = \\\"/x\\\"\"",
+             `storage`, `registry`, `containers`, in \"state-dri = \\\"/x\\\"\"",
         );
         check_error(
             "[log]\nlevel = 3\n",

@@ -340,11 +340,11 @@ mod root {
             "web",
             "--network",
             "shop",
-            "nothing:1",
+            "localhost:1/nothing:1",
         ]);
         shop.soon("the reason is shown", || {
             let said = shop.type_("service ps --no-trunc web");
-            ensure!(said.contains("no such image: nothing:1"), "{said}");
+            ensure!(said.contains("cannot reach registry localhost:1"), "{said}");
             Ok(())
         });
         assert_eq!(

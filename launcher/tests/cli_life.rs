@@ -267,7 +267,11 @@ fn bad_input_is_one_line_with_dockers_exit_code() {
     let host = Host::new();
     let long = "x".repeat(300);
     let rows: [(Vec<&str>, i32, &str); 13] = [
-        (run(&["none", "true"]), 125, "no such image: none:latest"),
+        (
+            run(&["--pull", "never", "none", "true"]),
+            125,
+            "No such image: none:latest",
+        ),
         (run(&["bb"]), 125, "no command specified"),
         (
             run(&["--name", "a/b", "bb", "true"]),

@@ -38,6 +38,7 @@ pub fn layer(scratch: &Path, stream: &[u8]) {
         stacking: Stacking::Differences(Box::new(|| Ok(Vec::new()))),
         limits: &limits,
         device_nodes: DeviceNodes::Refuse,
+        may_lack_end: false,
     };
     match import::unpack(&mut { stream }, target) {
         Ok(unpacked) => {

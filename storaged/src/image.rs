@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use api::id::Digest;
+use api::reference::{self, Reference};
 use api::storage::{Image, ImageCreate};
 
 use crate::Storaged;
@@ -11,7 +12,6 @@ use crate::lock::lock;
 use crate::model::chain::{self, chain_ids, sha256};
 use crate::model::layout::Key;
 use crate::model::record::{Change, ImageRow, Intent, RootfsRow, Rows};
-use crate::model::reference::{self, Reference};
 
 #[derive(Debug, thiserror::Error)]
 pub enum ImageError {
@@ -59,10 +59,13 @@ impl Storaged {
     /// [`ImageError`]; nothing is changed.
     pub fn create_image(&self, request: ImageCreate) -> Result<Image, ImageError> {
         let ImageCreate { config, tags } = request;
-        let tags = tags
+        let names = tags
             .iter()
-            .map(|tag| normalize(tag))
+            .map(|name| normalize(name))
             .collect::<Result<BTreeSet<_>, _>>()?;
+        // A tag never has an @ (the grammar of references), and a name by digest always.
+        let (digests, tags): (BTreeSet<_>, BTreeSet<_>) =
+            names.into_iter().partition(|name| name.contains('@'));
         let diff_ids =
             chain::diff_ids(&config).map_err(|problem| ImageError::Config(problem.to_string()))?;
         let chain = chain_ids(&diff_ids);
@@ -78,12 +81,14 @@ impl Storaged {
             let mut image = rows.images.get(&id).cloned().unwrap_or_else(|| ImageRow {
                 id,
                 tags: BTreeSet::new(),
+                digests: BTreeSet::new(),
                 config,
                 chain_id: chain.last().cloned(),
                 added: crate::now(),
             });
             let mut changes = untag_others(&rows, &image.id, &tags);
             image.tags.extend(tags);
+            image.digests.extend(digests);
             changes.push(Change::PutImage(image.clone()));
             (image, changes)
         };
@@ -191,6 +196,7 @@ impl Storaged {
         Image {
             id: image.id.clone(),
             tags: image.tags.iter().cloned().collect(),
+            digests: image.digests.iter().cloned().collect(),
             config: image.config.clone(),
             chain_id: image.chain_id.clone(),
             size: rows
@@ -229,14 +235,14 @@ fn untag_others(rows: &Rows, id: &Digest, tags: &BTreeSet<String>) -> Vec<Change
         .collect()
 }
 
-/// The image, and the tag by which it was named if it was by one. Names come first: a repository
+/// The image, and the tag or digest by which it was named if it was by one. Names come first: a repository
 /// may be called `cafe`.
 fn find<'a>(rows: &'a Rows, reference: &str) -> Result<(&'a ImageRow, Option<String>), ImageError> {
     let name = Reference::parse(reference);
     if let Ok(name) = &name {
-        let tag = name.to_string();
-        if let Some(image) = rows.images.values().find(|image| image.tags.contains(&tag)) {
-            return Ok((image, Some(tag)));
+        let name = name.to_string();
+        if let Some(image) = rows.images.values().find(|image| image.is_named(&name)) {
+            return Ok((image, Some(name)));
         }
     }
     let Some(prefix) = reference::id_prefix(reference) else {
@@ -272,12 +278,22 @@ struct RemovalPlan {
 }
 
 impl Removal<'_> {
+    /// Whether the image keeps a name without this one. A digest stands for itself only where the
+    /// image has no tag.
+    fn has_others(&self, name: &str) -> bool {
+        let (tags, digests) = (&self.image.tags, &self.image.digests);
+        match tags.contains(name) {
+            true => tags.len() > 1,
+            false => !tags.is_empty() || digests.len() > 1,
+        }
+    }
+
     /// Docker's rules (`docker image rm`): a tag among several goes without question; the last one,
     /// or an id, only if no container uses the image; force overrides stopped containers only.
     fn plan(&self, force: bool) -> Result<RemovalPlan, ImageError> {
         let running = self.users.iter().find(|user| user.mounted_in.is_some());
         match &self.tag {
-            Some(tag) if self.image.tags.len() > 1 => Ok(self.untag(tag)),
+            Some(name) if self.has_others(name) => Ok(self.untag(name)),
             Some(_) if !force && !self.users.is_empty() => Err(ImageError::ReferenceInUse {
                 reference: self.asked.to_owned(),
                 container: short(&self.users[0].container),
@@ -300,12 +316,31 @@ impl Removal<'_> {
         }
     }
 
-    fn untag(&self, tag: &str) -> RemovalPlan {
+    /// With the last tag of a repository its digests go, which only say where the image came from.
+    fn untag(&self, name: &str) -> RemovalPlan {
         let mut kept = self.image.clone();
-        kept.tags.remove(tag);
+        let was_tag = kept.tags.remove(name);
+        kept.digests.remove(name);
+        let mut untagged = vec![name.to_owned()];
+        let repository = repository(name);
+        if was_tag
+            && !kept
+                .tags
+                .iter()
+                .any(|tag| self::repository(tag) == repository)
+        {
+            let orphans: Vec<String> = kept
+                .digests
+                .iter()
+                .filter(|digest| self::repository(digest) == repository)
+                .cloned()
+                .collect();
+            kept.digests.retain(|digest| !orphans.contains(digest));
+            untagged.extend(orphans);
+        }
         RemovalPlan {
             id: kept.id.clone(),
-            untagged: vec![tag.to_owned()],
+            untagged,
             kept: Some(kept),
         }
     }
@@ -313,10 +348,24 @@ impl Removal<'_> {
     fn delete(&self) -> RemovalPlan {
         RemovalPlan {
             id: self.image.id.clone(),
-            untagged: self.image.tags.iter().cloned().collect(),
+            untagged: self
+                .image
+                .tags
+                .iter()
+                .chain(&self.image.digests)
+                .cloned()
+                .collect(),
             kept: None,
         }
     }
+}
+
+/// The repository of a normalized name.
+fn repository(name: &str) -> String {
+    Reference::parse(name).map_or_else(
+        |_foreign| String::new(),
+        |name| name.repository().to_owned(),
+    )
 }
 
 /// What listings show of an id.

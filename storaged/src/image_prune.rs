@@ -35,7 +35,8 @@ impl Storaged {
         self.settle_all(&keys);
         let mut deleted = Vec::new();
         for image in &garbage {
-            deleted.extend(image.tags.iter().map(|tag| format!("untagged: {tag}")));
+            let names = image.tags.iter().chain(&image.digests);
+            deleted.extend(names.map(|name| format!("untagged: {name}")));
             deleted.push(format!("deleted: {}", image.id));
         }
         let chains = layers.iter().map(|layer| &layer.chain_id);

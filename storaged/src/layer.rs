@@ -209,6 +209,7 @@ impl Storaged {
             stacking,
             limits: &self.config.limits,
             device_nodes: self.config.device_nodes,
+            may_lack_end: expected.is_some(),
         };
         let unpacked = import::unpack(stream, target);
         // Whatever else is wrong: without what is below there is no layer.

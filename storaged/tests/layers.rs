@@ -250,6 +250,36 @@ fn trailing_bytes_belong_to_the_diff_id() {
     );
 }
 
+/// As umoci writes them; the digest tells that nothing is missing.
+#[test]
+fn an_archive_without_an_end_is_whole_if_its_digest_is_known() {
+    use sha2::Digest as _;
+
+    let state = State::new();
+    let storaged = state.open();
+    let mut bytes = archive(&[file("f", "x"), file("g", "y")]);
+    // The header and the content of each.
+    bytes.truncate(1024 + 512 + 1);
+    let digest = api::id::Digest::from_sha256(sha2::Sha256::digest(&bytes).into());
+    assert!(
+        storaged
+            .import_layer(None, None, &mut bytes.as_slice())
+            .is_err()
+    );
+    let layer = storaged
+        .import_layer(None, Some(&digest), &mut bytes.as_slice())
+        .unwrap();
+    assert_eq!(layer.diff_id, digest);
+    let mut again = Vec::new();
+    storaged.export_layer(&layer.chain_id, &mut again).unwrap();
+    assert!(again == bytes, "to the byte");
+    // One that was cut short has another digest, and within a member it is refused anyway.
+    for length in [1024, 1200, 1536] {
+        let cut = &mut &bytes[..length];
+        assert!(storaged.import_layer(None, Some(&digest), cut).is_err());
+    }
+}
+
 #[test]
 fn sparse_files_keep_their_holes() {
     let state = State::new();

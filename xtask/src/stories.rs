@@ -16,11 +16,14 @@ const WEB_SERVER: [&str; 2] = ["nginx", "nginx-common"];
 
 /// What stories meet and benches measure against. dockerd and its parts are run from the unpacked tree, in
 /// namespaces of their own.
-const PEERS: [&str; 5] = [
+const PEERS: [&str; 8] = [
     "containerd",
     "containernetworking-plugins",
+    "docker-registry",
     "docker.io",
     "runc",
+    "skopeo",
+    "umoci",
     "unbound",
 ];
 

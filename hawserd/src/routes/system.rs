@@ -77,6 +77,8 @@ fn describe(daemon: &Daemon) -> Info {
         data_path: netd.data_path(),
         cgroup_version: hierarchy.version().to_owned(),
         warnings: warnings(hierarchy),
+        registries: config.registries.clone(),
+        logging: config.logging.clone(),
     }
 }
 

@@ -1,7 +1,7 @@
 //! What every command works with: the daemon's socket, and the directories it tells.
 
-use std::cell::OnceCell;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use api::Client;
 use api::client::escape;
@@ -23,7 +23,7 @@ use super::image::config::ImageConfig;
 #[derive(Debug)]
 pub struct Context {
     client: Client,
-    info: OnceCell<Info>,
+    info: OnceLock<Info>,
 }
 
 impl Context {
@@ -32,7 +32,7 @@ impl Context {
     pub fn new(host: Option<&str>) -> Result<Self, CliError> {
         Ok(Self {
             client: Client::from_host(host)?,
-            info: OnceCell::new(),
+            info: OnceLock::new(),
         })
     }
 

@@ -4,9 +4,11 @@ use std::io;
 use std::path::PathBuf;
 
 use api::client::ClientError;
+use api::reference::InvalidReference;
 
 use crate::cni::CniError;
 use crate::format::template::TemplateError;
+use crate::registry::RegistryError;
 use crate::shim::etc::EtcError;
 use crate::shim::launch::{EXIT_DAEMON, LaunchError};
 use crate::store::StoreError;
@@ -62,6 +64,10 @@ pub enum CliError {
     #[error(transparent)]
     Archive(#[from] ArchiveError),
     #[error(transparent)]
+    Registry(#[from] RegistryError),
+    #[error(transparent)]
+    Reference(#[from] InvalidReference),
+    #[error(transparent)]
     Install(#[from] InstallError),
     #[error(transparent)]
     Container(#[from] ContainerError),
@@ -79,11 +85,10 @@ pub enum CliError {
     NotRoot,
     #[error("the input device is not a TTY: leave out -t, or run this in a terminal")]
     NotATerminal,
-    #[error(
-        "no such image: {reference}: this version pulls from no registry; bring the image with \
-         hawser image load or hawser image import"
-    )]
+    #[error("No such image: {reference}")]
     NoImage { reference: String },
+    #[error("An image does not exist locally with the tag: {0}")]
+    NotTagged(String),
     #[error("image {reference} is damaged: its configuration cannot be read: {source}")]
     ImageConfig {
         reference: String,

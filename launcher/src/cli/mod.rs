@@ -39,7 +39,7 @@ use container::{
 };
 use context::Context;
 use error::CliError;
-use image::{history, import, load, prune, save, tag};
+use image::{history, import, load, login, prune, pull, push, save, tag};
 use inspect::{InspectAnyFlags, InspectFlags, Kind};
 use run::flags::{CreateFlags, RunFlags};
 use system::FormatFlags;
@@ -108,6 +108,10 @@ enum Command {
     /// Start the containers whose restart policy says so, after the daemon or the host has started
     #[command(hide = true)]
     Resume,
+    /// Log in to a registry
+    Login(login::LoginFlags),
+    /// Forget the login to a registry
+    Logout(login::LogoutFlags),
     /// Show the daemon's settings and state
     Info(FormatFlags),
     /// Show the versions of client and daemon
@@ -210,6 +214,10 @@ enum ImageCommand {
 
 #[derive(Debug, Subcommand)]
 enum ShortImageCommand {
+    /// Fetch an image from a registry
+    Pull(pull::PullFlags),
+    /// Send an image to a registry
+    Push(push::PushFlags),
     /// Make an image of one layer from a tar of a root file system
     Import(import::ImportFlags),
     /// Load images from an archive
@@ -312,6 +320,8 @@ fn dispatch(context: &Context, command: &Command) -> Result<i32, CliError> {
         }
         Command::Image(ImageCommand::Short(command)) | Command::ShortImage(command) => {
             match command {
+                ShortImageCommand::Pull(flags) => pull::pull(context, flags),
+                ShortImageCommand::Push(flags) => push::push(context, flags),
                 ShortImageCommand::Import(flags) => import::import(context, flags),
                 ShortImageCommand::Load(flags) => load::load(context, flags),
                 ShortImageCommand::Save(flags) => save::save(context, flags),
@@ -331,6 +341,8 @@ fn dispatch(context: &Context, command: &Command) -> Result<i32, CliError> {
         Command::Events(flags) | Command::System(SystemCommand::Events(flags)) => {
             events::events(context, flags)
         }
+        Command::Login(flags) => login::login(context, flags),
+        Command::Logout(flags) => login::logout(flags),
         Command::Resume => resume::resume(context),
         Command::System(SystemCommand::Df(flags)) => system::usage::usage(context, flags),
         Command::System(SystemCommand::Prune(flags)) => system::prune::prune(context, flags),

@@ -24,6 +24,7 @@ pub(super) struct Archive<R> {
     data: u64,
     /// Padding behind them.
     padding: u64,
+    may_lack_end: bool,
 }
 
 impl<R: Read> Archive<R> {
@@ -32,6 +33,17 @@ impl<R: Read> Archive<R> {
             source,
             data: 0,
             padding: 0,
+            may_lack_end: false,
+        }
+    }
+
+    /// Also takes the end of the stream after a whole member for the archive's: some tools write no
+    /// end-of-archive blocks. Only for archives whose digest is known, for it tells whether one
+    /// was cut short.
+    pub(super) fn which_may_lack_its_end(self, may_lack_end: bool) -> Self {
+        Self {
+            may_lack_end,
+            ..self
         }
     }
 
@@ -201,7 +213,9 @@ impl<R: Read> Archive<R> {
     /// The next header; `None` at the end of the archive.
     fn header(&mut self) -> Result<Option<Header>, EntryError> {
         let mut header = Header::new_old();
-        self.fill(header.as_mut_bytes())?;
+        if !self.fill_unless_over(header.as_mut_bytes())? {
+            return Ok(None);
+        }
         if is_zero(header.as_bytes()) {
             self.fill(header.as_mut_bytes())?;
             return if is_zero(header.as_bytes()) {
@@ -223,12 +237,30 @@ impl<R: Read> Archive<R> {
     fn skip(&mut self, bytes: u64) -> Result<(), EntryError> {
         let skipped = io::copy(&mut (&mut self.source).take(bytes), &mut io::sink())
             .map_err(EntryError::read)?;
+        let missing = bytes - skipped;
+        // Who writes no end writes no padding before it either.
+        let is_over = self.may_lack_end && missing <= self.padding;
         (self.data, self.padding) = (0, 0);
-        if skipped == bytes {
+        if missing == 0 || is_over {
             Ok(())
         } else {
             Err(TRUNCATED)
         }
+    }
+
+    /// False if the stream ends here, and may.
+    fn fill_unless_over(&mut self, block: &mut [u8]) -> Result<bool, EntryError> {
+        let mut filled = 0;
+        while filled < block.len() {
+            match self.source.read(&mut block[filled..]) {
+                Ok(0) if filled == 0 && self.may_lack_end => return Ok(false),
+                Ok(0) => return Err(TRUNCATED),
+                Ok(read) => filled += read,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(EntryError::read(error)),
+            }
+        }
+        Ok(true)
     }
 
     fn fill(&mut self, buffer: &mut [u8]) -> Result<(), EntryError> {

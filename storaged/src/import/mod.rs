@@ -189,6 +189,8 @@ pub(crate) struct Target<'a> {
     pub(crate) stacking: Stacking<'a>,
     pub(crate) limits: &'a Limits,
     pub(crate) device_nodes: DeviceNodes,
+    /// The caller compares digests, which tell whether the archive was cut short.
+    pub(crate) may_lack_end: bool,
 }
 
 /// Unpacks `stream` into a directory while hashing it.
@@ -233,11 +235,13 @@ fn write(source: Ahead, target: Target<'_>) -> Result<Summary, EntryError> {
         stacking,
         limits,
         device_nodes,
+        may_lack_end,
     } = target;
     let recipe = File::create_new(record)
         .and_then(RecipeWriter::new)
         .map_err(EntryError::Record)?;
-    let mut archive = Archive::new(Tape::new(source, recipe));
+    let tape = Tape::new(source, recipe);
+    let mut archive = Archive::new(tape).which_may_lack_its_end(may_lack_end);
     let mut unpacker = Unpacker::new(&diff, replaced, stacking, limits, device_nodes)?;
     while let Some(member) = archive.next_member()? {
         unpacker.add(&member, &mut archive)?;

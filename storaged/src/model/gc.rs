@@ -76,6 +76,7 @@ mod tests {
         rows.apply(Change::PutImage(ImageRow {
             id: sha256(chain.as_bytes()),
             tags: BTreeSet::new(),
+            digests: BTreeSet::new(),
             config: String::new(),
             chain_id: Some(top(chain)),
             added: String::new(),

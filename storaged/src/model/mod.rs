@@ -4,7 +4,6 @@ pub(crate) mod chain;
 pub(crate) mod gc;
 pub(crate) mod layout;
 pub(crate) mod record;
-pub(crate) mod reference;
 pub(crate) mod size;
 pub(crate) mod trash;
 pub(crate) mod volume_option;

@@ -41,10 +41,19 @@ pub(crate) struct ImageRow {
     pub(crate) id: Digest,
     /// Normalized `repository:tag` references; each belongs to at most one image.
     pub(crate) tags: BTreeSet<String>,
+    /// Normalized `repository@digest` references.
+    #[serde(default)]
+    pub(crate) digests: BTreeSet<String>,
     pub(crate) config: String,
     pub(crate) chain_id: Option<Digest>,
     /// RFC 3339.
     pub(crate) added: String,
+}
+
+impl ImageRow {
+    pub(crate) fn is_named(&self, name: &str) -> bool {
+        self.tags.contains(name) || self.digests.contains(name)
+    }
 }
 
 /// A container's writable layer.

@@ -165,6 +165,7 @@ mod tests {
         Image {
             id: api::id::Digest::from_sha256([7; 32]),
             tags: Vec::new(),
+            digests: Vec::new(),
             config: String::new(),
             chain_id: None,
             size: 0,

@@ -47,7 +47,7 @@ pub fn describe(image: &Image) -> Result<ImageObject, CliError> {
     Ok(ImageObject {
         id: image.id.to_string(),
         repo_tags: image.tags.clone(),
-        repo_digests: Vec::new(),
+        repo_digests: image.digests.clone(),
         comment: config.comment.unwrap_or_default(),
         created: config.created.unwrap_or_else(|| image.added.clone()),
         author: config.author.unwrap_or_default(),

@@ -26,6 +26,9 @@ pub struct ListFlags {
     /// Do not shorten ids
     #[arg(long)]
     pub no_trunc: bool,
+    /// Show the digests that registries have the images by
+    #[arg(long)]
+    pub digests: bool,
     /// Show only what fits: reference=, label=, dangling=, before=, since=
     #[arg(short, long, value_name = "FILTER")]
     pub filter: Vec<String>,
@@ -41,6 +44,7 @@ const COLUMNS: Columns = Columns {
     headers: &[
         ("Repository", "REPOSITORY"),
         ("Tag", "TAG"),
+        ("Digest", "DIGEST"),
         ("ID", "IMAGE ID"),
         ("CreatedSince", "CREATED"),
         ("CreatedAt", "CREATED AT"),
@@ -48,6 +52,10 @@ const COLUMNS: Columns = Columns {
         ("Labels", "LABELS"),
     ],
     default: "{{.Repository}}\t{{.Tag}}\t{{.ID}}\t{{.CreatedSince}}\t{{.Size}}",
+};
+const DIGESTS: Columns = Columns {
+    default: "{{.Repository}}\t{{.Tag}}\t{{.Digest}}\t{{.ID}}\t{{.CreatedSince}}\t{{.Size}}",
+    ..COLUMNS
 };
 const NONE: &str = "<none>";
 
@@ -88,7 +96,7 @@ pub fn list(context: &Context, flags: &ListFlags) -> Result<i32, CliError> {
     listing::print(
         &lines,
         (flags.quiet, &flags.format),
-        &COLUMNS,
+        if flags.digests { &DIGESTS } else { &COLUMNS },
         |line| id(line.image, flags.no_trunc).to_owned(),
         |line| row(line, now, flags.no_trunc),
     )
@@ -102,16 +110,30 @@ fn lines_of<'i>(image: &'i Image, config: &'i ImageConfig) -> Vec<Line<'i>> {
         repository,
         tag,
     };
-    if image.tags.is_empty() {
-        return vec![line(NONE, NONE)];
-    }
-    let split = |tag: &'i String| split_tag(tag);
-    image
+    let mut lines: Vec<Line<'i>> = image
         .tags
         .iter()
-        .map(split)
-        .map(|(r, t)| line(r, t))
-        .collect()
+        .map(|tag| split_tag(tag))
+        .map(|(repository, tag)| line(repository, tag))
+        .collect();
+    // Pulled by digest, or left behind by a tag that moved on.
+    for (repository, _) in image.digests.iter().filter_map(|name| name.split_once('@')) {
+        if lines.iter().all(|line| line.repository != repository) {
+            lines.push(line(repository, NONE));
+        }
+    }
+    if lines.is_empty() {
+        lines.push(line(NONE, NONE));
+    }
+    lines
+}
+
+/// The digest that the line's repository has the image by.
+fn digest<'i>(line: &Line<'i>) -> &'i str {
+    let mut names = line.image.digests.iter();
+    names
+        .find_map(|name| name.strip_prefix(line.repository)?.strip_prefix('@'))
+        .unwrap_or(NONE)
 }
 
 /// When it was made; when it came here, if it does not say.
@@ -190,6 +212,7 @@ fn row(line: &Line<'_>, now: Timestamp, no_trunc: bool) -> Row {
     Row::new([
         ("Repository", line.repository.into()),
         ("Tag", line.tag.into()),
+        ("Digest", digest(line).into()),
         ("ID", id(line.image, no_trunc).into()),
         ("CreatedSince", human::ago(&line.created, now).into()),
         ("CreatedAt", human::moment(&line.created, 0).into()),

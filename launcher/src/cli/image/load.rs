@@ -4,15 +4,11 @@ use std::fs::File;
 use std::io::{self, IsTerminal, Read};
 use std::num::NonZero;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 
-use api::Client;
-use api::id::Digest;
-use api::path::{IMAGES, LAYERS};
+use api::path::IMAGES;
 use api::storage::{Image, ImageCreate, Layer};
 use clap::Args;
-use sha2::{Digest as _, Sha256};
 
 use crate::cli::context::Context;
 use crate::cli::error::CliError;
@@ -21,6 +17,7 @@ use crate::event;
 use crate::format::human;
 
 use super::archive::{self, ArchivedImage, Spool};
+use super::stack::Stack;
 
 /// `hawser image load`.
 #[derive(Debug, Clone, Args)]
@@ -82,14 +79,31 @@ fn spool_dir(context: &Context) -> Result<PathBuf, CliError> {
         .join(format!("load-{}", hex::encode(random))))
 }
 
+/// Layers that are sent at once at most, however many cores there are: more would only hold more memory in the daemon.
+const MAX_AT_ONCE: usize = 4;
+
 fn load_image(
     context: &Context,
     spool: &Spool,
     image: &ArchivedImage,
     quiet: bool,
 ) -> Result<Image, CliError> {
-    let layers = Layers::of(spool, image, quiet);
-    layers.load(context.client())?;
+    let stack = Stack::of(image.layers.iter().map(|(_, diff_id)| diff_id));
+    let cores = thread::available_parallelism().map_or(1, NonZero::get);
+    let total = image.layers.len();
+    stack.send_all(cores.min(MAX_AT_ONCE), |number, route| {
+        let file = spool.open(&image.layers[number].0)?;
+        if !quiet {
+            let size = file.metadata().map_or(0, |metadata| metadata.len());
+            output::warn(format_args!(
+                "Loading layer {}/{total} ({})",
+                number + 1,
+                human::size(size, 4)
+            ));
+        }
+        context.client().post_stream::<Layer>(route, &mut &file)?;
+        Ok(())
+    })?;
     let request = ImageCreate {
         config: image.config.clone(),
         tags: image.tags.clone(),
@@ -98,104 +112,4 @@ fn load_image(
     let id = image.id.as_str();
     context.tell(&event::of_image("load", id, id));
     Ok(image)
-}
-
-/// Layers that are sent at once at most, however many cores there are: more would only hold more memory in the daemon.
-const MAX_AT_ONCE: usize = 4;
-
-/// The layers of one image on their way to the daemon, several at once. They are begun in order, so
-/// that the one below is always done or on its way; the daemon commits them in order.
-struct Layers<'a> {
-    spool: &'a Spool,
-    image: &'a ArchivedImage,
-    quiet: bool,
-    /// The chain below each layer, bottom first.
-    parents: Vec<Option<Digest>>,
-    next: AtomicUsize,
-    failed: AtomicBool,
-}
-
-impl<'a> Layers<'a> {
-    fn of(spool: &'a Spool, image: &'a ArchivedImage, quiet: bool) -> Self {
-        let mut parents = Vec::new();
-        let mut chain: Option<Digest> = None;
-        for (_, diff_id) in &image.layers {
-            let above = match &chain {
-                None => diff_id.clone(),
-                // OCI image specification, "Layer ChainID".
-                Some(below) => Digest::from_sha256(
-                    Sha256::digest(format!("{below} {diff_id}").as_bytes()).into(),
-                ),
-            };
-            parents.push(chain.replace(above));
-        }
-        Self {
-            spool,
-            image,
-            quiet,
-            parents,
-            next: AtomicUsize::new(0),
-            failed: AtomicBool::new(false),
-        }
-    }
-
-    fn load(&self, client: &Client) -> Result<(), CliError> {
-        let cores = thread::available_parallelism().map_or(1, NonZero::get);
-        let at_once = cores.min(MAX_AT_ONCE).min(self.image.layers.len());
-        let failures = thread::scope(|scope| {
-            let senders: Vec<_> = (0..at_once)
-                .map(|_| scope.spawn(|| self.send_all(client)))
-                .collect();
-            let ended = senders.into_iter().map(|sender| {
-                sender
-                    .join()
-                    .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-            });
-            ended.flatten().collect::<Vec<(usize, CliError)>>()
-        });
-        // What fails above follows from what failed below.
-        match failures.into_iter().min_by_key(|(number, _)| *number) {
-            None => Ok(()),
-            Some((_, error)) => Err(error),
-        }
-    }
-
-    /// Sends layers as long as there are any, and says which one failed.
-    fn send_all(&self, client: &Client) -> Option<(usize, CliError)> {
-        while !self.failed.load(Ordering::Relaxed) {
-            let number = self.next.fetch_add(1, Ordering::Relaxed);
-            let Some((name, diff_id)) = self.image.layers.get(number) else {
-                break;
-            };
-            if let Err(error) = self.send(client, number, name, diff_id) {
-                self.failed.store(true, Ordering::Relaxed);
-                return Some((number, error));
-            }
-        }
-        None
-    }
-
-    fn send(
-        &self,
-        client: &Client,
-        number: usize,
-        name: &str,
-        diff_id: &Digest,
-    ) -> Result<(), CliError> {
-        let mut route = format!("{LAYERS}?meanwhile=true&diff_id={diff_id}");
-        if let Some(parent) = &self.parents[number] {
-            route.push_str(&format!("&parent={parent}"));
-        }
-        let file = self.spool.open(name)?;
-        if !self.quiet {
-            let size = file.metadata().map_or(0, |metadata| metadata.len());
-            let (number, total) = (number + 1, self.image.layers.len());
-            output::warn(format_args!(
-                "Loading layer {number}/{total} ({})",
-                human::size(size, 4)
-            ));
-        }
-        client.post_stream::<Layer>(&route, &mut &file)?;
-        Ok(())
-    }
 }

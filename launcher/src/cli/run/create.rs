@@ -27,7 +27,7 @@ use super::flags::CreateFlags;
 use super::mount::{MountSpec, Source, VolumeSpec};
 use super::resource::Machine;
 use super::undo::{Made, Undo};
-use super::{env, name, service, volume};
+use super::{env, image, name, service, volume};
 
 /// Version of the record's layout.
 const SCHEMA: u32 = 1;
@@ -53,7 +53,8 @@ pub fn create<'c>(
 ) -> Result<(ContainerDir, Undo<'c>), CliError> {
     context.require_root()?;
     refuse_old_cidfile(flags.cidfile.as_deref())?;
-    let around = surroundings(flags)?;
+    let mut around = surroundings(flags)?;
+    around.logging = context.info()?.logging.clone();
     let (image, draft) = drafted(context, flags, &around)?;
     let id = random_id()?;
     let store = context.store()?;
@@ -86,18 +87,7 @@ fn drafted(
     around: &Surroundings,
 ) -> Result<(Image, Draft), CliError> {
     let reference = flags.image();
-    let image = context.image(reference).map_err(|error| match error {
-        CliError::Client(error) if error.is_not_found() => {
-            output::warn(format_args!(
-                "Unable to find image '{}' locally",
-                tagged(reference)
-            ));
-            CliError::NoImage {
-                reference: tagged(reference),
-            }
-        }
-        other => other,
-    })?;
+    let image = image::find(context, flags)?;
     let config = image_config(&image, reference)?;
     let flags = &service::on_their_networks(context, flags)?;
     let mut draft = draft::draft(flags, &config.config, around)?;
@@ -112,16 +102,6 @@ fn drafted(
     check_devices(&draft)?;
     add_volumes_from(context, flags, &mut draft)?;
     Ok((image, draft))
-}
-
-/// The reference with the tag that stands for none.
-fn tagged(reference: &str) -> String {
-    let last = reference.rsplit('/').next().unwrap_or_default();
-    if last.contains([':', '@']) {
-        reference.to_owned()
-    } else {
-        format!("{reference}:latest")
-    }
 }
 
 fn build(
@@ -523,21 +503,4 @@ fn write_cidfile(file: &Path, id: &Id) -> Result<(), CliError> {
             path: file.to_owned(),
             source,
         })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn no_tag_means_latest() {
-        for (reference, expected) in [
-            ("img", "img:latest"),
-            ("img:1", "img:1"),
-            ("host:5000/img", "host:5000/img:latest"),
-            ("img@sha256:ab", "img@sha256:ab"),
-        ] {
-            assert_eq!(tagged(reference), expected);
-        }
-    }
 }

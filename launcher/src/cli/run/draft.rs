@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::Path;
 
+use api::daemon::Logging;
 use api::id::{ContainerName, InvalidId};
 
 use crate::cli::image::config::Section;
@@ -74,6 +75,8 @@ pub struct Surroundings {
     pub directory: std::path::PathBuf,
     /// What there is to limit.
     pub machine: Machine,
+    /// Where output goes unless the flags say otherwise.
+    pub logging: Logging,
 }
 
 /// What a container will be, without id, image id and mounted paths.
@@ -103,7 +106,7 @@ pub fn draft(
         .map(ContainerName::parse)
         .transpose()?;
     let connection = network::connection(flags)?;
-    let mut host_config = host_config(flags)?;
+    let mut host_config = host_config(flags, &around.logging)?;
     host_config.network_mode = connection.mode;
     namespace::choose(flags, &mut host_config)?;
     let (resources, resource_warnings) = resources(flags, &around.machine)?;
@@ -239,7 +242,7 @@ fn resources(
     Ok((resources, warnings))
 }
 
-fn host_config(flags: &CreateFlags) -> Result<HostConfig, DraftError> {
+fn host_config(flags: &CreateFlags, logging: &Logging) -> Result<HostConfig, DraftError> {
     let restart_policy = limit::restart_policy(flags.restart.as_deref().unwrap_or("no"))?;
     if flags.rm && restart_policy.name != "no" {
         return Err(DraftError::RestartAndRemove);
@@ -274,7 +277,7 @@ fn host_config(flags: &CreateFlags) -> Result<HostConfig, DraftError> {
         tmpfs: some_map(tmpfs(flags)?),
         shm_size,
         init: flags.init.then_some(true),
-        log_config: log_config(flags)?,
+        log_config: log_config(flags, logging)?,
         restart_policy,
         group_add: some(flags.group_add.clone()),
         oom_score_adj,
@@ -329,11 +332,18 @@ fn tmpfs(flags: &CreateFlags) -> Result<BTreeMap<String, String>, DraftError> {
     Ok(mounts)
 }
 
-fn log_config(flags: &CreateFlags) -> Result<LogConfig, DraftError> {
-    let default = LogConfig::default();
+/// The daemon's options are for its own driver, and a flag goes before each.
+fn log_config(flags: &CreateFlags, usual: &Logging) -> Result<LogConfig, DraftError> {
+    let given = pairs("--log-opt", &flags.log_opt)?;
+    let driver = flags.log_driver.as_ref().unwrap_or(&usual.driver);
+    let mut config = match *driver == usual.driver {
+        true => usual.options.clone(),
+        false => BTreeMap::new(),
+    };
+    config.extend(given);
     Ok(LogConfig {
-        driver: flags.log_driver.clone().unwrap_or(default.driver),
-        config: pairs("--log-opt", &flags.log_opt)?,
+        driver: driver.clone(),
+        config,
     })
 }
 
@@ -425,6 +435,30 @@ mod tests {
             ..Surroundings::default()
         };
         draft(&flags(arguments), &image(), &around)
+    }
+
+    #[test]
+    fn the_daemons_log_options_are_for_its_own_driver() {
+        let around = Surroundings {
+            directory: "/here".into(),
+            logging: Logging {
+                options: [("max-size".to_owned(), "1m".to_owned())].into(),
+                ..Logging::default()
+            },
+            ..Surroundings::default()
+        };
+        let config = |arguments: &[&str]| {
+            let draft = draft(&flags(arguments), &image(), &around).unwrap();
+            let config = draft.host_config.log_config;
+            let options = config.config.into_iter().map(|(k, v)| format!("{k}={v}"));
+            (config.driver, options.collect::<Vec<_>>().join(" "))
+        };
+        let file = |options: &str| ("json-file".to_owned(), options.to_owned());
+        assert_eq!(config(&["img"]), file("max-size=1m"));
+        let own = ["--log-opt", "max-size=2m", "--log-opt", "max-file=2", "img"];
+        assert_eq!(config(&own), file("max-file=2 max-size=2m"));
+        let none = ("none".to_owned(), String::new());
+        assert_eq!(config(&["--log-driver", "none", "img"]), none);
     }
 
     #[test]

@@ -2,10 +2,19 @@
 
 use std::path::PathBuf;
 
-use clap::{ArgAction, Args};
+use clap::{ArgAction, Args, ValueEnum};
 
 use super::health::HealthFlags;
 use super::resource::{FixedLimitFlags, LimitFlags};
+
+/// When an image is pulled that containers are to be made from.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub enum PullPolicy {
+    #[default]
+    Missing,
+    Always,
+    Never,
+}
 
 /// What a container is made of.
 #[derive(Debug, Clone, Default, Args)]
@@ -13,6 +22,15 @@ pub struct CreateFlags {
     /// Name the container; otherwise it gets a random name
     #[arg(long)]
     pub name: Option<String>,
+    /// When to pull the image: missing, always or never
+    #[arg(long, value_name = "WHEN", default_value = "missing")]
+    pub pull: PullPolicy,
+    /// Use the image for another platform than this host's, such as linux/arm64
+    #[arg(long, value_name = "PLATFORM")]
+    pub platform: Option<String>,
+    /// Do not show the pull
+    #[arg(short, long)]
+    pub quiet: bool,
     /// Remove the container and its anonymous volumes when it exits
     #[arg(long)]
     pub rm: bool,

@@ -10,6 +10,7 @@ pub mod draft;
 pub mod env;
 pub mod flags;
 pub mod health;
+mod image;
 pub mod limit;
 pub mod mount;
 pub mod name;

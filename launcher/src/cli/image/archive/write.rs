@@ -324,6 +324,7 @@ mod tests {
         let image = Image {
             id: digest(config.as_bytes()),
             tags: tags.iter().map(|tag| (*tag).to_owned()).collect(),
+            digests: Vec::new(),
             config,
             chain_id: Some(layer.chain_id.clone()),
             size: 5,

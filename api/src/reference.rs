@@ -5,15 +5,29 @@
 
 use std::fmt;
 
-/// A `repository:tag` that names an image, normalized.
+use crate::id::Digest;
+
+/// The registry that a name without a host means.
+pub const DEFAULT_HOST: &str = "docker.io";
+
+/// A `repository:tag` or a `repository@digest` that names an image, normalized.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Reference {
+pub struct Reference {
     repository: String,
-    tag: String,
+    selector: Selector,
+}
+
+/// Which image of a repository.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Selector {
+    /// The one that has the tag now.
+    Tag(String),
+    /// The one with this manifest, for ever.
+    Digest(Digest),
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum InvalidReference {
+pub enum InvalidReference {
     #[error("invalid reference format: repository name {0:?} must be lowercase")]
     Uppercase(String),
     #[error(
@@ -22,9 +36,7 @@ pub(crate) enum InvalidReference {
     Repository(String),
     #[error("invalid reference format: tag {0:?} is not [A-Za-z0-9_][A-Za-z0-9_.-]{{0,127}}")]
     Tag(String),
-    #[error(
-        "invalid reference {0:?}: naming an image by manifest digest is not supported; use its tag or id"
-    )]
+    #[error("invalid reference format: {0:?} ends in no digest of the form sha256:…")]
     ManifestDigest(String),
 }
 
@@ -32,15 +44,22 @@ const MAX_REPOSITORY: usize = 255;
 const MAX_TAG: usize = 128;
 
 impl Reference {
-    pub(crate) fn parse(text: &str) -> Result<Self, InvalidReference> {
-        if text.contains('@') {
-            return Err(InvalidReference::ManifestDigest(excerpt(text)));
-        }
+    /// # Errors
+    /// [`InvalidReference`] says which part is wrong.
+    pub fn parse(text: &str) -> Result<Self, InvalidReference> {
+        let (named, digest) = match text.split_once('@') {
+            None => (text, None),
+            Some((named, digest)) => {
+                let digest = Digest::parse(digest)
+                    .map_err(|_invalid| InvalidReference::ManifestDigest(excerpt(text)))?;
+                (named, Some(digest))
+            }
+        };
         // A colon after the last slash starts the tag; one before it belongs to a port.
-        let name_at = text.rfind('/').map_or(0, |slash| slash + 1);
-        let (repository, tag) = match text[name_at..].rfind(':') {
-            Some(colon) => (&text[..name_at + colon], &text[name_at + colon + 1..]),
-            None => (text, "latest"),
+        let name_at = named.rfind('/').map_or(0, |slash| slash + 1);
+        let (repository, tag) = match named[name_at..].rfind(':') {
+            Some(colon) => (&named[..name_at + colon], &named[name_at + colon + 1..]),
+            None => (named, "latest"),
         };
         if !is_tag(tag) {
             return Err(InvalidReference::Tag(excerpt(tag)));
@@ -59,14 +78,74 @@ impl Reference {
         }
         Ok(Self {
             repository: familiar(host, path),
-            tag: tag.to_owned(),
+            // A digest says more than a tag beside it, which may have moved.
+            selector: digest.map_or_else(|| Selector::Tag(tag.to_owned()), Selector::Digest),
         })
+    }
+
+    /// As people write it: without the default registry.
+    pub fn repository(&self) -> &str {
+        &self.repository
+    }
+
+    pub fn selector(&self) -> &Selector {
+        &self.selector
+    }
+
+    /// The same repository's image with this manifest.
+    #[must_use]
+    pub fn at_digest(&self, digest: Digest) -> Self {
+        Self {
+            repository: self.repository.clone(),
+            selector: Selector::Digest(digest),
+        }
+    }
+
+    /// The same repository's image with another tag, unless that is none.
+    ///
+    /// # Errors
+    /// [`InvalidReference::Tag`].
+    pub fn with_tag(&self, tag: &str) -> Result<Self, InvalidReference> {
+        if !is_tag(tag) {
+            return Err(InvalidReference::Tag(excerpt(tag)));
+        }
+        Ok(Self {
+            repository: self.repository.clone(),
+            selector: Selector::Tag(tag.to_owned()),
+        })
+    }
+
+    /// The registry, with its port if it has one.
+    pub fn host(&self) -> &str {
+        split_host(&self.repository).0.unwrap_or(DEFAULT_HOST)
+    }
+
+    /// The repository's path in its registry, where official images have a name space too.
+    pub fn path(&self) -> String {
+        match split_host(&self.repository) {
+            (Some(_), path) => path.to_owned(),
+            (None, path) if path.contains('/') => path.to_owned(),
+            (None, path) => format!("library/{path}"),
+        }
+    }
+}
+
+impl fmt::Display for Selector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tag(tag) => f.write_str(tag),
+            Self::Digest(digest) => write!(f, "{digest}"),
+        }
     }
 }
 
 impl fmt::Display for Reference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}", self.repository, self.tag)
+        let mark = match self.selector {
+            Selector::Tag(_) => ':',
+            Selector::Digest(_) => '@',
+        };
+        write!(f, "{}{mark}{}", self.repository, self.selector)
     }
 }
 
@@ -134,7 +213,7 @@ fn is_tag(text: &str) -> bool {
 }
 
 /// The hexadecimal digits that `text` could be the start of an image id of.
-pub(crate) fn id_prefix(text: &str) -> Option<&str> {
+pub fn id_prefix(text: &str) -> Option<&str> {
     let digits = text.strip_prefix("sha256:").unwrap_or(text);
     let hex = digits
         .bytes()
@@ -195,6 +274,8 @@ mod tests {
             "h.x:99999999/a",
             "a\0",
             "web@sha256:00",
+            "web@",
+            "@sha256:00",
             &"a/".repeat(200),
             &format!("a:{}", "t".repeat(129)),
         ] {
@@ -202,6 +283,33 @@ mod tests {
         }
         let error = Reference::parse("UPPER:x").unwrap_err().to_string();
         assert!(error.contains("lowercase"), "{error}");
+    }
+
+    #[test]
+    fn a_digest_says_more_than_a_tag() {
+        let digest = format!("sha256:{}", "0a".repeat(32));
+        let reference = Reference::parse(&format!("host:5000/a/b:1@{digest}")).unwrap();
+        assert_eq!(reference.to_string(), format!("host:5000/a/b@{digest}"));
+        let tagged = reference.with_tag("v1").unwrap();
+        assert_eq!(tagged.to_string(), "host:5000/a/b:v1");
+        assert!(reference.with_tag("v 1").is_err());
+    }
+
+    #[test]
+    fn a_registry_and_the_path_in_it() {
+        for (text, host, path) in [
+            ("web", "docker.io", "library/web"),
+            ("me/web:1", "docker.io", "me/web"),
+            ("localhost:5000/web", "localhost:5000", "web"),
+            ("registry.example/a/b", "registry.example", "a/b"),
+        ] {
+            let reference = Reference::parse(text).unwrap();
+            assert_eq!(
+                (reference.host(), reference.path().as_str()),
+                (host, path),
+                "{text}"
+            );
+        }
     }
 
     #[test]
