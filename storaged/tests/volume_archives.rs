@@ -278,6 +278,13 @@ fn a_hostile_archive_reaches_nothing_but_its_volume() {
         &hostile(&[dir("data/")], mount),
         "place of its own",
     );
+    let key = state.path().join("precious").display().to_string();
+    let key = format!(r#""encrypt":"{key}""#);
+    refused(
+        &storaged,
+        &hostile(&[dir("data/")], &key),
+        "say -o encrypt=FILE",
+    );
     assert_eq!(read(state.path().join("precious")), "kept");
     assert!(state.leftovers().is_empty());
     assert_eq!(ls(state.path().join("volumes")), ".staging .trash fine");

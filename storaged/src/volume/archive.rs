@@ -220,9 +220,10 @@ pub(crate) fn imported(
     manifest: Manifest,
 ) -> Result<VolumeRow, VolumeError> {
     let VolumeImport { options, labels } = request;
+    let are_archived = options.is_empty();
     let row = VolumeRow {
         name: name.clone(),
-        options: if options.is_empty() {
+        options: if are_archived {
             manifest.options
         } else {
             options
@@ -234,12 +235,23 @@ pub(crate) fn imported(
         project: None,
         key_id: None,
     };
-    match spec_of(&row)?.content {
-        Content::Device(_) => Err(VolumeError::Option {
+    let spec = spec_of(&row)?;
+    let refused = |problem: &str| {
+        Err(VolumeError::Option {
             volume: name.clone(),
-            problem: "what is imported needs a place of its own: leave out type and device"
-                .to_owned(),
-        }),
+            problem: problem.to_owned(),
+        })
+    };
+    match spec.content {
+        Content::Device(_) => {
+            refused("what is imported needs a place of its own: leave out type and device")
+        }
+        // Which file of this host is a key is not for an archive to say, and what was encrypted is
+        // not to become plain without a word.
+        _ if are_archived && spec.encryption.is_some() => refused(
+            "it was exported from an encrypted volume: say -o encrypt=FILE with the file of a key, \
+             or -o encrypt= for a volume in the clear",
+        ),
         Content::Directory(_) | Content::Image(_) => Ok(row),
     }
 }
