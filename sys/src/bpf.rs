@@ -2,6 +2,7 @@
 
 pub mod device;
 pub mod map;
+pub mod probe;
 
 use std::ffi::CString;
 use std::io;

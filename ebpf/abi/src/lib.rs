@@ -24,6 +24,7 @@ macro_rules! pod {
 pub mod activity;
 pub mod address;
 pub mod answer;
+pub mod checksum;
 pub mod dns;
 pub mod endpoint;
 pub mod flow;

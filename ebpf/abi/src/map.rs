@@ -373,6 +373,18 @@ pub struct FragmentPorts {
     pub destination_port: Be16,
 }
 
+impl FragmentPorts {
+    /// Both, in the order in which a packet has them.
+    #[inline(always)]
+    pub const fn word(self) -> u32 {
+        let ([a, b], [c, d]) = (
+            self.source_port.0.to_ne_bytes(),
+            self.destination_port.0.to_ne_bytes(),
+        );
+        u32::from_ne_bytes([a, b, c, d])
+    }
+}
+
 /// Value of [`SANDBOXES`], whose key is a network namespace cookie.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

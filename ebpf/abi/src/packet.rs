@@ -168,11 +168,13 @@ pub const fn checksum_offset(protocol: u8) -> Option<u32> {
     }
 }
 
-/// Whether an ICMP message of this type quotes the packet it is about (RFC 792; RFC 4443, 2.1).
+/// Whether an ICMP message of this type tells the sender of a packet, which it quotes, that something is
+/// wrong with it (RFC 792; RFC 4443, 2.1). A source quench is ignored by everybody (RFC 6633), and a
+/// redirect is for the host on the link, which has the routes.
 #[inline(always)]
 pub const fn is_icmp_error(protocol: u8, kind: u8) -> bool {
     match protocol {
-        protocol::ICMP => matches!(kind, 3 | 4 | 5 | 11 | 12),
+        protocol::ICMP => matches!(kind, 3 | 11 | 12),
         protocol::ICMPV6 => matches!(kind, 1..=4),
         _ => false,
     }
@@ -246,7 +248,8 @@ mod tests {
     }
 
     #[test]
-    fn only_errors_quote_a_packet() {
+    fn only_errors_are_errors() {
+        assert!(!is_icmp_error(protocol::ICMP, 4) && !is_icmp_error(protocol::ICMP, 5));
         assert!(is_icmp_error(protocol::ICMP, 3) && !is_icmp_error(protocol::ICMP, 8));
         assert!(is_icmp_error(protocol::ICMPV6, 2) && !is_icmp_error(protocol::ICMPV6, 128));
     }

@@ -15,11 +15,11 @@ use aya_ebpf::bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC};
 use aya_ebpf::macros::classifier;
 use aya_ebpf::programs::TcContext;
 
-use crate::packet::{Header, Unknown, load, quoted_ports};
+use crate::packet::{Header, NETWORK, Unknown, load, near, quoted_ports};
 use crate::{count, map};
 
 /// In a frame.
-const IPV4_DESTINATION: u32 = ETHERNET_LEN + 16;
+const IPV4_DESTINATION: usize = NETWORK + 16;
 
 #[classifier]
 pub(crate) fn endpoint_ingress(ctx: TcContext) -> i32 {
@@ -62,7 +62,7 @@ fn asks(ctx: &TcContext, endpoint: &EndpointValue) -> bool {
     if ctx.skb.protocol() != PROTOCOL_IPV4 {
         return false;
     }
-    match load::<Target>(ctx, IPV4_DESTINATION) {
+    match near::<Target, IPV4_DESTINATION>(ctx) {
         Ok(target) => {
             target.address == endpoint.resolver && target.port == endpoint.resolver_port.0
         }
@@ -71,7 +71,7 @@ fn asks(ctx: &TcContext, endpoint: &EndpointValue) -> bool {
 }
 
 /// Where a packet without IP options goes.
-#[repr(C)]
+#[repr(C, packed(2))]
 #[derive(Clone, Copy)]
 struct Target {
     address: u32,
@@ -85,11 +85,11 @@ fn check(ctx: &TcContext, endpoint: &EndpointValue) -> Result<(), Refusal> {
     if is_tagged(ctx) || matches!(protocol, PROTOCOL_VLAN | PROTOCOL_QINQ) {
         return Err(Refusal::Vlan);
     }
-    let [_, source]: [Mac; 2] = load(ctx, 0)?;
+    let [_, source] = near::<[Mac; 2], 0>(ctx)?;
     guard::source_mac(endpoint, source)?;
     match protocol {
         PROTOCOL_IPV4 => {
-            let header = Header::ipv4(ctx, ETHERNET_LEN)?;
+            let header = Header::outer4(ctx)?;
             let udp = udp_ports(ctx, &header)?;
             guard::ipv4(endpoint, header.source.0[3], header.destination.0[3], udp)
         }
@@ -101,7 +101,7 @@ fn check(ctx: &TcContext, endpoint: &EndpointValue) -> Result<(), Refusal> {
 
 #[inline(always)]
 fn check6(ctx: &TcContext, endpoint: &EndpointValue) -> Result<(), Refusal> {
-    let header = Header::ipv6(ctx, ETHERNET_LEN)?;
+    let header = Header::outer6(ctx)?;
     let udp = udp_ports(ctx, &header)?;
     let source = guard::ipv6(endpoint, header.source, udp)?;
     let later = matches!(header.fragment, Fragment::Later);

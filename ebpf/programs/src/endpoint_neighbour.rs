@@ -49,7 +49,7 @@ fn arp(ctx: &TcContext) -> Result<(), Unknown> {
 
 #[inline(always)]
 fn solicitation(ctx: &TcContext) -> Result<(), Unknown> {
-    let header = Header::ipv6(ctx, ETHERNET_LEN)?;
+    let header = Header::outer6(ctx)?;
     let asked: Solicitation = load(ctx, header.transport)?;
     let answer = neighbour::answer(&asked).ok_or(Unknown)?;
     if header.source.is_unspecified() || !is_vip(asked.target) {

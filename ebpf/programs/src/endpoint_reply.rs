@@ -53,7 +53,7 @@ fn try_endpoint_reply(ctx: &TcContext) -> Result<Turned, Lost> {
         return Ok(Turned(false));
     };
     if vouched {
-        shortcut::crossed_inward(ctx, &header, &ports);
+        shortcut::crossed_inward(&header, &ports);
     }
     if !replies {
         return Ok(Turned(false));
@@ -65,12 +65,11 @@ fn try_endpoint_reply(ctx: &TcContext) -> Result<Turned, Lost> {
     };
     // SAFETY: a live or recycled LRU value; fields are integers, valid in any state.
     let flow = unsafe { &mut *flow };
-    let own = flow.flags & FLOW_SELF != 0;
-    if own {
+    if flow.flags & FLOW_SELF != 0 {
         hairpin::turn(ctx).map_err(Lost::of(flow.service))?;
     } else {
         sctp::set_turned(ctx, false);
     }
-    reply(ctx, &header, &ports, flow, flags, own)?;
-    Ok(Turned(own))
+    reply(ctx, &header, &ports, flow, flags, true)?;
+    Ok(Turned(flow.flags & FLOW_SELF != 0))
 }

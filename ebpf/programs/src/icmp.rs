@@ -13,7 +13,7 @@ use aya_ebpf::programs::TcContext;
 
 use crate::endpoint_ingress::ifindex;
 use crate::hairpin::{self, Way};
-use crate::packet::{Header, Unknown, quoted_ports};
+use crate::packet::{Header, Unknown, load, quoted_ports};
 use crate::rewrite::{self, Failed, Side};
 use crate::{count, map};
 
@@ -115,9 +115,9 @@ impl IcmpError {
         let outer = Header::outer(ctx)?;
         let at = outer.transport + ICMP_ERROR_LEN;
         let quoted = if outer.is_v4() {
-            Header::ipv4(ctx, at)?
+            Header::ipv4(load(ctx, at)?, at)?
         } else {
-            Header::ipv6(ctx, at)?
+            Header::ipv6(ctx, load(ctx, at)?, at)?
         };
         let has_ports = matches!(
             quoted.protocol,

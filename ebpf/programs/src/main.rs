@@ -13,6 +13,7 @@
 #![no_main]
 
 mod bind;
+mod clock;
 mod connect;
 mod count;
 mod endpoint_answer;

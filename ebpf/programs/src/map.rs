@@ -23,6 +23,7 @@ use aya_ebpf::maps::{
     Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, PerCpuHashMap, ProgramArray, RingBuf,
 };
 
+use crate::clock::Clock;
 use crate::count;
 
 /// Maps only the daemon writes take memory by the entry, and their values stay valid for the whole
@@ -111,12 +112,20 @@ pub(crate) static TRACE_EVENTS: RingBuf = RingBuf::with_byte_size(TRACE_RING_BYT
 static TRACE_LOST: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
 #[map(name = "shortcuts")]
 static SHORTCUTS: Array<Shortcuts> = Array::with_max_entries(1, 0);
+/// Not pinned: no more than a note.
+#[map(name = "clock")]
+static CLOCK: PerCpuArray<Clock> = PerCpuArray::with_max_entries(1, 0);
 #[map(name = "jump_tc")]
 pub(crate) static JUMP_TC: ProgramArray = ProgramArray::with_max_entries(8, 0);
 #[map(name = "jump_steps")]
 pub(crate) static JUMP_STEPS: ProgramArray = ProgramArray::with_max_entries(STEP_SLOTS, 0);
 #[map(name = "previous")]
 pub(crate) static PREVIOUS: ProgramArray = ProgramArray::with_max_entries(2, 0);
+
+#[inline(always)]
+pub(crate) fn clock() -> Option<*mut Clock> {
+    CLOCK.get_ptr_mut(0)
+}
 
 /// Which packets may go past the host's stack.
 #[inline(always)]

@@ -1,5 +1,7 @@
-//! Fetching header fields from a packet. All reads are `bpf_skb_load_bytes`, which copes with
-//! non-linear packets and needs no bounds proof.
+//! Fetching header fields from a packet: directly where they lie at a fixed place, as they do in
+//! nearly every packet, and else by `bpf_skb_load_bytes`, which copes with packets in several pieces
+//! and needs no bounds proof. Each call costs as much as a look-up in a small table, and more where
+//! the kernel guards its returns against speculation.
 //!
 //! Uplinks are Ethernet devices: the packet begins with a 14-byte header (VLAN tags are in the
 //! metadata, where `rx-vlan-offload` and `skb_vlan_untag` put them).
@@ -9,8 +11,8 @@ use core::ptr::addr_of;
 use abi::guard::NEIGHBOUR_SOLICITATION;
 use abi::map::{Direction, FlowKey, FragmentKey, FragmentPorts};
 use abi::packet::{
-    ETHERNET_LEN, Extension, Flags, Fragment, IPV6_LEN, MAX_EXTENSIONS, PROTOCOL_IPV4,
-    PROTOCOL_IPV6, extension, ipv4_header_len, is_icmp_error,
+    ETHERNET_LEN, Extension, Flags, Fragment, IPV4_MIN_LEN, IPV6_LEN, MAX_EXTENSIONS,
+    PROTOCOL_IPV4, PROTOCOL_IPV6, extension, ipv4_header_len, is_icmp_error,
 };
 use abi::{Address, Be16, protocol};
 use aya_ebpf::programs::TcContext;
@@ -35,7 +37,7 @@ pub(crate) struct Header {
 }
 
 /// The fixed part (RFC 791 §3.1), fields in network order.
-#[repr(C)]
+#[repr(C, packed(2))]
 #[derive(Clone, Copy)]
 pub(crate) struct Ipv4 {
     pub version_length: u8,
@@ -43,23 +45,31 @@ pub(crate) struct Ipv4 {
     pub length: u16,
     id: u16,
     pub fragment: u16,
-    ttl: u8,
+    pub ttl: u8,
     pub protocol: u8,
-    checksum: u16,
+    pub checksum: u16,
     pub source: u32,
     pub destination: u32,
 }
 
-#[repr(C)]
+/// The header of RFC 8200 (3), in the same way.
+#[repr(C, packed(2))]
 #[derive(Clone, Copy)]
-struct Ipv6 {
+pub(crate) struct Ipv6 {
     version_class_flow: u32,
     length: u16,
-    next: u8,
-    hops: u8,
-    source: [u32; 4],
-    destination: [u32; 4],
+    pub next: u8,
+    pub hops: u8,
+    pub source: [u32; 4],
+    pub destination: [u32; 4],
 }
+
+/// Where the network header of a frame is, and what follows one without options.
+pub(crate) const NETWORK: usize = ETHERNET_LEN as usize;
+const AFTER_IPV4: usize = NETWORK + IPV4_MIN_LEN as usize;
+const AFTER_IPV6: usize = NETWORK + IPV6_LEN as usize;
+/// What is read of most packets: IPv6, and TCP without options.
+const HEADERS: u32 = 74;
 
 /// Not a packet the data plane handles.
 pub(crate) struct Unknown;
@@ -68,20 +78,32 @@ impl Header {
     #[inline(always)]
     pub(crate) fn outer(ctx: &TcContext) -> Result<Self, Unknown> {
         let mut header = match ctx.skb.protocol() {
-            PROTOCOL_IPV4 => Self::ipv4(ctx, ETHERNET_LEN)?,
-            PROTOCOL_IPV6 => Self::ipv6(ctx, ETHERNET_LEN)?,
+            PROTOCOL_IPV4 => Self::outer4(ctx)?,
+            PROTOCOL_IPV6 => Self::outer6(ctx)?,
             _ => return Err(Unknown),
         };
         let known = u32::from(header.protocol) << 8 | header.fragment as u32;
         let [.., protocol, fragment] = forgotten(ctx, known).to_be_bytes();
         header.protocol = protocol;
         header.fragment = Fragment::from_raw(fragment);
+        header.transport = forgotten(ctx, header.transport);
         Ok(header)
     }
 
     #[inline(always)]
-    pub(crate) fn ipv4(ctx: &TcContext, network: u32) -> Result<Self, Unknown> {
-        let ip: Ipv4 = load(ctx, network)?;
+    pub(crate) fn outer4(ctx: &TcContext) -> Result<Self, Unknown> {
+        gather(ctx);
+        Self::ipv4(near::<Ipv4, NETWORK>(ctx)?, ETHERNET_LEN)
+    }
+
+    #[inline(always)]
+    pub(crate) fn outer6(ctx: &TcContext) -> Result<Self, Unknown> {
+        gather(ctx);
+        Self::ipv6(ctx, near::<Ipv6, NETWORK>(ctx)?, ETHERNET_LEN)
+    }
+
+    #[inline(always)]
+    pub(crate) fn ipv4(ip: Ipv4, network: u32) -> Result<Self, Unknown> {
         let length = ipv4_header_len(ip.version_length).ok_or(Unknown)?;
         Ok(Self {
             source: Address::v4(ip.source),
@@ -96,8 +118,7 @@ impl Header {
     }
 
     #[inline(always)]
-    pub(crate) fn ipv6(ctx: &TcContext, network: u32) -> Result<Self, Unknown> {
-        let ip: Ipv6 = load(ctx, network)?;
+    pub(crate) fn ipv6(ctx: &TcContext, ip: Ipv6, network: u32) -> Result<Self, Unknown> {
         // IPv4 addresses in an IPv6 packet are on no wire (RFC 4291, 2.5.5.2), and here they would
         // be taken for those of an IPv4 packet.
         let [first, ..] = ip.version_class_flow.to_ne_bytes();
@@ -193,7 +214,7 @@ impl Header {
         }
         match self.protocol {
             protocol::TCP | protocol::SCTP => {
-                let bytes: [u16; 7] = load(ctx, self.transport)?;
+                let bytes: [u16; 7] = upper(ctx, self.transport)?;
                 let flags = Flags::of(self.protocol, bytes[6].to_ne_bytes());
                 Ok(Ports {
                     ports: FragmentPorts {
@@ -234,7 +255,7 @@ pub(crate) struct Ports {
 /// The first four bytes of TCP, UDP and SCTP alike: all that an ICMP error is sure to quote.
 #[inline(always)]
 pub(crate) fn quoted_ports(ctx: &TcContext, header: &Header) -> Result<FragmentPorts, Unknown> {
-    let [source, destination]: [u16; 2] = load(ctx, header.transport)?;
+    let [source, destination]: [u16; 2] = upper(ctx, header.transport)?;
     Ok(FragmentPorts {
         source_port: Be16(source),
         destination_port: Be16(destination),
@@ -251,6 +272,64 @@ fn forgotten(ctx: &TcContext, number: u32) -> u32 {
     // SAFETY: `skb` is the program's context; the field is an aligned u32 that programs may read.
     let read = || unsafe { addr_of!((*ctx.skb.skb).len).read_volatile() };
     number ^ read() ^ read()
+}
+
+/// Brings the headers of a packet into one piece, in which they nearly always are.
+#[inline(always)]
+fn gather(ctx: &TcContext) {
+    let length = ctx.len().min(HEADERS);
+    if ctx.data() + length as usize > ctx.data_end() {
+        let _scattered = ctx.pull_data(length);
+    }
+}
+
+/// Where a `T` lies in the packet, if the packet is that long and lies there in one piece. Good until
+/// the next call that changes the packet.
+#[inline(always)]
+pub(crate) fn direct<T, const AT: usize>(ctx: &TcContext) -> Option<*mut T> {
+    // Frames begin at even addresses (`NET_IP_ALIGN`), and the places here are even.
+    const { assert!(align_of::<T>() <= 2 && AT.is_multiple_of(2)) };
+    let (start, end) = (ctx.data(), ctx.data_end());
+    if start + AT + size_of::<T>() > end {
+        None
+    } else {
+        Some((start + AT) as *mut T)
+    }
+}
+
+/// A copy of what lies at a fixed place. `T` consists of integers.
+#[inline(always)]
+pub(crate) fn near<T: Copy, const AT: usize>(ctx: &TcContext) -> Result<T, Unknown> {
+    let place = direct::<T, AT>(ctx).ok_or(Unknown)?;
+    // SAFETY: the packet has a `T` there, which is aligned, and all its values are good ones.
+    Ok(unsafe { *place })
+}
+
+/// A copy of what the upper layer's header begins with.
+#[inline(always)]
+fn upper<T: Copy>(ctx: &TcContext, transport: u32) -> Result<T, Unknown> {
+    match transport as usize {
+        AFTER_IPV4 => near::<T, AFTER_IPV4>(ctx),
+        AFTER_IPV6 => near::<T, AFTER_IPV6>(ctx),
+        _ => load(ctx, transport),
+    }
+}
+
+/// Writes the ports at the beginning of the upper layer's header.
+#[inline(always)]
+pub(crate) fn put_ports(ctx: &TcContext, transport: u32, ports: &FragmentPorts) -> Result<(), i64> {
+    // Which of the three it was when they were read does not matter any more.
+    let place = match forgotten(ctx, transport) as usize {
+        AFTER_IPV4 => direct::<FragmentPorts, AFTER_IPV4>(ctx),
+        AFTER_IPV6 => direct::<FragmentPorts, AFTER_IPV6>(ctx),
+        _ => None,
+    };
+    match place {
+        // SAFETY: as in `near`; the kernel makes the packet ours to write before the program runs.
+        Some(place) => unsafe { *place = *ports },
+        None => ctx.store(transport as usize, ports, 0)?,
+    }
+    Ok(())
 }
 
 #[inline(always)]

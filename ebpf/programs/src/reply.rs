@@ -2,18 +2,19 @@
 
 use abi::Address;
 use abi::flow::State;
-use abi::map::{Direction, Flow, FlowKey, FragmentPorts, Reason};
+use abi::map::{Direction, FLOW_SELF, Flow, FlowKey, FragmentPorts, Reason};
 use abi::packet::{Flags, Fragment};
 use abi::trace::Decision;
-use aya_ebpf::helpers::bpf_ktime_get_ns;
 use aya_ebpf::programs::TcContext;
 
 use crate::count::Lost;
 use crate::packet::Header;
 use crate::rewrite::{Failed, Side, Translation, translate};
-use crate::{count, map, shortcut, trace};
+use crate::{clock, count, map, shortcut, trace};
 
-/// Translates a reply back. `own`: a backend that asked itself answers the frontend.
+/// Translates a reply back, at an uplink or at the link of the container that asked, where a backend may
+/// have asked itself. That is read anew where it matters: the verifier would go through all that
+/// follows for either answer.
 #[inline(always)]
 pub(crate) fn reply(
     ctx: &TcContext,
@@ -21,18 +22,18 @@ pub(crate) fn reply(
     ports: &FragmentPorts,
     flow: &mut Flow,
     flags: Flags,
-    own: bool,
+    at_link: bool,
 ) -> Result<(), Lost> {
+    let is_own = |flow: &Flow| at_link && flow.flags & FLOW_SELF != 0;
     let length = u64::from(ctx.len());
-    // SAFETY: the helper has no preconditions.
-    flow.last_seen = unsafe { bpf_ktime_get_ns() };
+    flow.last_seen = clock::now();
     flow.packets += 1;
     flow.bytes += length;
     let (from, client_port) = (State::from_raw(flow.state), flow.client_port);
     let state = from.next(Direction::Reverse, flags);
     flow.state = state as u8;
     if from as u8 != state as u8 {
-        let client = if own {
+        let client = if is_own(flow) {
             header.source
         } else {
             header.destination
@@ -51,7 +52,7 @@ pub(crate) fn reply(
     let new = Translation {
         side: Side::Source,
         address: flow.address,
-        turned: own,
+        turned: is_own(flow),
         ports: FragmentPorts {
             source_port: flow.port,
             destination_port: client_port,

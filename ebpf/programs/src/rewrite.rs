@@ -1,20 +1,21 @@
 //! Changing addresses and ports, with checksums that hold for every kind of packet: complete,
 //! partial (to be finished by the device) and verified by the device.
 //!
-//! Only the kernel's checksum helpers know which kind a packet is. A checksum computed here and
-//! stored is wrong for partial ones, which shows only where one device offloads and another does
-//! not.
+//! Only the kernel's checksum helpers know which kind a packet is. A transport's checksum computed
+//! here and stored is wrong for partial ones, which shows only where one device offloads and another
+//! does not. That of IPv4's header is always complete.
 
 use core::ptr::addr_of;
 
+use abi::checksum::Change;
 use abi::map::FragmentPorts;
 use abi::packet::{Fragment, checksum_offset};
 use abi::{Address, Be16, MARK_PUBLISHED, protocol};
 use aya_ebpf::bindings::{BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR, BPF_F_RECOMPUTE_CSUM};
-use aya_ebpf::helpers::bpf_csum_diff;
+use aya_ebpf::helpers::bpf_csum_update;
 use aya_ebpf::programs::TcContext;
 
-use crate::packet::Header;
+use crate::packet::{Header, Ipv4, Ipv6, NETWORK, direct, put_ports};
 use crate::sctp;
 
 /// Offsets within the IP headers.
@@ -81,30 +82,100 @@ pub(crate) fn translate(
     old: &FragmentPorts,
     new: &Translation,
 ) -> Result<(), Failed> {
-    let checksum = checksum(header);
-    address(ctx, header, new.side, new.address, checksum)?;
+    let (had, other) = match new.side {
+        Side::Source => (header.source, header.destination),
+        Side::Destination => (header.destination, header.source),
+    };
+    let mut change = Change::of_addresses(had, new.address);
     if new.turned {
-        let (other, had) = match new.side {
-            Side::Source => (Side::Destination, header.source),
-            Side::Destination => (Side::Source, header.destination),
-        };
-        address(ctx, header, other, had, checksum)?;
+        change = change.and(Change::of_addresses(other, had));
     }
-    if let Some(checksum) = checksum {
-        let ports = header.transport;
-        port(ctx, ports, old.source_port, new.ports.source_port, checksum)?;
-        let ports = ports + 2;
-        port(
-            ctx,
-            ports,
-            old.destination_port,
-            new.ports.destination_port,
-            checksum,
-        )?;
+    let checksum = checksum(header);
+    if let Some((checksum, flags)) = checksum {
+        // Calls come first: none of them leaves the places known where the packet is written below.
+        let pseudo = flags | u64::from(BPF_F_PSEUDO_HDR);
+        ctx.l4_csum_replace(checksum as usize, 0, change.0.into(), pseudo)?;
+        let (from, to) = (u64::from(old.word()), u64::from(new.ports.word()));
+        if from != to {
+            ctx.l4_csum_replace(checksum as usize, from, to, flags | 4)?;
+        }
+    }
+    if header.is_v4() {
+        addresses4(ctx, header, new, change)?;
+    } else {
+        addresses6(ctx, header, new, change)?;
+    }
+    if checksum.is_some() {
+        put_ports(ctx, header.transport, &new.ports)?;
     } else if header.protocol == protocol::SCTP && !matches!(header.fragment, Fragment::Later) {
         sctp::ports(ctx, header, old, &new.ports)?;
     }
     Ok(())
+}
+
+/// Writes the addresses of the outer header, and its checksum. That balances them in a sum that a
+/// device made of the packet (`CHECKSUM_COMPLETE`).
+#[inline(always)]
+fn addresses4(
+    ctx: &TcContext,
+    header: &Header,
+    new: &Translation,
+    change: Change,
+) -> Result<(), Failed> {
+    // SAFETY: the packet has the header there, and is ours to write; nothing else leads there.
+    let ip = unsafe { &mut *direct::<Ipv4, NETWORK>(ctx).ok_or(Failed)? };
+    ip.checksum = change.apply(ip.checksum);
+    match new.side {
+        Side::Source => {
+            ip.source = new.address.0[3];
+            if new.turned {
+                ip.destination = header.source.0[3];
+            }
+        }
+        Side::Destination => {
+            ip.destination = new.address.0[3];
+            if new.turned {
+                ip.source = header.destination.0[3];
+            }
+        }
+    }
+    Ok(())
+}
+
+#[inline(always)]
+fn addresses6(
+    ctx: &TcContext,
+    header: &Header,
+    new: &Translation,
+    change: Change,
+) -> Result<(), Failed> {
+    balance(ctx, change);
+    // SAFETY: as in `addresses4`.
+    let ip = unsafe { &mut *direct::<Ipv6, NETWORK>(ctx).ok_or(Failed)? };
+    match new.side {
+        Side::Source => {
+            ip.source = new.address.0;
+            if new.turned {
+                ip.destination = header.source.0;
+            }
+        }
+        Side::Destination => {
+            ip.destination = new.address.0;
+            if new.turned {
+                ip.source = header.destination.0;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Adds a change of the packet to the sum that a device made of it (`CHECKSUM_COMPLETE`), where nothing
+/// in the packet balances it: IPv6 has no header checksum, a later fragment and SCTP no sum of their
+/// own, and with a pseudo header the kernel takes out what it puts into the transport's.
+#[inline(always)]
+pub(crate) fn balance(ctx: &TcContext, change: Change) {
+    // SAFETY: the context is valid; the helper fails where there is no such sum, which is no fault.
+    let _none = unsafe { bpf_csum_update(ctx.skb.skb, change.0) };
 }
 
 /// Replaces one address of the header. `pseudo` is the offset, with flags, of an upper-layer
@@ -163,13 +234,11 @@ fn address6(
     pseudo: Option<(u32, u64)>,
 ) -> Result<(), Failed> {
     if let Some((checksum, flags)) = pseudo {
-        let difference = difference(old, new)?;
+        let change = Change::of_addresses(old, new);
         let flags = flags | u64::from(BPF_F_PSEUDO_HDR);
-        ctx.l4_csum_replace(checksum as usize, 0, difference, flags)?;
+        ctx.l4_csum_replace(checksum as usize, 0, change.0.into(), flags)?;
     }
-    // Nothing in the packet balances the change in a sum that a device made of it
-    // (`CHECKSUM_COMPLETE`): IPv6 has no header checksum, a later fragment and SCTP no sum of their
-    // own, and with a pseudo header the helper takes out what it puts into the transport's.
+    // As in `balance`.
     Ok(ctx.store(offset as usize, &new.0, u64::from(BPF_F_RECOMPUTE_CSUM))?)
 }
 
@@ -186,7 +255,8 @@ pub(crate) fn quoted_address6(
         Side::Source => (IPV6_SOURCE, header.source),
         Side::Destination => (IPV6_DESTINATION, header.destination),
     };
-    ctx.l4_csum_replace(checksum as usize, 0, difference(old, new)?, 0)?;
+    let change = Change::of_addresses(old, new);
+    ctx.l4_csum_replace(checksum as usize, 0, change.0.into(), 0)?;
     Ok(ctx.store((header.network + offset) as usize, &new.0, 0)?)
 }
 
@@ -210,11 +280,4 @@ pub(crate) fn port(
         flags | 2,
     )?;
     Ok(ctx.store(offset as usize, &new.0, 0)?)
-}
-
-#[inline(always)]
-fn difference(mut old: Address, mut new: Address) -> Result<u64, Failed> {
-    // SAFETY: both pointers lead to 16 bytes of this stack frame, which the helper only reads.
-    let sum = unsafe { bpf_csum_diff(old.0.as_mut_ptr(), 16, new.0.as_mut_ptr(), 16, 0) };
-    u64::try_from(sum).map_err(|_negative| Failed)
 }

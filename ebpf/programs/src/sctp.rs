@@ -40,7 +40,7 @@ pub(crate) fn ports(
     old: &FragmentPorts,
     new: &FragmentPorts,
 ) -> Result<(), Failed> {
-    let difference = word(old) ^ word(new);
+    let difference = old.word() ^ new.word();
     if difference == 0 {
         return Ok(());
     }
@@ -48,7 +48,7 @@ pub(crate) fn ports(
     if !matches!(header.fragment, Fragment::Whole) || !sctp::is_length(length) {
         return Err(Failed);
     }
-    ctx.store(header.transport as usize, &word(new), STORE)?;
+    ctx.store(header.transport as usize, &new.word(), STORE)?;
     set(ctx, DIFFERENCE, difference);
     set(ctx, LENGTH, length);
     set(ctx, TRANSPORT, header.transport);
@@ -116,14 +116,4 @@ fn get(ctx: &TcContext, at: usize) -> u32 {
             .add(at)
             .read_volatile()
     }
-}
-
-/// Both ports, in the order in which a packet has them.
-#[inline(always)]
-fn word(ports: &FragmentPorts) -> u32 {
-    let ([a, b], [c, d]) = (
-        ports.source_port.0.to_ne_bytes(),
-        ports.destination_port.0.to_ne_bytes(),
-    );
-    u32::from_ne_bytes([a, b, c, d])
 }

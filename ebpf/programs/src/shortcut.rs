@@ -9,30 +9,28 @@
 use core::mem::zeroed;
 use core::ptr::addr_of;
 
+use abi::checksum::Change;
+use abi::endpoint::Mac;
 use abi::map::{Direction, Flow, FlowKey, FragmentPorts, Reason};
 use abi::packet::{ETHERNET_LEN, Flags, Fragment};
 use abi::shortcut::wire_length;
 use abi::{MARK_PUBLISHED, protocol};
 use aya_ebpf::EbpfContext as _;
 use aya_ebpf::bindings::{
-    BPF_F_RECOMPUTE_CSUM, BPF_FIB_LKUP_RET_SUCCESS, bpf_fib_lookup, bpf_redir_neigh,
-    bpf_redir_neigh__bindgen_ty_1,
+    BPF_FIB_LKUP_RET_SUCCESS, bpf_fib_lookup, bpf_redir_neigh, bpf_redir_neigh__bindgen_ty_1,
 };
-use aya_ebpf::helpers::{bpf_fib_lookup, bpf_ktime_get_ns, bpf_redirect_neigh, bpf_redirect_peer};
+use aya_ebpf::helpers::{bpf_fib_lookup, bpf_redirect_neigh, bpf_redirect_peer};
 use aya_ebpf::programs::TcContext;
 
 use crate::endpoint_ingress::ifindex;
 use crate::hairpin::Way;
-use crate::map;
-use crate::packet::{Header, Ports, Unknown, load};
+use crate::packet::{Header, Ipv4, Ipv6, NETWORK, Ports, direct, load};
+use crate::rewrite::balance;
+use crate::{clock, map};
 
 const AF_INET: u8 = 2;
 const AF_INET6: u8 = 10;
 
-/// Offsets within the IP headers.
-const IPV4_TTL: u32 = 8;
-const IPV4_CHECKSUM: u32 = 10;
-const IPV6_HOPS: u32 = 7;
 const UDP_LEN: u32 = 8;
 /// Of the byte that begins with TCP's header length (RFC 9293, 3.1).
 const TCP_OFFSET: u32 = 12;
@@ -56,10 +54,14 @@ pub(crate) fn inward(
     if !length(ctx, header).is_some_and(|length| length <= u32::from(place.direct_mtu)) {
         return Ok(Way::Stack);
     }
-    if !hop(ctx, header)? {
+    if !hop(ctx, header) {
         return Ok(Way::Stack);
     }
-    ctx.store(0, &place.mac, 0).map_err(failed)?;
+    match direct::<Mac, 0>(ctx) {
+        // SAFETY: the packet begins with it, and is ours to write.
+        Some(destination) => unsafe { *destination = place.mac },
+        None => return Err(Reason::Rewrite),
+    }
     Ok(Way::Peer(place.ifindex))
 }
 
@@ -88,7 +90,7 @@ pub(crate) fn outward(
     let Some(route) = route(ctx, header, &ports.ports) else {
         return Ok(None);
     };
-    if !shortcuts.leaves(flow, route.ifindex) || !hop(ctx, header)? {
+    if !shortcuts.leaves(flow, route.ifindex) || !hop(ctx, header) {
         return Ok(None);
     }
     Ok(Some(leave(&route)))
@@ -138,33 +140,39 @@ fn leave(route: &bpf_fib_lookup) -> i32 {
     unsafe { bpf_redirect_neigh(route.ifindex, &mut neighbor, size, 0) as i32 }
 }
 
-/// Counts the hop that the host is. False where the packet has no more, of which the stack tells its
-/// sender.
+/// Counts the hop that the host is. False, and for the stack, where the packet has no more, of which its
+/// sender is told, or where its header is in several pieces.
 #[inline(always)]
-fn hop(ctx: &TcContext, header: &Header) -> Result<bool, Reason> {
+fn hop(ctx: &TcContext, header: &Header) -> bool {
     if header.is_v4() {
-        let at = header.network + IPV4_TTL;
+        let Some(ip) = direct::<Ipv4, NETWORK>(ctx) else {
+            return false;
+        };
+        // SAFETY: the packet has the header there, and is ours to write; nothing else leads there.
+        let ip = unsafe { &mut *ip };
+        if ip.ttl <= 1 {
+            return false;
+        }
         // With the protocol: checksums are of words.
-        let old: [u8; 2] = load(ctx, at).map_err(|Unknown| Reason::Rewrite)?;
-        if old[0] <= 1 {
-            return Ok(false);
-        }
-        let (old, new) = (u16::from_ne_bytes(old), [old[0] - 1, old[1]]);
-        let (from, to) = (u64::from(old), u64::from(u16::from_ne_bytes(new)));
-        let checksum = (header.network + IPV4_CHECKSUM) as usize;
-        ctx.l3_csum_replace(checksum, from, to, 2).map_err(failed)?;
-        ctx.store(at as usize, &new, 0).map_err(failed)?;
+        let word = |ttl| u32::from(u16::from_ne_bytes([ttl, ip.protocol]));
+        let change = Change::of_words(word(ip.ttl), word(ip.ttl - 1));
+        ip.checksum = change.apply(ip.checksum);
+        ip.ttl -= 1;
     } else {
-        let at = header.network + IPV6_HOPS;
-        let hops: u8 = load(ctx, at).map_err(|Unknown| Reason::Rewrite)?;
-        if hops <= 1 {
-            return Ok(false);
+        let Some(ip) = direct::<Ipv6, NETWORK>(ctx) else {
+            return false;
+        };
+        // SAFETY: as above.
+        let ip = unsafe { &mut *ip };
+        if ip.hops <= 1 {
+            return false;
         }
-        // Nothing balances it in a sum that a device made of the packet.
-        let fixed = u64::from(BPF_F_RECOMPUTE_CSUM);
-        ctx.store(at as usize, &(hops - 1), fixed).map_err(failed)?;
+        let word = |hops| u32::from(u16::from_ne_bytes([ip.next, hops]));
+        let change = Change::of_words(word(ip.hops), word(ip.hops - 1));
+        ip.hops -= 1;
+        balance(ctx, change);
     }
-    Ok(true)
+    true
 }
 
 /// How long the packet is on the wire, from its IP header on.
@@ -198,7 +206,7 @@ pub(crate) fn crossed_outward(ctx: &TcContext, protocol: u8, flow: &mut Flow, fl
 /// A packet reaches the link of a container, and may have crossed the host's packet filter on the way
 /// from an uplink: then the next ones of its flow need not.
 #[inline(always)]
-pub(crate) fn crossed_inward(ctx: &TcContext, header: &Header, ports: &Ports) {
+pub(crate) fn crossed_inward(header: &Header, ports: &Ports) {
     let reply = FlowKey {
         source: header.destination,
         destination: header.source,
@@ -228,7 +236,7 @@ pub(crate) fn crossed_inward(ctx: &TcContext, header: &Header, ports: &Ports) {
     };
     if let Some(forward) = map::flow(&forward) {
         // SAFETY: as above; of a recycled one a field is written that tells nothing without the rest.
-        unsafe { (*forward).epoch = shortcuts.epoch_at(bpf_ktime_get_ns()) };
+        unsafe { (*forward).epoch = shortcuts.epoch_at(clock::now()) };
     }
 }
 
@@ -238,9 +246,4 @@ pub(crate) fn is_vouched(ctx: &TcContext) -> bool {
     // SAFETY: as in `length`.
     let mark = unsafe { addr_of!((*ctx.skb.skb).mark).read_volatile() };
     mark & MARK_PUBLISHED != 0
-}
-
-#[inline(always)]
-fn failed(_code: i64) -> Reason {
-    Reason::Rewrite
 }

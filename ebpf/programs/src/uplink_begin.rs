@@ -16,7 +16,6 @@ use abi::packet::Flags;
 use abi::socket::Wildcard;
 use abi::{Be16, protocol};
 use aya_ebpf::bindings::{BPF_ANY, BPF_NOEXIST, TC_ACT_SHOT, TC_ACT_UNSPEC};
-use aya_ebpf::helpers::bpf_ktime_get_ns;
 use aya_ebpf::macros::classifier;
 use aya_ebpf::programs::TcContext;
 
@@ -24,7 +23,7 @@ use crate::count::Lost;
 use crate::endpoint_ingress::ifindex;
 use crate::lookup::{self, Asker, Found, Target};
 use crate::packet::{Header, Ports};
-use crate::{count, map, trace};
+use crate::{clock, count, map, trace};
 
 #[classifier]
 pub(crate) fn uplink_begin(ctx: TcContext) -> i32 {
@@ -191,8 +190,7 @@ fn begin(ctx: &TcContext, key: &FlowKey, target: &Target) -> Result<(), Reason> 
     // First the reverse entry, then the other one in its place: the stack is short.
     let mut flow = Flow {
         address: key.destination,
-        // SAFETY: the helper has no preconditions.
-        last_seen: unsafe { bpf_ktime_get_ns() },
+        last_seen: clock::now(),
         packets: 0,
         bytes: 0,
         service: target.service,

@@ -5,14 +5,13 @@ use abi::frontend::Bit;
 use abi::map::{Direction, Flow, FlowKey, FragmentPorts, NO_BACKEND, PreviousSlot, Reason, TcSlot};
 use abi::packet::Fragment;
 use aya_ebpf::bindings::{BPF_ANY, TC_ACT_SHOT, TC_ACT_UNSPEC};
-use aya_ebpf::helpers::bpf_ktime_get_ns;
 use aya_ebpf::macros::classifier;
 use aya_ebpf::programs::TcContext;
 
 use crate::count::Lost;
 use crate::packet::{Header, Ports};
 use crate::reply::reply;
-use crate::{count, map, sctp};
+use crate::{clock, count, map, sctp};
 
 #[classifier]
 pub(crate) fn uplink_egress(ctx: TcContext) -> i32 {
@@ -72,8 +71,7 @@ fn outbound(header: &Header, ports: &FragmentPorts) {
         direction: Direction::Forward as u8,
         pad: 0,
     };
-    // SAFETY: the helper has no preconditions.
-    let now = unsafe { bpf_ktime_get_ns() };
+    let now = clock::now();
     let flows = map::flows(header.protocol);
     if let Some(flow) = flows.get_ptr_mut(&key) {
         // SAFETY: as in `try_uplink_egress`.

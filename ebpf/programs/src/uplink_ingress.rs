@@ -10,7 +10,6 @@ use abi::packet::Fragment;
 use abi::protocol;
 use abi::trace::Decision;
 use aya_ebpf::bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC};
-use aya_ebpf::helpers::bpf_ktime_get_ns;
 use aya_ebpf::macros::classifier;
 use aya_ebpf::programs::TcContext;
 
@@ -18,7 +17,7 @@ use crate::count::Lost;
 use crate::hairpin::{self, Way};
 use crate::packet::{Header, Ports};
 use crate::rewrite::{Failed, Side, Translation, translate, vouch};
-use crate::{count, map, shortcut, trace};
+use crate::{clock, count, map, shortcut, trace};
 
 #[classifier]
 pub(crate) fn uplink_ingress(ctx: TcContext) -> i32 {
@@ -56,8 +55,7 @@ fn try_uplink_ingress(ctx: &TcContext) -> Result<Way, Lost> {
         trace::nowhere(ctx, &header, &ports, None);
         return Ok(Way::Stack);
     }
-    // SAFETY: the helper has no preconditions.
-    let now = unsafe { bpf_ktime_get_ns() };
+    let now = clock::now();
     let key = header.flow_key(&ports, Direction::Forward);
     let known = map::flows(header.protocol).get_ptr_mut(&key);
     let begun = known.is_none() && header.protocol == protocol::TCP;

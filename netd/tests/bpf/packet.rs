@@ -37,6 +37,8 @@ pub(crate) struct Packet {
     protocol: u8,
     /// TCP's flags, the type of SCTP's chunk, the type of ICMP's message.
     kind: u8,
+    /// Of an ICMP message.
+    code: u8,
     payload: Vec<u8>,
     /// For a quoted packet: the ends between which its transport checksum was right.
     summed: Option<(SocketAddr, SocketAddr)>,
@@ -61,6 +63,7 @@ impl Packet {
             to,
             protocol,
             kind,
+            code: 0,
             payload: b"an odd payload!".to_vec(),
             summed: None,
             ttl: 64,
@@ -101,6 +104,11 @@ impl Packet {
     pub(crate) fn quoted_between(&self, from: SocketAddr, to: SocketAddr) -> Self {
         let summed = Some((self.from, self.to));
         self.between(from, to).with(|p| p.summed = summed)
+    }
+
+    /// An ICMP message of another code than zero.
+    pub(crate) fn code(self, code: u8) -> Self {
+        self.with(|p| p.code = code)
     }
 
     pub(crate) fn ttl(self, ttl: u8) -> Self {
@@ -273,7 +281,7 @@ impl Packet {
                 8
             }
             _ => {
-                bytes = vec![self.kind, 0, 0, 0, 0, 0, 5, 20];
+                bytes = vec![self.kind, self.code, 0, 0, 0, 0, 5, 20];
                 2
             }
         };

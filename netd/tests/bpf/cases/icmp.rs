@@ -7,30 +7,51 @@ use netd::bpf::Side::{Egress, Ingress};
 use super::{Cases, Ends, PROTOCOLS, first, more};
 use crate::packet::{Fragment, ICMP, ICMP6, Packet, TCP};
 
-/// Types that quote a packet.
-const ERRORS4: [(&str, u8); 5] = [
-    ("unreachable", 3),
-    ("source quench", 4),
-    ("redirect", 5),
-    ("time exceeded", 11),
-    ("parameter problem", 12),
+/// Types that tell a sender about its packet, and their codes: the next one after the last assigned,
+/// too, and the last one.
+const ERRORS4: [(&str, u8, &[u8]); 3] = [
+    (
+        "unreachable",
+        3,
+        &[
+            0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 255,
+        ],
+    ),
+    ("time exceeded", 11, &[0, 1, 2, 255]),
+    ("parameter problem", 12, &[0, 1, 2, 3, 255]),
 ];
-const ERRORS6: [(&str, u8); 4] = [
-    ("unreachable", 1),
-    ("too big", 2),
-    ("time exceeded", 3),
-    ("parameter problem", 4),
+const ERRORS6: [(&str, u8, &[u8]); 4] = [
+    ("unreachable", 1, &[0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 255]),
+    ("too big", 2, &[0, 1, 255]),
+    ("time exceeded", 3, &[0, 1, 2, 255]),
+    (
+        "parameter problem",
+        4,
+        &[0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 255],
+    ),
 ];
+/// Types that quote a packet and are none of the container's business.
+const IGNORED4: [(&str, u8, &[u8]); 2] =
+    [("source quench", 4, &[0]), ("redirect", 5, &[0, 1, 2, 3])];
 
 pub(super) fn add(all: &mut Cases) {
     for (name, p) in PROTOCOLS {
-        for (kind, number) in ERRORS4 {
-            let what = format!("{name} v4 {kind}");
-            errors(all, &what, p, number, Cases::ends4);
+        for (v, kinds, next) in [
+            ("v4", &ERRORS4[..], Cases::ends4 as Next),
+            ("v6", &ERRORS6, Cases::ends6),
+        ] {
+            for (kind, number, codes) in kinds {
+                for code in *codes {
+                    let what = format!("{name} {v} {kind}, code {code}");
+                    errors(all, &what, p, (*number, *code), next);
+                }
+            }
         }
-        for (kind, number) in ERRORS6 {
-            let what = format!("{name} v6 {kind}");
-            errors(all, &what, p, number, Cases::ends6);
+        for (kind, number, codes) in IGNORED4 {
+            for code in codes {
+                let what = format!("{name} v4 {kind}, code {code}");
+                ignored(all, &what, p, (number, *code));
+            }
         }
         for (v, ends) in [("v4", Cases::ends4 as Next), ("v6", Cases::ends6)] {
             lengths(all, &format!("{name} {v}"), p, ends);
@@ -56,11 +77,11 @@ fn enough(e: &Ends) -> usize {
     ip_header(e) + 8
 }
 
-fn errors(all: &mut Cases, what: &str, p: u8, kind: u8, next: Next) {
+fn errors(all: &mut Cases, what: &str, p: u8, (kind, code): (u8, u8), next: Next) {
     let e = next(all);
     let quoted = more(p, e.host, e.client);
     let about = |to: SocketAddr, quoted: &Packet| {
-        Packet::error(e.router, to.ip(), kind, quoted, enough(&e))
+        Packet::error(e.router, to.ip(), kind, quoted, enough(&e)).code(code)
     };
     all.case(format!("{what}: from a router, about a reply"))
         .after(Ingress, first(p, e.client, e.host))
@@ -70,7 +91,7 @@ fn errors(all: &mut Cases, what: &str, p: u8, kind: u8, next: Next) {
     let e = next(all);
     let quoted = more(p, e.client, e.web);
     let about = |from: SocketAddr, quoted: &Packet| {
-        Packet::error(from.ip(), e.client.ip(), kind, quoted, enough(&e))
+        Packet::error(from.ip(), e.client.ip(), kind, quoted, enough(&e)).code(code)
     };
     all.case(format!("{what}: from the container, about a request"))
         .after(Ingress, first(p, e.client, e.host))
@@ -79,12 +100,28 @@ fn errors(all: &mut Cases, what: &str, p: u8, kind: u8, next: Next) {
 
     let e = next(all);
     let quoted = more(p, e.client, e.web);
-    let about =
-        |quoted: &Packet| Packet::error(e.host.ip(), e.client.ip(), kind, quoted, enough(&e));
+    let about = |quoted: &Packet| {
+        Packet::error(e.host.ip(), e.client.ip(), kind, quoted, enough(&e)).code(code)
+    };
     all.case(format!("{what}: from the host, about a request"))
         .after(Ingress, first(p, e.client, e.host))
         .egress(about(&quoted))
         .becomes(about(&quoted.quoted_between(e.client, e.host)));
+}
+
+fn ignored(all: &mut Cases, what: &str, p: u8, (kind, code): (u8, u8)) {
+    let e = all.ends4();
+    let quoted = more(p, e.host, e.client);
+    all.case(format!("{what}: from a router, about a reply"))
+        .after(Ingress, first(p, e.client, e.host))
+        .ingress(Packet::error(e.router, e.host.ip(), kind, &quoted, enough(&e)).code(code))
+        .untouched();
+    let e = all.ends4();
+    let quoted = more(p, e.client, e.web);
+    all.case(format!("{what}: from the host, about a request"))
+        .after(Ingress, first(p, e.client, e.host))
+        .egress(Packet::error(e.host.ip(), e.client.ip(), kind, &quoted, enough(&e)).code(code))
+        .untouched();
 }
 
 /// How much of the packet is quoted.

@@ -2,33 +2,40 @@
 //! programs and maps of a daemon that runs, with ports published by its own interface.
 //!
 //! The measured port leads to the address and port that it is published at: everything is done as
-//! for any other packet, and a second run finds the packet as the first one did. A packet that begins
-//! a flow is one run each, of which the price of a single run is taken off.
+//! for any other packet, and a second run finds the packet as the first one did. For packets that
+//! begin a flow, a program before ours counts the client's address up.
+//!
+//! What a run of a program that does nothing takes is a row of its own: processors, and how their
+//! kernels guard them against speculation, differ by more than programs do.
 
 use std::borrow::Cow;
-use std::cell::Cell;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
 use api::net::Attachment;
 use api::path;
-use api::traffic::Traffic;
+use api::traffic::{Counts, Traffic};
 use aya::programs::links::{FdLink, PinnedLink};
 use aya::programs::{SchedClassifier, TestRun as _, TestRunOptions, loaded_programs};
 use kernel_tests::Shop;
 use serde_json::json;
+use sys::bpf::probe::Probe;
 use sys::netns::NetNs;
 
 use super::ports::publish_others;
-use super::row::{Goal, Row, Subject, quantile, row};
+use super::row::{Goal, Row, Subject, row};
 use super::turns::{self, Sample};
 use super::{NINE, Scene};
 
 /// Runs of a packet that finds the same each time.
 const REPEAT: u32 = 100_000;
-/// Packets that begin a flow, of one sample.
-const SINGLES: u16 = 500;
+/// Packets that begin a flow, of one sample: they fill the table.
+const BEGINNINGS: u32 = 100_000;
 /// Why there is nobody beside.
 const NO_PEER: &str = "Katran is in no Debian package; design 8 has its figures of another machine";
 
@@ -37,6 +44,9 @@ const SCTP: u8 = 132;
 const SYN: u8 = 2;
 const ACK: u8 = 16;
 const SYN_ACK: u8 = 18;
+/// The daemon's table of programs, and the slot of that for packets from outside.
+const JUMP_TC: &str = "jump_tc";
+const INGRESS_SLOT: u32 = 0;
 /// `TC_ACT_SHOT`, include/uapi/linux/pkt_cls.h.
 const SHOT: u32 = 2;
 
@@ -98,6 +108,7 @@ struct Path {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
+    Empty,
     Miss,
     Hit,
     New,
@@ -105,15 +116,23 @@ enum Kind {
     ReverseMiss,
 }
 
-/// The design's bounds are for 64 bytes of TCP.
+/// The design's bounds are for 64 bytes of TCP, on a machine whose empty program takes 10 ns.
 fn paths(own: IpAddr) -> impl Iterator<Item = Path> {
     let tcp = [
         ("miss", Kind::Miss, 30.0),
         ("hit", Kind::Hit, 80.0),
         ("reverse", Kind::Reverse, 70.0),
         ("reverse miss", Kind::ReverseMiss, 35.0),
-        ("new flow", Kind::New, 450.0),
+        ("new flow, another client each run", Kind::New, 450.0),
     ];
+    let empty = Path {
+        name: "nothing: an empty program",
+        goal: Goal::Shown,
+        own,
+        kind: Kind::Empty,
+        protocol: TCP,
+        payload: 0,
+    };
     let sctp = [
         ("SCTP hit, 1400 bytes", Kind::Hit),
         ("SCTP reverse, 1400 bytes", Kind::Reverse),
@@ -134,7 +153,7 @@ fn paths(own: IpAddr) -> impl Iterator<Item = Path> {
         protocol: SCTP,
         payload: 1400,
     });
-    tcp.into_iter().chain(sctp)
+    [empty].into_iter().chain(tcp).chain(sctp)
 }
 
 /// A daemon's programs on the link to the outside.
@@ -142,8 +161,10 @@ struct Uplink {
     ingress: SchedClassifier,
     egress: SchedClassifier,
     host: NetNs,
-    /// Clients that have been used up: each begins as many flows as it has ports.
-    clients: Cell<u16>,
+    /// The daemon's table of programs.
+    table: OwnedFd,
+    /// By what they begin flows of, with the frame of the client that comes next.
+    beginners: RefCell<BTreeMap<IpAddr, (Probe, Vec<u8>)>>,
     shop: Shop,
 }
 
@@ -175,7 +196,8 @@ impl Uplink {
             ingress: attached_program(&shop, "ingress")?,
             egress: attached_program(&shop, "egress")?,
             host: NetNs::open(&shop.host.network_namespace()).context("host")?,
-            clients: Cell::new(0),
+            table: sys::bpf::open(&pinned(&shop, JUMP_TC)?).context("table of programs")?,
+            beginners: RefCell::default(),
             shop,
         };
         uplink.begin_flows()?;
@@ -185,7 +207,7 @@ impl Uplink {
     /// The connections that later packets belong to.
     fn begin_flows(&self) -> Result<()> {
         for own in [IpAddr::from(OUR_V4), OUR_V6.into()] {
-            let client = client(own, 0);
+            let client = client(own);
             let tcp = |flags| Frame {
                 own,
                 client,
@@ -213,13 +235,18 @@ impl Uplink {
     fn cost(&self, path: &Path) -> Result<f64> {
         let frame = Frame {
             own: path.own,
-            client: client(path.own, 0),
+            client: client(path.own),
             protocol: path.protocol,
             flags: ACK,
             payload: path.payload,
         };
         let (port, is_reply) = match path.kind {
             Kind::New => return self.cost_of_new(path.own),
+            Kind::Empty => {
+                let frame = frame.build(PORT, CLIENT_PORT, false);
+                let run = Probe::empty()?.run(&frame, &mut frame.clone(), REPEAT);
+                return Ok(run.context("run an empty program")?.nanoseconds.into());
+            }
             Kind::Miss => (NOBODYS_PORT, false),
             Kind::Hit => (PORT, false),
             Kind::Reverse => (PORT, true),
@@ -230,42 +257,44 @@ impl Uplink {
     }
 
     fn cost_of_new(&self, own: IpAddr) -> Result<f64> {
-        let number = self.clients.get() + 1;
-        self.clients.set(number);
+        let mut beginners = self.beginners.borrow_mut();
+        let (probe, frame) = match beginners.entry(own) {
+            Entry::Occupied(entry) => entry.into_mut(),
+            Entry::Vacant(entry) => entry.insert(self.beginner(own)?),
+        };
+        let before = self.counts(own)?.flows;
+        let run = self
+            .host
+            .run(|| probe.run(&frame.clone(), frame, BEGINNINGS));
+        let run = run.context("enter the host")?.context("begin flows")?;
+        ensure!(run.verdict != SHOT, "the packet was dropped");
+        let begun = self.counts(own)?.flows - before;
+        ensure!(begun == u64::from(BEGINNINGS), "only {begun} flows began");
+        Ok(run.nanoseconds.into())
+    }
+
+    fn beginner(&self, own: IpAddr) -> Result<(Probe, Vec<u8>)> {
+        // The last word of the source's address.
+        let at = if own.is_ipv4() { 14 + 12 } else { 14 + 8 + 12 };
+        let probe = Probe::counting(self.table.as_fd(), INGRESS_SLOT, at);
         let frame = Frame {
             own,
-            client: client(own, number),
+            client: first_of_many(own),
             protocol: TCP,
             flags: SYN,
             payload: 0,
         };
-        let single = |to: u16| -> Result<f64> {
-            let frames = (0..SINGLES).map(|run| frame.build(to, 1024 + run, false));
-            let runs = self.run_each(&frames.collect::<Vec<_>>(), false, 1)?;
-            Ok(quantile(&runs, 0.5))
-        };
-        let (new, miss) = (single(PORT)?, single(NOBODYS_PORT)?);
-        let repeated = self.run(
-            &frame.build(NOBODYS_PORT, CLIENT_PORT, false),
-            false,
-            REPEAT,
-        )?;
-        Ok(new - (miss - repeated))
+        let frame = frame.build(PORT, CLIENT_PORT, false);
+        Ok((probe.context("load a program that counts")?, frame))
     }
 
     fn run(&self, frame: &[u8], is_reply: bool, repeat: u32) -> Result<f64> {
-        let runs = self.run_each(&[frame.to_owned()], is_reply, repeat)?;
-        runs.first().copied().context("there is a run")
-    }
-
-    /// One frame after the other, with nothing else in between.
-    fn run_each(&self, frames: &[Vec<u8>], is_reply: bool, repeat: u32) -> Result<Vec<f64>> {
         let program = if is_reply {
             &self.egress
         } else {
             &self.ingress
         };
-        let run = |frame: &Vec<u8>| {
+        let run = || -> Result<f64> {
             let mut out = vec![0; frame.len()];
             let result = program.test_run(TestRunOptions {
                 data_in: Some(frame),
@@ -275,34 +304,50 @@ impl Uplink {
             });
             let result = result.context("run a program on a frame")?;
             ensure!(result.return_value != SHOT, "the packet was dropped");
-            ensure!(out == *frame, "the packet was changed: it is led elsewhere");
+            ensure!(out == frame, "the packet was changed: it is led elsewhere");
             Ok(result.duration.as_nanos() as f64)
         };
         // The kernel takes a frame for one of the loopback of whoever runs it.
-        let run_all = || frames.iter().map(run).collect::<Result<Vec<f64>>>();
-        self.host.run(run_all).context("enter the host")?
+        self.host.run(run).context("enter the host")?
     }
 
     /// Packets that were led to the endpoint: those that nobody knows are not changed either.
     fn led(&self) -> Result<u64> {
-        let traffic: Traffic = self.shop.daemon.client().get(path::TRAFFIC)?;
-        let address = OUR_V4.to_string();
-        let of_own = traffic.services.iter().filter(|service| {
-            let mut published = service.published.iter();
-            published.any(|at| at.starts_with(&address))
-        });
-        Ok(of_own.map(|service| service.counts.packets_in).sum())
+        Ok(self.counts(OUR_V4.into())?.packets_in)
     }
+
+    /// What is counted of the ports that are published at `own`.
+    fn counts(&self, own: IpAddr) -> Result<Counts> {
+        let traffic: Traffic = self.shop.daemon.client().get(path::TRAFFIC)?;
+        let at = SocketAddr::new(own, PORT).to_string();
+        let mut sum = Counts::default();
+        for service in &traffic.services {
+            if service
+                .published
+                .iter()
+                .any(|published| published.starts_with(&at))
+            {
+                sum.packets_in += service.counts.packets_in;
+                sum.flows += service.counts.flows;
+            }
+        }
+        Ok(sum)
+    }
+}
+
+/// Where something of the daemon's is pinned.
+fn pinned(shop: &Shop, name: &str) -> Result<PathBuf> {
+    let pins = shop
+        .host
+        .output("find", &["/sys/fs/bpf/hawser", "-name", name])?;
+    let pin = pins.lines().next();
+    let pin = pin.with_context(|| format!("no {name} is pinned"))?;
+    Ok(shop.host.path(pin.as_ref()))
 }
 
 /// The program that is attached to the link to the outside.
 fn attached_program(shop: &Shop, side: &str) -> Result<SchedClassifier> {
-    let pins = shop.host.output(
-        "find",
-        &["/sys/fs/bpf/hawser", "-name", &format!("uplink_*_{side}")],
-    )?;
-    let pin = pins.lines().next().context("no uplink is pinned")?;
-    let pin: PathBuf = shop.host.path(pin.as_ref());
+    let pin = pinned(shop, &format!("uplink_*_{side}"))?;
     let link = PinnedLink::from_pin(&pin).with_context(|| pin.display().to_string())?;
     let info = FdLink::from(link).info().context("link of an uplink")?;
     let number = info.program_id();
@@ -316,17 +361,19 @@ fn attached_program(shop: &Shop, side: &str) -> Result<SchedClassifier> {
         .context("the uplink's program")
 }
 
-fn client(own: IpAddr, number: u16) -> IpAddr {
-    let [high, low] = number.to_be_bytes();
+fn client(own: IpAddr) -> IpAddr {
     match own {
-        IpAddr::V4(_) if number == 0 => CLIENT_V4.into(),
-        // 198.18.0.0/15 is for benchmarks (RFC 2544).
-        IpAddr::V4(_) => Ipv4Addr::new(198, 19, high, low).into(),
-        IpAddr::V6(_) => {
-            let mut parts = CLIENT_V6.segments();
-            parts[6] = number;
-            Ipv6Addr::from(parts).into()
-        }
+        IpAddr::V4(_) => CLIENT_V4.into(),
+        IpAddr::V6(_) => CLIENT_V6.into(),
+    }
+}
+
+/// The client after which those come that begin flows: a million, none of which comes again.
+fn first_of_many(own: IpAddr) -> IpAddr {
+    match own {
+        // 240.0.0.0/4 is nobody's (RFC 1112, 4).
+        IpAddr::V4(_) => Ipv4Addr::new(240, 0, 0, 0).into(),
+        IpAddr::V6(_) => Ipv6Addr::new(0x2001, 0xdb8, 8, 0, 0, 0, 0, 0).into(),
     }
 }
 
