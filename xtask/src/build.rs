@@ -35,8 +35,8 @@ pub(crate) fn programs(release: bool) -> Result<PathBuf> {
     let mut cargo = workspace::cargo();
     cargo.args(["build", "--bins"]);
     if !release {
-        // As the tests are built, so that crates have the same features and are built once.
-        process::run(cargo.args(workspace::EVERY_CRATE))?;
+        // With the tests, so that crates have the same features and are built once.
+        process::run(cargo.arg("--tests").args(workspace::EVERY_CRATE))?;
         return Ok(workspace::target_dir().join("debug"));
     }
     cargo.args(["--release", "--package", "kernel-tests"]);
