@@ -130,6 +130,12 @@ impl Reference {
     }
 }
 
+/// Whether a tag or a digest was typed.
+pub fn names_version(typed: &str) -> bool {
+    let last = typed.rsplit('/').next().unwrap_or_default();
+    last.contains([':', '@'])
+}
+
 impl fmt::Display for Selector {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -309,6 +315,18 @@ mod tests {
                 (host, path),
                 "{text}"
             );
+        }
+    }
+
+    #[test]
+    fn a_port_is_no_version() {
+        for (typed, expected) in [
+            ("web", false),
+            ("host:5000/web", false),
+            ("host:5000/web:1", true),
+            ("web@sha256:00", true),
+        ] {
+            assert_eq!(names_version(typed), expected, "{typed}");
         }
     }
 

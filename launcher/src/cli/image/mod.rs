@@ -16,3 +16,4 @@ pub mod remove;
 pub mod save;
 pub mod stack;
 pub mod tag;
+mod ways;

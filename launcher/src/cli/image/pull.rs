@@ -2,7 +2,7 @@
 
 use api::id::Digest;
 use api::path::{IMAGES, LAYERS};
-use api::reference::{Reference, Selector};
+use api::reference::{Reference, Selector, names_version};
 use api::storage::{Image, ImageCreate, Layer};
 use clap::Args;
 
@@ -10,15 +10,15 @@ use crate::cli::context::Context;
 use crate::cli::error::CliError;
 use crate::cli::output;
 use crate::event;
-use crate::registry::credential::Logins;
 use crate::registry::download::BlobReader;
 use crate::registry::known::{Known, Memory};
 use crate::registry::manifest::{Content, Descriptor, Document, Manifest, Packing, Platform};
-use crate::registry::{RegistryError, Repository, endpoints};
+use crate::registry::{RegistryError, Repository};
 
 use super::config::ImageConfig;
 use super::progress::{Progress, Step, Voice};
 use super::stack::Stack;
+use super::ways::{Errand, over_ways};
 
 /// Docker's bound, and kind to registries.
 const AT_ONCE: usize = 3;
@@ -78,12 +78,6 @@ pub fn pull(context: &Context, flags: &PullFlags) -> Result<i32, CliError> {
     Ok(0)
 }
 
-/// Whether a tag or a digest was typed.
-fn names_version(typed: &str) -> bool {
-    let last = typed.rsplit('/').next().unwrap_or_default();
-    last.contains([':', '@'])
-}
-
 fn full_repository(reference: &Reference) -> String {
     format!("{}/{}", reference.host(), reference.path())
 }
@@ -112,7 +106,7 @@ pub(in crate::cli) fn fetch(
     voice: Voice,
 ) -> Result<Image, CliError> {
     let scopes = vec![format!("repository:{}:pull", reference.path())];
-    over_ways(context, reference, &scopes, |repository| {
+    over_ways(context, reference, &scopes, Errand::Pull, |repository| {
         Pull {
             context,
             repository,
@@ -126,40 +120,9 @@ pub(in crate::cli) fn fetch(
 
 fn tags(context: &Context, reference: &Reference) -> Result<Vec<String>, CliError> {
     let scopes = vec![format!("repository:{}:pull", reference.path())];
-    over_ways(context, reference, &scopes, |repository| {
+    over_ways(context, reference, &scopes, Errand::Pull, |repository| {
         Ok(repository.tags()?)
     })
-}
-
-/// Does `work` at the first way to the registry that it succeeds at. Once a server has spoken for the
-/// registry itself, no worse way is tried.
-fn over_ways<T>(
-    context: &Context,
-    reference: &Reference,
-    scopes: &[String],
-    work: impl Fn(&Repository) -> Result<T, CliError>,
-) -> Result<T, CliError> {
-    let registries = &context.info()?.registries;
-    let logins = Logins::open()?;
-    let mut ways = endpoints(reference.host(), registries, false)
-        .into_iter()
-        .peekable();
-    while let Some(way) = ways.next() {
-        let connected = logins
-            .find(&way.host)
-            .and_then(|login| Repository::connect(&way, &reference.path(), scopes.to_vec(), login));
-        let is_reached = !matches!(connected, Err(RegistryError::Reach { .. }));
-        let outcome = connected.map_err(CliError::from).and_then(|to| work(&to));
-        match outcome {
-            Err(error) if ways.peek().is_some() && (way.is_mirror || !is_reached) => {
-                if way.is_mirror {
-                    output::warn(format_args!("hawser: mirror {}: {error}", way.base));
-                }
-            }
-            outcome => return outcome,
-        }
-    }
-    Err(CliError::NoObject(reference.to_string()))
 }
 
 struct Pull<'p> {
@@ -353,18 +316,6 @@ pub(super) fn short(descriptor: &Descriptor) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_port_is_no_version() {
-        for (typed, expected) in [
-            ("web", false),
-            ("host:5000/web", false),
-            ("host:5000/web:1", true),
-            ("web@sha256:00", true),
-        ] {
-            assert_eq!(names_version(typed), expected, "{typed}");
-        }
-    }
 
     #[test]
     fn the_full_name_has_the_registry() {

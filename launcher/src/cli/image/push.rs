@@ -1,5 +1,6 @@
 //! `hawser image push`.
 
+use std::collections::BTreeSet;
 use std::io::{self, PipeWriter, Write};
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
@@ -7,7 +8,7 @@ use std::thread;
 
 use api::id::Digest;
 use api::path::{LAYER_ARCHIVE, LAYERS};
-use api::reference::Reference;
+use api::reference::{Reference, Selector, names_version};
 use api::storage::{Image, ImageCreate, Layer};
 use clap::Args;
 use serde_json::json;
@@ -16,13 +17,13 @@ use crate::cli::context::Context;
 use crate::cli::error::CliError;
 use crate::cli::output;
 use crate::event;
-use crate::registry::credential::Logins;
+use crate::registry::Repository;
 use crate::registry::known::{Known, Memory};
 use crate::registry::manifest::{Descriptor, OCI_CONFIG, OCI_MANIFEST, Packing};
-use crate::registry::{RegistryError, Repository, endpoints};
 
 use super::progress::{Progress, Step, Voice};
 use super::stack::Stack;
+use super::ways::{Errand, over_ways};
 
 /// Compressing takes a core for each.
 const AT_ONCE: usize = 3;
@@ -54,49 +55,38 @@ pub fn push(context: &Context, flags: &PushFlags) -> Result<i32, CliError> {
         Voice::Out
     };
     let typed = Reference::parse(&flags.reference)?;
-    let last = flags.reference.rsplit('/').next().unwrap_or_default();
-    if last.contains('@') {
+    if matches!(typed.selector(), Selector::Digest(_)) {
         return Err(CliError::Conflict("cannot push a digest reference"));
     }
-    if flags.all_tags && last.contains(':') {
+    let is_bare = !names_version(&flags.reference);
+    if flags.all_tags && !is_bare {
         return Err(CliError::Conflict("tag can't be used with --all-tags/-a"));
     }
-    let references = match flags.all_tags {
-        true => all_tags(context, &typed)?,
-        false => {
-            if !last.contains(':') {
-                voice.say("Using default tag: latest");
-            }
-            vec![typed.clone()]
+    let references = if flags.all_tags {
+        all_tags(context, &typed)?
+    } else {
+        if is_bare {
+            voice.say("Using default tag: latest");
         }
+        vec![typed.clone()]
     };
-    for reference in &references {
-        // Before anything is sent.
-        if context
-            .image(&reference.to_string())
-            .is_err_and(|error| is_missing(&error))
-        {
-            return Err(CliError::NotTagged(reference.to_string()));
-        }
-    }
+    let loads = loads(context, references)?;
+    let memory = Memory::new(Path::new(&context.info()?.state_dir));
     voice.say(&format!(
         "The push refers to repository [{}/{}]",
         typed.host(),
         typed.path()
     ));
-    let repository = connect(context, &typed)?;
-    for reference in &references {
-        let image = context.image(&reference.to_string())?;
-        send(context, &repository, reference, &image, voice)?;
-    }
+    let scopes = scopes(&typed, &loads, &memory);
+    over_ways(context, &typed, &scopes, Errand::Push, |repository| {
+        loads
+            .iter()
+            .try_for_each(|load| load.send(context, repository, &memory, voice))
+    })?;
     if flags.quiet {
         output::line(&typed)?;
     }
     Ok(0)
-}
-
-fn is_missing(error: &CliError) -> bool {
-    matches!(error, CliError::Client(error) if error.is_not_found())
 }
 
 fn all_tags(context: &Context, typed: &Reference) -> Result<Vec<Reference>, CliError> {
@@ -112,59 +102,40 @@ fn all_tags(context: &Context, typed: &Reference) -> Result<Vec<Reference>, CliE
     Ok(references)
 }
 
-fn connect(context: &Context, reference: &Reference) -> Result<Repository, CliError> {
-    let path = reference.path();
-    let mut scopes = vec![format!("repository:{path}:pull,push")];
-    scopes.extend(
-        sources(context, reference)?
-            .iter()
-            .map(|source| format!("repository:{source}:pull")),
-    );
-    let login = Logins::open()?.find(reference.host())?;
-    let registries = &context.info()?.registries;
-    let mut ways = endpoints(reference.host(), registries, true)
-        .into_iter()
-        .peekable();
-    while let Some(way) = ways.next() {
-        match Repository::connect(&way, &path, scopes.clone(), login.clone()) {
-            Err(RegistryError::Reach { .. }) if ways.peek().is_some() => {}
-            outcome => return Ok(outcome?),
-        }
-    }
-    Err(CliError::NoObject(reference.to_string()))
+/// What is sent under one tag.
+struct Load {
+    reference: Reference,
+    image: Image,
+    /// Lowest first.
+    layers: Vec<Layer>,
 }
 
-/// Further repositories of the registry that have layers of the images: to read from them takes a
-/// leave of its own.
-fn sources(context: &Context, reference: &Reference) -> Result<Vec<String>, CliError> {
-    let memory = Memory::new(Path::new(&context.info()?.state_dir));
-    let Ok(image) = context.image(&reference.to_string()) else {
-        return Ok(Vec::new());
+/// All of it is there before anything is sent.
+fn loads(context: &Context, references: Vec<Reference>) -> Result<Vec<Load>, CliError> {
+    let stored: Vec<Layer> = context.client().get(LAYERS)?;
+    let load = |reference: Reference| {
+        let image = match context.image(&reference.to_string()) {
+            Err(CliError::Client(error)) if error.is_not_found() => {
+                return Err(CliError::NotTagged(reference.to_string()));
+            }
+            found => found?,
+        };
+        let layers = chain(&stored, &image)?;
+        Ok(Load {
+            reference,
+            image,
+            layers,
+        })
     };
-    let mut sources: Vec<String> = Vec::new();
-    for layer in layers(context, &image)? {
-        let known = memory.of(&layer.diff_id);
-        let elsewhere = known
-            .into_iter()
-            .find(|known| is_elsewhere(known, reference));
-        sources.extend(elsewhere.map(|known| known.path));
-    }
-    sources.sort();
-    sources.dedup();
-    Ok(sources)
-}
-
-fn is_elsewhere(known: &Known, reference: &Reference) -> bool {
-    known.host == reference.host() && known.path != reference.path()
+    references.into_iter().map(load).collect()
 }
 
 /// Lowest first.
-fn layers(context: &Context, image: &Image) -> Result<Vec<Layer>, CliError> {
-    let all: Vec<Layer> = context.client().get(LAYERS)?;
+fn chain(stored: &[Layer], image: &Image) -> Result<Vec<Layer>, CliError> {
     let mut chain = Vec::new();
     let mut at = image.chain_id.clone();
     while let Some(id) = at {
-        let layer = all.iter().find(|layer| layer.chain_id == id);
+        let layer = stored.iter().find(|layer| layer.chain_id == id);
         let layer = layer.ok_or_else(|| CliError::NoObject(id.to_string()))?;
         at = layer.parent.clone();
         chain.push(layer.clone());
@@ -173,59 +144,84 @@ fn layers(context: &Context, image: &Image) -> Result<Vec<Layer>, CliError> {
     Ok(chain)
 }
 
-fn send(
-    context: &Context,
-    repository: &Repository,
-    reference: &Reference,
-    image: &Image,
-    voice: Voice,
-) -> Result<(), CliError> {
-    let layers = layers(context, image)?;
-    let names = layers
-        .iter()
-        .map(|layer| layer.diff_id.hex()[..12].to_owned());
-    let push = Push {
-        context,
-        repository,
-        reference,
-        memory: Memory::new(Path::new(&context.info()?.state_dir)),
-        progress: Progress::new(voice, names.collect()),
-    };
-    let descriptors = push.layers(&layers)?;
-    let config = repository.put_blob(image.config.as_bytes())?;
-    let manifest = json!({
-        "schemaVersion": 2,
-        "mediaType": OCI_MANIFEST,
-        "config": Descriptor {
-            media_type: OCI_CONFIG.to_owned(),
-            digest: config.digest,
-            size: config.size,
-            platform: None,
-        },
-        "layers": descriptors,
-    })
-    .to_string();
-    let tag = reference.selector().to_string();
-    let digest = repository.put_manifest(&tag, OCI_MANIFEST, manifest.as_bytes())?;
-    voice.say(&format!("{tag}: digest: {digest} size: {}", manifest.len()));
-    let name = reference.to_string();
-    // The image is known by the manifest from now on, as everywhere it is pulled to.
-    let request = ImageCreate {
-        config: image.config.clone(),
-        tags: vec![reference.at_digest(digest).to_string()],
-    };
-    context
-        .client()
-        .post::<Image>(api::path::IMAGES, &request)?;
-    context.tell(&event::of_image("push", &name, reference.repository()));
-    Ok(())
+/// Layers that further repositories of the registry have are taken over from there: to read from
+/// them takes a leave of its own.
+fn scopes(typed: &Reference, loads: &[Load], memory: &Memory) -> Vec<String> {
+    let layers = loads.iter().flat_map(|load| &load.layers);
+    let sources: BTreeSet<String> = layers
+        .filter_map(|layer| {
+            let mut known = memory.of(&layer.diff_id).into_iter();
+            known.find(|known| is_elsewhere(known, typed))
+        })
+        .map(|known| format!("repository:{}:pull", known.path))
+        .collect();
+    let own = format!("repository:{}:pull,push", typed.path());
+    [own].into_iter().chain(sources).collect()
+}
+
+fn is_elsewhere(known: &Known, reference: &Reference) -> bool {
+    known.host == reference.host() && known.path != reference.path()
+}
+
+impl Load {
+    fn send(
+        &self,
+        context: &Context,
+        repository: &Repository,
+        memory: &Memory,
+        voice: Voice,
+    ) -> Result<(), CliError> {
+        let Self {
+            reference,
+            image,
+            layers,
+        } = self;
+        let names = layers
+            .iter()
+            .map(|layer| layer.diff_id.hex()[..12].to_owned());
+        let push = Push {
+            context,
+            repository,
+            reference,
+            memory,
+            progress: Progress::new(voice, names.collect()),
+        };
+        let descriptors = push.layers(layers)?;
+        let config = repository.put_blob(image.config.as_bytes())?;
+        let manifest = json!({
+            "schemaVersion": 2,
+            "mediaType": OCI_MANIFEST,
+            "config": Descriptor {
+                media_type: OCI_CONFIG.to_owned(),
+                digest: config.digest,
+                size: config.size,
+                platform: None,
+            },
+            "layers": descriptors,
+        })
+        .to_string();
+        let tag = reference.selector().to_string();
+        let digest = repository.put_manifest(&tag, OCI_MANIFEST, manifest.as_bytes())?;
+        voice.say(&format!("{tag}: digest: {digest} size: {}", manifest.len()));
+        let name = reference.to_string();
+        // The image is known by the manifest from now on, as everywhere it is pulled to.
+        let request = ImageCreate {
+            config: image.config.clone(),
+            tags: vec![reference.at_digest(digest).to_string()],
+        };
+        context
+            .client()
+            .post::<Image>(api::path::IMAGES, &request)?;
+        context.tell(&event::of_image("push", &name, reference.repository()));
+        Ok(())
+    }
 }
 
 struct Push<'p> {
     context: &'p Context,
     repository: &'p Repository,
     reference: &'p Reference,
-    memory: Memory,
+    memory: &'p Memory,
     progress: Progress,
 }
 

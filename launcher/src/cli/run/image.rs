@@ -1,6 +1,6 @@
 //! The image of a container that is to be: the one that is here, or the registry's.
 
-use api::reference::Reference;
+use api::reference::{Reference, names_version};
 use api::storage::Image;
 
 use super::flags::{CreateFlags, PullPolicy};
@@ -54,8 +54,7 @@ fn is_for(image: &Image, platform: Option<&Platform>, typed: &str) -> Result<boo
 
 /// The reference with the tag that stands for none.
 fn tagged(reference: &str) -> String {
-    let last = reference.rsplit('/').next().unwrap_or_default();
-    if last.contains([':', '@']) {
+    if names_version(reference) {
         reference.to_owned()
     } else {
         format!("{reference}:latest")
