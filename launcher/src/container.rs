@@ -9,6 +9,8 @@
 //!                    /linked-by/ID   a container with a link to this one, whose /etc/hosts follows
 //!                    /lock           flock(2) for changes of networks.json, removal and start
 //!                    /ID-json.log    output, Docker's json-file format
+//!                    /ID-local.log   output, in the format of `log::local`
+//!                    /log-lost.json  how many entries the log has lost
 //!                    /hostname /hosts /resolv.conf   bind-mounted into the container
 //!                    /bundle/config.json             the OCI runtime specification of this start
 //! RUN/containers/ID12/shim.sock      the shim's socket (`stream`), while it lives

@@ -1,4 +1,4 @@
-//! What the fuzz target `image` runs, and the replay of its corpus.
+//! What the fuzz targets `image` and `log` run, and the replay of their corpora.
 //!
 //! An archive is described in text, since checksums of headers and names of blobs would keep a fuzzer
 //! from ever getting to the descriptions inside: a line `= NAME` begins a file, `= blob` one that is
@@ -11,6 +11,8 @@ use sha2::{Digest as _, Sha256};
 
 use crate::cli::image::archive::{ArchivedImage, Spool, images};
 use crate::cli::image::config::ImageConfig;
+use crate::log::decoder::Decoder;
+use crate::log::{Entry, Format, json, local};
 
 /// An image archive: it is refused in one line, or describes images whose parts are all in it.
 ///
@@ -26,6 +28,48 @@ pub fn image(scratch: &Path, text: &[u8]) {
         Err(refusal) => check_refusal(&refusal.to_string()),
     }
     assert!(!spool.exists(), "the spool is removed");
+}
+
+/// The bytes of a log after a letter for its format: they have the same entries however they come, and
+/// an entry is itself again when it is written and read.
+///
+/// # Panics
+/// When they have not.
+pub fn log(bytes: &[u8]) {
+    let Some((letter, bytes)) = bytes.split_first() else {
+        return;
+    };
+    let format = match letter {
+        b'j' => Format::Json,
+        _ => Format::Local,
+    };
+    let whole = entries(format, bytes, bytes.len().max(1));
+    for size in [1, 7, 64] {
+        assert_eq!(entries(format, bytes, size), whole, "in pieces of {size}");
+    }
+    let mut written = Vec::new();
+    for entry in &whole {
+        match format {
+            Format::Json => {
+                let attributes = json::attributes(&entry.attributes.iter().cloned().collect());
+                let time = entry.time.to_string();
+                json::encode(&mut written, entry.stream, &entry.line, &attributes, &time);
+            }
+            Format::Local => local::encode(&mut written, entry.stream, &entry.line, entry.time),
+        }
+    }
+    assert_eq!(entries(format, &written, 64), whole, "written again");
+}
+
+fn entries(format: Format, bytes: &[u8], size: usize) -> Vec<Entry> {
+    let mut decoder = Decoder::new(format);
+    let mut entries = Vec::new();
+    for piece in bytes.chunks(size) {
+        decoder.push(piece);
+        entries.extend(std::iter::from_fn(|| decoder.next(false)));
+    }
+    entries.extend(std::iter::from_fn(|| decoder.next(true)));
+    entries
 }
 
 fn check(spool: &Spool, image: &ArchivedImage) {
@@ -114,6 +158,24 @@ mod tests {
                 let mut other = text.clone();
                 other[at] ^= 0x11;
                 image(scratch.path(), &other);
+            }
+            files += 1;
+        }
+        assert!(files >= 8, "only {files} files in {}", corpus.display());
+    }
+
+    #[test]
+    fn the_logs_of_the_corpus_are_read_however_they_come() {
+        let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/corpus/log");
+        let mut files = 0;
+        for entry in std::fs::read_dir(&corpus).unwrap() {
+            let bytes = std::fs::read(entry.unwrap().path()).unwrap();
+            log(&bytes);
+            for at in 0..bytes.len() {
+                log(&bytes[..at]);
+                let mut other = bytes.clone();
+                other[at] ^= 0x11;
+                log(&other);
             }
             files += 1;
         }

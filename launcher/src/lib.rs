@@ -16,6 +16,7 @@ pub mod format;
 pub mod fuzz;
 pub mod joining;
 pub mod link;
+pub mod log;
 pub mod registry;
 pub mod shim;
 pub mod store;

@@ -2,6 +2,7 @@
 //! a daemon made for the test.
 
 mod cli_limits;
+mod cli_logs;
 mod cli_steering;
 mod cli_support;
 

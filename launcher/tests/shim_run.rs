@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use launcher::container::{LogConfig, Mount, MountKind, NetworkRequest, State, Status};
+use launcher::log::Format;
 use launcher::shim::launch::{self, LaunchError};
 use launcher::store::is_alive;
 use launcher::stream::{Connection, Control};
@@ -116,7 +117,7 @@ fn more_output_than_any_buffer_holds_arrives_whole() {
     let seen = container.run(None);
     let expected: String = (1..=200_000).map(|number| format!("{number}\n")).collect();
     assert!(seen.stdout == expected, "{} bytes", seen.stdout.len());
-    assert!(!container.dir.log_path().exists());
+    assert!(!container.dir.log_path(Format::Json).exists());
 }
 
 #[test]
@@ -219,8 +220,8 @@ fn what_is_asked_wrongly_is_named_before_anything_is_made() {
         "\"MAGIC\"",
     );
     fails(
-        &|record| record.host_config.log_config.driver = "syslog".to_owned(),
-        "\"syslog\"",
+        &|record| record.host_config.log_config.driver = "fluentd".to_owned(),
+        "\"fluentd\"",
     );
     fails(
         &|record| record.host_config.network_mode = "container:peer".to_owned(),
@@ -349,7 +350,7 @@ fn a_container_may_share_anothers_network() {
         (dir.state().unwrap().status == Status::Exited).then_some(())
     });
     let namespace = fs::read_link(format!("/proc/{pid}/ns/net")).unwrap();
-    let log = fs::read_to_string(dir.log_path()).unwrap();
+    let log = fs::read_to_string(dir.log_path(Format::Json)).unwrap();
     assert!(log.contains(namespace.to_str().unwrap()), "{log}");
 }
 

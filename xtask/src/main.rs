@@ -66,7 +66,7 @@ enum Command {
     },
     /// Feed a fuzz target with what libFuzzer makes of its corpus. Needs the nightly toolchain.
     Fuzz {
-        /// A file of fuzz/fuzz_targets: api_request, cni_stdin, dns, image, layer, volume.
+        /// A file of fuzz/fuzz_targets: api_request, cni_stdin, dns, image, layer, log, volume.
         target: String,
         #[arg(long, default_value_t = 300)]
         seconds: u32,

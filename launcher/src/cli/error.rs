@@ -8,6 +8,7 @@ use api::reference::InvalidReference;
 
 use crate::cni::CniError;
 use crate::format::template::TemplateError;
+use crate::log::option::LogOptionError;
 use crate::registry::RegistryError;
 use crate::shim::etc::EtcError;
 use crate::shim::launch::{EXIT_DAEMON, LaunchError};
@@ -172,8 +173,13 @@ pub enum ContainerError {
     SharedNetwork(String, String),
     #[error("invalid volumes-from {0:?}: expected CONTAINER[:ro|rw]")]
     VolumesFrom(String),
-    #[error("stdout or stderr of {0} is not kept: its log driver is none")]
-    NoLog(String),
+    #[error(
+        "configured logging driver does not support reading: {name} has the driver {driver} and \
+         keeps no output here"
+    )]
+    NoLog { name: String, driver: String },
+    #[error(transparent)]
+    Log(#[from] LogOptionError),
 }
 
 impl CliError {

@@ -28,3 +28,4 @@ pub mod upload;
 pub use endpoint::{Endpoint, endpoints};
 pub use error::RegistryError;
 pub use repository::Repository;
+pub(crate) use roots::system_authorities;

@@ -35,12 +35,17 @@ pub(super) fn tls(host: &str, is_verified: bool) -> Result<TlsConfig, RegistryEr
 }
 
 fn system() -> Result<Vec<Certificate<'static>>, RegistryError> {
-    let named = std::env::var_os("SSL_CERT_FILE").map(PathBuf::from);
-    let usual = BUNDLES.iter().map(PathBuf::from);
-    match named.into_iter().chain(usual).find(|path| path.exists()) {
+    match system_authorities() {
         Some(path) => certificates(&path),
         None => Ok(Vec::new()),
     }
+}
+
+/// The file of the authorities that this host trusts.
+pub(crate) fn system_authorities() -> Option<PathBuf> {
+    let named = std::env::var_os("SSL_CERT_FILE").map(PathBuf::from);
+    let usual = BUNDLES.iter().map(PathBuf::from);
+    named.into_iter().chain(usual).find(|path| path.exists())
 }
 
 type Private = (Vec<Certificate<'static>>, Option<ClientCert>);

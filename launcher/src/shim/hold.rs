@@ -19,9 +19,10 @@ use sys::signalfd::SignalFd;
 use super::clients::Clients;
 use super::drain::Drainer;
 use super::freezer::Freezer;
-use super::json_log::{JsonLog, Stream};
+use super::log::Log;
 use super::streams::Streams;
 use super::teller::Teller;
+use crate::log::Stream;
 use crate::stream::{Control, Kind};
 
 /// Input that waits for the container to read it; more is left in the client's socket.
@@ -37,7 +38,7 @@ pub(crate) struct Hold<'a> {
     streams: Streams,
     /// None between two lives of the container.
     init: Option<Init>,
-    log: Option<JsonLog>,
+    log: Option<Log>,
     input: VecDeque<u8>,
     /// No more input will come; close stdin when all is written.
     input_ended: bool,
@@ -88,6 +89,7 @@ enum Source {
     Report,
     Drained,
     Output(Stream),
+    Log,
     Input,
     Client(usize),
 }
@@ -99,7 +101,7 @@ impl<'a> Hold<'a> {
         signals: &'a mut SignalFd,
         streams: Streams,
         init: Init,
-        log: Option<JsonLog>,
+        log: Option<Log>,
         stdin_once: bool,
     ) -> Self {
         Self {
@@ -158,9 +160,14 @@ impl<'a> Hold<'a> {
                 Source::Output(stream) => {
                     self.move_output(stream);
                 }
+                // Done below, with what is due by time.
+                Source::Log => {}
                 Source::Input => self.move_input(),
                 Source::Client(index) => self.serve(index, events),
             }
+        }
+        if let Some(log) = &mut self.log {
+            log.serve();
         }
         self.clients.sweep();
         self.kill_if_due()?;
@@ -185,12 +192,16 @@ impl<'a> Hold<'a> {
         if let Some(report) = report {
             watch(Source::Report, report, PollFlags::empty());
         }
-        if !self.clients.are_congested() {
+        let log_waits = self.log.as_ref().is_some_and(Log::is_congested);
+        if !log_waits && !self.clients.are_congested() {
             for stream in [Stream::Stdout, Stream::Stderr] {
                 if let Some(fd) = self.output(stream) {
                     watch(Source::Output(stream), fd.as_fd(), PollFlags::IN);
                 }
             }
+        }
+        if let Some((fd, events)) = self.log.as_ref().and_then(Log::interest) {
+            watch(Source::Log, fd, events);
         }
         if let Some(stdin) = &self.streams.stdin
             && !self.input.is_empty()
@@ -229,7 +240,9 @@ impl<'a> Hold<'a> {
     fn timeout(&self) -> Option<Duration> {
         let due = [self.kill_at, self.wake_at].into_iter().flatten().min();
         let left = due.map(|at| at.saturating_duration_since(Instant::now()));
-        [left, self.clients.patience()].into_iter().flatten().min()
+        let log = self.log.as_ref().and_then(Log::patience);
+        let patience = [left, self.clients.patience(), log];
+        patience.into_iter().flatten().min()
     }
 
     fn output(&self, stream: Stream) -> Option<&OwnedFd> {
@@ -264,8 +277,7 @@ impl<'a> Hold<'a> {
 
     fn publish(&mut self, stream: Stream, bytes: &[u8]) {
         if let Some(log) = &mut self.log {
-            // A full disk costs log lines, never the container.
-            drop(log.write(stream, bytes, &now()));
+            log.write(stream, bytes);
         }
         let kind = match stream {
             Stream::Stdout => Kind::Stdout,
@@ -464,7 +476,7 @@ impl<'a> Hold<'a> {
             while self.move_output(stream) {}
         }
         if let Some(log) = &mut self.log {
-            drop(log.finish(&now()));
+            log.finish();
         }
         Ok(code)
     }

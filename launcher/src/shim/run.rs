@@ -12,8 +12,8 @@ use sys::signalfd::SignalFd;
 use super::arguments::Arguments;
 use super::clients::Clients;
 use super::hold::{Hold, Init, linger, now};
-use super::json_log::JsonLog;
 use super::launch::{EXIT_DAEMON, Places, Report};
+use super::log::{Log, LogError};
 use super::restart::{Life, Restarts};
 use super::runtime::null;
 use super::setup::{Created, Reached, Setup, SetupError};
@@ -36,6 +36,12 @@ enum RunError {
 
 impl From<crate::store::StoreError> for RunError {
     fn from(error: crate::store::StoreError) -> Self {
+        Self::Setup(error.into())
+    }
+}
+
+impl From<LogError> for RunError {
+    fn from(error: LogError) -> Self {
         Self::Setup(error.into())
     }
 }
@@ -183,8 +189,10 @@ fn start<'a>(
     wait_attach: bool,
     restart_count: u32,
 ) -> Result<Hold<'a>, RunError> {
+    // Before anything is made: a receiver that is not there is a reason not to start.
+    let log = Log::open(&setup.dir, &setup.record, restart_count == 0)?;
     let Created { pid, streams } = setup.make()?;
-    let begun = prepare(setup, pid).and_then(|(init, log)| {
+    let begun = prepare(pid).and_then(|init| {
         let stdin_once = setup.record.config.stdin_once;
         let hold = Hold::new(clients, signals, streams, init, log, stdin_once);
         let hold = hold.with_steering(setup.steering()?);
@@ -199,20 +207,13 @@ fn start<'a>(
     })
 }
 
-fn prepare(setup: &Setup, pid: u32) -> Result<(Init, Option<JsonLog>), RunError> {
+fn prepare(pid: u32) -> Result<Init, RunError> {
     let number = i32::try_from(pid).ok().and_then(Pid::from_raw);
     let pidfd = number
         .ok_or(rustix::io::Errno::SRCH)
         .and_then(|pid| pidfd_open(pid, PidfdFlags::empty()))
         .map_err(system("watch the container's first process"))?;
-    let log = match setup.log_bounds()? {
-        Some(bounds) => {
-            let log = JsonLog::open(&setup.dir.log_path(), bounds);
-            Some(log.map_err(system("open the log"))?)
-        }
-        None => None,
-    };
-    Ok((Init { pid, pidfd }, log))
+    Ok(Init { pid, pidfd })
 }
 
 /// Serves clients until one asks for the start.

@@ -21,8 +21,8 @@ use super::etc::{self, EtcError, Known};
 use super::executor::{exit_code_of, without_prefix};
 use super::freezer::Freezer;
 use super::hold::Steering;
-use super::json_log::{Bounds, LogConfigError};
 use super::launch::{EXIT_DAEMON, Places};
+use super::log::LogError;
 use super::rootfs::Rootfs;
 use super::runtime::{Runtime, RuntimeError, Stdio3};
 use super::spec::capability;
@@ -62,7 +62,7 @@ pub(crate) enum SetupError {
     #[error(transparent)]
     Limit(#[from] SettingError),
     #[error(transparent)]
-    Log(#[from] LogConfigError),
+    Log(#[from] LogError),
     #[error("{}", without_prefix(&source.to_string()))]
     Runtime {
         #[from]
@@ -316,11 +316,6 @@ impl Setup {
             }
             _ => Ok(()),
         }
-    }
-
-    /// How the log is bounded; `None` for the driver `none`.
-    pub(crate) fn log_bounds(&self) -> Result<Option<Bounds>, SetupError> {
-        Ok(Bounds::parse(&self.record.host_config.log_config)?)
     }
 
     fn network(&self) -> Result<NetworkNamespace, SetupError> {

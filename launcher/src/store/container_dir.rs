@@ -11,6 +11,7 @@ use rustix::fs::FlockOperation;
 use super::file::{Durability, io_error, read_json, remove_if_there, write_json};
 use super::{Store, StoreError, is_alive};
 use crate::container::{Attachments, Health, ProcessId, Record, State, Status};
+use crate::log::Format;
 
 /// Directory of the ids of containers with a link to this one.
 const LINKED_BY: &str = "linked-by";
@@ -62,9 +63,28 @@ impl ContainerDir {
         self.dir.join("bundle")
     }
 
-    /// Docker's name for the json-file log.
-    pub fn log_path(&self) -> PathBuf {
-        self.dir.join(format!("{}-json.log", self.id))
+    /// Docker's name for the json-file log, and ours for the other.
+    pub fn log_path(&self, format: Format) -> PathBuf {
+        let name = match format {
+            Format::Json => "json",
+            Format::Local => "local",
+        };
+        self.dir.join(format!("{}-{name}.log", self.id))
+    }
+
+    /// How many entries of the container's output its log has lost.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`], [`StoreError::Damaged`].
+    pub fn lost_entries(&self) -> Result<u64, StoreError> {
+        Ok(read_json(&self.dir.join("log-lost.json"))?.unwrap_or_default())
+    }
+
+    /// # Errors
+    /// [`StoreError::Io`].
+    pub fn write_lost_entries(&self, entries: u64) -> Result<(), StoreError> {
+        let path = self.dir.join("log-lost.json");
+        write_json(&path, &entries, Durability::Volatile)
     }
 
     /// # Errors

@@ -21,8 +21,8 @@ use std::thread;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
-pub(crate) const APPLETS: [&str; 12] = [
-    "sh", "true", "false", "cat", "echo", "sleep", "touch", "ls", "wc", "sort", "head", "id",
+pub(crate) const APPLETS: [&str; 13] = [
+    "sh", "true", "false", "cat", "echo", "sleep", "touch", "ls", "wc", "sort", "head", "id", "tr",
 ];
 
 /// What the daemon knows.

@@ -20,6 +20,7 @@ use std::time::{Duration, Instant};
 
 use api::id::{ContainerName, Digest, Id};
 use launcher::container::{Config, HostConfig, Record, State, Status};
+use launcher::log::Format;
 use launcher::shim::launch::{self, Exec, LaunchError, Places};
 use launcher::store::{ContainerDir, Durability, Store, is_alive};
 use launcher::stream::{Connection, Control, Kind};
@@ -190,7 +191,7 @@ impl Fixture {
 
     /// `(stream, text)` of the log's entries.
     pub(crate) fn log(&self) -> Vec<(String, String)> {
-        fs::read_to_string(self.dir.log_path())
+        fs::read_to_string(self.dir.log_path(Format::Json))
             .unwrap()
             .lines()
             .map(|line| {

@@ -12,6 +12,7 @@ use serde::Serialize;
 use crate::cli::context::Context;
 use crate::cli::error::CliError;
 use crate::container::{Config, Health, HostConfig, Mount, Status};
+use crate::log::Format;
 use crate::store::ContainerDir;
 
 use super::list::status_word;
@@ -34,6 +35,9 @@ pub struct Container {
     hostname_path: String,
     hosts_path: String,
     log_path: String,
+    /// Entries that the log driver has not taken, or a full disk.
+    #[serde(rename = "LogEntriesLost")]
+    log_entries_lost: u64,
     name: String,
     restart_count: u32,
     driver: String,
@@ -105,8 +109,8 @@ fn describe(
     let mut command = view.command().into_iter();
     let in_dir = |name: &str| container.path().join(name).display().to_string();
     let log_path = match record.host_config.log_config.driver.as_str() {
-        "none" => String::new(),
-        _ => container.log_path().display().to_string(),
+        "json-file" | "" => container.log_path(Format::Json).display().to_string(),
+        _ => String::new(),
     };
     Container {
         id: record.id.to_string(),
@@ -119,6 +123,7 @@ fn describe(
         hostname_path: in_dir("hostname"),
         hosts_path: in_dir("hosts"),
         log_path,
+        log_entries_lost: container.lost_entries().unwrap_or_default(),
         name: format!("/{}", record.name),
         restart_count: view.state.restart_count,
         driver: driver.clone(),

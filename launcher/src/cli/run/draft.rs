@@ -10,6 +10,7 @@ use api::id::{ContainerName, InvalidId};
 
 use crate::cli::image::config::Section;
 use crate::container::{Config, HostConfig, LogConfig, NetworkRequest, Resources};
+use crate::log::option::{LogOptionError, Settings};
 
 use super::env::{self, EnvError, Environment};
 use super::flags::CreateFlags;
@@ -58,6 +59,8 @@ pub enum DraftError {
     Dns(String),
     #[error("invalid {flag} {text:?}: expected NAME=VALUE")]
     Pair { flag: &'static str, text: String },
+    #[error(transparent)]
+    Log(#[from] LogOptionError),
     #[error("invalid --oom-score-adj {0}: expected -1000 to 1000")]
     OomScore(i32),
 }
@@ -341,10 +344,12 @@ fn log_config(flags: &CreateFlags, usual: &Logging) -> Result<LogConfig, DraftEr
         false => BTreeMap::new(),
     };
     config.extend(given);
-    Ok(LogConfig {
+    let config = LogConfig {
         driver: driver.clone(),
         config,
-    })
+    };
+    Settings::parse(&config)?;
+    Ok(config)
 }
 
 fn pairs(flag: &'static str, texts: &[String]) -> Result<BTreeMap<String, String>, DraftError> {

@@ -232,7 +232,7 @@ pub struct CreateFlags {
     /// Read labels from a file
     #[arg(long, value_name = "FILE", help_heading = "Description")]
     pub label_file: Vec<PathBuf>,
-    /// Where output goes: json-file or none
+    /// Where output goes: json-file, local, journald, syslog or none
     #[arg(long, value_name = "DRIVER", help_heading = "Description")]
     pub log_driver: Option<String>,
     /// Option of the log driver: max-size=SIZE, max-file=NUMBER

@@ -43,8 +43,8 @@ pub struct LogsFlags {
     /// Leave the replicas' ids out
     #[arg(long)]
     pub no_task_ids: bool,
-    /// Taken for Docker's sake: lines have no further details
-    #[arg(long, hide = true)]
+    /// Show the labels and variables that the logs were told to keep
+    #[arg(long)]
     pub details: bool,
     /// Service, or the id of one of its replicas
     pub service: String,
@@ -129,6 +129,7 @@ fn show(context: &Context, flags: &LogsFlags, task: &Task, prefix: &str) -> Resu
         since: flags.since.clone(),
         until: None,
         timestamps: flags.timestamps,
+        details: flags.details,
         container: task.name.clone(),
     };
     let streams = (

@@ -150,7 +150,7 @@ pub struct TaskFlags {
     /// Mount the root file system read-only
     #[arg(long)]
     pub read_only: bool,
-    /// Where output goes: json-file or none
+    /// Where output goes: json-file, local, journald, syslog or none
     #[arg(long, value_name = "DRIVER")]
     pub log_driver: Option<String>,
     /// Option of the log driver: NAME=VALUE

@@ -12,6 +12,7 @@ use crate::cgroup::Cgroups;
 use crate::container::Status;
 use crate::format::human;
 use crate::format::template::Template;
+use crate::log::option::DRIVERS;
 use crate::shim::Modules;
 
 use super::container::{stats, view};
@@ -107,7 +108,7 @@ fn object(info: &Info, counts: Counts) -> Value {
                 ("ContainersPaused", json!(counts.paused)),
                 ("ContainersStopped", json!(counts.stopped)),
                 ("DockerRootDir", json!(info.state_dir)),
-                ("LoggingDriver", json!("json-file")),
+                ("LoggingDriver", json!(info.logging.driver)),
                 ("CgroupDriver", json!("cgroupfs")),
                 ("SecurityOptions", json!(security_options())),
                 ("DefaultRuntime", json!("hawser-shim")),
@@ -139,13 +140,13 @@ fn text(info: &Info, counts: Counts) -> String {
     let rows = info.driver_status.iter();
     lines.extend(rows.map(|(name, value)| format!(" {name}: {value}")));
     lines.extend([
-        "Logging Driver: json-file".to_owned(),
+        format!("Logging Driver: {}", info.logging.driver),
         "Cgroup Driver: cgroupfs".to_owned(),
         format!("Cgroup Version: {}", info.cgroup_version),
         "Plugins:".to_owned(),
         " Volume: local".to_owned(),
         " Network: bridge host ipvlan macvlan null overlay".to_owned(),
-        " Log: json-file none".to_owned(),
+        format!(" Log: {}", DRIVERS.join(" ")),
         "Default Runtime: hawser-shim".to_owned(),
         "Init Binary: hawser-shim".to_owned(),
         "Security Options:".to_owned(),
