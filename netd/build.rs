@@ -29,7 +29,9 @@ const SCRUBBED: [&str; 9] = [
 ];
 
 fn main() {
-    let ebpf = Path::new(env!("CARGO_MANIFEST_DIR")).join("../ebpf");
+    // Of this run: the script itself may have been built for another checkout.
+    let manifest = env::var_os("CARGO_MANIFEST_DIR").expect("Cargo sets CARGO_MANIFEST_DIR");
+    let ebpf = Path::new(&manifest).join("../ebpf");
     println!("cargo::rerun-if-changed={}", ebpf.display());
     println!("cargo::rerun-if-env-changed=HAWSER_SKIP_EBPF");
     let out = PathBuf::from(env::var_os("OUT_DIR").expect("Cargo sets OUT_DIR"));

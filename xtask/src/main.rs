@@ -13,6 +13,7 @@ mod setup;
 mod stories;
 mod test;
 mod tidy;
+mod vm;
 mod workspace;
 
 use std::path::PathBuf;
@@ -63,6 +64,8 @@ enum Command {
         /// Stories and acceptance scripts with optimised programs, which take minutes more to build.
         #[arg(long)]
         release: bool,
+        #[command(flatten)]
+        guests: vm::Options,
     },
     /// Feed a fuzz target with what libFuzzer makes of its corpus. Needs the nightly toolchain.
     Fuzz {
@@ -104,7 +107,11 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Build { release } => build::run(release),
         Command::Install { prefix, root } => install::run(&prefix, &root),
         Command::Tidy => tidy::run(),
-        Command::Test { tier, release } => test::run(tier, release),
+        Command::Test {
+            tier,
+            release,
+            guests,
+        } => test::run(tier, release, &guests),
         Command::Fuzz { target, seconds } => fuzz::run(&target, seconds),
         Command::Demo => stories::demo(),
         Command::Bench { names, json, sizes } => stories::bench(&names, json.as_deref(), &sizes),

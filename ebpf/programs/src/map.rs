@@ -176,12 +176,21 @@ pub(crate) fn chosen(service: u32, large: bool, hash: u64) -> Option<u32> {
     unsafe {
         if large {
             let table = LARGE_TABLES.get_value(&service, &0)?;
-            table.get(maglev::slot(hash, LARGE)).copied()
+            table.get(bounded(maglev::slot(hash, LARGE))).copied()
         } else {
             let table = TABLES.get_value(&service, &0)?;
-            table.get(maglev::slot(hash, SMALL)).copied()
+            table.get(bounded(maglev::slot(hash, SMALL))).copied()
         }
     }
+}
+
+/// The slot, of which the compiler forgets that it is within the table, so that it keeps the check:
+/// before Linux 6.10 the verifier knows nothing of a product with an unknown factor
+/// (`adjust_scalar_min_max_vals`).
+#[inline(always)]
+fn bounded(slot: usize) -> usize {
+    // SAFETY: a pointer to a variable of ours.
+    unsafe { (&raw const slot).read_volatile() }
 }
 
 #[inline(always)]

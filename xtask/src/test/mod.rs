@@ -9,12 +9,14 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use clap::ValueEnum;
 
-use self::tally::{Nextest, Tally};
+use self::tally::Nextest;
+pub(crate) use self::tally::Tally;
 use crate::build;
 use crate::process;
 use crate::setup::{self, Purpose};
 use crate::stories;
 use crate::tidy;
+use crate::vm;
 use crate::workspace::{self, EVERY_CRATE};
 
 /// A part of the suite.
@@ -32,6 +34,8 @@ pub(crate) enum Tier {
     Stories,
     /// The acceptance scripts beside the checkout.
     Acceptance,
+    /// Stories under other kernels, in virtual machines; not part of the whole.
+    Vm,
 }
 
 /// Scripts that describe the finished product; they are kept outside the tree.
@@ -106,13 +110,19 @@ impl Stage {
     }
 }
 
-pub(crate) fn run(tier: Tier, release: bool) -> Result<()> {
+pub(crate) fn run(tier: Tier, release: bool, guests: &vm::Options) -> Result<()> {
+    if tier != Tier::Vm && !guests.is_empty() {
+        anyhow::bail!("kernels, stories and programs are chosen for `cargo xtask test vm` only");
+    }
     if tier != Tier::Lint {
         process::require_root("`cargo xtask test` (`cargo xtask test lint` does not)")?;
         setup::run(Purpose::Test)?;
     }
     let before = leftovers(tier)?;
     let mut total = Tally::default();
+    if tier == Tier::Vm {
+        total += run_named("guests", || vm::run(&build::programs(release)?, guests));
+    }
     for stage in STAGES.iter().filter(|stage| stage.is_in(tier)) {
         total += run_named(stage.name, || match stage.run {
             Run::Crates(run) => run(),
@@ -225,7 +235,7 @@ fn run_acceptance(bin: &Path) -> Result<Tally> {
 
 /// What of ours is on the host already, when this tier can leave something behind.
 fn leftovers(tier: Tier) -> Result<Option<Vec<String>>> {
-    if matches!(tier, Tier::Lint | Tier::Unit) {
+    if matches!(tier, Tier::Lint | Tier::Unit | Tier::Vm) {
         return Ok(None);
     }
     stories::leftovers().map(Some)

@@ -1,0 +1,211 @@
+//! A virtual machine: QEMU without hardware acceleration, so that it runs wherever the tests do.
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+
+use super::console::{Account, Verdict};
+use super::kernel::Boot;
+use super::userland::Userland;
+
+/// `-cx16`: Linux 6.12 crashes at one start of nine when the emulator has that instruction.
+const MACHINE: [&str; 16] = [
+    "-accel",
+    "tcg,thread=multi",
+    "-machine",
+    "q35",
+    "-cpu",
+    "max,-cx16",
+    "-smp",
+    "1",
+    "-m",
+    "1024",
+    "-nodefaults",
+    "-no-reboot",
+    "-display",
+    "none",
+    "-monitor",
+    "none",
+];
+/// Warnings of the kernel are shown, a panic ends the guest.
+const COMMAND_LINE: &str = "console=ttyS0 loglevel=5 panic=-1 rdinit=/init";
+
+/// A guest's place on the virtual switch.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Seat<'a> {
+    /// Counted from 1.
+    pub(super) number: usize,
+    pub(super) of: usize,
+    /// Directory of the switch's sockets.
+    pub(super) wires: &'a Path,
+}
+
+#[derive(Debug)]
+pub(super) struct Guest {
+    process: Child,
+    console: PathBuf,
+}
+
+/// What is booted.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Machine<'a> {
+    pub(super) boot: &'a Boot,
+    pub(super) userland: &'a Userland,
+    pub(super) programs: &'a Path,
+}
+
+impl Guest {
+    /// Starts a guest that is ended after `limit`; its console goes to a file in `logs`.
+    pub(super) fn start(
+        machine: Machine<'_>,
+        seat: Seat<'_>,
+        logs: &Path,
+        limit: Duration,
+    ) -> Result<Self> {
+        fs::create_dir_all(logs).with_context(|| logs.display().to_string())?;
+        let console = logs.join(format!("console-{}.log", seat.number));
+        fs::write(&console, "").with_context(|| console.display().to_string())?;
+        let mut qemu = Command::new("timeout");
+        qemu.args(["--kill-after=5", &limit.as_secs().to_string()])
+            .arg("qemu-system-x86_64")
+            .args(MACHINE)
+            .arg("-kernel")
+            .arg(&machine.boot.image)
+            .arg("-initrd")
+            .arg(&machine.boot.first_root)
+            .arg("-append")
+            // What the kernel does not know becomes environment of its first process.
+            .arg(format!(
+                "{COMMAND_LINE} GUEST={} GUESTS={}",
+                seat.number, seat.of
+            ))
+            // Writes go to a file that nobody sees.
+            .arg("-snapshot");
+        let disks = [&machine.userland.image, &machine.boot.modules].map(PathBuf::as_path);
+        for disk in disks.into_iter().chain([machine.programs]) {
+            qemu.arg("-drive").arg(format!(
+                "file={},if=virtio,format=raw,cache=unsafe",
+                disk.display()
+            ));
+        }
+        qemu.arg("-serial")
+            .arg(format!("file:{}", console.display()))
+            .args(["-serial", "stdio"])
+            .args(wiring(seat));
+        let process = qemu
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()
+            .context("qemu-system-x86_64")?;
+        Ok(Self { process, console })
+    }
+
+    /// Reads verdicts until the guest ends; `see` gets each.
+    pub(super) fn follow(&mut self, mut see: impl FnMut(&Verdict)) -> Result<Account> {
+        let stdout = self.process.stdout.take();
+        let stdout = stdout.context("the guest has been followed already")?;
+        let mut account = Account::default();
+        for line in BufReader::new(stdout).split(b'\n') {
+            let line = line.context("the guest's verdicts")?;
+            if let Some(verdict) = Verdict::read(&String::from_utf8_lossy(&line)) {
+                see(&verdict);
+                account.take(verdict);
+            }
+        }
+        // A panic ends it like a reboot: its code tells nothing.
+        self.process.wait().context("qemu-system-x86_64")?;
+        Ok(account)
+    }
+
+    pub(super) fn console(&self) -> Result<String> {
+        let bytes = fs::read(&self.console).with_context(|| self.console.display().to_string())?;
+        Ok(String::from_utf8_lossy(&bytes).into_owned())
+    }
+
+    pub(super) fn console_path(&self) -> &Path {
+        &self.console
+    }
+}
+
+impl Drop for Guest {
+    fn drop(&mut self) {
+        // It may have ended already; timeout(1) hands the signal on.
+        if let Ok(None) = self.process.try_wait() {
+            drop(
+                Command::new("kill")
+                    .arg(self.process.id().to_string())
+                    .status(),
+            );
+            drop(self.process.wait());
+        }
+    }
+}
+
+/// Options that join a guest to the switch, which is a hub in the first guest's emulator with a
+/// socket for each of the others.
+fn wiring(seat: Seat<'_>) -> Vec<String> {
+    if seat.of < 2 {
+        return Vec::new();
+    }
+    let wire = |number: usize| {
+        seat.wires
+            .join(format!("wire-{number}"))
+            .display()
+            .to_string()
+    };
+    let card = |back: &str| {
+        let mac = format!("52:54:00:00:00:{:02x}", seat.number);
+        format!("virtio-net-pci,netdev={back},mac={mac},romfile=")
+    };
+    let mut options = Vec::new();
+    if seat.number > 1 {
+        let path = wire(seat.number);
+        let stream = format!("stream,id=wire,server=off,addr.type=unix,addr.path={path}");
+        options.extend([
+            "-netdev".to_owned(),
+            stream,
+            "-device".to_owned(),
+            card("wire"),
+        ]);
+        return options;
+    }
+    for number in 2..=seat.of {
+        let path = wire(number);
+        options.extend([
+            "-netdev".to_owned(),
+            format!("stream,id=wire{number},server=on,addr.type=unix,addr.path={path}"),
+            "-netdev".to_owned(),
+            format!("hubport,id=port{number},hubid=0,netdev=wire{number}"),
+        ]);
+    }
+    options.extend(["-netdev".to_owned(), "hubport,id=port1,hubid=0".to_owned()]);
+    options.extend(["-device".to_owned(), card("port1")]);
+    options
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_guest_is_the_switch() {
+        let wires = Path::new("/w");
+        let options = |number, of| wiring(Seat { number, of, wires }).join(" ");
+        assert_eq!(options(1, 1), "");
+        assert!(options(3, 3).contains("server=off,addr.type=unix,addr.path=/w/wire-3"));
+        let first = options(1, 3);
+        for part in [
+            "/w/wire-2",
+            "/w/wire-3",
+            "netdev=port1",
+            "hubid=0,netdev=wire3",
+        ] {
+            assert!(first.contains(part), "{first}");
+        }
+        assert!(!first.contains("wire-1"), "{first}");
+    }
+}

@@ -1,0 +1,105 @@
+#!/bin/dash
+# First process of the user space: runs what the plan says, and says on the second serial port how
+# each part went. Whatever is not said there has not happened.
+export PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root TERM=dumb
+exec </dev/null >/dev/console 2>&1 4>/dev/ttyS1
+stty -F /dev/ttyS1 raw
+
+say() {
+    echo "@@ $*" >&4
+}
+
+ends() {
+    sync
+    read -r tainted </proc/sys/kernel/tainted
+    say "done $tainted"
+    # qemu takes a reboot for the end.
+    echo b >/proc/sysrq-trigger
+    sleep 60
+}
+
+mount -t proc proc /proc
+mount -t sysfs sysfs /sys
+mount -t cgroup2 cgroup2 /sys/fs/cgroup
+mount -t bpf bpf /sys/fs/bpf
+mount -t tracefs tracefs /sys/kernel/tracing
+mkdir -p /dev/pts /dev/shm /dev/mqueue
+mount -t devpts -o gid=5,mode=620,ptmxmode=666 devpts /dev/pts
+mount -t tmpfs tmpfs /dev/shm
+mount -t tmpfs -o mode=755 tmpfs /run
+mkdir -p /run/lock /run/netns
+ln -snf /proc/self/fd /dev/fd
+ip link set lo up
+# What udev does on other hosts.
+modprobe -aq loop tun fuse dm_mod
+. /opt/hawser/environment
+echo "kernel.hostname=guest$GUEST" | sysctl -qp -
+
+if ip link set eth0 up 2>/dev/null; then
+    ip address add "10.99.0.$GUEST/24" dev eth0
+fi
+say "kernel $(uname -r)"
+
+# run ID LIMIT COMMAND…: one story; what it prints is shown when it fails.
+run() {
+    id=$1 limit=$2
+    shift 2
+    say "begin $id"
+    read -r begin _ </proc/uptime
+    timeout --kill-after=5 "$limit" "$@" </dev/null >/tmp/story.log 2>&1 4>&-
+    code=$?
+    read -r end _ </proc/uptime
+    # Centiseconds.
+    took=$((${end%.*}${end#*.} - ${begin%.*}${begin#*.}))
+    case $id in
+    test:*) [ "$code" -ne 0 ] || grep -q '^test result: ok. 1 passed' /tmp/story.log || code=255 ;;
+    esac
+    case $id:$code in
+    test:*:0) ;;
+    *)
+        echo "---- $id: exit code $code"
+        tail -c 20000 /tmp/story.log
+        echo "---- end of $id"
+        ;;
+    esac
+    if [ "$code" -eq 0 ]; then
+        say "passed $id $took"
+    else
+        say "failed $id $took $code"
+    fi
+}
+
+# A daemon with the default directories, for what is not a story of ours.
+start_daemon() {
+    mkdir -p /etc/hawser /var/lib/hawser /opt/cni/bin
+    ln -sf /opt/hawser/bin/hawser-cni /opt/cni/bin/hawser
+    ln -sf /opt/hawser/bin/hawser-cni-ipam /opt/cni/bin/hawser-ipam
+    PATH=/opt/hawser/bin:$PATH
+    hawserd >/var/log/hawserd.log 2>&1 4>&- &
+    tries=0
+    until hawser info >/dev/null 2>&1; do
+        tries=$((tries + 1))
+        if [ "$tries" -gt 300 ]; then
+            cat /var/log/hawserd.log
+            return
+        fi
+        sleep 0.1
+    done
+}
+
+tab=$(printf '\t')
+while IFS=$tab read -r kind limit what name <&3; do
+    case $kind in
+    test) run "test:$what $name" "$limit" "/opt/hawser/tests/$what" --exact "$name" --nocapture ;;
+    daemon) start_daemon ;;
+    script) run "script:$name" "$limit" "/opt/hawser/$what" ;;
+    info)
+        hawser info >/tmp/info.log 2>&1
+        while IFS= read -r line; do
+            say "info $line"
+        done </tmp/info.log
+        ;;
+    features) . /opt/hawser/features ;;
+    esac
+done 3</opt/hawser/plan
+ends

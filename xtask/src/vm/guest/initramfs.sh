@@ -1,0 +1,21 @@
+#!/bin/busybox sh
+# First process of a guest: finds the disks and goes over to the one with the user space.
+/bin/busybox --install -s /bin
+mkdir -p /dev /proc /sys /root
+mount -t devtmpfs devtmpfs /dev
+mount -t proc proc /proc
+for module in /modules/*.ko; do
+    insmod "$module"
+done
+# A disk appears some time after its driver; the last one has the programs.
+tries=0
+until [ -b /dev/vdc ] || [ "$tries" -gt 100 ]; do
+    tries=$((tries + 1))
+    sleep 0.1
+done
+mount -t ext4 -o noatime /dev/vda /root
+mount -t ext4 -o ro /dev/vdb /root/usr/lib/modules
+mount -t ext4 -o noatime /dev/vdc /root/opt/hawser
+umount /proc
+mount --move /dev /root/dev
+exec switch_root /root /opt/hawser/init

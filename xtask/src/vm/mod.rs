@@ -1,0 +1,273 @@
+//! `cargo xtask test vm`: the stories under other kernels, in virtual machines that are made here
+//! out of Debian's packages.
+//!
+//! Everything is kept below `target/vm`: a kernel and the user space are made once, the disk with
+//! the programs under test at every run. A guest is judged by what it says at its end alone: see
+//! `console.rs`.
+
+mod apt;
+mod console;
+mod cpio;
+mod disk;
+mod guest;
+mod kernel;
+mod matrix;
+mod plan;
+mod programs;
+mod report;
+mod switch;
+mod userland;
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+
+use self::console::{Account, Verdict};
+use self::guest::{Guest, Machine, Seat};
+use self::kernel::Boot;
+use self::matrix::{Kernel, Matrix};
+use self::plan::{Plan, Stories};
+use self::programs::Programs;
+use self::report::Run;
+use self::switch::Script;
+use self::userland::Userland;
+use crate::test::Tally;
+use crate::workspace;
+
+const MATRIX: &str = "kernel-tests/kernels.toml";
+const PAGE: &str = "docs/kernel-support.md";
+/// How long a guest may take with everything, and beside others on a switch.
+const LIMIT: Duration = Duration::from_secs(4 * 3600);
+const TOGETHER_LIMIT: Duration = Duration::from_secs(300);
+/// How long a program may take in it: somebody's own, and a story of several guests.
+const FOREIGN_SECONDS: u32 = 3600;
+const TOGETHER_SECONDS: u32 = 240;
+
+/// What to run in guests.
+#[derive(Debug, Default, clap::Args)]
+pub(crate) struct Options {
+    /// Under these kernels of kernel-tests/kernels.toml; all of them when absent.
+    #[arg(long, value_name = "NAME|all")]
+    kernel: Vec<String>,
+    /// Stories whose name contains this.
+    #[arg(long, value_name = "NAME")]
+    story: Option<String>,
+    /// The few stories that tell most about a kernel.
+    #[arg(long, conflicts_with = "story")]
+    quick: bool,
+    /// Run this program or script in guests instead, beside a daemon.
+    #[arg(long, value_name = "PATH", conflicts_with_all = ["story", "quick"])]
+    exec: Option<PathBuf>,
+    /// Write what was found into docs/kernel-support.md, after all stories under all kernels.
+    #[arg(long, conflicts_with_all = ["kernel", "story", "quick", "exec"])]
+    write_docs: bool,
+    /// Arguments of the program.
+    #[arg(last = true, requires = "exec")]
+    arguments: Vec<String>,
+}
+
+impl Options {
+    /// Whether nothing was asked for.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.kernel.is_empty()
+            && self.story.is_none()
+            && self.exec.is_none()
+            && !self.quick
+            && !self.write_docs
+    }
+}
+
+/// What `options` ask for.
+pub(crate) fn run(bin: &Path, options: &Options) -> Result<Tally> {
+    let bench = Bench::set_up(bin, &options.kernel)?;
+    if let Some(program) = &options.exec {
+        let mut plan = Plan::default();
+        plan.daemon();
+        plan.script("exec/run", &program.display().to_string(), FOREIGN_SECONDS);
+        bench.programs.add_foreign(program, &options.arguments)?;
+        return bench
+            .run(&plan, LIMIT, Shown::Everything)
+            .map(|(tally, _)| tally);
+    }
+    let name = options.story.as_deref();
+    let stories = bench.stories(options.quick, name)?;
+    let scripts = if options.quick {
+        Vec::new()
+    } else {
+        switch::scripts(name.unwrap_or_default())?
+    };
+    ensure!(
+        !(stories.tests.is_empty() && scripts.is_empty()),
+        "no story is called {}",
+        name.unwrap_or("anything")
+    );
+    let mut tally = Tally::default();
+    if !stories.tests.is_empty() {
+        let plan = bench.plan(&stories, name.is_none())?;
+        let (counted, runs) = bench.run(&plan, LIMIT, Shown::Failures)?;
+        tally += counted;
+        if options.write_docs {
+            let page = workspace::root().join(PAGE);
+            report::write(&page, &runs, &bench.matrix.stories.absent)?;
+        }
+    }
+    for script in scripts {
+        tally += bench.run_together(&script)?;
+    }
+    Ok(tally)
+}
+
+/// What of the console is printed here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Shown {
+    Failures,
+    Everything,
+}
+
+/// Kernels that are ready to boot, and what they boot with.
+struct Bench {
+    home: PathBuf,
+    matrix: Matrix,
+    kernels: Vec<usize>,
+    userland: Userland,
+    boots: Vec<Boot>,
+    programs: Programs,
+}
+
+impl Bench {
+    fn set_up(bin: &Path, names: &[String]) -> Result<Self> {
+        let home = workspace::target_dir().join("vm");
+        let matrix = Matrix::read(&workspace::root().join(MATRIX))?;
+        let kernels = matrix.select(names)?;
+        let userland = Userland::prepare(&home)?;
+        let boots = kernels
+            .iter()
+            .map(|index| kernel::prepare(&home, &matrix.kernels[*index], &userland))
+            .collect::<Result<Vec<Boot>>>()?;
+        let programs = Programs::gather(&home, bin)?;
+        Ok(Self {
+            home,
+            matrix,
+            kernels,
+            userland,
+            boots,
+            programs,
+        })
+    }
+
+    fn stories(&self, quick: bool, name: Option<&str>) -> Result<Stories> {
+        Stories::select(&self.matrix.stories.selection(quick, name))
+    }
+
+    /// `stories`, and what the kernel has and the daemon makes of it if they are not but a few.
+    fn plan(&self, stories: &Stories, whole: bool) -> Result<Plan> {
+        self.programs.add_stories(stories)?;
+        let mut plan = Plan::default();
+        if whole {
+            plan.features();
+        }
+        plan.stories(stories, self.matrix.stories.limit);
+        if whole {
+            plan.daemon();
+            plan.info();
+        }
+        Ok(plan)
+    }
+
+    /// `plan` under one kernel after the other.
+    fn run(&self, plan: &Plan, limit: Duration, shown: Shown) -> Result<(Tally, Vec<Run<'_>>)> {
+        let disk = self.programs.disk(plan)?;
+        let mut tally = Tally::default();
+        let mut runs = Vec::new();
+        for (kernel, machine) in self.machines(disk) {
+            let logs = self.logs(kernel);
+            let seat = Seat {
+                number: 1,
+                of: 1,
+                wires: &logs,
+            };
+            let mut guest = Guest::start(machine, seat, &logs, limit)?;
+            let account = guest.follow(|verdict| tell(&kernel.name, verdict))?;
+            tally += judge(kernel, &account, &guest)?;
+            if shown == Shown::Everything {
+                print!("{}", guest.console()?);
+            }
+            runs.push(Run { kernel, account });
+        }
+        Ok((tally, runs))
+    }
+
+    /// `script` in as many guests as it wants, under one kernel after the other.
+    fn run_together(&self, script: &Script) -> Result<Tally> {
+        let mut plan = Plan::default();
+        plan.script("exec/script", &script.name, TOGETHER_SECONDS);
+        self.programs.add_script("script", &script.text)?;
+        let disk = self.programs.disk(&plan)?;
+        let mut tally = Tally::default();
+        for (kernel, machine) in self.machines(disk) {
+            let logs = self.logs(kernel).join(&script.name);
+            let tell =
+                |number, verdict: &Verdict| tell(&format!("{}/{number}", kernel.name), verdict);
+            for (guest, account) in
+                switch::run(machine, script.guests, &logs, TOGETHER_LIMIT, tell)?
+            {
+                tally += judge(kernel, &account, &guest)?;
+            }
+        }
+        Ok(tally)
+    }
+
+    fn machines<'a>(&'a self, disk: &'a Path) -> impl Iterator<Item = (&'a Kernel, Machine<'a>)> {
+        self.kernels
+            .iter()
+            .zip(&self.boots)
+            .map(move |(index, boot)| {
+                let machine = Machine {
+                    boot,
+                    userland: &self.userland,
+                    programs: disk,
+                };
+                (&self.matrix.kernels[*index], machine)
+            })
+    }
+
+    fn logs(&self, kernel: &Kernel) -> PathBuf {
+        self.home.join("logs").join(&kernel.name)
+    }
+}
+
+/// One line for what has just happened in a guest.
+fn tell(guest: &str, verdict: &Verdict) {
+    let seconds = |centiseconds: u64| format!("{}.{:02} s", centiseconds / 100, centiseconds % 100);
+    match verdict {
+        Verdict::Kernel(version) => println!("{guest:>6}  up, Linux {version}"),
+        Verdict::Passed { id, centiseconds } => {
+            println!("{guest:>6}  passed {:>9}  {id}", seconds(*centiseconds));
+        }
+        Verdict::Failed {
+            id,
+            centiseconds,
+            code,
+        } => {
+            let took = seconds(*centiseconds);
+            println!("{guest:>6}  FAILED {took:>9}  {id} (exit code {code})");
+        }
+        Verdict::Begin(_) | Verdict::Feature { .. } | Verdict::Info(_) | Verdict::Done { .. } => {}
+    }
+}
+
+fn judge(kernel: &Kernel, account: &Account, guest: &Guest) -> Result<Tally> {
+    let troubles = account.troubles(&guest.console()?, &kernel.features);
+    for what in troubles.iter().chain(&account.failed) {
+        println!("not ok - Linux {}: {what}", kernel.name);
+    }
+    let failed = (account.failed.len() + troubles.len()) as u64;
+    if failed > 0 {
+        println!("console: {}", guest.console_path().display());
+    }
+    Ok(Tally {
+        passed: account.passed,
+        failed,
+    })
+}

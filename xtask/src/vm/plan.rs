@@ -1,0 +1,138 @@
+//! What a guest is to do, one line a step, as `guest/init.sh` reads it.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+use serde::Deserialize;
+
+use crate::process;
+use crate::workspace::{self, EVERY_CRATE};
+
+/// What `cargo nextest list --message-format=json` says, as far as it matters here.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+struct List {
+    rust_suites: BTreeMap<String, Suite>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+struct Suite {
+    binary_path: PathBuf,
+    testcases: BTreeMap<String, Case>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+struct Case {
+    filter_match: FilterMatch,
+}
+
+#[derive(Debug, Deserialize)]
+struct FilterMatch {
+    status: String,
+}
+
+/// Stories to run: a program of tests, and the name of a test in it.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Stories {
+    /// Name in the guest, and file.
+    pub(super) programs: BTreeMap<String, PathBuf>,
+    pub(super) tests: Vec<(String, String)>,
+}
+
+impl Stories {
+    /// Those that `filter`, in nextest's language, selects, perhaps none; builds their programs.
+    pub(super) fn select(filter: &str) -> Result<Self> {
+        let mut list = workspace::cargo();
+        list.args([
+            "nextest",
+            "list",
+            "--message-format=json",
+            "--filterset",
+            filter,
+        ])
+        .args(EVERY_CRATE);
+        Self::read(&process::stdout(&mut list)?)
+    }
+
+    fn read(text: &str) -> Result<Self> {
+        let list: List = serde_json::from_str(text).context("nextest's list")?;
+        let mut stories = Self::default();
+        for (id, suite) in list.rust_suites {
+            let name = id.replace("::", ".");
+            for (test, case) in suite.testcases {
+                if case.filter_match.status == "matches" {
+                    stories
+                        .programs
+                        .insert(name.clone(), suite.binary_path.clone());
+                    stories.tests.push((name.clone(), test));
+                }
+            }
+        }
+        Ok(stories)
+    }
+}
+
+/// Lines of `kind TAB limit TAB what TAB name`.
+#[derive(Debug, Default)]
+pub(super) struct Plan {
+    text: String,
+}
+
+impl Plan {
+    /// Looks for what the kernel can do.
+    pub(super) fn features(&mut self) {
+        self.line("features", 0, "-", "-");
+    }
+
+    pub(super) fn stories(&mut self, stories: &Stories, limit: u32) {
+        for (program, test) in &stories.tests {
+            self.line("test", limit, program, test);
+        }
+    }
+
+    /// Starts a daemon, which stays.
+    pub(super) fn daemon(&mut self) {
+        self.line("daemon", 0, "-", "-");
+    }
+
+    /// Tells what the daemon has found.
+    pub(super) fn info(&mut self) {
+        self.line("info", 0, "-", "-");
+    }
+
+    /// Runs the file `path` of the disk with the programs.
+    pub(super) fn script(&mut self, path: &str, name: &str, limit: u32) {
+        self.line("script", limit, path, name);
+    }
+
+    pub(super) fn text(&self) -> &str {
+        &self.text
+    }
+
+    fn line(&mut self, kind: &str, limit: u32, what: &str, name: &str) {
+        self.text += &format!("{kind}\t{limit}\t{what}\t{name}\n");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stories_are_what_the_filter_matches() {
+        let text = r#"{"rust-suites": {
+            "netd::bpf": {"binary-path": "/t/bpf-1", "testcases": {
+                "a::b": {"filter-match": {"status": "matches"}},
+                "a::c": {"filter-match": {"status": "mismatch", "reason": "expression"}}}},
+            "api": {"binary-path": "/t/api-1", "testcases": {}}}}"#;
+        let stories = Stories::read(text).unwrap();
+        assert_eq!(stories.tests, [("netd.bpf".to_owned(), "a::b".to_owned())]);
+        assert_eq!(stories.programs["netd.bpf"], PathBuf::from("/t/bpf-1"));
+        let mut plan = Plan::default();
+        plan.stories(&stories, 60);
+        assert_eq!(plan.text(), "test\t60\tnetd.bpf\ta::b\n");
+    }
+}

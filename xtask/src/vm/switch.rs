@@ -1,0 +1,121 @@
+//! Stories of several guests on one virtual switch: the scripts of `kernel-tests/guests`, run in all
+//! of them at once. `# guests: N` in a script says how many.
+
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+
+use super::console::{Account, Verdict};
+use super::guest::{Guest, Machine, Seat};
+use crate::workspace;
+
+const SCRIPTS: &str = "kernel-tests/guests";
+/// How long the first guest's emulator may take to open the others' wires.
+const WIRED: Duration = Duration::from_secs(30);
+
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Script {
+    pub(super) name: String,
+    pub(super) guests: usize,
+    pub(super) text: String,
+}
+
+/// The scripts whose name contains `part`.
+pub(super) fn scripts(part: &str) -> Result<Vec<Script>> {
+    let dir = workspace::root().join(SCRIPTS);
+    let mut scripts = Vec::new();
+    for entry in std::fs::read_dir(&dir).with_context(|| dir.display().to_string())? {
+        let path = entry.with_context(|| dir.display().to_string())?.path();
+        let name = path
+            .file_stem()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned();
+        if name.contains(part) {
+            let text = std::fs::read_to_string(&path);
+            let text = text.with_context(|| path.display().to_string())?;
+            let guests = guests(&text)
+                .with_context(|| format!("{} does not say `# guests: N`", path.display()))?;
+            scripts.push(Script { name, guests, text });
+        }
+    }
+    scripts.sort_by(|one, other| one.name.cmp(&other.name));
+    Ok(scripts)
+}
+
+fn guests(text: &str) -> Option<usize> {
+    let line = text
+        .lines()
+        .find_map(|line| line.strip_prefix("# guests: "));
+    line?.trim().parse().ok()
+}
+
+/// Starts `count` guests and follows each to its end.
+pub(super) fn run(
+    machine: Machine<'_>,
+    count: usize,
+    logs: &Path,
+    limit: Duration,
+    tell: impl Fn(usize, &Verdict) + Sync,
+) -> Result<Vec<(Guest, Account)>> {
+    // Names of sockets may not be long.
+    let wires = tempfile::tempdir().context("directory of the switch")?;
+    let mut guests = Vec::new();
+    for number in 1..=count {
+        let seat = Seat {
+            number,
+            of: count,
+            wires: wires.path(),
+        };
+        guests.push(Guest::start(machine, seat, logs, limit)?);
+        if number == 1 {
+            await_wires(wires.path(), count)?;
+        }
+    }
+    let tell = &tell;
+    thread::scope(|scope| {
+        let followed: Vec<_> = guests
+            .into_iter()
+            .zip(1..)
+            .map(|(mut guest, number)| {
+                scope.spawn(move || {
+                    let account = guest.follow(|verdict| tell(number, verdict))?;
+                    Ok((guest, account))
+                })
+            })
+            .collect();
+        let ended = followed.into_iter().map(|thread| match thread.join() {
+            Ok(result) => result,
+            Err(_panic) => bail!("a thread that follows a guest panicked"),
+        });
+        ended.collect()
+    })
+}
+
+fn await_wires(dir: &Path, count: usize) -> Result<()> {
+    let wires: Vec<PathBuf> = (2..=count)
+        .map(|number| dir.join(format!("wire-{number}")))
+        .collect();
+    let deadline = Instant::now() + WIRED;
+    while !wires.iter().all(|wire| wire.exists()) {
+        if Instant::now() > deadline {
+            bail!("the first guest opens no wires in {}", dir.display());
+        }
+        thread::sleep(Duration::from_millis(50));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_script_says_how_many_guests() {
+        assert!(scripts("").unwrap().iter().all(|script| script.guests > 1));
+        assert_eq!(scripts("vxlan").unwrap().len(), 1);
+        assert_eq!(guests("#!/bin/sh\n# no number\n"), None);
+    }
+}
