@@ -1,4 +1,4 @@
-//! `hawser-shim exec`: one more process in a running container.
+//! `hawser-shim join`: one more process in a running container.
 //!
 //! The caller's standard streams are the process's own, or are pumped through a terminal. The exit
 //! status is the process's; what cannot be run gives 126 or 127 and one line.
@@ -326,7 +326,10 @@ fn process(container: &Value, asked: &Asked<'_>, user: Option<&User>) -> Value {
 ///
 /// The process keeps two capabilities until the filter is loaded: CAP_SYS_ADMIN, which loading
 /// needs (seccomp(2)), and CAP_SETPCAP, which dropping from the bounding set needs.
-fn confined(mut process: Value, seccomp: &Value) -> Result<(Value, Workload), serde_json::Error> {
+pub(super) fn confined(
+    mut process: Value,
+    seccomp: &Value,
+) -> Result<(Value, Workload), serde_json::Error> {
     if seccomp.is_null() {
         return Ok((process, Workload::default()));
     }

@@ -227,7 +227,7 @@ impl Exec {
     /// 126, 127 and 125 when it could not be run, with one line on standard error.
     pub fn command(&self, shim: &Path, places: &Places) -> Command {
         let mut command = Command::new(shim);
-        command.arg("exec").args(places.arguments());
+        command.arg("join").args(places.arguments());
         let switches = [
             (self.tty, "--tty"),
             (self.interactive, "--interactive"),

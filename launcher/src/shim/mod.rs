@@ -10,6 +10,8 @@
 //! touch it. It holds the container's streams, log and exit status, serves clients on a socket
 //! ([`crate::stream`]) and undoes everything when the container ends. A container whose shim is
 //! killed ends with it, so that a dead shim always means a dead container.
+//!
+//! The same program is an OCI runtime for others ([`oci::command`]).
 
 mod arguments;
 mod clients;
@@ -90,12 +92,15 @@ fn dispatch(arguments: impl IntoIterator<Item = OsString>) -> Result<i32, UsageE
             Ok(run::main(&places(&arguments)?, &arguments))
         }
         Some("clean") => Ok(run::clean(&places(&Arguments::parse(arguments, CLEAN)?)?)),
-        Some("exec") => {
+        Some("join") => {
             let arguments = Arguments::parse(arguments, EXEC)?;
             Ok(exec::main(&places(&arguments)?, &arguments))
         }
+        Some(first) if oci::command::is_meant(first) => {
+            Ok(oci::command::main(std::iter::once(verb).chain(arguments)))
+        }
         _ => Err(UsageError::Words {
-            expected: "run, exec or clean as the first argument",
+            expected: "run, join or clean as the first argument, or a verb of OCI runtimes",
         }),
     }
 }

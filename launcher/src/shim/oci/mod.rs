@@ -6,6 +6,9 @@
 //! container's whole life must keep none of it, nor the memory; and any other runtime that
 //! understands `create`, `start` and `delete` fits in the same place.
 
+pub(crate) mod command;
+mod exec;
+
 use std::error::Error;
 use std::ffi::OsString;
 use std::fs;
@@ -19,11 +22,11 @@ use libcontainer::oci_spec::runtime::{LinuxNamespaceType, Spec};
 use libcontainer::syscall::syscall::SyscallType;
 use serde_json::json;
 
-use super::arguments::{Arguments, Grammar, UsageError};
-use super::executor::Workload;
-use super::loopback;
-use super::spec::INIT_ANNOTATION;
-use super::title;
+use crate::shim::arguments::{Arguments, Grammar, UsageError};
+use crate::shim::executor::Workload;
+use crate::shim::loopback;
+use crate::shim::spec::INIT_ANNOTATION;
+use crate::shim::title;
 
 const GRAMMAR: Grammar = Grammar {
     options: &[
@@ -58,6 +61,30 @@ enum OciError {
     Title(io::Error),
     #[error("bring up the loopback device: {0}")]
     Loopback(io::Error),
+    #[error("no command: see hawser-shim --help")]
+    NoVerb,
+    #[error("this runtime makes no control groups through systemd; use the manager cgroupfs")]
+    Systemd,
+    #[error("invalid container id {id:?}: expected letters, digits, _, +, - and .")]
+    Id { id: String },
+    #[error("container {id:?} does not exist")]
+    NotThere { id: String },
+    #[error("container with given ID already exists: {id:?}")]
+    Exists { id: String },
+    #[error("container {id:?} is not running")]
+    NotRunning { id: String },
+    #[error("cannot delete container {id:?} that is not stopped: it is {status}; see --force")]
+    Busy { id: String, status: &'static str },
+    #[error("unknown signal {text:?}: see signal(7)")]
+    Signal { text: String },
+    #[error("send a signal to container {id:?}: {source}")]
+    Kill { id: String, source: io::Error },
+    #[error("wait for a process in container {id:?}: {source}")]
+    Wait { id: String, source: io::Error },
+    #[error("no command to run: give one, or --process")]
+    NoCommand,
+    #[error("invalid --user {text:?}: expected UID[:GID] by number")]
+    User { text: String },
 }
 
 /// libcontainer's outer errors only say that something failed.
@@ -107,7 +134,7 @@ fn explain(log: Option<PathBuf>, error: &OciError) -> i32 {
 fn run(arguments: &Arguments) -> Result<(), OciError> {
     let root = arguments.path("--root")?;
     match arguments.words() {
-        [verb, id] if verb == "create" => create(arguments, &root, id),
+        [verb, id] if verb == "create" => create(&bundle(arguments)?, &root, id),
         [verb, id] if verb == "start" => start(&root, id),
         [verb, id] if verb == "delete" => delete(&root, id),
         _ => Err(UsageError::Words {
@@ -117,32 +144,55 @@ fn run(arguments: &Arguments) -> Result<(), OciError> {
     }
 }
 
-fn create(arguments: &Arguments, root: &Path, id: &str) -> Result<(), OciError> {
+/// What a container is made of.
+#[derive(Debug)]
+struct Bundle {
+    path: PathBuf,
+    pid_file: Option<PathBuf>,
+    console_socket: Option<PathBuf>,
+    no_pivot: bool,
+    /// How many descriptors above 2 it inherits.
+    preserved: i32,
+    ends_with_parent: bool,
+}
+
+fn bundle(arguments: &Arguments) -> Result<Bundle, OciError> {
+    Ok(Bundle {
+        path: arguments.path("--bundle")?,
+        pid_file: Some(arguments.path("--pid-file")?),
+        console_socket: arguments.value("--console-socket").map(PathBuf::from),
+        no_pivot: false,
+        preserved: 0,
+        ends_with_parent: true,
+    })
+}
+
+fn create(bundle: &Bundle, root: &Path, id: &str) -> Result<(), OciError> {
     let failed = container("create");
-    let bundle = arguments.path("--bundle")?;
-    let pid_file = arguments.path("--pid-file")?;
-    let console_socket = arguments.value("--console-socket").map(PathBuf::from);
-    let spec = Spec::load(bundle.join("config.json")).map_err(|source| OciError::Container {
-        op: "read config.json",
-        source: source.into(),
-    })?;
+    let spec =
+        Spec::load(bundle.path.join("config.json")).map_err(|source| OciError::Container {
+            op: "read config.json",
+            source: source.into(),
+        })?;
     let is_init = wants_init(&spec);
     if is_init {
         name_init(&spec).map_err(OciError::Title)?;
     }
     let executor = Workload {
-        ends_with_parent: true,
+        ends_with_parent: bundle.ends_with_parent,
         is_init,
         confinement: None,
     };
     let created = ContainerBuilder::new(id.to_owned(), SyscallType::default())
         .with_root_path(root)
         .map_err(&failed)?
-        .with_pid_file(Some(pid_file))
+        .with_pid_file(bundle.pid_file.clone())
         .map_err(&failed)?
-        .with_console_socket(console_socket)
+        .with_console_socket(bundle.console_socket.clone())
+        .with_preserved_fds(bundle.preserved)
         .with_executor(executor)
-        .as_init(bundle)
+        .as_init(&bundle.path)
+        .with_no_pivot(bundle.no_pivot)
         .with_systemd(false)
         .build()
         .map_err(&failed)?;
