@@ -1,12 +1,17 @@
 //! Finds the host's cgroup v2 hierarchy, to which the connect and bind hooks are attached.
+//!
+//! The kernel always has one, and every process is in it, whether somebody has mounted it or not
+//! (`cgrp_dfl_root`, kernel/cgroup/cgroup.c). Where nobody has, it is mounted here, at no place that
+//! others see.
 
 use std::fs;
 use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-/// What the host has.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Hierarchy {
+/// What the host has mounted.
+#[derive(Debug, PartialEq, Eq)]
+enum Mounted {
     /// Version 2 alone.
     Unified(PathBuf),
     /// Version 1, with an empty version 2 beside it.
@@ -15,17 +20,51 @@ pub(crate) enum Hierarchy {
     Legacy,
 }
 
+/// The host's control groups.
+#[derive(Debug)]
+pub(crate) struct Hierarchy {
+    mounted: Mounted,
+    /// Of version 2, where the host has not mounted it and the kernel has it.
+    own: Option<OwnedFd>,
+}
+
 impl Hierarchy {
     /// # Errors
     /// `/proc` is not mounted.
     pub(crate) fn detect() -> io::Result<Self> {
         let text = fs::read_to_string("/proc/self/mountinfo")?;
         // A mount that another one covers is listed all the same.
-        Ok(Self::among(&text, |path| {
-            path.join("cgroup.controllers").exists()
-        }))
+        let mounted = Mounted::among(&text, |path| path.join("cgroup.controllers").exists());
+        let own = match mounted {
+            Mounted::Unified(_) | Mounted::Hybrid(_) => None,
+            // A kernel without it is degraded, and says so.
+            Mounted::Legacy => sys::mount::detached_virtual("cgroup2").ok(),
+        };
+        Ok(Self { mounted, own })
     }
 
+    /// The root of version 2, good in this process as long as this is kept.
+    pub(crate) fn path(&self) -> Option<PathBuf> {
+        match &self.mounted {
+            Mounted::Unified(path) | Mounted::Hybrid(path) => Some(path.clone()),
+            Mounted::Legacy => {
+                let own = self.own.as_ref()?;
+                Some(PathBuf::from(format!("/proc/self/fd/{}", own.as_raw_fd())))
+            }
+        }
+    }
+
+    /// For `info`.
+    pub(crate) fn version(&self) -> &'static str {
+        match self.mounted {
+            Mounted::Unified(_) => "2",
+            Mounted::Hybrid(_) => "1+2",
+            Mounted::Legacy => "1",
+        }
+    }
+}
+
+impl Mounted {
     fn among(mountinfo: &str, is_visible: impl Fn(&Path) -> bool) -> Self {
         let mounts = || mountinfo.lines().filter_map(Mount::parse);
         // The whole hierarchy only: hooks on a part of it would miss containers elsewhere.
@@ -38,22 +77,6 @@ impl Hierarchy {
             Some(path) if has_v1 => Self::Hybrid(path),
             Some(path) => Self::Unified(path),
             None => Self::Legacy,
-        }
-    }
-
-    pub(crate) fn path(&self) -> Option<&Path> {
-        match self {
-            Self::Unified(path) | Self::Hybrid(path) => Some(path),
-            Self::Legacy => None,
-        }
-    }
-
-    /// For `info`.
-    pub(crate) fn version(&self) -> &'static str {
-        match self {
-            Self::Unified(_) => "2",
-            Self::Hybrid(_) => "1+2",
-            Self::Legacy => "1",
         }
     }
 }
@@ -125,10 +148,10 @@ mod tests {
     #[test]
     fn the_whole_hierarchy_is_found_among_the_mounts() {
         let path = || PathBuf::from("/sys/fs/cgroup/uni fied");
-        let detect = |parts: &[&str]| Hierarchy::among(&parts.concat(), |_| true);
-        assert_eq!(detect(&[PART, V2]), Hierarchy::Unified(path()));
-        assert_eq!(detect(&[V1, V2]), Hierarchy::Hybrid(path()));
-        assert_eq!(detect(&[V1, PART, "nonsense\n"]), Hierarchy::Legacy);
-        assert_eq!(Hierarchy::among(V2, |_| false), Hierarchy::Legacy);
+        let detect = |parts: &[&str]| Mounted::among(&parts.concat(), |_| true);
+        assert_eq!(detect(&[PART, V2]), Mounted::Unified(path()));
+        assert_eq!(detect(&[V1, V2]), Mounted::Hybrid(path()));
+        assert_eq!(detect(&[V1, PART, "nonsense\n"]), Mounted::Legacy);
+        assert_eq!(Mounted::among(V2, |_| false), Mounted::Legacy);
     }
 }

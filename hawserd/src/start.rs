@@ -60,7 +60,7 @@ pub(crate) struct Claim {
     database: Arc<Database>,
     /// The database is older than the directories.
     adopt: bool,
-    hierarchy: Hierarchy,
+    hierarchy: Arc<Hierarchy>,
     // Last: the database is closed before another daemon may open it.
     _locks: [Lock; 2],
 }
@@ -117,7 +117,7 @@ impl Claim {
         Ok(Self {
             database: Arc::new(database),
             adopt,
-            hierarchy: Hierarchy::detect().map_err(StartError::Mounts)?,
+            hierarchy: Arc::new(Hierarchy::detect().map_err(StartError::Mounts)?),
             _locks: locks,
         })
     }
@@ -128,7 +128,7 @@ impl Claim {
             state_dir: config.state_dir.clone(),
             run_dir: config.run_dir.clone(),
             pin_dir: config.pin_dir.clone(),
-            cgroup: self.hierarchy.path().map(Path::to_owned),
+            cgroup: self.hierarchy.path(),
             instance: config.instance.clone(),
             config: config.network.clone(),
         }
@@ -151,7 +151,7 @@ impl Claim {
             config: Arc::new(config.clone()),
             netd,
             storaged: Arc::new(storaged),
-            hierarchy: Arc::new(self.hierarchy.clone()),
+            hierarchy: Arc::clone(&self.hierarchy),
             metrics: Arc::new(Metrics::new()),
             events: Arc::new(Events::new()),
             turns: Turns::new(),

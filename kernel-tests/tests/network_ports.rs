@@ -122,6 +122,34 @@ mod root {
         answers(&shop, "http://[::1]:8600", "six");
     }
 
+    /// The container is there before: the launcher needs what else may be mounted there.
+    #[test]
+    fn a_host_that_has_not_mounted_cgroup2_reaches_its_published_ports() {
+        let mut shop = Shop::open();
+        shop.serve("web", "hello", &["-p", "8080:80"]);
+        answers(&shop, "http://127.0.0.1:8080", "hello");
+        shop.daemon.kill().unwrap();
+        let hide = "awk '$0 ~ / - cgroup2 / {print $5}' /proc/self/mountinfo | xargs -r umount -l; \
+                    find /sys/fs/bpf -name 'hook_*' -delete";
+        shop.host.output("sh", &["-c", hide]).unwrap();
+        assert!(shop.fetch_on_host("http://127.0.0.1:8080").is_err());
+
+        shop.daemon.launch().unwrap();
+        answers(&shop, "http://127.0.0.1:8080", "hello");
+        answers(&shop, "http://[::1]:8080", "hello");
+        let mounts = shop.host.output("cat", &["/proc/self/mountinfo"]).unwrap();
+        assert!(!mounts.contains(" - cgroup2 "), "{mounts}");
+        // The hooks stay when the daemon that mounted the hierarchy is gone.
+        shop.daemon.kill().unwrap();
+        assert_eq!(
+            shop.fetch_on_host("http://127.0.0.1:8080").unwrap(),
+            "hello"
+        );
+        shop.daemon.launch().unwrap();
+        let info = shop.type_("info");
+        assert!(info.contains("10 of them adopted"), "{info}");
+    }
+
     #[test]
     fn a_stopped_container_keeps_its_data_and_gets_its_port_again() {
         let shop = Shop::open();

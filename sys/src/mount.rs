@@ -275,13 +275,21 @@ pub fn detached(kind: &str, source: &Path, parameters: &[&str]) -> io::Result<Ow
     for parameter in parameters {
         fsconfig_set_flag(&context, *parameter)?;
     }
-    fsconfig_create(&context)?;
+    mounted_nowhere(&context)
+}
+
+/// As [`detached`], of a filesystem that has no device.
+///
+/// # Errors
+/// The kernel's: `ENODEV` where it has no such filesystem.
+pub fn detached_virtual(kind: &str) -> io::Result<OwnedFd> {
+    mounted_nowhere(&fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC)?)
+}
+
+fn mounted_nowhere(context: &OwnedFd) -> io::Result<OwnedFd> {
+    fsconfig_create(context)?;
     let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV;
-    Ok(fsmount(
-        &context,
-        FsMountFlags::FSMOUNT_CLOEXEC,
-        attributes,
-    )?)
+    Ok(fsmount(context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)?)
 }
 
 /// Sets how mount events pass through `target`.

@@ -97,12 +97,11 @@ fn diagnose(daemon: &Daemon, repair: bool) -> Result<Diagnosis, netd::NetError> 
 }
 
 fn no_cgroup2(hierarchy: &Hierarchy) -> Option<Finding> {
-    matches!(hierarchy, Hierarchy::Legacy).then(|| Finding {
-        what:
-            "no cgroup2 hierarchy is mounted: the host and containers reach published ports only \
-               from outside, and names are served inside each sandbox"
-                .to_owned(),
-        way_out: "mount -t cgroup2 none /sys/fs/cgroup/unified and restart hawserd".to_owned(),
+    hierarchy.path().is_none().then(|| Finding {
+        what: "this kernel has no cgroup2: the host's own processes reach no published port, and \
+               names are served inside each sandbox"
+            .to_owned(),
+        way_out: "boot a kernel with CONFIG_CGROUPS and CONFIG_CGROUP_BPF".to_owned(),
     })
 }
 
