@@ -58,6 +58,7 @@ impl Netd {
         let attachment = endpoint.attachment.clone();
         self.admit_runtime(&request);
         self.connect(&mut writer, &before, &network, (endpoint, losers))?;
+        self.announce(&attachment);
         tracing::info!(
             container = %attachment.container_id,
             ifname = %attachment.ifname,
@@ -65,6 +66,15 @@ impl Netd {
             "attached"
         );
         Ok(attachment)
+    }
+
+    fn announce(&self, attached: &Attachment) {
+        let key = EndpointKey::new(&attached.container_id, attached.ifname.as_str());
+        let view = self.view();
+        let endpoint = view.endpoints.get(&key);
+        if let Some(step) = endpoint.and_then(|endpoint| plan::announce(endpoint)) {
+            self.announcements.add(step);
+        }
     }
 
     /// Waits for an interface that is in the way and still leaving, while others have their turns.

@@ -353,6 +353,10 @@ impl State {
                 std::mem::replace(&mut link.mtu, *mtu) != *mtu
             }
             Step::ConfigureSandbox(link) => self.configure(link).ok_or_else(not_found)?,
+            Step::Announce(link) => {
+                let key = (link.sandbox.inode, link.ifname.clone());
+                self.inside.get(&key).map(|_| true).ok_or_else(not_found)?
+            }
             Step::MoveRoute { sandbox, from, to } => {
                 let key = |ifname: &IfName| (sandbox.inode, ifname.clone());
                 let entry = |route: &api::net::Route| (route.dst, route.gateway);

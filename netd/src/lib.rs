@@ -11,6 +11,7 @@
 //!
 //! **Invariant:** traffic does not need the daemon. Nothing is detached or flushed at start or stop.
 
+mod announcement;
 mod apply;
 mod attach;
 pub mod bpf;

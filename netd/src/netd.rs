@@ -11,6 +11,7 @@ use api::net::{Attachment, Network};
 use arc_swap::ArcSwap;
 use tokio::runtime::Handle;
 
+use crate::announcement::Announcements;
 use crate::apply::Host;
 use crate::bpf::{self, DataPlane};
 use crate::config::NetConfig;
@@ -57,6 +58,7 @@ pub struct Netd {
     pub(crate) dns: DnsServer,
     pub(crate) store: Arc<Store>,
     pub(crate) departures: Departures,
+    pub(crate) announcements: Announcements,
     pub(crate) config: NetConfig,
     pub(crate) health_notes: HealthNotes,
     /// Whether socket hooks lead 127.0.0.11:53 to where the resolver listens.
@@ -132,8 +134,10 @@ impl Netd {
             &options.run_dir,
         )?);
         let departures = Departures::start(Arc::clone(&kernel), Arc::clone(&store));
+        let announcements = Announcements::start(Arc::clone(&kernel));
         let netd = Self {
             departures: departures.map_err(OpenError::Thread)?,
+            announcements: announcements.map_err(OpenError::Thread)?,
             kernel,
             store,
             data_plane: Some(data_plane),
@@ -169,6 +173,7 @@ impl Netd {
         let config = NetConfig::default();
         let netd = Self {
             departures,
+            announcements: Announcements::inline(Arc::clone(&kernel)),
             kernel,
             data_plane: None,
             dns: dns_server(&config, runtime)?,

@@ -192,6 +192,14 @@ pub(crate) fn filtered(rtnl: &mut Rtnl, links: &[u32], side: u16) -> io::Result<
         .collect())
 }
 
+pub(crate) fn link_address(message: &LinkMessage) -> Option<MacAddr> {
+    let mut attributes = message.attributes.iter();
+    attributes.find_map(|attribute| match attribute {
+        LinkAttribute::Address(octets) => mac(octets),
+        _ => None,
+    })
+}
+
 /// Links of other types than Ethernet have addresses of other lengths, or none.
 fn mac(octets: &[u8]) -> Option<MacAddr> {
     octets.try_into().ok().map(MacAddr)

@@ -11,6 +11,7 @@ pub mod loop_device;
 pub mod mount;
 pub mod netns;
 pub mod orphan;
+pub mod packet;
 pub mod process;
 pub mod quota;
 pub mod signal;

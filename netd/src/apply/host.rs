@@ -129,6 +129,7 @@ impl Host {
                 mtu,
             } => sandbox::set_mtu(&open(sandbox)?, ifname, *mtu),
             Step::ConfigureSandbox(link) => sandbox::configure(&open(&link.sandbox)?, link),
+            Step::Announce(link) => sandbox::announce(&open(&link.sandbox)?, link),
             Step::MoveRoute {
                 sandbox,
                 to: (ifname, route),
@@ -208,6 +209,7 @@ impl Kernel for Host {
             | Step::SetMtu { .. }
             | Step::SetSandboxMtu { .. }
             | Step::ConfigureSandbox(_)
+            | Step::Announce(_)
             | Step::MoveRoute { .. }
             | Step::SetRate { .. }
             | Step::CreateBuffer { .. }

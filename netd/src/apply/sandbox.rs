@@ -13,9 +13,10 @@ use netlink_packet_route::route::{
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use rustix::io::Errno;
 use sys::netns::NetNs;
-use sys::sysctl;
+use sys::{packet, sysctl};
 
 use super::link::{self, created, new_address, set_up};
+use crate::model::announcement;
 use crate::model::step::{Change, SandboxLink};
 use crate::netlink::{Mode, Rtnl};
 use crate::resolver::EMBEDDED;
@@ -48,6 +49,21 @@ pub(super) fn configure(namespace: &NetNs, link: &SandboxLink) -> io::Result<Cha
             }
         }
         Ok(change)
+    })?
+}
+
+/// Tells the neighbours of each address.
+pub(super) fn announce(namespace: &NetNs, link: &SandboxLink) -> io::Result<Change> {
+    namespace.run(|| {
+        let mut rtnl = Rtnl::open()?;
+        let found = observe::link_by_name(&mut rtnl, &link.ifname)?.ok_or(Errno::NODEV)?;
+        let mac = observe::link_address(&found).ok_or(Errno::NODEV)?;
+        let addresses = link.addresses.iter().map(IpNet::addr);
+        let frames: Vec<Vec<u8>> = addresses
+            .map(|address| announcement::frame(mac, address))
+            .collect();
+        packet::send(found.header.index, &frames)?;
+        Ok(Change::Done)
     })?
 }
 
@@ -89,14 +105,15 @@ fn loopback(rtnl: &mut Rtnl) -> io::Result<u32> {
 fn settle(link: &SandboxLink) -> io::Result<()> {
     let ipv6 = link.addresses.iter().any(|a| matches!(a, IpNet::V6(_)));
     // Neighbours may remember another link address for an address that was used before.
+    let announces = if link.announces { "1" } else { "0" };
     let key = format!("net/ipv4/conf/{}/arp_notify", link.ifname);
-    sysctl::ensure(&key, "1")?;
+    sysctl::ensure(&key, announces)?;
     for (setting, value) in [
         ("accept_ra", "0"),
         // Derived from the link address, as the guard of the host's end expects.
         ("addr_gen_mode", "0"),
         ("accept_dad", "0"),
-        ("ndisc_notify", "1"),
+        ("ndisc_notify", announces),
         ("disable_ipv6", if ipv6 { "0" } else { "1" }),
     ] {
         set_ipv6(&link.ifname, setting, value)?;

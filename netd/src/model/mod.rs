@@ -4,6 +4,7 @@
 //! observed come in as arguments.
 
 pub(crate) mod address;
+pub(crate) mod announcement;
 pub(crate) mod child;
 pub(crate) mod desired;
 pub(crate) mod driver;

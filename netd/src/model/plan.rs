@@ -162,13 +162,25 @@ pub(crate) fn resize(endpoint: &Endpoint, mtu: u32) -> Vec<Step> {
 
 /// Sets the endpoint's interface up as its record says.
 pub(crate) fn configure(endpoint: &Endpoint) -> Step {
+    Step::ConfigureSandbox(sandbox_link(endpoint))
+}
+
+/// Announces the endpoint's addresses, if that was not done when its interface came up.
+pub(crate) fn announce(endpoint: &Endpoint) -> Option<Step> {
+    let link = sandbox_link(endpoint);
+    (!link.announces).then_some(Step::Announce(link))
+}
+
+fn sandbox_link(endpoint: &Endpoint) -> SandboxLink {
     let attachment = &endpoint.attachment;
-    Step::ConfigureSandbox(SandboxLink {
+    SandboxLink {
         sandbox: endpoint.sandbox.clone(),
         ifname: attachment.ifname.clone(),
         addresses: attachment.addresses.iter().map(|a| a.address).collect(),
         routes: attachment.routes.clone(),
-    })
+        // A bridge of ours may have a thousand ports, and its port needs a word only once.
+        announces: attachment.host_ifname.is_none(),
+    }
 }
 
 /// The difference between what should be and what is.

@@ -85,6 +85,8 @@ pub(crate) enum Step {
         mtu: u32,
     },
     ConfigureSandbox(SandboxLink),
+    /// Tells the neighbours of an interface that is up the link address of its addresses.
+    Announce(SandboxLink),
     /// Lets a route to the same destination go by another interface, without a moment in between.
     MoveRoute {
         sandbox: endpoint::Sandbox,
@@ -172,6 +174,8 @@ pub(crate) struct SandboxLink {
     pub(crate) ifname: IfName,
     pub(crate) addresses: Vec<IpNet>,
     pub(crate) routes: Vec<Route>,
+    /// Whether the kernel announces the addresses as the interface comes up.
+    pub(crate) announces: bool,
 }
 
 /// What applying a step did.
@@ -234,6 +238,8 @@ impl Step {
             | Self::EnableForwarding { .. }
             | Self::RelaxTracking
             | Self::ConfigureSandbox(_)
+            // What neighbours have learned is true as long as the interface is there.
+            | Self::Announce(_)
             | Self::SetRate { .. }
             | Self::Redirect { .. }
             | Self::SetLocalAddresses(_)
@@ -288,6 +294,9 @@ impl fmt::Display for Step {
             } => write!(f, "set the MTU of {ifname} in {} to {mtu}", sandbox.path),
             Self::ConfigureSandbox(link) => {
                 write!(f, "configure {} in {}", link.ifname, link.sandbox.path)
+            }
+            Self::Announce(link) => {
+                write!(f, "announce {} in {}", link.ifname, link.sandbox.path)
             }
             Self::MoveRoute { sandbox, from, to } => write!(
                 f,

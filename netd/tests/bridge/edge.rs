@@ -1,6 +1,6 @@
 //! What the programs at endpoints' links do for a whole daemon.
 
-use std::net::{IpAddr, Ipv4Addr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
 use std::process::Command;
 
 use api::net::Attachment;
@@ -183,4 +183,61 @@ fn names_resolve_at_the_link_and_without_the_daemon() {
     other.detach(&world);
     let names = "hawser_dns_names_at_link";
     assert_eq!(metric(&world, names), 0, "nothing is left");
+}
+
+/// The link address that the sandbox remembers for `address`.
+fn remembered(sandbox: &Sandbox, address: IpAddr) -> Option<String> {
+    let shown = sandbox.run(|| ip(&format!("neigh show to {address}")));
+    let (_, rest) = shown.split_once("lladdr ")?;
+    rest.split_whitespace().next().map(str::to_owned)
+}
+
+#[test]
+fn neighbours_learn_at_once_who_has_an_address_now() {
+    let world = World::new("announce");
+    world.create(r#"{"Name":"shop","EnableIPv6":true}"#);
+    let (web, client) = (Sandbox::new("web"), Sandbox::new("client"));
+    client.attach(&world, "shop");
+    let mut request = web.request("shop");
+    request.mac = Some("02:11:22:33:44:55".parse().unwrap());
+    let first = world.netd().attach(request).unwrap();
+    let both = [address(&first, false), address(&first, true)];
+    client.run(|| {
+        for address in both {
+            let socket = UdpSocket::bind((any(address), 0)).unwrap();
+            socket.send_to(b"who is there?", (address, 9)).unwrap();
+        }
+    });
+    for address in both {
+        soon("the client learns the address", || {
+            remembered(&client, address).as_deref() == Some("02:11:22:33:44:55")
+        });
+    }
+    web.detach(&world);
+
+    let next = Sandbox::new("next");
+    let mut request = next.request("shop");
+    (request.ipv4, request.ipv6) = (Some(v4(&first)), v6(&first));
+    let second = world.netd().attach(request).unwrap();
+    let now = second.mac.unwrap().to_string();
+    // The client sends nothing: by itself it would remember the old one for as long as it lives.
+    for address in both {
+        soon("the client learns of the change", || {
+            remembered(&client, address) == Some(now.clone())
+        });
+    }
+}
+
+fn v6(attachment: &Attachment) -> Option<Ipv6Addr> {
+    match address(attachment, true) {
+        IpAddr::V4(_) => None,
+        IpAddr::V6(address) => Some(address),
+    }
+}
+
+fn any(address: IpAddr) -> IpAddr {
+    match address {
+        IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    }
 }

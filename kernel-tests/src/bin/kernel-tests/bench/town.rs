@@ -43,7 +43,7 @@ impl Population {
 pub(crate) struct Town {
     engine: Box<dyn Engine>,
     guest: Sandbox,
-    _host: Arc<Host>,
+    host: Arc<Host>,
 }
 
 impl Town {
@@ -54,7 +54,7 @@ impl Town {
         Ok(Self {
             engine,
             guest,
-            _host: host,
+            host,
         })
     }
 
@@ -64,6 +64,7 @@ impl Town {
     }
 
     pub(crate) fn visit_with(&self, ports: Ports) -> Result<[f64; 2]> {
+        self.await_quiet()?;
         let add = self.engine.run(Verb::Add, &self.guest, ports)?;
         ensure!(is_connected(&self.guest)?, "connected without an interface");
         let del = self.engine.run(Verb::Del, &self.guest, ports)?;
@@ -72,6 +73,18 @@ impl Town {
             matches!(is_connected(&self.guest), Ok(false)).then_some(())
         })?;
         Ok([add, del].map(|took| took.as_secs_f64() * 1e3))
+    }
+
+    /// Waits until the kernel has done what the turn before left to it, or that would count for
+    /// this one: a deleted pair waits for all RCU callbacks (`netdev_run_todo`).
+    fn await_quiet(&self) -> Result<()> {
+        let ip = |arguments: &str| {
+            let arguments: Vec<&str> = arguments.split(' ').collect();
+            self.host.output("ip", &arguments)
+        };
+        ip("link add quiet0 type veth peer name quiet1")?;
+        ip("link del quiet0")?;
+        Ok(())
     }
 }
 
