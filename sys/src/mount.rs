@@ -70,9 +70,13 @@ impl OverlayApi {
             Err(Errno::NOSYS) => return Ok(Self::OptionPage),
             Err(error) => return Err(error.into()),
         };
-        Ok(match fsconfig_set_string(context, "lowerdir+", "/") {
-            Ok(()) => Self::Layered,
-            Err(_unknown_parameter) => Self::OptionPage,
+        // Before Linux 6.5 overlayfs goes by the old way behind this one (`legacy_parse_param` in
+        // fs/fs_context.c), which takes any word and leaves it to the mount to refuse it.
+        let takes = |word| fsconfig_set_string(&context, word, "/").is_ok();
+        Ok(if takes("lowerdir+") && !takes("no-such-parameter") {
+            Self::Layered
+        } else {
+            Self::OptionPage
         })
     }
 
@@ -416,6 +420,11 @@ mod tests {
     #[test]
     fn overlays_mount_one_parameter_a_layer() {
         mounts_and_unmounts(OverlayApi::Layered, 3);
+    }
+
+    #[test]
+    fn overlays_mount_in_the_way_that_was_detected() {
+        mounts_and_unmounts(OverlayApi::detect().unwrap(), 3);
     }
 
     #[test]

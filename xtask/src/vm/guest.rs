@@ -69,8 +69,10 @@ impl Guest {
         fs::create_dir_all(logs).with_context(|| logs.display().to_string())?;
         let console = logs.join(format!("console-{}.log", seat.number));
         fs::write(&console, "").with_context(|| console.display().to_string())?;
-        let mut qemu = Command::new("timeout");
-        qemu.args(["--kill-after=5", &limit.as_secs().to_string()])
+        // One that is killed here leaves no guest behind.
+        let mut qemu = Command::new("setpriv");
+        qemu.args(["--pdeathsig=TERM", "timeout", "--kill-after=5"])
+            .arg(limit.as_secs().to_string())
             .arg("qemu-system-x86_64")
             .args(MACHINE)
             .arg("-kernel")

@@ -31,7 +31,7 @@ mkdir -p /run/lock /run/netns
 ln -snf /proc/self/fd /dev/fd
 ip link set lo up
 # What udev does on other hosts.
-modprobe -aq loop tun fuse dm_mod
+modprobe -aq loop tun fuse dm_mod virtio_net
 . /opt/hawser/environment
 echo "kernel.hostname=guest$GUEST" | sysctl -qp -
 
@@ -79,8 +79,9 @@ start_daemon() {
     tries=0
     until hawser info >/dev/null 2>&1; do
         tries=$((tries + 1))
-        if [ "$tries" -gt 300 ]; then
+        if [ "$tries" -gt 600 ] || ! kill -0 $!; then
             cat /var/log/hawserd.log
+            say "failed daemon 0 1"
             return
         fi
         sleep 0.1
