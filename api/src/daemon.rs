@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::owner::IdMaps;
+
 /// `hawser version`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase")]
@@ -57,6 +59,17 @@ pub struct Info {
     pub registries: Registries,
     #[serde(default)]
     pub logging: Logging,
+    /// Who the users of containers are on the host that say nothing else, if they are others.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub userns_remap: Option<Remap>,
+}
+
+/// The user whose subordinate ids containers have.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct Remap {
+    pub user: String,
+    pub maps: IdMaps,
 }
 
 /// How this host reaches registries.

@@ -15,6 +15,7 @@ pub mod error;
 pub mod event;
 pub mod id;
 pub mod net;
+pub mod owner;
 pub mod path;
 pub mod reference;
 pub mod service;

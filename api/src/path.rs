@@ -130,6 +130,9 @@ pub const IMAGES_PRUNE: &str = "/v1/images/prune";
 /// → [`crate::storage::RootfsMount`], `POST /v1/rootfs/{container}/unmount`.
 pub const ROOTFS: &str = "/v1/rootfs";
 /// `GET /v1/rootfs/{container}/changes`: list of [`crate::storage::RootfsChange`].
+/// Query of a mount: files belong to the ids that they have on disk.
+pub const ROOTFS_AS_KEPT: &str = "as_kept=true";
+
 pub const ROOTFS_CHANGES: &str = "changes";
 /// `GET /v1/rootfs/{container}/archive`: all of it as a tar stream.
 pub const ROOTFS_ARCHIVE: &str = "archive";

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::doctor::{Difference, Treatment};
 use crate::id::{Digest, SnapshotName, VolumeName};
+use crate::owner::IdMaps;
 
 /// A volume as `hawser volume inspect` prints it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -257,6 +258,10 @@ pub struct RootfsCreate {
     /// `size`: what the container may write.
     #[serde(default)]
     pub storage_opt: BTreeMap<String, String>,
+    /// Who its users are on the host: `host`, `private`, `auto`, `USER[:GROUP]` with subordinate ids,
+    /// `container:ID`, or empty for what the daemon is configured to.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub user_namespace: String,
 }
 
 /// A container's writable layer.
@@ -268,6 +273,9 @@ pub struct Rootfs {
     pub driver: String,
     /// Rows of `inspect`'s `GraphDriver.Data`, such as `UpperDir`.
     pub data: BTreeMap<String, String>,
+    /// Who the container's users are on the host, if they are others.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id_maps: Option<IdMaps>,
 }
 
 /// What a container did to one path of its image.
@@ -284,6 +292,10 @@ pub struct RootfsChange {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RootfsMount {
     pub path: String,
+    /// Files there belong to whom they belong to on the host. If not, they have the ids of the
+    /// container, whatever its maps.
+    #[serde(default)]
+    pub mapped: bool,
 }
 
 /// Body of `POST /storage/check`.

@@ -71,6 +71,7 @@ struct RegistryFile {
 struct ContainersFile {
     log_driver: Option<String>,
     log_opts: BTreeMap<String, String>,
+    userns_remap: Option<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -176,6 +177,7 @@ impl Config {
             network: file.network,
             storage: StorageConfig {
                 driver: flags.storage_driver.or(file.storage.driver),
+                userns_remap: file.containers.userns_remap,
                 ..file.storage
             },
             registries: Registries {

@@ -44,6 +44,8 @@ pub(crate) enum StartError {
     Mounts(#[source] io::Error),
     #[error("storage: {0}")]
     Storage(#[from] storaged::OpenError),
+    #[error("userns-remap: {0}")]
+    Remap(#[from] storaged::OwnerError),
     #[error("network: {0}")]
     Network(#[from] netd::OpenError),
     #[error("records of networks: {0}")]
@@ -140,6 +142,7 @@ impl Claim {
     /// [`StartError`] of the subsystem that cannot work on this host.
     pub(crate) fn open(&self, config: &Config, runtime: Handle) -> Result<Daemon, StartError> {
         let storaged = self.open_storage(config)?;
+        storaged.check_remap()?;
         if self.adopt
             && let Err(error) = netd::adopt(&self.database, &config.state_dir)
         {

@@ -40,7 +40,12 @@ impl Shop {
     /// With `settings` in the daemon's configuration.
     #[track_caller]
     pub fn configured(settings: &str) -> Self {
-        let host = Arc::new(must(Host::throwaway()));
+        Self::on(Arc::new(must(Host::throwaway())), settings)
+    }
+
+    /// On a host that has been prepared.
+    #[track_caller]
+    pub fn on(host: Arc<Host>, settings: &str) -> Self {
         let daemon = must(Daemon::configured(Arc::clone(&host), settings));
         let outside = must(Outside::new(Arc::clone(&host)));
         let shop = Self {

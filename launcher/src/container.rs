@@ -27,6 +27,7 @@ use std::collections::BTreeMap;
 
 use api::id::{ContainerName, Digest, Id};
 use api::net::Attachment;
+use api::owner::IdMaps;
 use api::service::ServiceJoin;
 use serde::{Deserialize, Serialize};
 
@@ -57,6 +58,9 @@ pub struct Record {
     /// Links of the default network.
     #[serde(default)]
     pub links: Vec<Link>,
+    /// Who its users are on the host, if they are others: it has a user namespace then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id_maps: Option<IdMaps>,
 }
 
 impl Record {
@@ -149,7 +153,8 @@ pub struct HostConfig {
     /// `host`, or empty for one of its own.
     #[serde(rename = "UTSMode")]
     pub uts_mode: String,
-    /// `host`, or empty, which is the same while no mapping is configured.
+    /// `host`, `private`, `auto`, `USER[:GROUP]`, `container:ID`, or empty for what the daemon is
+    /// configured to.
     pub userns_mode: String,
     /// `private`, `host`, or empty for what the host's control groups make usual.
     pub cgroupns_mode: String,

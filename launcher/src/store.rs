@@ -237,6 +237,7 @@ mod tests {
             mounts: Vec::new(),
             networks: Vec::new(),
             links: Vec::new(),
+            id_maps: None,
         }
     }
 

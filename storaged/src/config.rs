@@ -1,5 +1,7 @@
 //! The `[storage]` section of the daemon's configuration.
 
+use std::path::PathBuf;
+
 use serde::{Deserialize, Serialize};
 
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -11,6 +13,14 @@ pub struct StorageConfig {
     pub device_nodes: DeviceNodes,
     /// For how many hours a pruned volume can come back; none: it is deleted at once.
     pub prune_undo_hours: u32,
+    /// Copy a file up without its data when only its owner, mode or times change.
+    pub metacopy: bool,
+    /// Whose subordinate ids containers have by default: `default`, or `USER[:GROUP]`.
+    #[serde(skip)]
+    pub userns_remap: Option<String>,
+    /// Where subuid(5), subgid(5), passwd(5) and group(5) are.
+    #[serde(skip)]
+    pub id_files: PathBuf,
 }
 
 impl Default for StorageConfig {
@@ -20,6 +30,9 @@ impl Default for StorageConfig {
             limits: Limits::default(),
             device_nodes: DeviceNodes::default(),
             prune_undo_hours: 24,
+            metacopy: false,
+            userns_remap: None,
+            id_files: PathBuf::from("/etc"),
         }
     }
 }

@@ -14,6 +14,7 @@ use rustix::io::Errno;
 use serde::Serialize;
 use sys::fscrypt::Identifier;
 use sys::mount::{Overlay, OverlayApi};
+use sys::owner::Owners;
 
 use crate::model::record::Change;
 use crate::model::volume_option::MountOptions;
@@ -47,6 +48,7 @@ pub(crate) enum Step {
     MountOverlay {
         api: OverlayApi,
         overlay: Overlay,
+        mapped: Option<Mapped>,
         target: PathBuf,
     },
     /// Mount what the options of a volume name on `target`.
@@ -97,6 +99,14 @@ pub(crate) enum Step {
     MoveEntries { from: PathBuf, to: PathBuf },
     /// Detach what is mounted on `target`, if anything is.
     Unmount { target: PathBuf },
+}
+
+/// That an overlay shows other owners than are on disk.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Mapped {
+    pub(crate) owners: Owners,
+    /// All of its directories are below this one.
+    pub(crate) below: PathBuf,
 }
 
 impl Step {
@@ -217,9 +227,9 @@ impl Disk for Host {
             Step::MountOverlay {
                 api,
                 overlay,
+                mapped,
                 target,
-            } => api
-                .mount(overlay, target)
+            } => mount_overlay(*api, overlay, mapped.as_ref(), target)
                 .map_err(StepError::io("mount an overlay on", target)),
             Step::MountVolume {
                 options,
@@ -277,6 +287,18 @@ impl Disk for Host {
                 .map(drop)
                 .map_err(StepError::io("unmount", target)),
         }
+    }
+}
+
+fn mount_overlay(
+    api: OverlayApi,
+    overlay: &Overlay,
+    mapped: Option<&Mapped>,
+    target: &Path,
+) -> io::Result<()> {
+    match mapped {
+        None => api.mount(overlay, target),
+        Some(Mapped { owners, below }) => api.mount_mapped(overlay, owners, below, target),
     }
 }
 

@@ -8,6 +8,7 @@ use crate::disk::StepError;
 use crate::image::ImageError;
 use crate::import::EntryError;
 use crate::layer::LayerError;
+use crate::owners::OwnerError;
 use crate::rootfs::RootfsError;
 use crate::volume::VolumeError;
 use crate::volume::directory::LimitFailure;
@@ -73,9 +74,19 @@ fn rootfs(error: &RootfsError) -> ErrorCode {
         }
         RootfsError::NoImage(_) | RootfsError::NotFound(_) => ErrorCode::NotFound,
         RootfsError::Conflict(_) => ErrorCode::Conflict,
+        RootfsError::TooDeep(_) => ErrorCode::InUse,
         RootfsError::Read { .. } => ErrorCode::Internal,
+        RootfsError::Owner(error) => owner(error),
         RootfsError::Layer(error) => layer(error),
         RootfsError::Step(error) => step(error),
+    }
+}
+
+fn owner(error: &OwnerError) -> ErrorCode {
+    match error {
+        OwnerError::User(_) | OwnerError::Unmappable { .. } => ErrorCode::InvalidInput,
+        OwnerError::NoIds { .. } | OwnerError::NoPeer(_) => ErrorCode::NotFound,
+        OwnerError::Taken { .. } => ErrorCode::Exhausted,
     }
 }
 

@@ -9,14 +9,16 @@ use std::path::{Path, PathBuf};
 
 use api::id::{ContainerName, Digest, InvalidId};
 use api::storage::{Rootfs, RootfsCreate, RootfsMount};
+use sys::owner::Owners;
 
 use crate::Storaged;
 use crate::disk::{Step, StepError};
-use crate::driver::overlay;
+use crate::driver::{Wanted, overlay};
 use crate::layer::LayerError;
 use crate::lock::lock;
 use crate::model::layout::{Key, LayerDir};
 use crate::model::record::{Change, Intent, RootfsRow, Rows};
+use crate::owners::{OwnerError, owners};
 use crate::reason::way_out;
 use crate::{rootfs_size, tree};
 
@@ -53,6 +55,13 @@ pub enum RootfsError {
         container: String,
         source: std::io::Error,
     },
+    #[error(
+        "the image of container {0} has as many layers as an overlay can, so that the container's \
+         user namespace cannot be looked through while it runs; stop it first"
+    )]
+    TooDeep(String),
+    #[error("--userns: {0}")]
+    Owner(#[from] OwnerError),
     #[error(transparent)]
     Layer(Box<LayerError>),
     #[error(transparent)]
@@ -98,9 +107,25 @@ impl Storaged {
     /// [`RootfsError`].
     pub fn mount_rootfs(&self, container: &str) -> Result<RootfsMount, RootfsError> {
         let _guard = self.rootfs_locks.lock(container);
-        let merged = self.mount_locked(container)?;
+        let merged = self.mount_locked(container, owners)?;
+        let row = self.existing_rootfs(container)?;
         Ok(RootfsMount {
             path: text(&merged),
+            mapped: row.id_maps.is_some() && self.driver.keeps_differences(),
+        })
+    }
+
+    /// Mounts a root filesystem whose files belong to the ids that they have on disk, which are those
+    /// of the container; one that is mounted stays as it is.
+    ///
+    /// # Errors
+    /// [`RootfsError`].
+    pub fn mount_rootfs_as_kept(&self, container: &str) -> Result<RootfsMount, RootfsError> {
+        let _guard = self.rootfs_locks.lock(container);
+        let merged = self.mount_locked(container, |_row| None)?;
+        Ok(RootfsMount {
+            path: text(&merged),
+            mapped: false,
         })
     }
 
@@ -139,24 +164,6 @@ impl Storaged {
         Ok(())
     }
 
-    /// Calls `action` with the path of the mounted root filesystem, mounting it for the time if it
-    /// is not.
-    pub(crate) fn with_mounted_rootfs<T>(
-        &self,
-        container: &str,
-        action: impl FnOnce(&Path) -> T,
-    ) -> Result<T, RootfsError> {
-        let _guard = self.rootfs_locks.lock(container);
-        let row = self.existing_rootfs(container)?;
-        let was_mounted = self.is_mounted(&row)?;
-        let merged = self.mount_locked(container)?;
-        let result = action(&merged);
-        if !was_mounted {
-            self.unmount_locked(container)?;
-        }
-        Ok(result)
-    }
-
     fn find_existing(
         &self,
         request: &RootfsCreate,
@@ -192,14 +199,15 @@ impl Storaged {
         }
         // From here to the row the image must stay.
         let _graph = lock(&self.graph);
-        let (image, chain_id, lowers) = {
+        let (image, chain_id, lowers, id_maps) = {
             let rows = self.store.rows();
+            let id_maps = self.id_maps(&rows, &request.user_namespace)?;
             let image = rows
                 .images
                 .get(&request.image)
                 .ok_or(RootfsError::NoImage(request.image))?;
             let lowers = self.lower_paths(&rows, image.chain_id.as_ref());
-            (image.id.clone(), image.chain_id.clone(), lowers)
+            (image.id.clone(), image.chain_id.clone(), lowers, id_maps)
         };
         match (self.driver.base(&staged.diff(), &lowers), lowers.first()) {
             (Some(copy), _) => {
@@ -220,6 +228,8 @@ impl Storaged {
             mounted_in: None,
             size,
             project: quota.and_then(|quota| quota.project),
+            id_maps,
+            metacopy: self.config.metacopy && self.driver.keeps_differences(),
         };
         if row.ephemeral {
             // Nothing in it is ever synced; a power cut ends the container as well.
@@ -235,7 +245,12 @@ impl Storaged {
         Ok(row)
     }
 
-    pub(crate) fn mount_locked(&self, container: &str) -> Result<PathBuf, RootfsError> {
+    /// Mounts it for whom `whose` says; without, its files have the ids that they have on disk.
+    pub(crate) fn mount_locked(
+        &self,
+        container: &str,
+        whose: fn(&RootfsRow) -> Option<Owners>,
+    ) -> Result<PathBuf, RootfsError> {
         let row = self.existing_rootfs(container)?;
         let directory = self.layout.layer(&row.key);
         let root = self.driver.root(&directory);
@@ -249,7 +264,12 @@ impl Storaged {
         // The row first: after a crash an ephemeral layer that may have been written to is known.
         self.set_mounted(row.clone(), Some(self.boot.clone()))?;
         let lowers = self.lower_paths(&self.store.rows(), row.chain_id.as_ref());
-        let mount = self.driver.mount(&directory, lowers, row.ephemeral);
+        let wanted = Wanted {
+            ephemeral: row.ephemeral,
+            metacopy: row.metacopy,
+            owners: whose(&row),
+        };
+        let mount = self.driver.mount(&directory, lowers, wanted);
         if let Err(error) = mount.map_or(Ok(()), |step| self.apply(step)) {
             self.set_mounted(row, None)?;
             return Err(error.into());
@@ -331,6 +351,7 @@ impl Storaged {
                 ]
                 .map(|(key, value)| (key.to_owned(), value)),
             ),
+            id_maps: row.id_maps.clone(),
         }
     }
 

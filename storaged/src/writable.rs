@@ -83,13 +83,15 @@ impl Storaged {
     }
 
     /// The root filesystem as the container sees it, mounted or not.
-    fn open_rootfs(&self, container: &str) -> Result<(RootfsRow, OwnedFd), RootfsError> {
+    pub(crate) fn open_rootfs(&self, container: &str) -> Result<(RootfsRow, OwnedFd), RootfsError> {
         let _guard = self.rootfs_locks.lock(container);
         let row = self.existing_rootfs(container)?;
         let directory = self.layout.layer(&row.key);
         let shown = self.driver.root(&directory);
         let open = || tree::open_root(&shown).map_err(StepError::io("open", &shown));
-        if self.is_mounted(&row)? || !self.driver.keeps_differences() {
+        // What is mounted shows mapped owners, if any; ids on disk are the container's.
+        let shows_ids = row.id_maps.is_none() && self.is_mounted(&row)?;
+        if shows_ids || !self.driver.keeps_differences() {
             let root = open()?;
             return Ok((row, root));
         }
@@ -100,7 +102,10 @@ impl Storaged {
             return Ok((row, root));
         }
         // One directory too many for an overlay without an upper one.
-        self.mount_locked(container)?;
+        if self.is_mounted(&row)? {
+            return Err(RootfsError::TooDeep(container.to_owned()));
+        }
+        self.mount_locked(container, |_row| None)?;
         let root = open();
         self.unmount_locked(container)?;
         Ok((row, root?))

@@ -132,6 +132,7 @@ fn a_rootfs_is_made_once() {
         image: image.id.clone(),
         ephemeral: false,
         storage_opt: BTreeMap::new(),
+        user_namespace: String::new(),
     };
     let first = storaged.create_rootfs(request("c1", &a)).unwrap();
     assert_eq!(storaged.create_rootfs(request("c1", &a)).unwrap(), first);
@@ -244,6 +245,7 @@ fn limited(container: &str, image: &api::storage::Image, option: (&str, &str)) -
         image: image.id.clone(),
         ephemeral: false,
         storage_opt: BTreeMap::from([(option.0.to_owned(), option.1.to_owned())]),
+        user_namespace: String::new(),
     }
 }
 

@@ -11,12 +11,14 @@ pub mod loop_device;
 pub mod mount;
 pub mod netns;
 pub mod orphan;
+pub mod owner;
 pub mod packet;
 pub mod process;
 pub mod quota;
 pub mod signal;
 pub mod signalfd;
 pub mod sysctl;
+pub mod user_namespace;
 mod view;
 pub mod xfs;
 

@@ -36,19 +36,23 @@ pub struct Overlay {
     pub work: PathBuf,
     /// Skip every sync of the upper layer: its content is lost or torn after a power cut.
     pub volatile: bool,
+    /// Copy a file up without its data while that does not change.
+    pub metacopy: bool,
+}
+
+impl Overlay {
+    fn options(&self) -> impl Iterator<Item = (&'static str, &'static str)> {
+        let metacopy = if self.metacopy { "on" } else { "off" };
+        OVERLAY_OPTIONS.into_iter().chain([("metacopy", metacopy)])
+    }
 }
 
 /// Options of every overlay.
 ///
 /// `redirect_dir=on` makes `rename(2)` of a lower directory work instead of failing with `EXDEV`;
-/// `index=off` because layers are shared between overlays, which the index forbids;
-/// `metacopy=off` because an upper file must hold its data wherever the layer is read.
-const OVERLAY_OPTIONS: [(&str, &str); 4] = [
-    ("redirect_dir", "on"),
-    ("index", "off"),
-    ("metacopy", "off"),
-    ("xino", "auto"),
-];
+/// `index=off` because layers are shared between overlays, which the index forbids.
+const OVERLAY_OPTIONS: [(&str, &str); 3] =
+    [("redirect_dir", "on"), ("index", "off"), ("xino", "auto")];
 
 /// How this kernel takes a list of overlay layers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -103,7 +107,7 @@ fn mount_layered(overlay: &Overlay, target: &Path) -> io::Result<()> {
     }
     set_directory(&context, "upperdir", &overlay.upper, &mut stand_ins)?;
     set_directory(&context, "workdir", &overlay.work, &mut stand_ins)?;
-    for (key, value) in OVERLAY_OPTIONS {
+    for (key, value) in overlay.options() {
         fsconfig_set_string(&context, key, value)?;
     }
     if overlay.volatile {
@@ -161,7 +165,7 @@ fn mount_option_page(overlay: &Overlay, target: &Path) -> io::Result<()> {
         upper.as_raw_fd(),
         work.as_raw_fd()
     );
-    for (key, value) in OVERLAY_OPTIONS {
+    for (key, value) in overlay.options() {
         options.push_str(&format!(",{key}={value}"));
     }
     if overlay.volatile {
@@ -202,12 +206,7 @@ pub(crate) fn with_working_directory<T: Send>(
         rustix::process::chdir(directory)?;
         action()
     };
-    std::thread::scope(|scope| {
-        scope
-            .spawn(run)
-            .join()
-            .unwrap_or_else(|_panic| Err(io::Error::other("the mounting thread panicked")))
-    })
+    on_thread(run)
 }
 
 pub(crate) fn open_path(path: &Path) -> io::Result<OwnedFd> {
@@ -368,13 +367,38 @@ pub fn filesystem_name(directory: impl AsFd) -> io::Result<String> {
 /// # Errors
 /// `EPERM` without `CAP_SYS_ADMIN`.
 pub fn enter_private_namespace() -> io::Result<()> {
+    enter_namespace(MountPropagationFlags::PRIVATE)
+}
+
+/// Moves the calling thread into a mount namespace of its own whose mounts all have this propagation.
+///
+/// # Errors
+/// `EPERM` without `CAP_SYS_ADMIN`.
+pub fn enter_namespace(propagation: MountPropagationFlags) -> io::Result<()> {
     // SAFETY: see `with_working_directory`: CLONE_NEWNS, which implies CLONE_FS, leaves the
     // descriptor table shared.
     unsafe { rustix::thread::unshare_unsafe(rustix::thread::UnshareFlags::NEWNS)? };
-    set_propagation(
-        Path::new("/"),
-        MountPropagationFlags::PRIVATE | MountPropagationFlags::REC,
-    )
+    set_propagation(Path::new("/"), propagation | MountPropagationFlags::REC)
+}
+
+/// Runs `action` on a thread of its own in a mount namespace of its own, which goes with the thread.
+///
+/// # Errors
+/// As [`enter_private_namespace`], and those of `action`.
+pub fn in_private_namespace<T: Send>(
+    action: impl FnOnce() -> io::Result<T> + Send,
+) -> io::Result<T> {
+    on_thread(|| {
+        enter_private_namespace()?;
+        action()
+    })
+}
+
+fn on_thread<T: Send>(action: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
+    std::thread::scope(|scope| {
+        let done = scope.spawn(action).join();
+        done.unwrap_or_else(|_panic| Err(io::Error::other("the mounting thread panicked")))
+    })
 }
 
 #[cfg(test)]
@@ -396,6 +420,7 @@ mod tests {
             upper,
             work,
             volatile: false,
+            metacopy: false,
         }
     }
 

@@ -31,8 +31,9 @@ impl OverlayApi {
     }
 }
 
-/// A writable layer below keeps where its renamed directories came from.
-const FOLLOW: (&str, &str) = ("redirect_dir", "follow");
+/// A writable layer below keeps where its renamed directories came from, and may have files whose
+/// data are those of a layer below it.
+const OPTIONS: [(&str, &str); 2] = [("redirect_dir", "follow"), ("metacopy", "on")];
 
 fn view_layered(lowers: &[PathBuf]) -> io::Result<OwnedFd> {
     let context = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
@@ -41,7 +42,9 @@ fn view_layered(lowers: &[PathBuf]) -> io::Result<OwnedFd> {
     for lower in lowers {
         set_directory(&context, "lowerdir+", lower, &mut stand_ins)?;
     }
-    fsconfig_set_string(&context, FOLLOW.0, FOLLOW.1)?;
+    for (key, value) in OPTIONS {
+        fsconfig_set_string(&context, key, value)?;
+    }
     fsconfig_create(&context)?;
     let mount = fsmount(
         &context,
@@ -59,8 +62,11 @@ fn view_option_page(lowers: &[PathBuf], scratch: &Path) -> io::Result<OwnedFd> {
         .map(|path| open_path(path))
         .collect::<io::Result<Vec<_>>>()?;
     let numbers: Vec<String> = lowers.iter().map(|fd| fd.as_raw_fd().to_string()).collect();
-    let (key, value) = FOLLOW;
-    let options = option_page(format!("lowerdir={},{key}={value}", numbers.join(":")))?;
+    let mut options = format!("lowerdir={}", numbers.join(":"));
+    for (key, value) in OPTIONS {
+        options.push_str(&format!(",{key}={value}"));
+    }
+    let options = option_page(options)?;
     with_working_directory(Path::new("/proc/thread-self/fd"), || {
         rustix::mount::mount(
             "overlay",

@@ -7,10 +7,11 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::routing::{get, post};
 use axum::{Json, Router};
+use serde::Deserialize;
 
 use super::{Done, Reply};
 use crate::daemon::Daemon;
-use crate::extract::{Content, Segments};
+use crate::extract::{Content, Params, Segments};
 use crate::failure::Failure;
 use crate::outgoing;
 
@@ -87,12 +88,24 @@ async fn commit(
         .map(Json)
 }
 
+/// Whom the files of a mounted root filesystem belong to.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct HowToMount {
+    /// The ids that they have on disk, even if the container's users are others on the host.
+    as_kept: bool,
+}
+
 async fn mount(
     State(daemon): State<Daemon>,
     Segments(container): Segments<String>,
+    Params(how): Params<HowToMount>,
 ) -> Reply<RootfsMount> {
     daemon
-        .run(move |daemon| daemon.storaged.mount_rootfs(&container))
+        .run(move |daemon| match how.as_kept {
+            true => daemon.storaged.mount_rootfs_as_kept(&container),
+            false => daemon.storaged.mount_rootfs(&container),
+        })
         .await
         .map(Json)
 }

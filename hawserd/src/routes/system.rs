@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use api::daemon::{Info, Version, host_architecture};
+use api::daemon::{Info, Remap, Version, host_architecture};
 use api::doctor::{Diagnosis, Finding};
 use api::path;
 use axum::extract::State;
@@ -79,6 +79,7 @@ fn describe(daemon: &Daemon) -> Info {
         warnings: warnings(hierarchy),
         registries: config.registries.clone(),
         logging: config.logging.clone(),
+        userns_remap: storaged.remap().map(|(user, maps)| Remap { user, maps }),
     }
 }
 

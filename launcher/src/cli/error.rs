@@ -26,6 +26,7 @@ use super::run::draft::DraftError;
 use super::run::env::EnvError;
 use super::run::limit::LimitError;
 use super::run::network::NetworkError;
+use super::run::userns::UsernsError;
 use super::service::ServiceFlagError;
 
 #[derive(Debug, thiserror::Error)]
@@ -46,6 +47,8 @@ pub enum CliError {
     Template(#[from] TemplateError),
     #[error(transparent)]
     Draft(#[from] DraftError),
+    #[error(transparent)]
+    Userns(#[from] UsernsError),
     #[error(transparent)]
     Env(#[from] EnvError),
     #[error(transparent)]

@@ -1,6 +1,5 @@
 //! What the shim asks of the daemon's socket.
 
-use std::path::PathBuf;
 use std::thread;
 use std::time::Duration;
 
@@ -62,11 +61,9 @@ impl Daemon {
         &self.client
     }
 
-    pub(crate) fn mount_rootfs(&self) -> Result<PathBuf, ClientError> {
+    pub(crate) fn mount_rootfs(&self) -> Result<RootfsMount, ClientError> {
         let route = format!("{ROOTFS}/{}/mount", self.container);
-        self.client
-            .post::<RootfsMount>(&route, &())
-            .map(|mount| mount.path.into())
+        self.client.post(&route, &())
     }
 
     pub(crate) fn unmount_rootfs(&self) -> Result<(), ClientError> {

@@ -9,9 +9,11 @@ use std::fs;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use api::Client;
+use api::owner::IdMaps;
 use libcontainer::container::builder::ContainerBuilder;
 use libcontainer::error::LibcontainerError;
 use libcontainer::oci_spec::runtime::{LinuxCapabilities, LinuxSeccomp};
@@ -23,7 +25,7 @@ use rustix::stdio::{dup2_stderr, dup2_stdin, dup2_stdout};
 use serde_json::{Value, json};
 
 use super::arguments::Arguments;
-use super::executor::{Confinement, Workload, exit_code_of, without_prefix};
+use super::executor::{Confinement, Joins, Workload, exit_code_of, without_prefix};
 use super::hold::reap;
 use super::launch::{EXIT_DAEMON, Places};
 use super::oci::innermost;
@@ -51,6 +53,8 @@ enum ExecError {
     WorkingDir { dir: String },
     #[error(transparent)]
     User(#[from] UserError),
+    #[error("user {uid} with group {gid} is none of the container's user namespace")]
+    NoId { uid: u32, gid: u32 },
     #[error("{op} {}: {source}", path.display())]
     Io {
         op: &'static str,
@@ -103,6 +107,8 @@ struct Exec<'a> {
     arguments: &'a Arguments,
     id: String,
     init: u32,
+    /// Who the container's users are on the host, if they are others.
+    maps: Option<IdMaps>,
     bundle_config: PathBuf,
     runtime_root: PathBuf,
     /// Prefix of this process's own files.
@@ -129,6 +135,7 @@ impl<'a> Exec<'a> {
             arguments,
             id: dir.id().to_string(),
             init,
+            maps: dir.record()?.id_maps,
             bundle_config: dir.bundle().join("config.json"),
             runtime_root: places.run_dir.join("libcontainer"),
             scratch: containers.join(format!("exec-{}", std::process::id())),
@@ -189,7 +196,50 @@ impl<'a> Exec<'a> {
             serde_json::from_slice(&text).map_err(|error| damaged(error.to_string()))?;
         let user = self.user()?;
         let process = process(&config["process"], &self.asked()?, user.as_ref());
-        confined(process, &config["linux"]["seccomp"]).map_err(|error| damaged(error.to_string()))
+        let maps = &self.maps;
+        let (process, workload) = confined(process, &config["linux"]["seccomp"], maps.is_some())
+            .map_err(|error| damaged(error.to_string()))?;
+        match maps {
+            None => Ok((process, workload)),
+            Some(maps) => self.joining(process, workload, maps),
+        }
+    }
+
+    /// Has the executor join the container's user namespace: until then, the process is the host's
+    /// root with all that it may.
+    fn joining(
+        &self,
+        mut process: Value,
+        workload: Workload,
+        maps: &IdMaps,
+    ) -> Result<(Value, Workload), ExecError> {
+        let id = |value: &Value| value.as_u64().and_then(|id| u32::try_from(id).ok());
+        let user = &process["user"];
+        let (uid, gid) = (id(&user["uid"]).unwrap_or(0), id(&user["gid"]).unwrap_or(0));
+        let groups = user["additionalGids"].as_array().into_iter().flatten();
+        let groups = groups.filter_map(id).collect();
+        let on_host = maps.host_uid(uid).zip(maps.host_gid(gid));
+        let on_host = on_host.ok_or(ExecError::NoId { uid, gid })?;
+        let path = PathBuf::from(format!("/proc/{}/ns/user", self.init));
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+        let opened = rustix::fs::open(&path, flags, Mode::empty());
+        let namespace = opened.map_err(|errno| failed("open", &path)(errno.into()))?;
+        let joins = Joins {
+            namespace: Arc::new(namespace),
+            uid,
+            gid,
+            groups,
+            on_host,
+        };
+        process["user"] = json!({ "uid": 0, "gid": 0 });
+        let status = Path::new("/proc/self/status");
+        let own = fs::read_to_string(status).map_err(failed("read", status))?;
+        process["capabilities"] = capability::to_json(&capability::all(capability::bounding(&own)));
+        let workload = Workload {
+            joins: Some(joins),
+            ..workload
+        };
+        Ok((process, workload))
     }
 
     fn asked(&self) -> Result<Asked<'_>, ExecError> {
@@ -329,11 +379,12 @@ fn process(container: &Value, asked: &Asked<'_>, user: Option<&User>) -> Value {
 pub(super) fn confined(
     mut process: Value,
     seccomp: &Value,
+    joins: bool,
 ) -> Result<(Value, Workload), serde_json::Error> {
-    if seccomp.is_null() {
+    if seccomp.is_null() && !joins {
         return Ok((process, Workload::default()));
     }
-    let seccomp: LinuxSeccomp = serde_json::from_value(seccomp.clone())?;
+    let seccomp: Option<LinuxSeccomp> = serde_json::from_value(seccomp.clone())?;
     let capabilities: LinuxCapabilities = serde_json::from_value(process["capabilities"].clone())?;
     for set in ["bounding", "effective", "permitted"] {
         if let Some(set) = process["capabilities"][set].as_array_mut() {
@@ -351,9 +402,8 @@ pub(super) fn confined(
     Ok((
         process,
         Workload {
-            is_init: false,
-            ends_with_parent: false,
             confinement,
+            ..Workload::default()
         },
     ))
 }
@@ -400,14 +450,14 @@ mod tests {
     #[test]
     fn capabilities_for_the_filter_are_given_up_again() {
         let seccomp = json!({ "defaultAction": "SCMP_ACT_ALLOW" });
-        let (process, workload) = confined(container(), &seccomp).unwrap();
+        let (process, workload) = confined(container(), &seccomp, false).unwrap();
         assert_eq!(
             process["capabilities"]["permitted"],
             json!(["CAP_KILL", "CAP_SYS_ADMIN", "CAP_SETPCAP"])
         );
         let kept = workload.confinement.unwrap().capabilities;
         assert_eq!(kept.permitted().as_ref().unwrap().len(), 1);
-        let (process, workload) = confined(container(), &Value::Null).unwrap();
+        let (process, workload) = confined(container(), &Value::Null, false).unwrap();
         assert_eq!(process, container());
         assert!(workload.confinement.is_none());
     }

@@ -5,9 +5,11 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::io;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
 
 use libcontainer::capabilities::drop_privileges;
 use libcontainer::oci_spec::runtime::{LinuxCapabilities, LinuxSeccomp, Process, Spec};
@@ -16,9 +18,14 @@ use libcontainer::syscall::syscall::create_syscall;
 use libcontainer::workload::{
     Executor, ExecutorError, ExecutorSetEnvsError, ExecutorValidationError,
 };
-use rustix::fs::{Access, access};
+use rustix::fs::{Access, Gid, Uid, access, fchown};
 use rustix::io::Errno;
 use rustix::process::{Signal, set_parent_process_death_signal};
+use rustix::termios::isatty;
+use rustix::thread::{
+    LinkNameSpaceType, move_into_link_name_space, set_thread_groups, set_thread_res_gid,
+    set_thread_res_uid,
+};
 
 use super::init;
 use super::launch::{EXIT_DAEMON, EXIT_NOT_EXECUTABLE, EXIT_NOT_FOUND};
@@ -35,12 +42,43 @@ pub(crate) struct Workload {
     pub(crate) is_init: bool,
     /// libcontainer loads no seccomp filter for a process that joins a container.
     pub(crate) confinement: Option<Confinement>,
+    /// Nor does it join a user namespace (`NAMESPACE_TYPES` of its `tenant_builder.rs`).
+    pub(crate) joins: Option<Joins>,
+}
+
+/// A user namespace to join, and who to be in it.
+#[derive(Debug, Clone)]
+pub(crate) struct Joins {
+    pub(crate) namespace: Arc<OwnedFd>,
+    pub(crate) uid: u32,
+    pub(crate) gid: u32,
+    pub(crate) groups: Vec<u32>,
+    /// Who that is on the host.
+    pub(crate) on_host: (u32, u32),
+}
+
+impl Joins {
+    /// The process is the host's root until then.
+    fn join(&self) -> io::Result<()> {
+        let (uid, gid) = (Uid::from_raw(self.on_host.0), Gid::from_raw(self.on_host.1));
+        let stdin = rustix::stdio::stdin();
+        if isatty(stdin) {
+            fchown(stdin, Some(uid), Some(gid))?;
+        }
+        move_into_link_name_space(self.namespace.as_fd(), Some(LinkNameSpaceType::User))?;
+        let groups: Vec<Gid> = self.groups.iter().copied().map(Gid::from_raw).collect();
+        let (uid, gid) = (Uid::from_raw(self.uid), Gid::from_raw(self.gid));
+        // This process has no other threads.
+        set_thread_groups(&groups)?;
+        set_thread_res_gid(gid, gid, gid)?;
+        Ok(set_thread_res_uid(uid, uid, uid)?)
+    }
 }
 
 /// The filter to load and the capabilities to keep after that.
 #[derive(Debug, Clone)]
 pub(crate) struct Confinement {
-    pub(crate) seccomp: LinuxSeccomp,
+    pub(crate) seccomp: Option<LinuxSeccomp>,
     pub(crate) capabilities: LinuxCapabilities,
 }
 
@@ -97,9 +135,14 @@ impl Workload {
         if self.ends_with_parent {
             set_parent_process_death_signal(Some(Signal::KILL))?;
         }
+        if let Some(joins) = &self.joins {
+            joins.join()?;
+        }
         if let Some(confinement) = &self.confinement {
             // Before the drop: loading a filter needs CAP_SYS_ADMIN, or no_new_privs (seccomp(2)).
-            initialize_seccomp(&confinement.seccomp)?;
+            if let Some(seccomp) = &confinement.seccomp {
+                initialize_seccomp(seccomp)?;
+            }
             drop_privileges(&confinement.capabilities, &*create_syscall())?;
         }
         Ok(())

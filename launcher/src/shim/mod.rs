@@ -36,6 +36,7 @@ mod run;
 mod runtime;
 mod setup;
 mod spec;
+mod stage;
 mod streams;
 mod teller;
 mod title;

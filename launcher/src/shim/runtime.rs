@@ -67,6 +67,7 @@ impl Runtime {
         bundle: &Path,
         stdio: &Stdio3,
         console_socket: Option<&Path>,
+        stage: Option<&Path>,
     ) -> Result<u32, RuntimeError> {
         let pid_file = self.scratch.join("init.pid");
         let mut flags: Vec<OsString> = vec![
@@ -77,6 +78,9 @@ impl Runtime {
         ];
         if let Some(socket) = console_socket {
             flags.extend(["--console-socket".into(), socket.into()]);
+        }
+        if let Some(stage) = stage {
+            flags.extend(["--stage".into(), stage.into()]);
         }
         self.call("create", flags, stdio)?;
         let unreadable = |source| RuntimeError::PidFile {

@@ -4,9 +4,11 @@
 //! be repeated by the next start or by `rm` from what is on disk, whoever made the thing.
 
 mod network;
+mod owner;
 mod share;
 mod volume;
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -29,6 +31,7 @@ use super::spec::capability;
 use super::spec::process::{HardLimits, working_dir};
 use super::spec::user::{Accounts, User, UserError};
 use super::spec::{EtcFiles, Input, Modules, NetworkNamespace, Security, SpecError, config};
+use super::stage::{Stage, StageError};
 use super::streams::{ConsoleSocket, Streams, remove_stale};
 use super::teller::Teller;
 use crate::cgroup::limit::{self, SettingError};
@@ -79,6 +82,10 @@ pub(crate) enum SetupError {
         destination: String,
         source_path: String,
     },
+    #[error("user {uid} with group {gid} is none of the container's user namespace")]
+    NoId { uid: u32, gid: u32 },
+    #[error(transparent)]
+    Stage(#[from] StageError),
     #[error("cannot join the {what} of container {key}: {reason}")]
     NoPeer {
         what: &'static str,
@@ -191,12 +198,13 @@ impl Setup {
         self.runtime.delete()?;
         self.leave_networks()?;
 
-        let rootfs_path = self.daemon.mount_rootfs()?;
+        let mounted = self.daemon.mount_rootfs()?;
+        let rootfs_path = PathBuf::from(&mounted.path);
         *reached = Reached::Rootfs;
         let shared = self.share()?;
         let rootfs = Rootfs::open(&rootfs_path).map_err(failed("open", &rootfs_path))?;
         let user = self.user(&rootfs)?;
-        self.make_working_dir(&rootfs)?;
+        self.make_working_dir(&rootfs, mounted.mapped)?;
 
         *reached = Reached::Volumes;
         let volumes = self.mount_volumes()?;
@@ -212,16 +220,17 @@ impl Setup {
             volumes: &volumes,
             link_env: &link_env,
             etc: &etc,
-            limits: &hard_limits(&own_status),
+            limits: &hard_limits(&own_status, self.record.id_maps.is_some()),
             available: capability::bounding(&own_status),
             security: &security,
             cgroups: &Cgroups::observe().map_err(failed("read", Path::new("/sys/fs/cgroup")))?,
             devices: &devices,
             shared: &shared,
         };
-        self.write_config(&input)?;
+        let kept = (!mounted.mapped).then_some(rootfs_path.as_path());
+        let stage = self.write_config(&input, &self.kept_sources(&volumes, &etc, kept))?;
         *reached = Reached::Created;
-        let created = self.create(&user)?;
+        let created = self.create(&user, stage.as_deref())?;
         self.restrict(&devices)?;
 
         *reached = Reached::Networks;
@@ -411,11 +420,17 @@ impl Setup {
         Ok(accounts.resolve(&self.record.config.user, groups)?)
     }
 
-    fn make_working_dir(&self, rootfs: &Rootfs) -> Result<(), SetupError> {
+    fn make_working_dir(&self, rootfs: &Rootfs, mapped: bool) -> Result<(), SetupError> {
         let dir = working_dir(&self.record.config)?;
-        rootfs
-            .create_dir_all(dir)
-            .map_err(failed("create working directory", Path::new(dir)))
+        let make = || rootfs.create_dir_all(dir);
+        let made = if mapped {
+            // The host's root has no id there.
+            let root = self.on_host(&User::default())?;
+            sys::owner::acting_as(root, make).flatten()
+        } else {
+            make()
+        };
+        made.map_err(failed("create working directory", Path::new(dir)))
     }
 
     /// The files for `/etc`: our own, or those of the container whose network is shared.
@@ -429,42 +444,64 @@ impl Setup {
         Ok(etc)
     }
 
-    fn write_config(&self, input: &Input<'_>) -> Result<(), SetupError> {
-        let (config, warnings) = config(input)?;
+    /// Returns the file that says what to do before the runtime creates the container, if anything.
+    fn write_config(
+        &self,
+        input: &Input<'_>,
+        kept: &BTreeSet<PathBuf>,
+    ) -> Result<Option<PathBuf>, SetupError> {
+        let (mut config, warnings) = config(input)?;
         for warning in warnings {
             // The user's terminal: standard error is inherited until the container runs.
             eprintln!("hawser: warning: {warning}");
         }
         let bundle = self.dir.bundle();
         fs::create_dir_all(&bundle).map_err(failed("create", &bundle))?;
+        let stage = match &self.record.id_maps {
+            None => None,
+            Some(maps) => {
+                let path = bundle.join("stage.json");
+                let directory = self.scratch.join("stage");
+                let joined = self.joined_users()?;
+                Stage::plan(&mut config, &directory, maps, kept, joined.as_deref()).write(&path)?;
+                Some(path)
+            }
+        };
         let path = bundle.join("config.json");
-        fs::write(&path, config.to_string()).map_err(failed("write", &path))
+        fs::write(&path, config.to_string()).map_err(failed("write", &path))?;
+        Ok(stage)
     }
 
-    fn create(&self, user: &User) -> Result<Created, SetupError> {
+    fn create(&self, user: &User, stage: Option<&Path>) -> Result<Created, SetupError> {
         let bundle = self.dir.bundle();
         if self.record.config.tty {
             let socket = self.scratch.join("console.sock");
             let console =
                 ConsoleSocket::bind(socket.clone()).map_err(failed("listen at", &socket))?;
             let none = Stdio3::null().map_err(failed("open", Path::new("/dev/null")))?;
-            let pid = self.runtime.create(&bundle, &none, Some(console.path()))?;
+            let pid = self
+                .runtime
+                .create(&bundle, &none, Some(console.path()), stage)?;
             let streams = console
                 .receive()
                 .and_then(Streams::terminal)
                 .map_err(failed("receive a terminal at", &socket))?;
             return Ok(Created { pid, streams });
         }
-        let (streams, theirs) = Streams::pipes(self.record.config.open_stdin, user)
+        let owner = self.on_host(user)?;
+        let (streams, theirs) = Streams::pipes(self.record.config.open_stdin, owner)
             .map_err(failed("make pipes for", self.dir.path()))?;
-        let pid = self.runtime.create(&bundle, &theirs, None)?;
+        let pid = self.runtime.create(&bundle, &theirs, None, stage)?;
         Ok(Created { pid, streams })
     }
 }
 
-/// The limits this process cannot raise. With CAP_SYS_RESOURCE there are none.
-fn hard_limits(own_status: &str) -> HardLimits {
-    if capability::all(capability::bounding(own_status)).contains(&"CAP_SYS_RESOURCE") {
+/// The limits that cannot be raised. With CAP_SYS_RESOURCE there are none, but nobody has that in a
+/// user namespace, where the runtime sets them.
+fn hard_limits(own_status: &str, in_user_namespace: bool) -> HardLimits {
+    if !in_user_namespace
+        && capability::all(capability::bounding(own_status)).contains(&"CAP_SYS_RESOURCE")
+    {
         return HardLimits::new();
     }
     let limits = [

@@ -15,7 +15,6 @@ use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::termios::{Winsize, tcsetwinsize};
 
 use super::runtime::{Stdio3, null};
-use super::spec::user::User;
 
 /// The shim's ends. Reads and writes never block.
 #[derive(Debug, Default)]
@@ -28,8 +27,8 @@ pub(crate) struct Streams {
 }
 
 impl Streams {
-    /// Pipes that belong to `user`, so that it may open `/dev/stdout` anew.
-    pub(crate) fn pipes(with_stdin: bool, user: &User) -> io::Result<(Self, Stdio3)> {
+    /// Pipes that belong to a user and group of the host, so that it may open `/dev/stdout` anew.
+    pub(crate) fn pipes(with_stdin: bool, user: (u32, u32)) -> io::Result<(Self, Stdio3)> {
         let stdin = if with_stdin {
             Some(pipe_for(user)?)
         } else {
@@ -86,10 +85,10 @@ pub(crate) fn set_size(terminal: &OwnedFd, rows: u16, cols: u16) -> io::Result<(
 }
 
 /// A pipe: its reading and its writing end.
-fn pipe_for(user: &User) -> io::Result<(OwnedFd, OwnedFd)> {
+fn pipe_for((uid, gid): (u32, u32)) -> io::Result<(OwnedFd, OwnedFd)> {
     let (reader, writer) = pipe_with(PipeFlags::CLOEXEC)?;
     // One inode for both ends.
-    let (uid, gid) = (Uid::from_raw(user.uid), Gid::from_raw(user.gid));
+    let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
     fchown(&reader, Some(uid), Some(gid))?;
     Ok((reader, writer))
 }

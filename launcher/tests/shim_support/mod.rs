@@ -81,6 +81,7 @@ impl Fixture {
             mounts: Vec::new(),
             networks: Vec::new(),
             links: Vec::new(),
+            id_maps: None,
         };
         change(&mut record);
         let store = Store::open(&at("state")).unwrap();

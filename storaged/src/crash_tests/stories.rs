@@ -50,6 +50,7 @@ pub(super) fn rootfs(storaged: &Storaged, ephemeral: bool) -> bool {
             image,
             ephemeral,
             storage_opt: BTreeMap::new(),
+            user_namespace: String::new(),
         })
         .is_ok()
 }

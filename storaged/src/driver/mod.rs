@@ -14,6 +14,8 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
+use sys::owner::Owners;
+
 use crate::config::Driver as Name;
 use crate::disk::Step;
 use crate::model::layout::{LayerDir, Layout};
@@ -31,7 +33,10 @@ pub(crate) trait Driver: Debug + Send + Sync {
     fn base(&self, content: &Path, lowers: &[PathBuf]) -> Option<Step>;
 
     /// The step that shows a container's root filesystem; none where it lies there already.
-    fn mount(&self, directory: &LayerDir, lowers: Vec<PathBuf>, ephemeral: bool) -> Option<Step>;
+    fn mount(&self, directory: &LayerDir, lowers: Vec<PathBuf>, wanted: Wanted) -> Option<Step>;
+
+    /// Whether a root filesystem can be shown with other owners than it has on disk.
+    fn can_map_owners(&self) -> io::Result<()>;
 
     /// Where it is shown.
     fn root(&self, directory: &LayerDir) -> PathBuf;
@@ -42,6 +47,17 @@ pub(crate) trait Driver: Debug + Send + Sync {
 
     /// Whether a layer's directory holds what differs from the layers below, and no more.
     fn keeps_differences(&self) -> bool;
+}
+
+/// How a root filesystem is shown.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Wanted {
+    /// It need not outlive the boot.
+    pub(crate) ephemeral: bool,
+    /// Files are copied up without their data where that is enough.
+    pub(crate) metacopy: bool,
+    /// Whom its files belong to, if that is not whom they belong to on disk.
+    pub(crate) owners: Option<Owners>,
 }
 
 /// Tries a driver out in its own directory.

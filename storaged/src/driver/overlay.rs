@@ -4,13 +4,19 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
+use rustix::io::Errno;
 use sys::mount::{Overlay, OverlayApi};
+use sys::owner::Owners;
 
-use super::{Driver, Name};
-use crate::disk::Step;
+use super::{Driver, Name, Wanted};
+use crate::disk::{Mapped, Step};
 use crate::model::layout::{LayerDir, Layout};
 use crate::tree;
+
+/// Who root is when mapped owners are tried out.
+const ANOTHER: u32 = 65_534;
 
 /// The driver, with what its probe found out.
 #[derive(Debug, Clone)]
@@ -18,6 +24,10 @@ pub(crate) struct Overlay2 {
     api: OverlayApi,
     backing: String,
     empty: PathBuf,
+    store: PathBuf,
+    probe: PathBuf,
+    /// Whether owners can be mapped, or the error number that says why not.
+    mapping: OnceLock<Result<(), i32>>,
 }
 
 impl Driver for Overlay2 {
@@ -46,7 +56,7 @@ impl Driver for Overlay2 {
         None
     }
 
-    fn mount(&self, directory: &LayerDir, lowers: Vec<PathBuf>, ephemeral: bool) -> Option<Step> {
+    fn mount(&self, directory: &LayerDir, lowers: Vec<PathBuf>, wanted: Wanted) -> Option<Step> {
         let lowers = if lowers.is_empty() {
             vec![self.empty.clone()]
         } else {
@@ -56,13 +66,27 @@ impl Driver for Overlay2 {
             lowers,
             upper: directory.diff(),
             work: directory.work(),
-            volatile: ephemeral,
+            volatile: wanted.ephemeral,
+            metacopy: wanted.metacopy,
         };
         Some(Step::MountOverlay {
             api: self.api,
             overlay,
+            mapped: wanted.owners.map(|owners| Mapped {
+                owners,
+                below: self.store.clone(),
+            }),
             target: directory.merged(),
         })
+    }
+
+    fn can_map_owners(&self) -> io::Result<()> {
+        let tried = self.mapping.get_or_init(|| {
+            let io = Errno::IO.raw_os_error();
+            self.try_mapping()
+                .map_err(|error| error.raw_os_error().unwrap_or(io))
+        });
+        tried.map_err(io::Error::from_raw_os_error)
     }
 
     fn root(&self, directory: &LayerDir) -> PathBuf {
@@ -98,7 +122,29 @@ impl Overlay2 {
             api,
             backing,
             empty: layout.empty_lower(),
+            store: layout.store(),
+            probe: directory,
+            mapping: OnceLock::new(),
         })
+    }
+
+    /// Mounts an overlay with mapped owners, for a moment.
+    fn try_mapping(&self) -> io::Result<()> {
+        let map = format!("0 {ANOTHER} 1\n");
+        let owners = Owners {
+            uid_map: map.clone(),
+            gid_map: map,
+            root: (ANOTHER, ANOTHER),
+        };
+        tree::remove_path(&self.probe)?;
+        let overlay = prepare(&self.probe)?;
+        let merged = self.probe.join("merged");
+        let mounted = self
+            .api
+            .mount_mapped(&overlay, &owners, &self.store, &merged);
+        sys::mount::unmount(&merged)?;
+        tree::remove_path(&self.probe)?;
+        mounted
     }
 }
 
@@ -196,10 +242,11 @@ fn prepare(directory: &Path) -> io::Result<Overlay> {
         upper: directory.join("upper"),
         work: directory.join("work"),
         volatile: false,
+        metacopy: false,
     })
 }
 
-pub(super) fn backing(directory: &Path) -> String {
+pub(crate) fn backing(directory: &Path) -> String {
     tree::open_root(directory)
         .map_err(io::Error::from)
         .and_then(sys::mount::filesystem_name)

@@ -8,7 +8,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
-use super::{Driver, Name};
+use super::{Driver, Name, Wanted};
 use crate::disk::Step;
 use crate::model::layout::{LayerDir, Layout};
 use crate::tree;
@@ -44,13 +44,12 @@ impl Driver for Vfs {
         })
     }
 
-    fn mount(
-        &self,
-        _directory: &LayerDir,
-        _lowers: Vec<PathBuf>,
-        _ephemeral: bool,
-    ) -> Option<Step> {
+    fn mount(&self, _directory: &LayerDir, _lowers: Vec<PathBuf>, _wanted: Wanted) -> Option<Step> {
         None
+    }
+
+    fn can_map_owners(&self) -> io::Result<()> {
+        sys::owner::probe(&self.empty)
     }
 
     fn root(&self, directory: &LayerDir) -> PathBuf {

@@ -117,6 +117,8 @@ mod tests {
             mounted_in: None,
             size: None,
             project: None,
+            id_maps: None,
+            metacopy: false,
         }));
         assert_eq!(garbage(&rows, &[]), [top("ac")]);
         assert_eq!(garbage(&rows, &[top("ac")]), []);
@@ -149,6 +151,8 @@ mod tests {
                         mounted_in: None,
                         size: None,
                         project: None,
+                        id_maps: None,
+                        metacopy: false,
                     })),
                     2 => leases.push(top(chain)),
                     _ => continue,

@@ -5,6 +5,7 @@ pub(crate) mod gc;
 pub(crate) mod layout;
 pub(crate) mod record;
 pub(crate) mod size;
+pub(crate) mod subordinate;
 pub(crate) mod trash;
 pub(crate) mod volume_option;
 pub(crate) mod volume_spec;

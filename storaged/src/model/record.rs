@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use api::id::{Digest, SnapshotName, VolumeName};
+use api::owner::IdMaps;
 use serde::{Deserialize, Serialize};
 
 use super::layout::Key;
@@ -72,6 +73,12 @@ pub(crate) struct RootfsRow {
     /// The project whose quota limits it to that.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) project: Option<u32>,
+    /// Who the container's users are on the host, if they are others. On disk they are themselves.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) id_maps: Option<IdMaps>,
+    /// There may be files in it without their data, which are those of the image.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) metacopy: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -6,7 +6,7 @@
 //! sees the data arrive. What nothing can move into, a filesystem in a file or a btrfs subvolume, is
 //! replaced whole instead by a copy that has the data, if nobody has it mounted.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 
 use api::id::VolumeName;
@@ -92,15 +92,15 @@ impl Storaged {
             self.encrypt_content(row, data.clone())?;
             self.limit_like(row, data)?;
         }
-        let copied = self
-            .with_mounted_rootfs(&request.container, |root| {
-                copy_directory(root, &request.path, &staged, image)
-            })?
-            .map_err(|source| VolumeError::Copy {
-                volume: row.name.clone(),
-                container: request.container.clone(),
-                path: request.path.clone(),
-                source,
+        let (_, root) = self.open_rootfs(&request.container)?;
+        let copied =
+            copy_directory(root.as_fd(), &request.path, &staged, image).map_err(|source| {
+                VolumeError::Copy {
+                    volume: row.name.clone(),
+                    container: request.container.clone(),
+                    path: request.path.clone(),
+                    source,
+                }
             })?;
         if copied {
             self.apply(Step::SyncFilesystem { path: staged })?;
@@ -141,15 +141,14 @@ impl Storaged {
 /// Copies the directory at `path` of the filesystem tree `root` into what is staged; `false` if there
 /// is none.
 fn copy_directory(
-    root: &Path,
+    root: BorrowedFd<'_>,
     path: &str,
     staged: &Path,
     image: Option<(ImageFilesystem, Owner)>,
 ) -> std::io::Result<bool> {
-    let root = tree::open_root(root)?;
     let flags = OFlags::RDONLY | OFlags::DIRECTORY;
     let within = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-    let source = match tree::resolve(root.as_fd(), path.as_bytes(), flags, within) {
+    let source = match tree::resolve(root, path.as_bytes(), flags, within) {
         Ok(source) => source,
         Err(Errno::NOENT | Errno::NOTDIR) => return Ok(false),
         Err(error) => return Err(error.into()),

@@ -329,6 +329,7 @@ pub fn create(storaged: &Storaged, container: &str, image: &Image, ephemeral: bo
         image: image.id.clone(),
         ephemeral,
         storage_opt: BTreeMap::new(),
+        user_namespace: String::new(),
     };
     storaged.create_rootfs(request).unwrap();
 }

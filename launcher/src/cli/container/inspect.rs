@@ -5,6 +5,7 @@ mod network;
 use std::collections::BTreeMap;
 
 use api::id::Id;
+use api::owner::IdMaps;
 use api::path::ROOTFS;
 use api::storage::Rootfs;
 use serde::Serialize;
@@ -47,6 +48,8 @@ pub struct Container {
     mounts: Vec<Mount>,
     config: Config,
     network_settings: NetworkSettings,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    id_maps: Option<IdMaps>,
 }
 
 #[derive(Debug, Clone, Serialize)]
@@ -136,6 +139,7 @@ fn describe(
         mounts: record.mounts.clone(),
         config: record.config.clone(),
         network_settings: NetworkSettings::of(view, network_ids),
+        id_maps: record.id_maps.clone(),
     }
 }
 

@@ -27,7 +27,7 @@ use super::flags::CreateFlags;
 use super::mount::{MountSpec, Source, VolumeSpec};
 use super::resource::Machine;
 use super::undo::{Made, Undo};
-use super::{env, image, name, service, volume};
+use super::{env, image, name, service, userns, volume};
 
 /// Version of the record's layout.
 const SCHEMA: u32 = 1;
@@ -99,6 +99,7 @@ fn drafted(
     for mode in [&mut host.ipc_mode, &mut host.pid_mode] {
         resolve_shared(context, mode)?;
     }
+    userns::settle(context, &mut draft.host_config)?;
     check_devices(&draft)?;
     add_volumes_from(context, flags, &mut draft)?;
     Ok((image, draft))
@@ -133,9 +134,11 @@ fn build(
         image: image.id.clone(),
         ephemeral: record.host_config.auto_remove,
         storage_opt: record.host_config.storage_opt.clone().unwrap_or_default(),
+        user_namespace: record.host_config.userns_mode.clone(),
     };
     let rootfs: Rootfs = context.client().post(ROOTFS, &request)?;
     record.driver = rootfs.driver;
+    record.id_maps = rootfs.id_maps;
     undo.made(Made::Rootfs);
     for spec in &draft.mounts {
         let mount = mounted(context, undo, id, spec)?;
@@ -218,6 +221,7 @@ fn record(
         mounts: Vec::new(),
         networks: draft.networks.clone(),
         links: Vec::new(),
+        id_maps: None,
     }
 }
 

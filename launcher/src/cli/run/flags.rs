@@ -219,7 +219,7 @@ pub struct CreateFlags {
     /// Host name: host instead of one of its own
     #[arg(long, value_name = "MODE", help_heading = "Security")]
     pub uts: Option<String>,
-    /// User ids: host, which they are anyway
+    /// User ids: host, private, auto or USER[:GROUP] of /etc/subuid
     #[arg(long, value_name = "MODE", help_heading = "Security")]
     pub userns: Option<String>,
     /// Control groups: host or private

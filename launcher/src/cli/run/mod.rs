@@ -21,6 +21,7 @@ pub mod resource;
 mod service;
 pub mod start;
 mod undo;
+pub mod userns;
 mod volume;
 
 use std::io;

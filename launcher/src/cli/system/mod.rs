@@ -43,7 +43,7 @@ impl Counts {
 }
 
 /// What of the host's security containers are run with.
-fn security_options() -> Vec<String> {
+fn security_options(info: &Info) -> Vec<String> {
     let mut options = vec!["name=seccomp,profile=builtin".to_owned()];
     let modules = Modules::observe();
     if modules.apparmor {
@@ -55,6 +55,9 @@ fn security_options() -> Vec<String> {
     let is_unified = Cgroups::observe().is_ok_and(|cgroups| cgroups == Cgroups::Unified);
     if is_unified {
         options.push("name=cgroupns".to_owned());
+    }
+    if info.userns_remap.is_some() {
+        options.push("name=userns".to_owned());
     }
     options
 }
@@ -110,7 +113,7 @@ fn object(info: &Info, counts: Counts) -> Value {
                 ("DockerRootDir", json!(info.state_dir)),
                 ("LoggingDriver", json!(info.logging.driver)),
                 ("CgroupDriver", json!("cgroupfs")),
-                ("SecurityOptions", json!(security_options())),
+                ("SecurityOptions", json!(security_options(info))),
                 ("DefaultRuntime", json!("hawser-shim")),
                 ("InitBinary", json!("hawser-shim")),
                 ("NCPU", json!(machine().0)),
@@ -151,7 +154,7 @@ fn text(info: &Info, counts: Counts) -> String {
         "Init Binary: hawser-shim".to_owned(),
         "Security Options:".to_owned(),
     ]);
-    for option in security_options() {
+    for option in security_options(info) {
         let mut parts = option
             .split(',')
             .map(|part| part.split_once('=').unwrap_or((part, "")));
@@ -161,6 +164,17 @@ fn text(info: &Info, counts: Counts) -> String {
             "profile" => format!("  Profile: {value}"),
             _ => format!("  {key}: {value}"),
         }));
+    }
+    if let Some(remap) = &info.userns_remap {
+        lines.push(format!("User Namespace Remap: {}", remap.user));
+        let (uids, gids) = (&remap.maps.uids, &remap.maps.gids);
+        for (what, ranges) in [("Users", uids), ("Groups", gids)] {
+            let spans = ranges
+                .iter()
+                .map(|range| format!("{}-{}", range.host, range.host + (range.size - 1)));
+            let spans: Vec<String> = spans.collect();
+            lines.push(format!(" {what}: {}", spans.join(", ")));
+        }
     }
     lines.extend(["Data Path:".to_owned()]);
     lines.extend(info.data_path.iter().map(|line| format!(" {line}")));

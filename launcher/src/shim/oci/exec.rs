@@ -68,12 +68,19 @@ pub(super) fn run(root: &Path, found: &Container, asked: &Exec) -> Result<i32, O
         });
     }
     let config = read(&found.bundle().join("config.json"))?;
+    // The library does not enter it, and the process would stay the host's root.
+    let namespaces = config["linux"]["namespaces"].as_array();
+    if namespaces.is_some_and(|all| all.iter().any(|one| one["type"] == "user")) {
+        return Err(OciError::UserNamespace {
+            id: asked.id.clone(),
+        });
+    }
     let process = match &asked.process {
         Some(path) => read(path)?,
         None => process(&config["process"], asked)?,
     };
     let (process, workload) =
-        confined(process, &config["linux"]["seccomp"]).map_err(|source| OciError::Io {
+        confined(process, &config["linux"]["seccomp"], false).map_err(|source| OciError::Io {
             op: "understand the process for",
             path: found.bundle().clone(),
             source: source.into(),

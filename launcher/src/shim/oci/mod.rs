@@ -26,6 +26,7 @@ use crate::shim::arguments::{Arguments, Grammar, UsageError};
 use crate::shim::executor::Workload;
 use crate::shim::loopback;
 use crate::shim::spec::INIT_ANNOTATION;
+use crate::shim::stage::{Stage, StageError};
 use crate::shim::title;
 
 const GRAMMAR: Grammar = Grammar {
@@ -36,6 +37,7 @@ const GRAMMAR: Grammar = Grammar {
         "--bundle",
         "--pid-file",
         "--console-socket",
+        "--stage",
     ],
     switches: &["--force"],
 };
@@ -55,6 +57,8 @@ enum OciError {
         path: PathBuf,
         source: io::Error,
     },
+    #[error(transparent)]
+    Stage(#[from] StageError),
     #[error("empty the signal mask: {0}")]
     SignalMask(io::Error),
     #[error("rename the init process: {0}")]
@@ -81,6 +85,11 @@ enum OciError {
     Kill { id: String, source: io::Error },
     #[error("wait for a process in container {id:?}: {source}")]
     Wait { id: String, source: io::Error },
+    #[error(
+        "container {id} has a user namespace, which exec of a bundle does not enter: enter it by \
+         nsenter --all --target PID, or keep the container by hawser run --userns"
+    )]
+    UserNamespace { id: String },
     #[error("no command to run: give one, or --process")]
     NoCommand,
     #[error("invalid --user {text:?}: expected UID[:GID] by number")]
@@ -134,7 +143,13 @@ fn explain(log: Option<PathBuf>, error: &OciError) -> i32 {
 fn run(arguments: &Arguments) -> Result<(), OciError> {
     let root = arguments.path("--root")?;
     match arguments.words() {
-        [verb, id] if verb == "create" => create(&bundle(arguments)?, &root, id),
+        [verb, id] if verb == "create" => {
+            // Not of the command line that runtimes have in common.
+            if let Some(stage) = arguments.value("--stage") {
+                Stage::read(Path::new(stage))?.enter()?;
+            }
+            create(&bundle(arguments)?, &root, id)
+        }
         [verb, id] if verb == "start" => start(&root, id),
         [verb, id] if verb == "delete" => delete(&root, id),
         _ => Err(UsageError::Words {
@@ -182,6 +197,7 @@ fn create(bundle: &Bundle, root: &Path, id: &str) -> Result<(), OciError> {
         ends_with_parent: bundle.ends_with_parent,
         is_init,
         confinement: None,
+        joins: None,
     };
     let created = ContainerBuilder::new(id.to_owned(), SyscallType::default())
         .with_root_path(root)

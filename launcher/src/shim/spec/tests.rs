@@ -23,6 +23,7 @@ fn record() -> Record {
         mounts: Vec::new(),
         networks: Vec::new(),
         links: Vec::new(),
+        id_maps: None,
     }
 }
 

@@ -189,6 +189,7 @@ pub(crate) fn rootfs(scene: &Scene) -> Result<Vec<Row>> {
                 image: image.id.clone(),
                 ephemeral: false,
                 storage_opt: BTreeMap::new(),
+                user_namespace: String::new(),
             };
             let route = format!("{ROOTFS}/measured");
             let took = time(|| {
@@ -350,6 +351,7 @@ pub(crate) fn copy_up(scene: &Scene) -> Result<Vec<Row>> {
                 image: found.id.clone(),
                 ephemeral: false,
                 storage_opt: BTreeMap::new(),
+                user_namespace: String::new(),
             };
             let route = format!("{ROOTFS}/measured");
             client.post::<Rootfs>(ROOTFS, &request)?;

@@ -31,6 +31,8 @@ pub enum CopyError {
     ArchiveToFile(String),
     #[error("cannot copy {path}: {source}")]
     Pack { path: String, source: io::Error },
+    #[error("the container has no root: nobody in its user namespace could own a copy")]
+    NoRoot,
     #[error("cannot read the archive: {0}")]
     Archive(io::Error),
     #[error("{path}: {problem}")]

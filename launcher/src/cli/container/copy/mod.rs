@@ -17,6 +17,7 @@ use std::ffi::{OsStr, OsString};
 use std::io::{self, IsTerminal};
 use std::os::unix::ffi::OsStrExt;
 
+use api::owner::IdMaps;
 use clap::Args;
 use rustix::fs::FileType;
 use rustix::io::Errno;
@@ -32,6 +33,9 @@ use crate::cli::error::CliError;
 use crate::cli::image::archive::decompressed;
 use crate::cli::output;
 use crate::format::human;
+
+/// Who has no id of the container's (`/proc/sys/kernel/overflowuid`).
+const NOBODY: u32 = 65_534;
 
 /// Standard input or output, as a tar stream.
 const STREAM: &str = "-";
@@ -105,14 +109,22 @@ pub fn copy(context: &Context, flags: &CopyFlags) -> Result<i32, CliError> {
         container: context.container(name)?,
         called: name,
     };
-    let copying = Copying { flags, name, path };
+    let copying = Copying {
+        flags,
+        name,
+        path,
+        maps: None,
+    };
     let copied = match (from, to) {
         (Side::Host(host), _) if host == STREAM.as_bytes() => {
-            shown.with_files(|tree| copying.stream_in(tree))?
+            shown.with_files(|tree, maps| copying.seen_through(maps).stream_in(tree))?
         }
-        (Side::Host(host), _) => shown.with_files(|tree| copying.copy_in(host, tree))?,
+        (Side::Host(host), _) => {
+            shown.with_files(|tree, maps| copying.seen_through(maps).copy_in(host, tree))?
+        }
         (_, Side::Host(host)) if host == STREAM.as_bytes() => {
-            let streamed = shown.with_files(|tree| copying.stream_out(tree));
+            let streamed =
+                shown.with_files(|tree, maps| copying.seen_through(maps).stream_out(tree));
             return streamed.map(|()| 0).map_err(|error| match error {
                 CopyError::Pack { source, .. } if source.kind() == io::ErrorKind::BrokenPipe => {
                     let op = "write the archive";
@@ -121,7 +133,9 @@ pub fn copy(context: &Context, flags: &CopyFlags) -> Result<i32, CliError> {
                 error => error.into(),
             });
         }
-        (_, Side::Host(host)) => shown.with_files(|tree| copying.copy_out(tree, host))?,
+        (_, Side::Host(host)) => {
+            shown.with_files(|tree, maps| copying.seen_through(maps).copy_out(tree, host))?
+        }
         _ => return Err(CopyError::TwoContainers.into()),
     };
     if !flags.quiet && io::stderr().is_terminal() {
@@ -140,16 +154,30 @@ struct Copying<'a> {
     flags: &'a CopyFlags,
     name: &'a str,
     path: &'a [u8],
+    /// Who its users are on the host, if what is seen there belongs to others.
+    maps: Option<&'a IdMaps>,
 }
 
-impl Copying<'_> {
+impl<'a> Copying<'a> {
+    fn seen_through<'b>(self, maps: Option<&'b IdMaps>) -> Copying<'b>
+    where
+        'a: 'b,
+    {
+        Copying { maps, ..self }
+    }
+
+    /// Whose copies in the container are.
+    fn owner(self) -> Owner<'a> {
+        self.maps.map_or(Owner::Kept, Owner::Mapped)
+    }
+
     fn stream_in(self, tree: &Tree) -> Result<u64, CopyError> {
         let to = self.destination(tree)?;
         if to.kind != Some(FileType::Directory) {
             return Err(CopyError::ArchiveToFile(self.shown(self.path)));
         }
         let archive = decompressed(io::stdin().lock()).map_err(CopyError::Archive)?;
-        unpack::unpack(archive, tree, &to.path, Owner::Kept)
+        unpack::unpack(archive, tree, &to.path, self.owner())
     }
 
     fn stream_out(self, tree: &Tree) -> Result<(), CopyError> {
@@ -158,7 +186,7 @@ impl Copying<'_> {
             return Err(CopyError::Terminal);
         }
         let source = self.source(tree)?;
-        pack::pack(&source, &source.called, stdout).map_err(|source| CopyError::Pack {
+        pack::pack(&source, &source.called, stdout, self.maps).map_err(|source| CopyError::Pack {
             path: self.shown(self.path),
             source,
         })
@@ -172,7 +200,12 @@ impl Copying<'_> {
         // Before anything is read: unpacking would make the directory.
         tree.directory(&landing.directory)
             .map_err(|error| self.in_container(&landing.directory, error))?;
-        transfer(&source, &text(host), tree, &landing, Owner::Kept)
+        let packing = Packing {
+            source: &source,
+            from: text(host),
+            maps: None,
+        };
+        transfer(&packing, tree, &landing, self.owner())
     }
 
     fn copy_out(self, tree: &Tree, host: &[u8]) -> Result<u64, CopyError> {
@@ -192,8 +225,12 @@ impl Copying<'_> {
         } else {
             Owner::Own
         };
-        let from = self.shown(self.path);
-        transfer(&source, &from, &Tree::Directory(directory), &landing, owner)
+        let packing = Packing {
+            source: &source,
+            from: self.shown(self.path),
+            maps: self.maps,
+        };
+        transfer(&packing, &Tree::Directory(directory), &landing, owner)
     }
 
     fn destination(self, tree: &Tree) -> Result<Followed, CopyError> {
@@ -239,22 +276,30 @@ fn on_host(path: &[u8]) -> impl Fn(Errno) -> CopyError {
     }
 }
 
+/// What is packed.
+struct Packing<'a> {
+    source: &'a Source,
+    /// For messages.
+    from: String,
+    maps: Option<&'a IdMaps>,
+}
+
 /// Packs and unpacks at once.
 fn transfer(
-    source: &Source,
-    from: &str,
+    packing: &Packing<'_>,
     tree: &Tree,
     landing: &Landing,
-    owner: Owner,
+    owner: Owner<'_>,
 ) -> Result<u64, CopyError> {
+    let source = packing.source;
     let read = |source| CopyError::Pack {
-        path: from.to_owned(),
+        path: packing.from.clone(),
         source,
     };
     let (reader, writer) = io::pipe().map_err(read)?;
     let called = landing.name.as_ref().unwrap_or(&source.called);
     let (packed, unpacked) = std::thread::scope(|scope| {
-        let packed = scope.spawn(|| pack::pack(source, called, writer));
+        let packed = scope.spawn(|| pack::pack(source, called, writer, packing.maps));
         let unpacked = unpack::unpack(reader, tree, &landing.directory, owner);
         let panicked = |_panic| Err(io::Error::other("the reading thread panicked"));
         (packed.join().unwrap_or_else(panicked), unpacked)

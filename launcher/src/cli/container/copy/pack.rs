@@ -6,10 +6,12 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 
+use api::owner::IdMaps;
 use rustix::fs::{Dir, FileType, Mode, OFlags, Stat, major, minor};
 use rustix::io::Errno;
 use tar::{Builder, EntryType, Header};
 
+use super::NOBODY;
 use super::place::Source;
 use super::tree::{Tree, kind, stat_at};
 
@@ -18,11 +20,17 @@ const XATTR: &str = "SCHILY.xattr.";
 type Records = Vec<(String, Vec<u8>)>;
 
 /// Writes what is copied, called `called` in the archive, and everything below it. Sockets are left
-/// out, and so is what goes meanwhile.
-pub(super) fn pack(source: &Source, called: &[u8], out: impl Write) -> io::Result<()> {
+/// out, and so is what goes meanwhile. Owners are those in the container whose `maps` these are.
+pub(super) fn pack(
+    source: &Source,
+    called: &[u8],
+    out: impl Write,
+    maps: Option<&IdMaps>,
+) -> io::Result<()> {
     let mut archive = Packer {
         tar: Builder::new(io::BufWriter::with_capacity(64 << 10, out)),
         links: HashMap::new(),
+        maps,
     };
     let is_directory = archive.entry(source.parent.as_fd(), &source.name, called)?;
     if is_directory {
@@ -38,13 +46,14 @@ const DIRECTORY: OFlags = OFlags::RDONLY
     .union(OFlags::NOFOLLOW)
     .union(OFlags::CLOEXEC);
 
-struct Packer<W: Write> {
+struct Packer<'a, W: Write> {
     tar: Builder<W>,
     /// The path that a file with several links has in the archive.
     links: HashMap<(u64, u64), Vec<u8>>,
+    maps: Option<&'a IdMaps>,
 }
 
-impl<W: Write> Packer<W> {
+impl<W: Write> Packer<'_, W> {
     /// Directories before what is in them.
     fn below(&mut self, top: &Tree, called: &[u8]) -> io::Result<()> {
         let mut waiting: Vec<Vec<u8>> = vec![b".".to_vec()];
@@ -167,8 +176,15 @@ impl<W: Write> Packer<W> {
         let mut header = Header::new_ustar();
         header.set_entry_type(kind);
         header.set_mode(stat.st_mode & 0o7777);
-        header.set_uid(stat.st_uid.into());
-        header.set_gid(stat.st_gid.into());
+        let (uid, gid) = match self.maps {
+            None => (stat.st_uid, stat.st_gid),
+            Some(maps) => (
+                maps.container_uid(stat.st_uid).unwrap_or(NOBODY),
+                maps.container_gid(stat.st_gid).unwrap_or(NOBODY),
+            ),
+        };
+        header.set_uid(uid.into());
+        header.set_gid(gid.into());
         header.set_size(match kind {
             EntryType::Regular => stat.st_size.cast_unsigned(),
             _ => 0,

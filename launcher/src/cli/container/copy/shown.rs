@@ -5,7 +5,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use api::Client;
-use api::path::ROOTFS;
+use api::owner::IdMaps;
+use api::path::{ROOTFS, ROOTFS_AS_KEPT};
 use api::storage::RootfsMount;
 use rustix::fs::OFlags;
 use rustix::mount::MountFlags;
@@ -43,26 +44,33 @@ impl Shown<'_> {
     /// them; meanwhile it can be neither started nor removed.
     pub(super) fn with_files<T: Send>(
         &self,
-        action: impl FnOnce(&Tree) -> Result<T, CopyError> + Send,
+        action: impl FnOnce(&Tree, Option<&IdMaps>) -> Result<T, CopyError> + Send,
     ) -> Result<T, CopyError> {
+        let record = self.container.record()?;
         if let Some(tree) = self.running()? {
-            return action(&tree);
+            return action(&tree, record.id_maps.as_ref());
         }
         let _lock = self.container.lock()?;
         if let Some(tree) = self.running()? {
             // Started in between; whoever ends it now waits for the lock.
-            return action(&tree);
+            return action(&tree, record.id_maps.as_ref());
         }
-        let record = self.container.record()?;
         let route = format!("{ROOTFS}/{}", self.container.id());
-        let mounted: RootfsMount = self.client.post(&format!("{route}/mount"), &())?;
+        if record.id_maps.is_some() {
+            // What a killed shim has left mounted shows others as owners.
+            self.client.act(&format!("{route}/unmount"))?;
+        }
+        let mount = format!("{route}/mount?{ROOTFS_AS_KEPT}");
+        let mounted: RootfsMount = self.client.post(&mount, &())?;
         let done = self.with_volumes(&record, |mut bounds| {
             bounds.extend(self.fixed(&record, &bounds));
             // A shallow mount must not cover a deeper one.
             bounds.sort_by_key(|bound| bound.destination.matches('/').count());
             let read_only = record.host_config.readonly_rootfs;
             self.in_own_namespace(|| {
-                action(&self.assemble(Path::new(&mounted.path), &bounds, read_only)?)
+                let tree = self.assemble(Path::new(&mounted.path), &bounds, read_only)?;
+                // On disk everything has the container's ids.
+                action(&tree, None)
             })
         });
         let unmounted = self.client.act(&format!("{route}/unmount"));

@@ -99,7 +99,12 @@ fn transferred(source: &Path, to: &Path, name: Option<&str>) -> Result<u64, Copy
         name: name.map(Into::into),
     };
     let tree = Tree::Directory(Tree::Host.directory(to.as_os_str().as_bytes()).unwrap());
-    transfer(&source, "it", &tree, &landing, Owner::Kept)
+    let packing = Packing {
+        source: &source,
+        from: "it".to_owned(),
+        maps: None,
+    };
+    transfer(&packing, &tree, &landing, Owner::Kept)
 }
 
 #[test]

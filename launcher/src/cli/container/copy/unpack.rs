@@ -7,12 +7,14 @@ use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 
+use api::owner::IdMaps;
 use rustix::fs::{
     AtFlags, FileType, Gid, Mode, OFlags, Timespec, Timestamps, Uid, XattrFlags, makedev,
 };
 use rustix::io::Errno;
 use tar::{Archive, Entry, EntryType};
 
+use super::NOBODY;
 use super::error::{CopyError, Problem};
 use super::tree::{Tree, kind, stat_at};
 
@@ -20,9 +22,11 @@ const XATTR: &[u8] = b"SCHILY.xattr.";
 
 /// Whose the copies are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Owner {
+pub(super) enum Owner<'a> {
     /// Whose the originals are, by number.
     Kept,
+    /// Those of the container whose maps these are: whose the originals are, by number.
+    Mapped(&'a IdMaps),
     /// This process's.
     Own,
 }
@@ -32,7 +36,23 @@ pub(super) fn unpack(
     archive: impl Read,
     tree: &Tree,
     directory: &[u8],
-    owner: Owner,
+    owner: Owner<'_>,
+) -> Result<u64, CopyError> {
+    let Owner::Mapped(maps) = owner else {
+        return unpack_as_is(archive, tree, directory, owner);
+    };
+    // Only who has an id there can make files.
+    let root = maps.host_uid(0).zip(maps.host_gid(0));
+    let root = root.ok_or(CopyError::NoRoot)?;
+    sys::owner::acting_as(root, || unpack_as_is(archive, tree, directory, owner))
+        .map_err(CopyError::Archive)?
+}
+
+fn unpack_as_is(
+    archive: impl Read,
+    tree: &Tree,
+    directory: &[u8],
+    owner: Owner<'_>,
 ) -> Result<u64, CopyError> {
     let mut unpacker = Unpacker {
         tree,
@@ -52,7 +72,7 @@ pub(super) fn unpack(
 struct Unpacker<'a> {
     tree: &'a Tree,
     directory: &'a [u8],
-    owner: Owner,
+    owner: Owner<'a>,
     /// Their times are set last: what is made inside changes them.
     directories: Vec<(OwnedFd, Timespec)>,
     bytes: u64,
@@ -267,7 +287,15 @@ impl Unpacker<'_> {
     }
 
     fn owner(&self, metadata: &Metadata) -> Option<(Uid, Gid)> {
-        (self.owner == Owner::Kept).then_some((metadata.uid, metadata.gid))
+        let (uid, gid) = (metadata.uid, metadata.gid);
+        match self.owner {
+            Owner::Kept => Some((uid, gid)),
+            Owner::Own => None,
+            Owner::Mapped(maps) => Some((
+                Uid::from_raw(maps.host_uid(uid.as_raw()).or(maps.host_uid(NOBODY))?),
+                Gid::from_raw(maps.host_gid(gid.as_raw()).or(maps.host_gid(NOBODY))?),
+            )),
+        }
     }
 
     fn finish(&self) {
