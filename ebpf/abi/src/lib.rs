@@ -34,6 +34,7 @@ pub mod maglev;
 pub mod map;
 pub mod neighbour;
 pub mod packet;
+pub mod question;
 pub mod range;
 pub mod sctp;
 pub mod shortcut;

@@ -46,6 +46,8 @@ pub const SANDBOXES: &str = "sandboxes";
 pub const PEERS: &str = "peers";
 /// Processes that may bind published ports, by their number in the first namespace.
 pub const RUNTIMES: &str = "runtimes";
+/// What the daemon asks by a connect, and the answers: see [`crate::question`].
+pub const QUESTIONS: &str = "questions";
 /// What went to and from each backend.
 pub const TRAFFIC: &str = "traffic";
 /// What was lost of each service; the programs make the entries.
@@ -218,6 +220,7 @@ pub const MAX_FRAGMENTS: u32 = 8_192;
 pub const MAX_SANDBOXES: u32 = 65_536;
 pub const MAX_PEERS: u32 = 65_536;
 pub const MAX_RUNTIMES: u32 = 1_024;
+pub const MAX_QUESTIONS: u32 = 64;
 /// A backend's entry each, and a service's for those it had.
 pub const MAX_TRAFFIC: u32 = MAX_BACKENDS + MAX_SERVICES;
 /// Most services lose nothing.

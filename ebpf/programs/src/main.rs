@@ -25,6 +25,7 @@ mod endpoint_vouch;
 mod entry;
 mod hairpin;
 mod icmp;
+mod learn;
 mod lookup;
 mod map;
 mod packet;

@@ -7,9 +7,9 @@ use abi::maglev::{self, LARGE, LARGE_WORDS, SMALL, SMALL_WORDS};
 use abi::map::{
     Backend, Counters, DropKey, Flow, FlowKey, FragmentKey, FragmentPorts, FrontendKey,
     FrontendValue, MAX_BACKENDS, MAX_CT_ANY, MAX_CT_HALF, MAX_CT_TCP, MAX_FRAGMENTS, MAX_FRONTENDS,
-    MAX_LOCAL_ADDRS, MAX_PEERS, MAX_RANGES, MAX_RUNTIMES, MAX_SANDBOXES, MAX_SERVICE_DROPS,
-    MAX_SERVICES, MAX_TABLES, MAX_TRAFFIC, MemberKey, Peer, PeerKey, REASONS, Reason, STEP_SLOTS,
-    SandboxValue, Service, TrafficKey,
+    MAX_LOCAL_ADDRS, MAX_PEERS, MAX_QUESTIONS, MAX_RANGES, MAX_RUNTIMES, MAX_SANDBOXES,
+    MAX_SERVICE_DROPS, MAX_SERVICES, MAX_TABLES, MAX_TRAFFIC, MemberKey, Peer, PeerKey, REASONS,
+    Reason, STEP_SLOTS, SandboxValue, Service, TrafficKey,
 };
 use abi::range::{ALL_BITS, RangeKey, RangeValue};
 use abi::shortcut::Shortcuts;
@@ -84,6 +84,8 @@ static SANDBOXES: HashMap<u64, SandboxValue> = HashMap::with_max_entries(MAX_SAN
 pub(crate) static PEERS: LruHashMap<PeerKey, Peer> = LruHashMap::with_max_entries(MAX_PEERS, 0);
 #[map(name = "runtimes")]
 static RUNTIMES: LruHashMap<u32, u32> = LruHashMap::with_max_entries(MAX_RUNTIMES, 0);
+#[map(name = "questions")]
+static QUESTIONS: HashMap<u32, u64> = HashMap::with_max_entries(MAX_QUESTIONS, SPARSE);
 #[map(name = "traffic")]
 static TRAFFIC: PerCpuHashMap<TrafficKey, Counters> =
     PerCpuHashMap::with_max_entries(MAX_TRAFFIC, SPARSE);
@@ -212,6 +214,11 @@ pub(crate) fn sandbox(cookie: u64) -> Option<&'static SandboxValue> {
 #[inline(always)]
 pub(crate) fn is_runtime(process: u32) -> bool {
     RUNTIMES.get_ptr(process).is_some()
+}
+
+#[inline(always)]
+pub(crate) fn answer_to(question: u32) -> Option<*mut u64> {
+    QUESTIONS.get_ptr_mut(question)
 }
 
 #[inline(always)]

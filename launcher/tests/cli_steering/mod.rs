@@ -303,7 +303,7 @@ fn kill_executor(host: &Host) -> bool {
     let is_executor = |pid: &i32| {
         let line = fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
         let mut words = line.split('\0').skip(1);
-        words.next() == Some("exec") && words.any(|word| word.starts_with(&base))
+        words.next() == Some("join") && words.any(|word| word.starts_with(&base))
     };
     let pids = fs::read_dir("/proc").into_iter().flatten().flatten();
     let pids = pids.filter_map(|entry| entry.file_name().to_str()?.parse().ok());

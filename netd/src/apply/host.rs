@@ -39,7 +39,7 @@ impl Host {
         };
         let rtnl = Rtnl::open().map_err(failed)?;
         Ok(Self {
-            cookie: cookie(&rtnl).map_err(failed)?,
+            cookie: cookie(&rtnl, &data_plane).map_err(failed)?,
             rtnl: Mutex::new(rtnl),
             deletions: Mutex::new(Rtnl::open().map_err(failed)?),
             data_plane,
@@ -261,7 +261,10 @@ impl Kernel for Host {
         let (cookie, link) = namespace
             .run(|| {
                 let mut rtnl = Rtnl::open()?;
-                Ok((cookie(&rtnl)?, observe::inside(&mut rtnl, ifname)?))
+                Ok((
+                    cookie(&rtnl, &self.data_plane)?,
+                    observe::inside(&mut rtnl, ifname)?,
+                ))
             })
             .and_then(|result| result)
             .map_err(failed)?;
@@ -356,14 +359,15 @@ pub(crate) fn open(sandbox: &Sandbox) -> io::Result<NetNs> {
     }
 }
 
-fn cookie(rtnl: &Rtnl) -> io::Result<Option<u64>> {
+/// That of the calling thread's namespace.
+fn cookie(rtnl: &Rtnl, data_plane: &DataPlane) -> io::Result<Option<u64>> {
     match rtnl.cookie() {
         Ok(cookie) => Ok(Some(cookie)),
-        // ENOPROTOOPT: below Linux 5.14 the socket hooks cannot tell namespaces apart.
+        // ENOPROTOOPT: below Linux 5.14.
         Err(error)
             if error.raw_os_error() == Some(rustix::io::Errno::NOPROTOOPT.raw_os_error()) =>
         {
-            Ok(None)
+            data_plane.learn_cookie().map_err(io::Error::other)
         }
         Err(error) => Err(error),
     }

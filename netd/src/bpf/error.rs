@@ -67,6 +67,8 @@ pub enum BpfError {
         protocol: Protocol,
         source: io::Error,
     },
+    #[error("ask for the cookie of a network namespace: {source}")]
+    Cookie { source: io::Error },
     #[error("somebody else is tracing: one can at a time")]
     Busy,
     #[error("replay a frame of {length} bytes: {source}")]

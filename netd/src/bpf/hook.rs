@@ -80,7 +80,7 @@ impl Hooks {
         let target = cgroup.display().to_string();
         let directory = File::open(cgroup).map_err(BpfError::attach("socket hooks", &target))?;
         for hook in missing {
-            let link = attach(object, hook, &directory, &target)?;
+            let link = attach(object, &format!("{hook}_entry"), &directory, &target)?;
             // Of a link that somebody detached.
             self.pins.unpin(&pin(hook))?;
             self.pins.pin_link(&pin(hook), link)?;
@@ -117,18 +117,23 @@ fn pin(hook: &str) -> String {
     format!("hook_{hook}")
 }
 
-fn attach(object: &mut Ebpf, hook: &str, cgroup: &File, target: &str) -> Result<FdLink, BpfError> {
-    let name = format!("{hook}_entry");
-    let stub: &mut CgroupSockAddr = object::program(object, &name)?;
-    object::loaded(stub.load()).map_err(BpfError::load(&name))?;
+/// Attaches a program to a group and all below, until the link is dropped.
+pub(super) fn attach(
+    object: &mut Ebpf,
+    name: &str,
+    cgroup: &File,
+    target: &str,
+) -> Result<FdLink, BpfError> {
+    let stub: &mut CgroupSockAddr = object::program(object, name)?;
+    object::loaded(stub.load()).map_err(BpfError::load(name))?;
     // `Single` means no flags: the kernel refuses any on a link, which is "multi" in itself.
     let id = stub
         .attach(cgroup, CgroupAttachMode::Single)
-        .map_err(BpfError::attach::<ProgramError>(&name, target))?;
+        .map_err(BpfError::attach::<ProgramError>(name, target))?;
     let link = stub
         .take_link(id)
-        .map_err(BpfError::attach::<ProgramError>(&name, target))?;
+        .map_err(BpfError::attach::<ProgramError>(name, target))?;
     // Since 5.7 attaching makes a link, and 5.10 is the floor.
     FdLink::try_from(link)
-        .map_err(|error: LinkError| BpfError::attach(&name, target)(io::Error::other(error)))
+        .map_err(|error: LinkError| BpfError::attach(name, target)(io::Error::other(error)))
 }

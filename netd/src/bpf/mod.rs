@@ -21,6 +21,7 @@
 
 mod address;
 mod clsact;
+mod cookie;
 mod counters;
 mod endpoint;
 mod error;
@@ -111,6 +112,7 @@ struct Parts {
     drops: counters::Drops,
     uplinks: uplink::Uplinks,
     hooks: hook::Hooks,
+    cookies: cookie::Cookies,
     edges: endpoint::Edges,
     names: names::Names,
     shortcuts: shortcut::Paths,
@@ -140,6 +142,7 @@ struct Loaded {
     tables: tables::Tables,
     tracer: trace::Tracer,
     hooks: hook::Hooks,
+    cookies: cookie::Cookies,
 }
 
 impl Loaded {
@@ -162,6 +165,7 @@ impl Loaded {
         object::install_tc(&mut object)?;
         let hooks = hook::Hooks::new(pins.clone(), options.cgroup.clone());
         hooks.install(&mut object)?;
+        let cookies = cookie::Cookies::open(&mut object, options.cgroup.clone())?;
         let names = names::Names::open(&mut object)?;
         let shortcuts = shortcut::Paths::open(&mut object)?;
         let tables = tables::Tables::open(&pins)?;
@@ -181,6 +185,7 @@ impl Loaded {
             tables,
             tracer,
             hooks,
+            cookies,
         })
     }
 
@@ -201,6 +206,7 @@ impl Loaded {
             tables,
             tracer,
             mut hooks,
+            cookies,
         } = self;
         hooks.adopt(&mut object)?;
         let edges = endpoint::Edges::open(&mut object)?;
@@ -216,6 +222,7 @@ impl Loaded {
             drops,
             uplinks,
             hooks,
+            cookies,
             edges,
             names,
             shortcuts,
@@ -363,6 +370,18 @@ impl DataPlane {
     pub fn attach_hooks(&self) -> Result<Change, BpfError> {
         let Parts { object, hooks, .. } = &mut *self.lock();
         hooks.attach_missing(object)
+    }
+
+    /// The cookie of the calling thread's network namespace, where the kernel tells it to programs
+    /// alone; `None` without a cgroup2 hierarchy.
+    ///
+    /// # Errors
+    /// [`BpfError`].
+    pub fn learn_cookie(&self) -> Result<Option<u64>, BpfError> {
+        let Parts {
+            object, cookies, ..
+        } = &mut *self.lock();
+        cookies.learn(object)
     }
 
     /// Begins to act on sockets of the network namespace with this cookie.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::io::ErrorKind;
-use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -172,6 +172,21 @@ fn hooked(name: &str, net: &Topology, dns: &str) -> Instance {
         .unwrap();
     assert_eq!(plane.sandboxes().unwrap().len(), 2);
     plane
+}
+
+#[test]
+fn a_namespace_tells_its_cookie_by_a_connect() {
+    let net = Topology::new();
+    let plane = Instance::open("cookie", Some(cgroup()));
+    for ns in [&net.host, &net.container] {
+        let learned = ns.run(|| plane.learn_cookie().unwrap()).unwrap();
+        assert_eq!(learned, Some(cookie(ns)));
+        // What nobody has asked is a connect like any other.
+        let to = || UdpSocket::bind("0.0.0.0:0")?.connect("127.255.18.52:22136");
+        ns.run(to).unwrap().unwrap();
+    }
+    let without = Instance::open("cookie-none", None);
+    assert_eq!(without.learn_cookie().unwrap(), None);
 }
 
 #[test]

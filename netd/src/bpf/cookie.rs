@@ -1,0 +1,67 @@
+//! Cookies of network namespaces, by which the socket hooks tell them apart.
+//!
+//! From Linux 5.14 a socket tells its namespace's (`SO_NETNS_COOKIE`). Before, only a program learns
+//! it (`bpf_get_netns_cookie`, 5.7), so it is asked by a connect from inside: see [`question`].
+
+use std::fs::File;
+use std::io;
+use std::net::{Ipv4Addr, UdpSocket};
+use std::path::PathBuf;
+
+use abi::map::QUESTIONS;
+use abi::question;
+use aya::Ebpf;
+use aya::maps::{HashMap, MapData};
+use aya::programs::links::FdLink;
+
+use super::error::BpfError;
+use super::{hook, object};
+
+const PROGRAM: &str = "learn";
+
+pub(super) struct Cookies {
+    questions: HashMap<MapData, u32, u64>,
+    /// Absent where nothing can be attached.
+    cgroup: Option<PathBuf>,
+    /// From the first question on, as long as the daemon runs.
+    link: Option<FdLink>,
+}
+
+impl Cookies {
+    pub(super) fn open(object: &mut Ebpf, cgroup: Option<PathBuf>) -> Result<Self, BpfError> {
+        Ok(Self {
+            questions: object::take(object, QUESTIONS)?,
+            cgroup,
+            link: None,
+        })
+    }
+
+    /// That of the calling thread's namespace; `None` where no program can be asked.
+    pub(super) fn learn(&mut self, object: &mut Ebpf) -> Result<Option<u64>, BpfError> {
+        let Some(cgroup) = &self.cgroup else {
+            return Ok(None);
+        };
+        if self.link.is_none() {
+            let target = cgroup.display().to_string();
+            let directory =
+                File::open(cgroup).map_err(BpfError::attach("socket hooks", &target))?;
+            self.link = Some(hook::attach(object, PROGRAM, &directory, &target)?);
+        }
+        let asked = |source| BpfError::Cookie { source };
+        let number = getrandom::u32().map_err(|error| asked(io::Error::other(error)))? | 1;
+        let failed = BpfError::map(QUESTIONS);
+        self.questions.insert(number, 0, 0).map_err(&failed)?;
+        let connected = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))
+            .and_then(|socket| socket.connect(question::address(number)));
+        let answer = self.questions.get(&number, 0).map_err(&failed)?;
+        self.questions.remove(&number).map_err(&failed)?;
+        match connected {
+            // EPERM: the program has answered.
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied && answer != 0 => {
+                Ok(Some(answer))
+            }
+            Err(error) => Err(asked(error)),
+            Ok(()) => Err(asked(io::Error::other("no program has answered"))),
+        }
+    }
+}
