@@ -56,9 +56,12 @@ impl Netd {
         let before = self.view();
         let losers = gateway::join(&before, &mut endpoint);
         let attachment = endpoint.attachment.clone();
+        let announcement = plan::announce(&endpoint);
         self.admit_runtime(&request);
         self.connect(&mut writer, &before, &network, (endpoint, losers))?;
-        self.announce(&attachment);
+        if let Some(step) = announcement {
+            self.announcements.add(step);
+        }
         tracing::info!(
             container = %attachment.container_id,
             ifname = %attachment.ifname,
@@ -66,15 +69,6 @@ impl Netd {
             "attached"
         );
         Ok(attachment)
-    }
-
-    fn announce(&self, attached: &Attachment) {
-        let key = EndpointKey::new(&attached.container_id, attached.ifname.as_str());
-        let view = self.view();
-        let endpoint = view.endpoints.get(&key);
-        if let Some(step) = endpoint.and_then(|endpoint| plan::announce(endpoint)) {
-            self.announcements.add(step);
-        }
     }
 
     /// Waits for an interface that is in the way and still leaving, while others have their turns.

@@ -3,10 +3,8 @@
 //! From Linux 5.14 a socket tells its namespace's (`SO_NETNS_COOKIE`). Before, only a program learns
 //! it (`bpf_get_netns_cookie`, 5.7), so it is asked by a connect from inside: see [`question`].
 
-use std::fs::File;
 use std::io;
 use std::net::{Ipv4Addr, UdpSocket};
-use std::path::PathBuf;
 
 use abi::map::QUESTIONS;
 use abi::question;
@@ -15,37 +13,36 @@ use aya::maps::{HashMap, MapData};
 use aya::programs::links::FdLink;
 
 use super::error::BpfError;
-use super::{hook, object};
+use super::hook::Hooks;
+use super::object;
 
 const PROGRAM: &str = "learn";
 
 pub(super) struct Cookies {
     questions: HashMap<MapData, u32, u64>,
-    /// Absent where nothing can be attached.
-    cgroup: Option<PathBuf>,
     /// From the first question on, as long as the daemon runs.
     link: Option<FdLink>,
 }
 
 impl Cookies {
-    pub(super) fn open(object: &mut Ebpf, cgroup: Option<PathBuf>) -> Result<Self, BpfError> {
+    pub(super) fn open(object: &mut Ebpf) -> Result<Self, BpfError> {
         Ok(Self {
             questions: object::take(object, QUESTIONS)?,
-            cgroup,
             link: None,
         })
     }
 
     /// That of the calling thread's namespace; `None` where no program can be asked.
-    pub(super) fn learn(&mut self, object: &mut Ebpf) -> Result<Option<u64>, BpfError> {
-        let Some(cgroup) = &self.cgroup else {
-            return Ok(None);
-        };
+    pub(super) fn learn(
+        &mut self,
+        object: &mut Ebpf,
+        hooks: &Hooks,
+    ) -> Result<Option<u64>, BpfError> {
         if self.link.is_none() {
-            let target = cgroup.display().to_string();
-            let directory =
-                File::open(cgroup).map_err(BpfError::attach("socket hooks", &target))?;
-            self.link = Some(hook::attach(object, PROGRAM, &directory, &target)?);
+            self.link = hooks.attach(object, PROGRAM)?;
+        }
+        if self.link.is_none() {
+            return Ok(None);
         }
         let asked = |source| BpfError::Cookie { source };
         let number = getrandom::u32().map_err(|error| asked(io::Error::other(error)))? | 1;

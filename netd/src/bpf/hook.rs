@@ -70,22 +70,43 @@ impl Hooks {
     }
 
     pub(super) fn attach_missing(&mut self, object: &mut Ebpf) -> Result<Change, BpfError> {
-        let Some(cgroup) = &self.cgroup else {
-            return Ok(Change::Unchanged);
-        };
-        let missing = self.missing()?;
-        if missing.is_empty() {
-            return Ok(Change::Unchanged);
+        let mut change = Change::Unchanged;
+        if self.cgroup.is_none() {
+            return Ok(change);
         }
-        let target = cgroup.display().to_string();
-        let directory = File::open(cgroup).map_err(BpfError::attach("socket hooks", &target))?;
-        for hook in missing {
-            let link = attach(object, &format!("{hook}_entry"), &directory, &target)?;
+        for hook in self.missing()? {
+            let Some(link) = self.attach(object, &format!("{hook}_entry"))? else {
+                break;
+            };
             // Of a link that somebody detached.
             self.pins.unpin(&pin(hook))?;
             self.pins.pin_link(&pin(hook), link)?;
+            change = Change::Created;
         }
-        Ok(Change::Created)
+        Ok(change)
+    }
+
+    /// Attaches a program to all processes, until the link is dropped; `None` on a host without
+    /// cgroup2.
+    pub(super) fn attach(&self, object: &mut Ebpf, name: &str) -> Result<Option<FdLink>, BpfError> {
+        let Some(cgroup) = &self.cgroup else {
+            return Ok(None);
+        };
+        let target = cgroup.display().to_string();
+        let directory = File::open(cgroup).map_err(BpfError::attach(name, &target))?;
+        let program: &mut CgroupSockAddr = object::program(object, name)?;
+        object::loaded(program.load()).map_err(BpfError::load(name))?;
+        // `Single` means no flags: the kernel refuses any on a link, which is "multi" in itself.
+        let id = program
+            .attach(directory, CgroupAttachMode::Single)
+            .map_err(BpfError::attach::<ProgramError>(name, &target))?;
+        let link = program
+            .take_link(id)
+            .map_err(BpfError::attach::<ProgramError>(name, &target))?;
+        // Since 5.7 attaching makes a link, and 5.10 is the floor.
+        let link = FdLink::try_from(link)
+            .map_err(|error: LinkError| BpfError::attach(name, &target)(io::Error::other(error)))?;
+        Ok(Some(link))
     }
 
     /// The hooks that are not attached: without a pin, which keeps a link, or detached in spite of it.
@@ -115,25 +136,4 @@ impl Hooks {
 
 fn pin(hook: &str) -> String {
     format!("hook_{hook}")
-}
-
-/// Attaches a program to a group and all below, until the link is dropped.
-pub(super) fn attach(
-    object: &mut Ebpf,
-    name: &str,
-    cgroup: &File,
-    target: &str,
-) -> Result<FdLink, BpfError> {
-    let stub: &mut CgroupSockAddr = object::program(object, name)?;
-    object::loaded(stub.load()).map_err(BpfError::load(name))?;
-    // `Single` means no flags: the kernel refuses any on a link, which is "multi" in itself.
-    let id = stub
-        .attach(cgroup, CgroupAttachMode::Single)
-        .map_err(BpfError::attach::<ProgramError>(name, target))?;
-    let link = stub
-        .take_link(id)
-        .map_err(BpfError::attach::<ProgramError>(name, target))?;
-    // Since 5.7 attaching makes a link, and 5.10 is the floor.
-    FdLink::try_from(link)
-        .map_err(|error: LinkError| BpfError::attach(name, target)(io::Error::other(error)))
 }

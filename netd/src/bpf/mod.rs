@@ -165,7 +165,7 @@ impl Loaded {
         object::install_tc(&mut object)?;
         let hooks = hook::Hooks::new(pins.clone(), options.cgroup.clone());
         hooks.install(&mut object)?;
-        let cookies = cookie::Cookies::open(&mut object, options.cgroup.clone())?;
+        let cookies = cookie::Cookies::open(&mut object)?;
         let names = names::Names::open(&mut object)?;
         let shortcuts = shortcut::Paths::open(&mut object)?;
         let tables = tables::Tables::open(&pins)?;
@@ -379,9 +379,12 @@ impl DataPlane {
     /// [`BpfError`].
     pub fn learn_cookie(&self) -> Result<Option<u64>, BpfError> {
         let Parts {
-            object, cookies, ..
+            object,
+            cookies,
+            hooks,
+            ..
         } = &mut *self.lock();
-        cookies.learn(object)
+        cookies.learn(object, hooks)
     }
 
     /// Begins to act on sockets of the network namespace with this cookie.
