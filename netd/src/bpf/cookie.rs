@@ -10,40 +10,26 @@ use abi::map::QUESTIONS;
 use abi::question;
 use aya::Ebpf;
 use aya::maps::{HashMap, MapData};
-use aya::programs::links::FdLink;
 
 use super::error::BpfError;
-use super::hook::Hooks;
 use super::object;
 
-const PROGRAM: &str = "learn";
+/// Answers, at connect4.
+pub(super) const PROGRAM: &str = "learn";
 
 pub(super) struct Cookies {
     questions: HashMap<MapData, u32, u64>,
-    /// From the first question on, as long as the daemon runs.
-    link: Option<FdLink>,
 }
 
 impl Cookies {
     pub(super) fn open(object: &mut Ebpf) -> Result<Self, BpfError> {
         Ok(Self {
             questions: object::take(object, QUESTIONS)?,
-            link: None,
         })
     }
 
-    /// That of the calling thread's namespace; `None` where no program can be asked.
-    pub(super) fn learn(
-        &mut self,
-        object: &mut Ebpf,
-        hooks: &Hooks,
-    ) -> Result<Option<u64>, BpfError> {
-        if self.link.is_none() {
-            self.link = hooks.attach(object, PROGRAM)?;
-        }
-        if self.link.is_none() {
-            return Ok(None);
-        }
+    /// That of the calling thread's namespace. The program must be attached.
+    pub(super) fn ask(&mut self) -> Result<u64, BpfError> {
         let asked = |source| BpfError::Cookie { source };
         let number = getrandom::u32().map_err(|error| asked(io::Error::other(error)))? | 1;
         let failed = BpfError::map(QUESTIONS);
@@ -55,7 +41,7 @@ impl Cookies {
         match connected {
             // EPERM: the program has answered.
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied && answer != 0 => {
-                Ok(Some(answer))
+                Ok(answer)
             }
             Err(error) => Err(asked(error)),
             Ok(()) => Err(asked(io::Error::other("no program has answered"))),

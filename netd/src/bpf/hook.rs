@@ -13,6 +13,7 @@ use aya::programs::links::{CgroupAttachMode, FdLink, LinkError};
 use aya::programs::{CgroupSockAddr, ProgramError};
 
 use super::Change;
+use super::cookie::{self, Cookies};
 use super::error::BpfError;
 use super::object;
 use super::pin::Directory;
@@ -23,15 +24,24 @@ pub(super) struct Hooks {
     /// Absent on a host without cgroup2: there are no hooks then.
     cgroup: Option<PathBuf>,
     adopted: usize,
+    cookies: Cookies,
+    /// From the first cookie asked for, as long as the daemon runs.
+    learner: Option<FdLink>,
 }
 
 impl Hooks {
-    pub(super) fn new(pins: Directory, cgroup: Option<PathBuf>) -> Self {
-        Self {
+    pub(super) fn open(
+        object: &mut Ebpf,
+        pins: Directory,
+        cgroup: Option<PathBuf>,
+    ) -> Result<Self, BpfError> {
+        Ok(Self {
             pins,
             cgroup,
             adopted: 0,
-        }
+            cookies: Cookies::open(object)?,
+            learner: None,
+        })
     }
 
     /// Makes the programs of the object the current ones.
@@ -86,9 +96,20 @@ impl Hooks {
         Ok(change)
     }
 
+    /// The cookie of the calling thread's namespace; `None` on a host without cgroup2.
+    pub(super) fn learn_cookie(&mut self, object: &mut Ebpf) -> Result<Option<u64>, BpfError> {
+        if self.learner.is_none() {
+            self.learner = self.attach(object, cookie::PROGRAM)?;
+        }
+        match self.learner {
+            Some(_) => self.cookies.ask().map(Some),
+            None => Ok(None),
+        }
+    }
+
     /// Attaches a program to all processes, until the link is dropped; `None` on a host without
     /// cgroup2.
-    pub(super) fn attach(&self, object: &mut Ebpf, name: &str) -> Result<Option<FdLink>, BpfError> {
+    fn attach(&self, object: &mut Ebpf, name: &str) -> Result<Option<FdLink>, BpfError> {
         let Some(cgroup) = &self.cgroup else {
             return Ok(None);
         };

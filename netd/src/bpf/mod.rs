@@ -112,7 +112,6 @@ struct Parts {
     drops: counters::Drops,
     uplinks: uplink::Uplinks,
     hooks: hook::Hooks,
-    cookies: cookie::Cookies,
     edges: endpoint::Edges,
     names: names::Names,
     shortcuts: shortcut::Paths,
@@ -142,7 +141,6 @@ struct Loaded {
     tables: tables::Tables,
     tracer: trace::Tracer,
     hooks: hook::Hooks,
-    cookies: cookie::Cookies,
 }
 
 impl Loaded {
@@ -163,9 +161,8 @@ impl Loaded {
         let runtimes = runtime::Runtimes::open(&mut object)?;
         let drops = counters::Drops::open(&mut object)?;
         object::install_tc(&mut object)?;
-        let hooks = hook::Hooks::new(pins.clone(), options.cgroup.clone());
+        let hooks = hook::Hooks::open(&mut object, pins.clone(), options.cgroup.clone())?;
         hooks.install(&mut object)?;
-        let cookies = cookie::Cookies::open(&mut object)?;
         let names = names::Names::open(&mut object)?;
         let shortcuts = shortcut::Paths::open(&mut object)?;
         let tables = tables::Tables::open(&pins)?;
@@ -185,7 +182,6 @@ impl Loaded {
             tables,
             tracer,
             hooks,
-            cookies,
         })
     }
 
@@ -206,7 +202,6 @@ impl Loaded {
             tables,
             tracer,
             mut hooks,
-            cookies,
         } = self;
         hooks.adopt(&mut object)?;
         let edges = endpoint::Edges::open(&mut object)?;
@@ -222,7 +217,6 @@ impl Loaded {
             drops,
             uplinks,
             hooks,
-            cookies,
             edges,
             names,
             shortcuts,
@@ -378,13 +372,8 @@ impl DataPlane {
     /// # Errors
     /// [`BpfError`].
     pub fn learn_cookie(&self) -> Result<Option<u64>, BpfError> {
-        let Parts {
-            object,
-            cookies,
-            hooks,
-            ..
-        } = &mut *self.lock();
-        cookies.learn(object, hooks)
+        let Parts { object, hooks, .. } = &mut *self.lock();
+        hooks.learn_cookie(object)
     }
 
     /// Begins to act on sockets of the network namespace with this cookie.
