@@ -72,10 +72,20 @@ pub(crate) fn delete_parent(rtnl: &mut Rtnl, name: &IfName) -> io::Result<Change
     }
 }
 
-/// Creates the interface inside the sandbox, down, under its final name.
+/// Creates the interface inside the sandbox, down, and marks it.
+///
+/// It gets its final name there: kernels before 6.13 look a new link's name up where the request is
+/// made (`rtnl_newlink`), so that an `eth0` of the host would be in the way of the container's.
 pub(super) fn create_child(rtnl: &mut Rtnl, child: &Child, sandbox: &NetNs) -> io::Result<Change> {
+    if sandbox
+        .run(|| marked(&mut Rtnl::open()?, &child.endpoint))??
+        .is_some()
+    {
+        return Ok(Change::Unchanged);
+    }
     let parent = index(rtnl, &child.parent)?;
-    let mut message = named(&child.ifname);
+    let first = first_name(&child.endpoint);
+    let mut message = named(&first);
     message.attributes.extend([
         LinkAttribute::Link(parent),
         LinkAttribute::Mtu(child.mtu),
@@ -85,13 +95,28 @@ pub(super) fn create_child(rtnl: &mut Rtnl, child: &Child, sandbox: &NetNs) -> i
     message
         .attributes
         .extend(child.mac.map(|mac| LinkAttribute::Address(mac.0.to_vec())));
-    let change = created(rtnl.ask(RouteNetlinkMessage::NewLink(message), Mode::Create))?;
-    // A link takes no alias from the request that makes it (`rtnl_create_link`).
+    // An earlier attempt may have come this far.
+    created(rtnl.ask(RouteNetlinkMessage::NewLink(message), Mode::Create))?;
     let mut mark = named(&child.ifname);
+    // A link takes no alias from the request that makes it (`rtnl_create_link`).
     let alias = LinkAttribute::IfAlias(alias(&child.endpoint));
     mark.attributes.push(alias);
-    sandbox.run(|| Rtnl::open()?.ask(RouteNetlinkMessage::SetLink(mark), Mode::Change))??;
-    Ok(change)
+    sandbox.run(|| {
+        let mut rtnl = Rtnl::open()?;
+        mark.header.index = index(&mut rtnl, &first)?;
+        let marked = rtnl.ask(RouteNetlinkMessage::SetLink(mark), Mode::Change);
+        if marked.is_err() {
+            delete(&mut rtnl, &first)?;
+        }
+        marked
+    })??;
+    Ok(Change::Done)
+}
+
+/// What the endpoint's interface is called until it is marked.
+fn first_name(endpoint: &Id) -> IfName {
+    let name = format!("new{}", endpoint.short());
+    IfName::parse(&name).expect("15 bytes without separators")
 }
 
 /// Removes the endpoint's interface from the sandbox, if both are still there.
@@ -112,11 +137,14 @@ pub(crate) fn delete_child(
         if let Some(link) = marked(&mut rtnl, endpoint)? {
             return delete(&mut rtnl, &link);
         }
-        // One that was made by a version without marks, or not marked yet.
-        match observe::link_by_name(&mut rtnl, name)? {
-            Some(link) if is_of_kind(&link, kind) => delete(&mut rtnl, name),
-            _ => Ok(Change::Unchanged),
+        // One that is not marked yet, or was made by a version without marks.
+        for name in [&first_name(endpoint), name] {
+            match observe::link_by_name(&mut rtnl, name)? {
+                Some(link) if is_of_kind(&link, kind) => return delete(&mut rtnl, name),
+                _ => {}
+            }
         }
+        Ok(Change::Unchanged)
     })?
 }
 

@@ -243,11 +243,12 @@ fn a_sub_interface_is_made_on_demand_where_the_kernel_has_vlans() {
     world.outside(|| {
         ip("link add link eth0 name eth0.100 type vlan id 100");
         ip("link set eth0.100 up");
-        ip("address add 192.0.2.9/24 dev eth0.100");
+        ip("address delete 192.0.2.7/24 dev eth0");
+        ip("address add 192.0.2.7/24 dev eth0.100");
         serve(any4(80));
     });
     let (web, at) = server(&world, "web", "lan");
-    let seen = web.run(|| seen_by(([192, 0, 2, 9], 80))).unwrap();
+    let seen = web.run(|| seen_by((OUTSIDE4, 80))).unwrap();
     assert_eq!(seen, at[0]);
     web.detach(&world);
     world.netd().remove_network("lan").unwrap();
