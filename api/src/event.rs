@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 /// One thing that happened.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Event {
-    /// `container`, `image`, `network`, `volume` or `daemon`.
+    /// `container`, `image`, `network`, `service`, `volume` or `daemon`.
     #[serde(rename = "Type")]
     pub kind: String,
     /// Such as `start`, or `health_status: healthy`.

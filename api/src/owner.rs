@@ -36,6 +36,21 @@ impl IdMaps {
         to_container(&self.gids, gid)
     }
 
+    /// What `/proc/PID/uid_map` or `gid_map` says.
+    pub fn ranges(text: &str) -> Option<Vec<IdRange>> {
+        let number = |field: Option<&str>| field?.parse().ok();
+        let range = |line: &str| {
+            let mut fields = line.split_whitespace();
+            let range = IdRange {
+                container: number(fields.next())?,
+                host: number(fields.next())?,
+                size: number(fields.next())?,
+            };
+            fields.next().is_none().then_some(range)
+        };
+        text.lines().map(range).collect()
+    }
+
     /// The content of `/proc/PID/uid_map`.
     pub fn uid_map(&self) -> String {
         lines(&self.uids)
@@ -92,5 +107,10 @@ mod tests {
         );
         assert_eq!(maps.uid_map(), "0 100000 10\n10 500 5\n");
         assert_eq!(maps.gid_map(), "0 7 1\n");
+        // The kernel aligns its columns.
+        let padded = "         0     100000         10\n        10        500          5\n";
+        assert_eq!(IdMaps::ranges(padded), Some(maps.uids));
+        assert_eq!(IdMaps::ranges("0 7"), None);
+        assert_eq!(IdMaps::ranges("0 7 1 2"), None);
     }
 }

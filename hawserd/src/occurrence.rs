@@ -2,6 +2,7 @@
 
 use api::event::Event;
 use api::net::{Attachment, Network};
+use api::service::Service;
 use api::volume_plugin::{self, MOUNT, REMOVE, UNMOUNT};
 use axum::body::Bytes;
 
@@ -21,6 +22,12 @@ impl Daemon {
         let event = Event::new("network", action, endpoint.network_id.to_string())
             .with("container", &endpoint.container_id)
             .with("name", endpoint.network.to_string());
+        self.events.record(event);
+    }
+
+    pub(crate) fn told_of_service(&self, action: &str, service: &Service) {
+        let event = Event::new("service", action, service.id.to_string())
+            .with("name", service.spec.name.to_string());
         self.events.record(event);
     }
 

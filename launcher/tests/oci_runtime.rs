@@ -5,7 +5,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 use std::fs;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{PermissionsExt, lchown, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -13,6 +13,9 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 const SHIM: &str = env!("CARGO_BIN_EXE_hawser-shim");
+
+/// Who root is on the host in a container with a user namespace.
+const FIRST_ID: u32 = 700_000;
 
 /// A bundle of busybox.
 struct Bundle {
@@ -51,6 +54,40 @@ impl Bundle {
         let path = base.path().join("bundle/config.json");
         fs::write(path, config.to_string()).unwrap();
         Self { base }
+    }
+
+    /// The same with a user namespace, whose root has what is in the bundle.
+    fn with_users(script: &str) -> Self {
+        let bundle = Self::new(script);
+        let path = bundle.path("bundle/config.json");
+        let mut config: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+        let namespaces = config["linux"]["namespaces"].as_array_mut().unwrap();
+        namespaces.push(json!({"type": "user"}));
+        let map = json!([{"containerID": 0, "hostID": FIRST_ID, "size": 65536}]);
+        config["linux"]["uidMappings"] = map.clone();
+        config["linux"]["gidMappings"] = map;
+        config["linux"]["seccomp"] = json!({"defaultAction": "SCMP_ACT_ALLOW"});
+        let few = json!(["CAP_KILL"]);
+        config["process"]["capabilities"] = json!({
+            "bounding": few, "effective": few, "permitted": few,
+        });
+        fs::write(&path, config.to_string()).unwrap();
+        bundle.give_to_users();
+        bundle
+    }
+
+    /// The container's root walks to its root file system and makes what is missing in it.
+    fn give_to_users(&self) {
+        let open = fs::Permissions::from_mode(0o711);
+        fs::set_permissions(self.base.path(), open).unwrap();
+        let mut pending = vec![self.path("bundle/rootfs")];
+        while let Some(path) = pending.pop() {
+            lchown(&path, Some(FIRST_ID), Some(FIRST_ID)).unwrap();
+            if fs::symlink_metadata(&path).unwrap().is_dir() {
+                let entries = fs::read_dir(&path).unwrap();
+                pending.extend(entries.map(|entry| entry.unwrap().path()));
+            }
+        }
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -166,6 +203,46 @@ fn a_bundle_lives_as_the_specification_says() {
 }
 
 #[test]
+fn a_process_joins_the_user_namespace_of_its_bundle() {
+    let bundle = Bundle::with_users("echo ready; sleep 1000");
+    bundle.create();
+    bundle.ok("start box");
+    soon(|| bundle.output() == "ready\n");
+    let inside = |flags: &str, script: &str| {
+        let mut command = bundle.command(&format!("exec {flags} box sh -c"));
+        let ran = command.arg(script).output().unwrap();
+        assert!(ran.status.success(), "{ran:?}");
+        String::from_utf8(ran.stdout).unwrap()
+    };
+    let map = inside("", "cat /proc/self/uid_map; id -u");
+    let words: Vec<&str> = map.split_whitespace().collect();
+    assert_eq!(words, ["0", "700000", "65536", "0"]);
+    assert!(inside("--user 7:8", "id").starts_with("uid=7 gid=8"));
+    // It may as much as the container's own process, and has come through the same filter.
+    let status = inside("", "cat /proc/self/status");
+    let says = |line: &str| status.lines().any(|found| found == line);
+    assert!(
+        says("CapBnd:\t0000000000000020") && says("Seccomp:\t2"),
+        "{status}"
+    );
+    // On the host it is as little as the container itself.
+    let mut sleeper = bundle
+        .command("exec --pid-file")
+        .arg(bundle.path("sleeper"))
+        .args(["--user", "7", "box", "sleep", "1000"])
+        .spawn()
+        .unwrap();
+    let status = || {
+        let pid = fs::read_to_string(bundle.path("sleeper")).ok()?;
+        fs::read_to_string(format!("/proc/{pid}/status")).ok()
+    };
+    soon(|| status().is_some_and(|text| text.contains("Uid:\t700007\t700007\t")));
+    bundle.ok("kill box KILL");
+    assert_eq!(sleeper.wait().unwrap().code(), Some(137));
+    bundle.refused("exec --user 70000 box id", "is not running");
+}
+
+#[test]
 fn what_is_asked_wrongly_leaves_nothing() {
     let bundle = Bundle::new("true");
     let path = bundle.path("bundle").display().to_string();
@@ -245,6 +322,29 @@ fn podman_runs_its_containers_with_it() {
     assert!(
         state.starts_with("running ") && state.trim().ends_with("hawser-shim"),
         "{state}"
+    );
+    // A terminal, for the container and for a command in it.
+    let typed = run(
+        &["--rm", "-t"],
+        &["sh", "-c", "test -t 0 && echo $((6 * 7))"],
+    );
+    assert_eq!(
+        (typed.status.code(), &*typed.stdout),
+        (Some(0), &b"42\r\n"[..]),
+        "{typed:?}"
+    );
+    let typed = podman(&[
+        "exec",
+        "-t",
+        "web",
+        "sh",
+        "-c",
+        "test -t 1 && echo in; exit 6",
+    ]);
+    assert_eq!(
+        (typed.status.code(), &*typed.stdout),
+        (Some(6), &b"in\r\n"[..]),
+        "{typed:?}"
     );
     let removed = podman(&["rm", "-f", "-t", "0", "web"]);
     assert!(removed.status.success(), "{removed:?}");

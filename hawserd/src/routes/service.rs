@@ -62,7 +62,10 @@ async fn create(
     Content(spec): Content<ServiceSpec>,
 ) -> Reply<Service> {
     daemon
-        .run_in_turn(|daemon| daemon.netd.create_service(spec))
+        .run_in_turn(|daemon| {
+            let made = daemon.netd.create_service(spec);
+            made.inspect(|service| daemon.told_of_service("create", service))
+        })
         .await
         .map(Json)
 }
@@ -79,9 +82,10 @@ async fn update(
     Content(spec): Content<ServiceSpec>,
 ) -> Reply<Service> {
     let update = move |daemon: &Daemon| {
-        daemon
+        let updated = daemon
             .netd
-            .update_service(&service, made_from.version, spec)
+            .update_service(&service, made_from.version, spec);
+        updated.inspect(|service| daemon.told_of_service("update", service))
     };
     daemon.run_in_turn(update).await.map(Json)
 }
@@ -103,9 +107,10 @@ async fn roll_back(
     Params(how): Params<RollBack>,
 ) -> Reply<Service> {
     let roll_back = move |daemon: &Daemon| {
-        daemon
+        let rolled = daemon
             .netd
-            .roll_back_service(&service, how.version, &how.message)
+            .roll_back_service(&service, how.version, &how.message);
+        rolled.inspect(|service| daemon.told_of_service("update", service))
     };
     daemon.run_in_turn(roll_back).await.map(Json)
 }
@@ -132,7 +137,12 @@ async fn remove(
     Params(how): Params<Force>,
 ) -> Done {
     daemon
-        .run_in_turn(move |daemon| daemon.netd.remove_service(&service, how.force))
+        .run_in_turn(move |daemon| {
+            let known = daemon.netd.service(&service)?;
+            daemon.netd.remove_service(&service, how.force)?;
+            daemon.told_of_service("remove", &known);
+            Ok::<_, netd::NetError>(())
+        })
         .await?;
     Ok(StatusCode::NO_CONTENT)
 }

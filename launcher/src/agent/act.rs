@@ -9,6 +9,7 @@ use api::id::Id;
 use api::service::Service;
 
 use super::constraint::{self, NO_SUITABLE_NODE};
+use super::news::Wake;
 use super::task::Task;
 use super::template;
 use crate::cli::container::{remove, stop};
@@ -46,17 +47,17 @@ pub(super) enum Job {
     Forget,
 }
 
-/// Does the job in a thread, which reports to `reports`.
+/// Does the job in a thread, which tells of its end.
 pub(super) fn spawn(
     context: &Context,
     node: &str,
     (service, task): (&Id, &Task),
     job: Job,
-    reports: &Sender<Report>,
+    wakes: &Sender<Wake>,
 ) {
     let context = context.another();
     let (service, task, node) = (service.clone(), task.clone(), node.to_owned());
-    let reports = reports.clone();
+    let wakes = wakes.clone();
     thread::spawn(move || {
         let done = match job {
             Job::Start(of) => begin(&context, &of, &task, &node),
@@ -69,7 +70,7 @@ pub(super) fn spawn(
             done,
         };
         // Nobody listens when the agent ends.
-        drop(reports.send(report));
+        drop(wakes.send(Wake::Done(report)));
     });
 }
 

@@ -1,6 +1,6 @@
 //! `hawser agent`: keeps the replicas of services that name an image.
 //!
-//! A loop of passes. A pass looks at the services, at the recorded tasks and at their containers;
+//! A loop of passes, woken by what happens ([`news`]). A pass looks at the services, at the recorded tasks and at their containers;
 //! [`plan`] says what is to be done next, which [`act`] does in threads. Whatever is decided is on
 //! record before it is done, so that an agent that is killed at any moment, the host included, goes
 //! on where it was. There is one agent for a state directory; it starts when a service needs it and
@@ -8,6 +8,7 @@
 
 mod act;
 pub mod constraint;
+mod news;
 pub mod plan;
 pub mod record;
 pub mod task;
@@ -20,7 +21,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::mpsc::{self, Receiver, Sender};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use api::client::escape;
 use api::id::Id;
@@ -34,12 +35,17 @@ use crate::cli::error::CliError;
 use crate::container::{HealthStatus, Status};
 use crate::store::ContainerDir;
 use act::{Done, Job, Report};
+use news::Wake;
 use plan::{Plan, Situation, Step};
 use record::{AgentLock, Records, ServiceTasks};
 use task::{Desired, Task, TaskState};
 
-/// How often containers are looked at when nothing else wakes the agent.
+/// How often the agent looks while something is going on.
 const TICK: Duration = Duration::from_millis(500);
+/// How long after news it does so: what is told of may be on record only a little later.
+const ATTENTION: Duration = Duration::from_secs(3);
+/// How often it looks when nobody tells it anything.
+const RESYNC: Duration = Duration::from_secs(10);
 
 /// Keeps replicas until no service has any.
 ///
@@ -127,7 +133,9 @@ struct Agent<'c> {
     tasks: BTreeMap<Id, ServiceTasks>,
     /// Tasks that a job is about.
     busy: BTreeSet<String>,
-    reports: (Sender<Report>, Receiver<Report>),
+    wakes: (Sender<Wake>, Receiver<Wake>),
+    /// When something happened last.
+    stirred: Instant,
     /// What was said last of a daemon that does not answer.
     complaint: String,
 }
@@ -144,34 +152,46 @@ impl<'c> Agent<'c> {
             node: context.info()?.name.clone(),
             tasks,
             busy: BTreeSet::new(),
-            reports: mpsc::channel(),
+            wakes: mpsc::channel(),
+            stirred: Instant::now(),
             complaint: String::new(),
         })
     }
 
     /// Pass by pass, until there is nothing to keep.
     fn keep(&mut self, lock: &AgentLock) -> Result<(), CliError> {
+        news::listen(self.context.client(), &self.wakes.0);
         while lock.is_current() {
-            let wake = match services(self.context) {
+            let wait = match services(self.context) {
                 Ok(services) => {
                     self.complaint.clear();
                     let wake = self.pass(&services)?;
                     if services.is_empty() && self.tasks.is_empty() && self.busy.is_empty() {
                         return Ok(());
                     }
-                    wake
+                    let rest = self.rest(&services);
+                    wake.map_or(rest, |wake| until(wake).min(rest))
                 }
                 Err(error) => {
                     self.complain(&error);
-                    None
+                    TICK
                 }
             };
-            let wait = wake.map_or(TICK, |wake| until(wake).min(TICK));
-            if let Ok(report) = self.reports.1.recv_timeout(wait) {
-                self.take(report)?;
+            if let Ok(wake) = self.wakes.1.recv_timeout(wait) {
+                self.take(wake)?;
             }
         }
         Ok(())
+    }
+
+    /// How long nothing needs to be looked at. Of verdicts of probes nobody tells.
+    fn rest(&self, services: &BTreeMap<Id, Service>) -> Duration {
+        let is_probed = |service: &Service| service.spec.health.is_some();
+        if self.stirred.elapsed() < ATTENTION || services.values().any(is_probed) {
+            TICK
+        } else {
+            RESYNC
+        }
     }
 
     fn complain(&mut self, error: &CliError) {
@@ -183,8 +203,8 @@ impl<'c> Agent<'c> {
     }
 
     fn pass(&mut self, services: &BTreeMap<Id, Service>) -> Result<Option<Timestamp>, CliError> {
-        while let Ok(report) = self.reports.1.try_recv() {
-            self.take(report)?;
+        while let Ok(wake) = self.wakes.1.try_recv() {
+            self.take(wake)?;
         }
         for service in services.values() {
             let tasks = self.tasks.entry(service.id.clone()).or_default();
@@ -325,12 +345,20 @@ impl<'c> Agent<'c> {
         if let Some(task) = found
             && self.busy.insert(task.id.clone())
         {
-            act::spawn(self.context, &self.node, (id, task), job, &self.reports.0);
+            act::spawn(self.context, &self.node, (id, task), job, &self.wakes.0);
         }
     }
 
     /// Takes down what a job has done.
-    fn take(&mut self, report: Report) -> Result<(), CliError> {
+    fn take(&mut self, wake: Wake) -> Result<(), CliError> {
+        self.stirred = Instant::now();
+        match wake {
+            Wake::Done(report) => self.note(report),
+            Wake::News => Ok(()),
+        }
+    }
+
+    fn note(&mut self, report: Report) -> Result<(), CliError> {
         self.busy.remove(&report.task);
         let now = Timestamp::now();
         match report.done {

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{FileType, major, minor};
 use rustix::io::Errno;
 
-use super::Group;
+use super::{Group, MOUNT, realtime};
 use crate::container::{Resources, ThrottleDevice};
 
 #[derive(Debug, thiserror::Error)]
@@ -19,6 +19,8 @@ pub enum SettingError {
         path: PathBuf,
         source: io::Error,
     },
+    #[error("--cpu-rt-runtime: make room above in {}: {source}", path.display())]
+    RealTime { path: PathBuf, source: io::Error },
     #[error("{limit}: {path} is no block device")]
     NoBlockDevice { limit: &'static str, path: String },
 }
@@ -290,6 +292,7 @@ pub fn block_device(path: &str) -> Option<String> {
 /// [`SettingError`] of the first one that cannot be; those before it stay.
 pub fn apply(resources: &Resources, group: &Group) -> Result<Vec<String>, SettingError> {
     let settings = settings(resources, group.is_unified, &block_device)?;
+    let _room = make_room(resources, group)?;
     let (mut postponed, mut warnings) = (Vec::new(), Vec::new());
     for setting in &settings {
         let Some(path) = setting.path(group) else {
@@ -314,6 +317,20 @@ pub fn apply(resources: &Resources, group: &Group) -> Result<Vec<String>, Settin
         write(setting, &path)?;
     }
     Ok(warnings)
+}
+
+/// For real-time CPU time, of which there is none elsewhere.
+fn make_room(resources: &Resources, group: &Group) -> Result<Option<fs::File>, SettingError> {
+    let positive = |value: i64| u64::try_from(value).ok().filter(|value| *value > 0);
+    let Some(runtime) = positive(resources.cpu_realtime_runtime).filter(|_| !group.is_unified)
+    else {
+        return Ok(None);
+    };
+    let root = Path::new(MOUNT).join("cpu");
+    let period = positive(resources.cpu_realtime_period);
+    realtime::make_room(&root, &group.dir("cpu"), runtime, period)
+        .map(Some)
+        .map_err(|(path, source)| SettingError::RealTime { path, source })
 }
 
 impl Setting {

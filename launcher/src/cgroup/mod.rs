@@ -7,6 +7,7 @@
 
 pub mod device;
 pub mod limit;
+pub mod realtime;
 pub mod usage;
 
 use std::fs;

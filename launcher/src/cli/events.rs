@@ -18,8 +18,8 @@ use crate::format::template::Template;
 /// `hawser events`.
 #[derive(Debug, Clone, Args)]
 pub(super) struct EventsFlags {
-    /// Show only what fits: type=, event=, container=, image=, network=, volume=, label=, scope=,
-    /// daemon=
+    /// Show only what fits: type=, event=, container=, image=, network=, service=, volume=, label=,
+    /// scope=, daemon=
     #[arg(short, long, value_name = "FILTER")]
     pub filter: Vec<String>,
     /// Show what happened since then: a time, or a span before now such as 10m
@@ -33,7 +33,7 @@ pub(super) struct EventsFlags {
     pub format: String,
 }
 
-const KEYS: [&str; 9] = [
+const KEYS: [&str; 10] = [
     "container",
     "daemon",
     "event",
@@ -41,6 +41,7 @@ const KEYS: [&str; 9] = [
     "label",
     "network",
     "scope",
+    "service",
     "type",
     "volume",
 ];

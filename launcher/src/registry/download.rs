@@ -148,7 +148,7 @@ impl Read for BlobReader<'_> {
         loop {
             match self.step(buffer) {
                 Ok(read) => return Ok(read),
-                Err(error) if self.bears(&error) => pause(self.failures - 1),
+                Err(error) if self.bears(&error) => pause(self.failures - 1, &error),
                 Err(error) => {
                     let told = io::Error::other(error.to_string());
                     self.failure = Some(error);

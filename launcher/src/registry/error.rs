@@ -2,6 +2,7 @@
 
 use std::io;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use api::id::Digest;
 
@@ -22,6 +23,8 @@ pub enum RegistryError {
         status: u16,
         /// Empty, or the registry's own words after a colon.
         message: String,
+        /// How long it wants to be left alone.
+        retry_after: Option<Duration>,
     },
     #[error("{what} not found in {host}: manifest unknown")]
     NotFound { host: String, what: String },
@@ -80,6 +83,13 @@ impl RegistryError {
             Self::Reach { .. } | Self::Exchange { .. } => true,
             Self::Status { status, .. } => is_transient(*status),
             _ => false,
+        }
+    }
+
+    pub(super) fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Status { retry_after, .. } => *retry_after,
+            _ => None,
         }
     }
 }

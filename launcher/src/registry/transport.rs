@@ -3,7 +3,10 @@
 use std::thread;
 use std::time::Duration;
 
-use ureq::http::{HeaderName, Method, Request, Response, Uri};
+use jiff::Timestamp;
+use jiff::fmt::rfc2822;
+use ureq::http::header::RETRY_AFTER;
+use ureq::http::{HeaderMap, HeaderName, Method, Request, Response, Uri};
 use ureq::{Agent, Body, SendBody};
 
 use super::error::RegistryError;
@@ -14,6 +17,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 const STALL_TIMEOUT: Duration = Duration::from_secs(60);
 const ATTEMPTS: u32 = 5;
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
+/// A server may ask for more than that, and does not get it.
+const MAX_PAUSE: Duration = Duration::from_secs(60);
 
 /// Headers of a request; a value with a line break in it is refused when the request is built.
 pub(super) type Headers<'h> = &'h [(HeaderName, String)];
@@ -78,14 +83,46 @@ pub(super) fn patiently<T>(
 ) -> Result<T, RegistryError> {
     for failures in 0..ATTEMPTS - 1 {
         match attempt() {
-            Err(error) if error.is_transient() => pause(failures),
+            Err(error) if error.is_transient() => pause(failures, &error),
             outcome => return outcome,
         }
     }
     attempt()
 }
 
-/// Before the next attempt after so many failures.
-pub(super) fn pause(failures: u32) {
-    thread::sleep(FIRST_PAUSE * 2_u32.pow(failures.min(ATTEMPTS)));
+/// Before the next attempt after so many failures, the last of which is `error`.
+pub(super) fn pause(failures: u32, error: &RegistryError) {
+    let own = FIRST_PAUSE * 2_u32.pow(failures.min(ATTEMPTS));
+    let asked = error.retry_after().unwrap_or_default();
+    thread::sleep(own.max(asked.min(MAX_PAUSE)));
+}
+
+/// The pause that a server asks for, in seconds or by the time of its end (RFC 9110 §10.2.3).
+pub(super) fn retry_after(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
+    let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
+    if let Ok(seconds) = text.parse() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let end = rfc2822::parse(text).ok()?.timestamp();
+    Duration::try_from(end.duration_since(now)).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pause_is_asked_for_in_seconds_or_by_its_end() {
+        let now = Timestamp::from_second(784_111_777).unwrap();
+        let asked = |text: &str| {
+            let headers = HeaderMap::from_iter([(RETRY_AFTER, text.parse().unwrap())]);
+            retry_after(&headers, now)
+        };
+        assert_eq!(asked("7"), Some(Duration::from_secs(7)));
+        let end = "Sun, 06 Nov 1994 08:49:42 GMT";
+        assert_eq!(asked(end), Some(Duration::from_secs(5)));
+        for nothing in ["", "-1", "soon", "Sun, 06 Nov 1994 08:49:00 GMT"] {
+            assert_eq!(asked(nothing), None, "{nothing}");
+        }
+    }
 }

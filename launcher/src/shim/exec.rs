@@ -3,13 +3,13 @@
 //! The caller's standard streams are the process's own, or are pumped through a terminal. The exit
 //! status is the process's; what cannot be run gives 126 or 127 and one line.
 
+pub(super) mod joining;
 mod terminal;
 
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Duration;
 
 use api::Client;
@@ -25,7 +25,7 @@ use rustix::stdio::{dup2_stderr, dup2_stdin, dup2_stdout};
 use serde_json::{Value, json};
 
 use super::arguments::Arguments;
-use super::executor::{Confinement, Joins, Workload, exit_code_of, without_prefix};
+use super::executor::{Confinement, Workload, exit_code_of, without_prefix};
 use super::hold::reap;
 use super::launch::{EXIT_DAEMON, Places};
 use super::oci::innermost;
@@ -37,6 +37,7 @@ use super::streams::ConsoleSocket;
 use crate::container::Status;
 use crate::event;
 use crate::store::{ContainerDir, StoreError};
+use joining::{JoinError, joining};
 
 /// What timeout(1) ends with.
 pub(super) const EXIT_TIMEOUT: i32 = 124;
@@ -53,8 +54,8 @@ enum ExecError {
     WorkingDir { dir: String },
     #[error(transparent)]
     User(#[from] UserError),
-    #[error("user {uid} with group {gid} is none of the container's user namespace")]
-    NoId { uid: u32, gid: u32 },
+    #[error(transparent)]
+    Joining(#[from] JoinError),
     #[error("{op} {}: {source}", path.display())]
     Io {
         op: &'static str,
@@ -201,45 +202,8 @@ impl<'a> Exec<'a> {
             .map_err(|error| damaged(error.to_string()))?;
         match maps {
             None => Ok((process, workload)),
-            Some(maps) => self.joining(process, workload, maps),
+            Some(maps) => Ok(joining(process, workload, self.init, maps)?),
         }
-    }
-
-    /// Has the executor join the container's user namespace: until then, the process is the host's
-    /// root with all that it may.
-    fn joining(
-        &self,
-        mut process: Value,
-        workload: Workload,
-        maps: &IdMaps,
-    ) -> Result<(Value, Workload), ExecError> {
-        let id = |value: &Value| value.as_u64().and_then(|id| u32::try_from(id).ok());
-        let user = &process["user"];
-        let (uid, gid) = (id(&user["uid"]).unwrap_or(0), id(&user["gid"]).unwrap_or(0));
-        let groups = user["additionalGids"].as_array().into_iter().flatten();
-        let groups = groups.filter_map(id).collect();
-        let on_host = maps.host_uid(uid).zip(maps.host_gid(gid));
-        let on_host = on_host.ok_or(ExecError::NoId { uid, gid })?;
-        let path = PathBuf::from(format!("/proc/{}/ns/user", self.init));
-        let flags = OFlags::RDONLY | OFlags::CLOEXEC;
-        let opened = rustix::fs::open(&path, flags, Mode::empty());
-        let namespace = opened.map_err(|errno| failed("open", &path)(errno.into()))?;
-        let joins = Joins {
-            namespace: Arc::new(namespace),
-            uid,
-            gid,
-            groups,
-            on_host,
-        };
-        process["user"] = json!({ "uid": 0, "gid": 0 });
-        let status = Path::new("/proc/self/status");
-        let own = fs::read_to_string(status).map_err(failed("read", status))?;
-        process["capabilities"] = capability::to_json(&capability::all(capability::bounding(&own)));
-        let workload = Workload {
-            joins: Some(joins),
-            ..workload
-        };
-        Ok((process, workload))
     }
 
     fn asked(&self) -> Result<Asked<'_>, ExecError> {
@@ -385,7 +349,8 @@ pub(super) fn confined(
         return Ok((process, Workload::default()));
     }
     let seccomp: Option<LinuxSeccomp> = serde_json::from_value(seccomp.clone())?;
-    let capabilities: LinuxCapabilities = serde_json::from_value(process["capabilities"].clone())?;
+    let capabilities: Option<LinuxCapabilities> =
+        serde_json::from_value(process["capabilities"].clone())?;
     for set in ["bounding", "effective", "permitted"] {
         if let Some(set) = process["capabilities"][set].as_array_mut() {
             for needed in ["CAP_SYS_ADMIN", "CAP_SETPCAP"] {
@@ -455,10 +420,13 @@ mod tests {
             process["capabilities"]["permitted"],
             json!(["CAP_KILL", "CAP_SYS_ADMIN", "CAP_SETPCAP"])
         );
-        let kept = workload.confinement.unwrap().capabilities;
+        let kept = workload.confinement.unwrap().capabilities.unwrap();
         assert_eq!(kept.permitted().as_ref().unwrap().len(), 1);
         let (process, workload) = confined(container(), &Value::Null, false).unwrap();
         assert_eq!(process, container());
         assert!(workload.confinement.is_none());
+        // A bundle need not name any: nothing is given up then.
+        let (_, workload) = confined(json!({ "args": ["id"] }), &seccomp, false).unwrap();
+        assert!(workload.confinement.unwrap().capabilities.is_none());
     }
 }

@@ -75,11 +75,11 @@ impl Joins {
     }
 }
 
-/// The filter to load and the capabilities to keep after that.
+/// The filter to load and the capabilities to keep after that; without any named, all.
 #[derive(Debug, Clone)]
 pub(crate) struct Confinement {
     pub(crate) seccomp: Option<LinuxSeccomp>,
-    pub(crate) capabilities: LinuxCapabilities,
+    pub(crate) capabilities: Option<LinuxCapabilities>,
 }
 
 impl Executor for Workload {
@@ -143,7 +143,9 @@ impl Workload {
             if let Some(seccomp) = &confinement.seccomp {
                 initialize_seccomp(seccomp)?;
             }
-            drop_privileges(&confinement.capabilities, &*create_syscall())?;
+            if let Some(capabilities) = &confinement.capabilities {
+                drop_privileges(capabilities, &*create_syscall())?;
+            }
         }
         Ok(())
     }

@@ -69,6 +69,22 @@ fn limits_hold_and_can_be_read_inside_and_outside() {
 }
 
 #[test]
+fn real_time_is_granted_where_the_kernel_limits_it() {
+    let host = Host::new();
+    let flags = ["--cpu-rt-period", "500000", "--cpu-rt-runtime", "2000"];
+    let files = "cd /sys/fs/cgroup/cpu && cat cpu.rt_period_us cpu.rt_runtime_us";
+    let command = ["bb", "sh", "-c", files];
+    let words = [&flags[..], &command].concat();
+    if std::path::Path::new("/sys/fs/cgroup/cpu/cpu.rt_runtime_us").exists() {
+        assert_eq!(host.ok(&run(&words)), "500000\n2000");
+        let much = ["--cpu-rt-runtime", "1000000", "bb", "true"];
+        host.refused(&run(&much), 125, "--cpu-rt-runtime");
+    } else {
+        host.refused(&run(&words), 125, "CONFIG_RT_GROUP_SCHED");
+    }
+}
+
+#[test]
 fn who_takes_more_memory_than_allowed_is_killed_and_it_is_said() {
     let host = Host::new();
     let ran = host.hawser(&[

@@ -6,7 +6,6 @@ use std::num::NonZero;
 use std::path::{Path, PathBuf};
 use std::thread;
 
-use api::path::IMAGES;
 use api::storage::{Image, ImageCreate, Layer};
 use clap::Args;
 
@@ -17,7 +16,7 @@ use crate::event;
 use crate::format::human;
 
 use super::archive::{self, ArchivedImage, Spool};
-use super::stack::Stack;
+use super::stack::{self, Stack};
 
 /// `hawser image load`.
 #[derive(Debug, Clone, Args)]
@@ -91,7 +90,7 @@ fn load_image(
     let stack = Stack::of(image.layers.iter().map(|(_, diff_id)| diff_id));
     let cores = thread::available_parallelism().map_or(1, NonZero::get);
     let total = image.layers.len();
-    stack.send_all(cores.min(MAX_AT_ONCE), |number, route| {
+    let send = |number: usize, route: &str| {
         let file = spool.open(&image.layers[number].0)?;
         if !quiet {
             let size = file.metadata().map_or(0, |metadata| metadata.len());
@@ -103,12 +102,14 @@ fn load_image(
         }
         context.client().post_stream::<Layer>(route, &mut &file)?;
         Ok(())
-    })?;
+    };
     let request = ImageCreate {
         config: image.config.clone(),
         tags: image.tags.clone(),
     };
-    let image: Image = context.client().post(IMAGES, &request)?;
+    let image = stack::store(context, &request, || {
+        stack.send_all(cores.min(MAX_AT_ONCE), send)
+    })?;
     let id = image.id.as_str();
     context.tell(&event::of_image("load", id, id));
     Ok(image)

@@ -1,7 +1,7 @@
 //! `hawser image pull`.
 
 use api::id::Digest;
-use api::path::{IMAGES, LAYERS};
+use api::path::LAYERS;
 use api::reference::{Reference, Selector, names_version};
 use api::storage::{Image, ImageCreate, Layer};
 use clap::Args;
@@ -17,7 +17,7 @@ use crate::registry::{RegistryError, Repository};
 
 use super::config::ImageConfig;
 use super::progress::{Progress, Step, Voice};
-use super::stack::Stack;
+use super::stack::{self, Stack};
 use super::ways::{Errand, over_ways};
 
 /// Docker's bound, and kind to registries.
@@ -145,13 +145,12 @@ impl Pull<'_> {
         let config = self.config(&manifest)?;
         let diff_ids = diff_ids(&config, &manifest, self.reference)?;
         let before = self.context.image(&self.reference.to_string()).ok();
-        self.layers(&manifest, &diff_ids)?;
         let digest = self.reference.at_digest(top.digest.clone());
         let request = ImageCreate {
             config,
             tags: vec![self.reference.to_string(), digest.to_string()],
         };
-        let image: Image = self.context.client().post(IMAGES, &request)?;
+        let image = stack::store(self.context, &request, || self.layers(&manifest, &diff_ids))?;
         self.voice.say(&format!("Digest: {}", top.digest));
         let is_new = before.is_none_or(|before| before.id != image.id);
         self.voice.say(&match is_new {

@@ -5,10 +5,15 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 
 use api::id::Digest;
-use api::path::LAYERS;
+use api::path::{IMAGES, LAYERS};
+use api::storage::{Image, ImageCreate};
 use sha2::{Digest as _, Sha256};
 
+use crate::cli::context::Context;
 use crate::cli::error::CliError;
+
+/// Images that go meanwhile can take layers from one that comes, but hardly that often.
+const ATTEMPTS: u32 = 4;
 
 #[derive(Debug)]
 pub struct Stack {
@@ -90,6 +95,31 @@ impl Stack {
             Some((_, error)) => Err(error),
         }
     }
+}
+
+/// Has `send_all` send the layers of an image, and names it.
+///
+/// Layers that were here already may go with the last other image that has them, until this one
+/// names them; those are sent again.
+///
+/// # Errors
+/// Those of `send_all`, and of the daemon.
+pub fn store(
+    context: &Context,
+    request: &ImageCreate,
+    send_all: impl Fn() -> Result<(), CliError>,
+) -> Result<Image, CliError> {
+    let attempt = || -> Result<Image, CliError> {
+        send_all()?;
+        Ok(context.client().post(IMAGES, request)?)
+    };
+    for _another in 1..ATTEMPTS {
+        match attempt() {
+            Err(CliError::Client(error)) if error.is_not_found() => {}
+            outcome => return outcome,
+        }
+    }
+    attempt()
 }
 
 impl Place {

@@ -10,6 +10,7 @@ use std::path::Path;
 use clap::Args;
 
 use super::limit::{LimitError, bytes};
+use crate::cgroup::realtime;
 use crate::container::{Resources, ThrottleDevice, WeightDevice};
 
 /// A container's first process needs that much to begin.
@@ -55,6 +56,11 @@ pub enum ResourceError {
     CpuShares(i64),
     #[error("cpu real-time runtime cannot be higher than cpu real-time period")]
     RealTime,
+    #[error(
+        "this host's control groups do not limit real-time CPU time, which takes version 1 and a \
+         kernel with CONFIG_RT_GROUP_SCHED: run without --cpu-rt-period and --cpu-rt-runtime"
+    )]
+    NoRealTime,
     #[error("Invalid value {text} for cpuset {what}")]
     SetGrammar { what: &'static str, text: String },
     #[error("Requested {what} are not available - requested {text}, available: {available}")]
@@ -297,6 +303,7 @@ pub struct Machine {
     /// Numbers of the CPUs that are on line.
     pub cpus: BTreeSet<u32>,
     pub memory_nodes: BTreeSet<u32>,
+    pub limits_real_time: bool,
 }
 
 impl Machine {
@@ -312,6 +319,7 @@ impl Machine {
         Self {
             cpus: read("cpu").unwrap_or_else(counted),
             memory_nodes: read("node").unwrap_or_else(|| BTreeSet::from([0])),
+            limits_real_time: realtime::is_supported(),
         }
     }
 }
@@ -430,6 +438,9 @@ fn check_cpu(resources: &Resources, machine: &Machine) -> Result<(), ResourceErr
     }
     if cpu_quota > 0 && cpu_quota < 1_000 {
         return Err(ResourceError::CpuQuota);
+    }
+    if (cpu_realtime_runtime != 0 || cpu_realtime_period != 0) && !machine.limits_real_time {
+        return Err(ResourceError::NoRealTime);
     }
     if cpu_realtime_runtime > 0
         && cpu_realtime_period > 0

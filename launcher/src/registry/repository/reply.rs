@@ -2,6 +2,7 @@
 
 use std::io::Read;
 
+use jiff::Timestamp;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use ureq::Body;
@@ -9,6 +10,7 @@ use ureq::http::Response;
 
 use super::Repository;
 use crate::registry::error::RegistryError;
+use crate::registry::transport;
 
 /// Of a token, an error or a list of tags.
 const MAX_ANSWER: u64 = 1 << 20;
@@ -36,6 +38,7 @@ impl Repository {
             }
             _ => {}
         }
+        let retry_after = transport::retry_after(response.headers(), Timestamp::now());
         // What it says is for people; without, the status has to do.
         let body = self
             .read(response, "the error", MAX_ANSWER)
@@ -45,6 +48,7 @@ impl Repository {
             what: what.to_owned(),
             status: status.as_u16(),
             message: message(&body),
+            retry_after,
         })
     }
 

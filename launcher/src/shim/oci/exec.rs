@@ -15,6 +15,7 @@ use std::os::fd::AsFd;
 
 use super::{OciError, container};
 use crate::shim::exec::confined;
+use crate::shim::exec::joining::{joining, maps_of};
 use crate::shim::hold::reap;
 
 #[derive(Debug, Args)]
@@ -68,23 +69,25 @@ pub(super) fn run(root: &Path, found: &Container, asked: &Exec) -> Result<i32, O
         });
     }
     let config = read(&found.bundle().join("config.json"))?;
-    // The library does not enter it, and the process would stay the host's root.
-    let namespaces = config["linux"]["namespaces"].as_array();
-    if namespaces.is_some_and(|all| all.iter().any(|one| one["type"] == "user")) {
-        return Err(OciError::UserNamespace {
-            id: asked.id.clone(),
-        });
-    }
     let process = match &asked.process {
         Some(path) => read(path)?,
         None => process(&config["process"], asked)?,
     };
-    let (process, workload) =
-        confined(process, &config["linux"]["seccomp"], false).map_err(|source| OciError::Io {
+    let init = found.pid().and_then(|pid| u32::try_from(pid.as_raw()).ok());
+    let init = init.ok_or_else(|| OciError::NotRunning {
+        id: asked.id.clone(),
+    })?;
+    let maps = maps_of(init)?;
+    let (process, workload) = confined(process, &config["linux"]["seccomp"], maps.is_some())
+        .map_err(|source| OciError::Io {
             op: "understand the process for",
             path: found.bundle().clone(),
             source: source.into(),
         })?;
+    let (process, workload) = match &maps {
+        None => (process, workload),
+        Some(maps) => joining(process, workload, init, maps)?,
+    };
     let file = root
         .join(&asked.id)
         .join(format!("exec-{}.json", std::process::id()));

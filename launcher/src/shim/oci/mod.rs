@@ -23,6 +23,7 @@ use libcontainer::syscall::syscall::SyscallType;
 use serde_json::json;
 
 use crate::shim::arguments::{Arguments, Grammar, UsageError};
+use crate::shim::exec::joining::JoinError;
 use crate::shim::executor::Workload;
 use crate::shim::loopback;
 use crate::shim::spec::INIT_ANNOTATION;
@@ -85,11 +86,8 @@ enum OciError {
     Kill { id: String, source: io::Error },
     #[error("wait for a process in container {id:?}: {source}")]
     Wait { id: String, source: io::Error },
-    #[error(
-        "container {id} has a user namespace, which exec of a bundle does not enter: enter it by \
-         nsenter --all --target PID, or keep the container by hawser run --userns"
-    )]
-    UserNamespace { id: String },
+    #[error(transparent)]
+    Joining(#[from] JoinError),
     #[error("no command to run: give one, or --process")]
     NoCommand,
     #[error("invalid --user {text:?}: expected UID[:GID] by number")]

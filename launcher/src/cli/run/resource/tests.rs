@@ -14,6 +14,7 @@ fn machine() -> Machine {
     Machine {
         cpus: BTreeSet::from([0, 1]),
         memory_nodes: BTreeSet::from([0]),
+        limits_real_time: true,
     }
 }
 
@@ -139,4 +140,24 @@ fn what_has_no_effect_is_said() {
     let (_, warnings) = asked(&["--kernel-memory", "8m", "--oom-kill-disable"]).unwrap();
     assert!(warnings[0].contains("--kernel-memory"), "{warnings:?}");
     assert!(warnings[1].contains("OOM killer is disabled"));
+}
+
+#[test]
+fn real_time_is_limited_where_the_kernel_can() {
+    let (mut resources, _) =
+        asked(&["--cpu-rt-period", "100000", "--cpu-rt-runtime", "9"]).unwrap();
+    assert_eq!(
+        (
+            resources.cpu_realtime_period,
+            resources.cpu_realtime_runtime
+        ),
+        (100_000, 9)
+    );
+    let machine = Machine {
+        limits_real_time: false,
+        ..machine()
+    };
+    let refused = check(&mut resources, &machine).unwrap_err().to_string();
+    assert!(refused.contains("CONFIG_RT_GROUP_SCHED"), "{refused}");
+    assert!(check(&mut Resources::default(), &machine).is_ok());
 }
