@@ -32,6 +32,9 @@ pub struct Volume {
     /// Names of its snapshots, oldest first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub snapshots: Vec<String>,
+    /// Of a volume with a device of its own, once it was mounted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub io: Option<VolumeIo>,
 }
 
 /// Body of `POST /volumes/create`. An existing volume with the same driver is returned as it is.
@@ -384,4 +387,33 @@ pub struct VolumeStats {
     pub inodes: Option<u64>,
     pub max_bytes: Option<u64>,
     pub max_inodes: Option<u64>,
+    /// As in [`Volume::io`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub io: Option<VolumeIo>,
+}
+
+/// What passed between a volume's filesystem and its device since the daemon started.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct VolumeIo {
+    pub read: IoCounts,
+    pub write: IoCounts,
+    pub discard: IoCounts,
+    /// The device was told to make durable what it was given.
+    pub flush: IoCounts,
+}
+
+/// Operations of one kind.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct IoCounts {
+    pub operations: u64,
+    pub bytes: u64,
+    /// Those that failed, which no other figure has.
+    pub errors: u64,
+    /// What all operations took together.
+    pub nanoseconds: u64,
+    /// How many took less than 2 µs, less than 4 µs and so on, each no less than the one before; up
+    /// to the last that any fell into.
+    pub latency: Vec<u64>,
 }

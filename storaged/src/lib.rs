@@ -88,6 +88,7 @@ use metrics::Counters;
 use model::layout::{Key, Layout};
 use store::Store;
 use usage::Sizes;
+use volume::io::BlockIo;
 
 /// What [`Storaged::open`] needs.
 #[derive(Debug)]
@@ -121,6 +122,7 @@ pub struct Storaged {
     /// Work that could not be settled when it was tried last.
     stuck: Mutex<BTreeSet<Key>>,
     sizes: Arc<Sizes>,
+    block_io: BlockIo,
     counters: Counters,
 }
 

@@ -1,5 +1,7 @@
 //! Counters and gauges in the Prometheus text format.
 
+mod io;
+
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -71,7 +73,7 @@ const ANONYMOUS: &str = "(anonymous)";
 
 type Field = fn(&VolumeStats) -> Option<u64>;
 
-/// What volumes take and may take.
+/// What volumes take and may take, and what passes to their devices.
 pub(crate) fn volumes(out: &mut String, stats: &[VolumeStats]) {
     let series: [(&str, &str, Field); 4] = [
         ("bytes", "Bytes a volume takes.", |stats| stats.bytes),
@@ -86,14 +88,19 @@ pub(crate) fn volumes(out: &mut String, stats: &[VolumeStats]) {
     for (name, help, field) in series {
         let name = format!("hawser_volume_{name}");
         family(out, &name, "gauge", help);
-        for (volume, value) in by_name(stats, field) {
+        for (volume, value) in by_name(stats, field, |sum, value| *sum += value) {
             out.push_str(&format!("{name}{{volume=\"{volume}\"}} {value}\n"));
         }
     }
+    io::write(out, stats);
 }
 
 /// A volume's name needs no escapes.
-fn by_name(stats: &[VolumeStats], field: Field) -> BTreeMap<&str, u64> {
+fn by_name<'a, T: Default>(
+    stats: &'a [VolumeStats],
+    field: impl Fn(&'a VolumeStats) -> Option<T>,
+    add: impl Fn(&mut T, T),
+) -> BTreeMap<&'a str, T> {
     let mut sums = BTreeMap::new();
     let mut named = 0;
     for one in stats {
@@ -106,7 +113,7 @@ fn by_name(stats: &[VolumeStats], field: Field) -> BTreeMap<&str, u64> {
             false => OTHERS,
         };
         named += usize::from(!one.anonymous);
-        *sums.entry(name).or_default() += value;
+        add(sums.entry(name).or_default(), value);
     }
     sums
 }
@@ -130,6 +137,7 @@ mod tests {
             inodes: None,
             max_bytes: None,
             max_inodes: None,
+            io: None,
         }
     }
 

@@ -66,6 +66,7 @@ impl Storaged {
             arrivals: crate::arrival::Arrivals::default(),
             stuck: Mutex::default(),
             sizes: Arc::default(),
+            block_io: Default::default(),
             counters: Counters::default(),
         };
         if adopt {
@@ -85,7 +86,7 @@ impl Storaged {
             self.reconcile_rootfs(row)?;
         }
         self.drop_old_mounts()?;
-        self.thaw_volumes();
+        self.adopt_mounted_volumes();
         self.enforce_limits();
         self.expire_trash();
         let rows = self.store.rows().clone();

@@ -3,6 +3,8 @@
 pub mod device;
 pub mod map;
 pub mod probe;
+pub mod program;
+pub mod tracepoint;
 
 use std::ffi::CString;
 use std::io;

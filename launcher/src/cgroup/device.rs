@@ -9,7 +9,8 @@ use std::fs::File;
 use std::io;
 use std::os::fd::AsFd;
 
-use sys::bpf::device::{Instruction, attach};
+use sys::bpf::device::attach;
+use sys::bpf::program::Instruction;
 
 use super::Group;
 use crate::container::DeviceRule;

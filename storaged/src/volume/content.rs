@@ -117,11 +117,15 @@ impl Storaged {
         let step = match spec_of(row)?.content {
             Content::Directory(_) => return Ok(()),
             _ if is_mounted(&target)? => return Ok(()),
-            Content::Image(image) => Step::MountImage {
-                path: self.layout.volume_image(&row.name),
-                filesystem: image.filesystem,
-                target,
-            },
+            Content::Image(image) => {
+                self.apply(Step::MountImage {
+                    path: self.layout.volume_image(&row.name),
+                    filesystem: image.filesystem,
+                    target: target.clone(),
+                })?;
+                self.block_io.begin(&row.name, &target);
+                return Ok(());
+            }
             Content::Device(options) => Step::MountVolume {
                 address: resolve(&row.name, &options)?,
                 options,
@@ -140,7 +144,9 @@ impl Storaged {
         if is_directory {
             return Ok(());
         }
-        self.apply(Step::Unmount { target })
+        self.apply(Step::Unmount { target })?;
+        self.block_io.end(&row.name);
+        Ok(())
     }
 
     /// Lets a volume hold more. Again for the same size is fine.
@@ -191,8 +197,9 @@ impl Storaged {
         Ok(Some(Change::PutVolume(row)))
     }
 
-    /// Lets go on what a daemon that died during a snapshot had frozen.
-    pub(crate) fn thaw_volumes(&self) {
+    /// Takes up the volumes with devices of their own that are mounted: lets go on what a daemon that
+    /// died during a snapshot had frozen, and counts what they do.
+    pub(crate) fn adopt_mounted_volumes(&self) {
         let rows: Vec<VolumeRow> = self.store.rows().volumes.values().cloned().collect();
         for row in rows {
             let target = self.layout.volume_data(&row.name);
@@ -200,6 +207,7 @@ impl Storaged {
             if !is_image || !sys::mount::is_mount_root(&target).unwrap_or(false) {
                 continue;
             }
+            self.block_io.begin(&row.name, &target);
             match sys::freeze::thaw(&target) {
                 Ok(true) => {
                     tracing::warn!(volume = %row.name, "writers waited for a snapshot that was never finished; they go on")

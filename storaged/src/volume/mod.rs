@@ -7,6 +7,7 @@ pub(crate) mod directory;
 mod encryption;
 mod holder;
 pub(crate) mod image_file;
+pub(crate) mod io;
 pub(crate) mod mount;
 mod populate;
 mod snapshot;
@@ -343,6 +344,7 @@ impl Storaged {
             Change::PutIntent(key.clone(), Intent::RemoveVolume(name.clone())),
             Change::DropVolume(name.clone()),
         ]))?;
+        self.block_io.forget(name);
         self.settle_all(&[key]);
         Ok(())
     }
@@ -374,6 +376,7 @@ impl Storaged {
         self.apply(Step::Unmount {
             target: self.layout.volume_data(name),
         })?;
+        self.block_io.end(name);
         Ok(row)
     }
 
@@ -412,6 +415,7 @@ impl Storaged {
             holders: rows.holder_ids(&row.name),
             anonymous: row.anonymous,
             snapshots: snapshot::names(rows, &row.name),
+            io: self.block_io.read(&row.name),
             locked: row.key_id.is_some() && self.is_locked(row),
         }
     }

@@ -48,6 +48,7 @@ impl Storaged {
             backend: String::new(),
             max_bytes: None,
             max_inodes: None,
+            io: self.block_io.read(&row.name),
         };
         match spec_of(row).map(|spec| spec.content) {
             Ok(Content::Directory(limit)) => directory(&mut stats, row, limit, &data),

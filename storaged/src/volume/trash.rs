@@ -155,6 +155,7 @@ impl Storaged {
             Change::DropVolume(name.clone()),
             Change::PutTrash(row),
         ]))?;
+        self.block_io.forget(name);
         self.settle_all(&[key]);
         Ok(())
     }

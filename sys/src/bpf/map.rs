@@ -10,16 +10,17 @@ use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd};
 use super::{BPF_OBJ_GET_INFO_BY_FD, ObjectInfo, call, number};
 
 // include/uapi/linux/bpf.h
+const BPF_MAP_CREATE: libc::c_int = 0;
 const BPF_MAP_LOOKUP_ELEM: libc::c_int = 1;
 const BPF_MAP_UPDATE_ELEM: libc::c_int = 2;
 const BPF_MAP_DELETE_ELEM: libc::c_int = 3;
 const BPF_MAP_GET_NEXT_KEY: libc::c_int = 4;
 const BPF_PROG_GET_FD_BY_ID: libc::c_int = 13;
 const BPF_MAP_LOOKUP_BATCH: libc::c_int = 24;
-const BPF_MAP_TYPE_HASH: u32 = 1;
+pub const BPF_MAP_TYPE_HASH: u32 = 1;
 const BPF_MAP_TYPE_ARRAY: u32 = 2;
 const BPF_MAP_TYPE_PROG_ARRAY: u32 = 3;
-const BPF_MAP_TYPE_LRU_HASH: u32 = 9;
+pub const BPF_MAP_TYPE_LRU_HASH: u32 = 9;
 const BPF_MAP_TYPE_LPM_TRIE: u32 = 11;
 
 /// Entries asked for at once; a bucket of a hash table has far fewer.
@@ -65,6 +66,16 @@ struct MapInfo {
     map_flags: u32,
 }
 
+/// The member of `union bpf_attr` for `BPF_MAP_CREATE`, as far as it has to be given.
+#[repr(C)]
+struct Create {
+    kind: u32,
+    key_size: u32,
+    value_size: u32,
+    max_entries: u32,
+    map_flags: u32,
+}
+
 /// The member of `union bpf_attr` for single elements.
 #[repr(C)]
 struct Element {
@@ -87,6 +98,25 @@ struct Batch {
     map_fd: u32,
     elem_flags: u64,
     flags: u64,
+}
+
+/// Makes an empty map, which lives as long as the descriptor and the programs that use it.
+///
+/// # Errors
+/// Of the kernel: `EINVAL` for a shape that the kind cannot have, `EPERM`.
+pub fn create(shape: Shape) -> io::Result<OwnedFd> {
+    let create = Create {
+        kind: shape.kind,
+        key_size: shape.key_size,
+        value_size: shape.value_size,
+        max_entries: shape.max_entries,
+        map_flags: shape.flags,
+    };
+    // SAFETY: the attributes hold no address.
+    let map = unsafe { call(BPF_MAP_CREATE, &create) }?;
+    let map = libc::c_int::try_from(map).map_err(io::Error::other)?;
+    // SAFETY: BPF_MAP_CREATE returns a new descriptor, which nobody else owns.
+    Ok(unsafe { OwnedFd::from_raw_fd(map) })
 }
 
 /// # Errors
@@ -219,6 +249,18 @@ fn next_key(map: BorrowedFd<'_>, shape: &Shape, key: Option<&[u8]>) -> io::Resul
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error),
     }
+}
+
+/// The value of an entry of a map that [`Shape::holds_bytes`], if it has that entry.
+///
+/// # Errors
+/// Of the kernel; `InvalidInput` for another map, or when the key is not as long as its.
+pub fn value(map: BorrowedFd<'_>, key: &[u8]) -> io::Result<Option<Vec<u8>>> {
+    let shape = shape(map)?;
+    if key.len() != shape.key_size as usize || !shape.holds_bytes() {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    read(map, &shape, key)
 }
 
 /// The value of a key as long as the map's, in a map that [`Shape::holds_bytes`] or is a table of

@@ -1,8 +1,8 @@
-//! `hawser volume stats`: what volumes take and may take.
+//! `hawser volume stats`: what volumes take and may take, and what passes to their devices.
 
 use api::client::escape;
 use api::path::VOLUMES_STATS;
-use api::storage::VolumeStats;
+use api::storage::{IoCounts, VolumeStats};
 use clap::Args;
 
 use super::super::context::Context;
@@ -37,9 +37,15 @@ const COLUMNS: Columns = Columns {
         ("InodePerc", "INODE %"),
         ("Bytes", "BYTES"),
         ("MaxBytes", "MAX BYTES"),
+        ("BlockIO", "BLOCK I/O"),
+        ("Operations", "OPS R / W"),
+        ("Latency", "P99 R / W"),
+        ("Flushes", "FLUSHES"),
+        ("FlushLatency", "P99 FLUSH"),
+        ("Errors", "I/O ERRORS"),
     ],
     default: "{{.Name}}\t{{.Backend}}\t{{.Size}}\t{{.Limit}}\t{{.SizePerc}}\t\
-              {{.Inodes}}\t{{.InodeLimit}}\t{{.InodePerc}}",
+              {{.Inodes}}\t{{.InodeLimit}}\t{{.InodePerc}}\t{{.BlockIO}}\t{{.Latency}}",
 };
 
 pub(super) fn stats(context: &Context, flags: &StatsFlags) -> Result<i32, CliError> {
@@ -58,6 +64,13 @@ fn route(volumes: &[String]) -> String {
 fn row(stats: &VolumeStats) -> Row {
     let size = |bytes: Option<u64>| bytes.map_or_else(unknown, |bytes| human::size(bytes, 3));
     let count = |count: Option<u64>| count.map_or_else(unknown, |count| count.to_string());
+    let io = stats.io.as_ref();
+    let both = |of: fn(&IoCounts) -> String| {
+        io.map_or_else(unknown, |io| {
+            format!("{} / {}", of(&io.read), of(&io.write))
+        })
+    };
+    let errors = io.map(|io| [&io.read, &io.write, &io.discard, &io.flush].map(|one| one.errors));
     Row::new([
         ("Name", stats.name.as_str().into()),
         ("Backend", stats.backend.as_str().into()),
@@ -69,7 +82,34 @@ fn row(stats: &VolumeStats) -> Row {
         ("InodePerc", percent(stats.inodes, stats.max_inodes).into()),
         ("Bytes", stats.bytes.unwrap_or_default().into()),
         ("MaxBytes", stats.max_bytes.unwrap_or_default().into()),
+        ("BlockIO", both(|io| human::size(io.bytes, 3)).into()),
+        ("Operations", both(|io| io.operations.to_string()).into()),
+        ("Latency", both(slowest).into()),
+        ("Flushes", count(io.map(|io| io.flush.operations)).into()),
+        (
+            "FlushLatency",
+            io.map_or_else(unknown, |io| slowest(&io.flush)).into(),
+        ),
+        ("Errors", count(errors.map(|all| all.iter().sum())).into()),
     ])
+}
+
+/// A time that 99 of 100 operations kept within, a power of two of microseconds.
+fn slowest(io: &IoCounts) -> String {
+    let all: u64 = io.latency.iter().sum();
+    let mut seen = 0;
+    let bucket = io.latency.iter().position(|count| {
+        seen += count;
+        all > 0 && seen >= all - all / 100
+    });
+    let Some(bucket) = bucket else {
+        return unknown();
+    };
+    match 2.0_f64.powi(bucket as i32 + 1) {
+        us if us < 1e3 => format!("{us}µs"),
+        us if us < 1e6 => format!("{:.1}ms", us / 1e3),
+        us => format!("{:.1}s", us / 1e6),
+    }
 }
 
 fn unknown() -> String {
@@ -101,6 +141,7 @@ mod tests {
             inodes: bytes.map(|_| 7),
             max_bytes,
             max_inodes: None,
+            io: None,
         }
     }
 
@@ -120,12 +161,35 @@ mod tests {
         };
         assert_eq!(
             cells(1),
-            ["site", "loop", "5MB", "20MB", "25.0%", "7", "-", "-"]
+            [
+                "site", "loop", "5MB", "20MB", "25.0%", "7", "-", "-", "-", "-"
+            ]
         );
-        assert_eq!(cells(2), ["site", "loop", "-", "-", "-", "-", "-", "-"]);
+        assert_eq!(cells(2)[2..], ["-"; 8]);
         let json = table::list(&COLUMNS, &rows[..1], "json").unwrap();
         let json: serde_json::Value = serde_json::from_str(json.trim()).unwrap();
         assert_eq!(json["Bytes"], 5_000_000);
+    }
+
+    #[test]
+    fn the_slowest_operations_are_told_by_their_bucket() {
+        let of = |latency: &[u64]| {
+            let latency = latency.to_vec();
+            slowest(&IoCounts {
+                latency,
+                ..IoCounts::default()
+            })
+        };
+        assert_eq!(of(&[]), "-");
+        assert_eq!(of(&[0, 1]), "4µs");
+        assert_eq!(of(&[99, 0, 1]), "2µs");
+        assert_eq!(of(&[98, 0, 2]), "8µs");
+        let mut slow = vec![0; 13];
+        slow[11] = 1;
+        assert_eq!(of(&slow), "4.1ms");
+        slow[11] = 0;
+        slow.resize(23, 1);
+        assert_eq!(of(&slow), "8.4s");
     }
 
     #[test]
