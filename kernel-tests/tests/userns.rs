@@ -253,6 +253,32 @@ mod root {
     }
 
     #[test]
+    fn bound_directories_are_mapped_when_asked() {
+        let shop = remapped();
+        let shared = shop.daemon.directories().root().join("shared");
+        fs::create_dir(&shared).expect("a directory");
+        fs::write(shared.join("mine"), "x").expect("a file");
+        chown(shared.join("mine"), Some(5), Some(6)).expect("an owner");
+        let flags = format!(
+            "-v {path}:/plain --mount type=bind,src={path},dst=/mapped,idmap",
+            path = shared.display()
+        );
+        let script = "touch /mapped/new; touch /plain/refused 2>/dev/null; \
+                      stat -c %u:%g /plain/mine /mapped/mine /mapped/new";
+        assert_eq!(sh(&shop, &flags, script), "65534:65534\n5:6\n0:0");
+        assert_eq!(owner(shared.join("new")), (0, 0));
+        assert!(!shared.join("refused").exists());
+        // Where the ids are the host's, it is a word without a meaning.
+        let flags = format!("--userns host -v {}:/m:idmap,ro", shared.display());
+        assert_eq!(sh(&shop, &flags, "stat -c %u /m/mine"), "5");
+        shop.refuses(
+            &format!("run --rm -v /sys/kernel:/m:idmap {TOOLS} true"),
+            125,
+            "cannot show mapped owners of /sys/kernel",
+        );
+    }
+
+    #[test]
     fn networks_terminals_and_limits_work() {
         let shop = remapped();
         shop.type_("network create n1");

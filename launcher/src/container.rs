@@ -234,6 +234,16 @@ pub struct Mount {
     pub anonymous: bool,
 }
 
+/// The mode word of a mount whose files belong to the ids that they have in the container: podman's.
+pub const IDMAP: &str = "idmap";
+
+impl Mount {
+    /// Whether it was asked to be shown with mapped owners.
+    pub fn is_mapped(&self) -> bool {
+        self.kind != MountKind::Tmpfs && self.mode.split(',').any(|word| word == IDMAP)
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum MountKind {

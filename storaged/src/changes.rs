@@ -13,6 +13,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
+use crate::shown::Shown;
 use crate::{tree, xattr};
 
 /// Deeper trees are refused: each level holds three descriptors.
@@ -38,6 +39,8 @@ pub(crate) struct Change {
 pub(crate) struct Trees {
     pub(crate) image: OwnedFd,
     pub(crate) container: OwnedFd,
+    /// How the container's owners are seen there.
+    pub(crate) shown: Shown,
     /// What was written, in overlayfs's form; absent where nobody knows.
     pub(crate) written: Option<OwnedFd>,
 }
@@ -48,6 +51,7 @@ pub(crate) struct Trees {
 /// The kernel's; `ELOOP` for a tree that is too deep.
 pub(crate) fn find(trees: &Trees) -> io::Result<Vec<Change>> {
     let mut search = Search {
+        shown: &trees.shown,
         path: Vec::new(),
         changes: Vec::new(),
     };
@@ -61,12 +65,13 @@ pub(crate) fn find(trees: &Trees) -> io::Result<Vec<Change>> {
     Ok(search.changes)
 }
 
-struct Search {
+struct Search<'a> {
+    shown: &'a Shown,
     path: Vec<u8>,
     changes: Vec<Change>,
 }
 
-impl Search {
+impl Search<'_> {
     fn directory(
         &mut self,
         old: Option<BorrowedFd<'_>>,
@@ -110,11 +115,11 @@ impl Search {
             }
             return Ok(());
         };
+        let after = self.shown.stat(after);
         let kind = match (&before, old) {
-            (Some(before), Some(old)) => {
-                differs((old, before), (new, &after), name, written.is_some())?
-                    .then_some(Kind::Modified)
-            }
+            (Some(before), Some(old)) => self
+                .differs((old, before), (new, &after), name, written.is_some())?
+                .then_some(Kind::Modified),
             _ => Some(Kind::Added),
         };
         let at = self.changes.len();
@@ -152,6 +157,36 @@ impl Search {
             written.as_ref().map(AsFd::as_fd),
         );
         self.directory(old, new.as_fd(), written, depth + 1)
+    }
+
+    /// Whether an entry is another one now. `written` says that it was written, which for a file with
+    /// the old size and time means that only its content can tell.
+    fn differs(
+        &self,
+        (old, before): (BorrowedFd<'_>, &Stat),
+        (new, after): (BorrowedFd<'_>, &Stat),
+        name: &CStr,
+        written: bool,
+    ) -> io::Result<bool> {
+        let facts = |stat: &Stat| (stat.st_mode, stat.st_uid, stat.st_gid, stat.st_rdev);
+        if facts(before) != facts(after)
+            || xattr::of_content(old, name)? != self.shown.attributes(xattr::of_content(new, name)?)
+        {
+            return Ok(true);
+        }
+        if tree::is_dir(after) {
+            return Ok(false);
+        }
+        let times = |stat: &Stat| (stat.st_mtime, stat.st_mtime_nsec, stat.st_size);
+        if times(before) != times(after) {
+            return Ok(true);
+        }
+        match FileType::from_raw_mode(after.st_mode) {
+            FileType::RegularFile if written => other_content(old, new, name),
+            FileType::Symlink => Ok(rustix::fs::readlinkat(old, name, Vec::new())?
+                != rustix::fs::readlinkat(new, name, Vec::new())?),
+            _ => Ok(false),
+        }
     }
 
     fn push(&mut self, kind: Kind) {
@@ -198,35 +233,6 @@ fn plain(dir: BorrowedFd<'_>, name: &CStr) -> Result<Option<OwnedFd>, Errno> {
     match open(dir, name)? {
         Some(directory) if !xattr::all(dir, name)?.iter().any(special) => Ok(Some(directory)),
         _ => Ok(None),
-    }
-}
-
-/// Whether an entry is another one now. `written` says that it was written, which for a file with
-/// the old size and time means that only its content can tell.
-fn differs(
-    (old, before): (BorrowedFd<'_>, &Stat),
-    (new, after): (BorrowedFd<'_>, &Stat),
-    name: &CStr,
-    written: bool,
-) -> io::Result<bool> {
-    let facts = |stat: &Stat| (stat.st_mode, stat.st_uid, stat.st_gid, stat.st_rdev);
-    if facts(before) != facts(after)
-        || xattr::of_content(old, name)? != xattr::of_content(new, name)?
-    {
-        return Ok(true);
-    }
-    if tree::is_dir(after) {
-        return Ok(false);
-    }
-    let times = |stat: &Stat| (stat.st_mtime, stat.st_mtime_nsec, stat.st_size);
-    if times(before) != times(after) {
-        return Ok(true);
-    }
-    match FileType::from_raw_mode(after.st_mode) {
-        FileType::RegularFile if written => other_content(old, new, name),
-        FileType::Symlink => Ok(rustix::fs::readlinkat(old, name, Vec::new())?
-            != rustix::fs::readlinkat(new, name, Vec::new())?),
-        _ => Ok(false),
     }
 }
 

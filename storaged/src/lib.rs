@@ -48,6 +48,7 @@ mod recipe;
 mod recover;
 mod rootfs;
 mod rootfs_size;
+mod shown;
 mod sidecar;
 mod store;
 mod tar_writer;

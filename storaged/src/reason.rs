@@ -21,6 +21,19 @@ pub(crate) fn named(path: &[u8], source: io::Error) -> io::Error {
     io::Error::new(source.kind(), Named { path, source })
 }
 
+/// An error of a volume's own filesystem, in a file: there is no room that anybody else could make.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}; the volume's own filesystem is full: give it a larger size, or more inodes")]
+struct OwnFull(io::Error);
+
+/// Says so of an error that is for want of room.
+pub(crate) fn in_own_filesystem(error: io::Error) -> io::Error {
+    match error.kind() {
+        io::ErrorKind::StorageFull => io::Error::new(error.kind(), OwnFull(error)),
+        _ => error,
+    }
+}
+
 /// What to do about it, as the end of a message.
 pub(crate) fn way_out(error: &io::Error) -> &'static str {
     let inner = || error.get_ref()?.downcast_ref::<Named>();
@@ -30,7 +43,9 @@ pub(crate) fn way_out(error: &io::Error) -> &'static str {
     match number.map(Errno::from_raw_os_error) {
         Some(Errno::IO) => "; the disk or what is below it fails, and dmesg says how",
         Some(Errno::ROFS) => "; mount the filesystem for writing, or see in dmesg why it stopped",
-        Some(Errno::NOSPC) => "; make room, for example with hawser system prune",
+        Some(Errno::NOSPC) => {
+            "; make room, or free inodes if df -i shows none, for example with hawser system prune"
+        }
         Some(Errno::DQUOT) => {
             "; a limit is used up: that of a volume grows with hawser volume resize"
         }
@@ -50,5 +65,10 @@ mod tests {
         assert!(text.starts_with("d/f: Input/output error"), "{text}");
         assert!(text.ends_with("dmesg says how"), "{text}");
         assert_eq!(way_out(&Errno::NOENT.into()), "");
+        let full = in_own_filesystem(named(b"f", Errno::NOSPC.into()));
+        let text = format!("{full}{}", way_out(&full));
+        assert!(text.ends_with("larger size, or more inodes"), "{text}");
+        let error = in_own_filesystem(Errno::IO.into());
+        assert!(way_out(&error).contains("dmesg"));
     }
 }

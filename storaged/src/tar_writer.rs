@@ -12,6 +12,7 @@ use rustix::io::Errno;
 use tar::{Builder, EntryType, Header};
 
 use crate::reason::named;
+use crate::shown::Shown;
 use crate::{tree, xattr};
 
 const XATTR: &str = "SCHILY.xattr.";
@@ -22,6 +23,7 @@ pub(crate) struct TarWriter<W: Write> {
     tar: Builder<W>,
     /// The path that a file with several links has in the archive.
     links: HashMap<(u64, u64), Vec<u8>>,
+    shown: Shown,
 }
 
 impl<W: Write> TarWriter<W> {
@@ -29,7 +31,13 @@ impl<W: Write> TarWriter<W> {
         Self {
             tar: Builder::new(out),
             links: HashMap::new(),
+            shown: Shown::default(),
         }
+    }
+
+    /// What is added is of trees that are shown so.
+    pub(crate) fn of(self, shown: Shown) -> Self {
+        Self { shown, ..self }
     }
 
     /// Adds `name` of `dir` under `path`, and says whether it is a directory. Sockets are left out,
@@ -63,7 +71,7 @@ impl<W: Write> TarWriter<W> {
         };
         let is_dir = kind == EntryType::Directory;
         let slash: &[u8] = if is_dir { b"/" } else { b"" };
-        let records = attributes(dir, name)?;
+        let records = self.attributes(dir, name)?;
         self.member(&stat, &[path, slash].concat(), kind, b"", records)?;
         Ok(is_dir)
     }
@@ -169,11 +177,21 @@ impl<W: Write> TarWriter<W> {
             return Ok(());
         }
         let size = stat.st_size.cast_unsigned();
-        self.member(&stat, path, EntryType::Regular, b"", attributes(dir, name)?)?;
+        let records = self.attributes(dir, name)?;
+        self.member(&stat, path, EntryType::Regular, b"", records)?;
         let copied = io::copy(&mut (&file).take(size), self.tar.get_mut())?;
         // Cut short while it was read; the header has promised its bytes.
         let missing = size - copied + (size.next_multiple_of(512) - size);
         io::copy(&mut io::repeat(0).take(missing), self.tar.get_mut()).map(drop)
+    }
+
+    fn attributes(&self, dir: BorrowedFd<'_>, name: &CStr) -> io::Result<Vec<(String, Vec<u8>)>> {
+        let record = |(name, value): (Vec<u8>, Vec<u8>)| {
+            // A PAX key is text.
+            Some((format!("{XATTR}{}", String::from_utf8(name).ok()?), value))
+        };
+        let attributes = self.shown.attributes(xattr::of_content(dir, name)?);
+        Ok(attributes.into_iter().filter_map(record).collect())
     }
 
     fn member(
@@ -184,6 +202,7 @@ impl<W: Write> TarWriter<W> {
         link: &[u8],
         mut records: Vec<(String, Vec<u8>)>,
     ) -> io::Result<()> {
+        let stat = &self.shown.stat(*stat);
         let mut header = Header::new_ustar();
         header.set_entry_type(kind);
         header.set_mode(stat.st_mode & 0o7777);
@@ -238,15 +257,6 @@ pub(crate) fn open(root: &OwnedFd, path: &[u8]) -> Result<Option<OwnedFd>, Errno
         Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => Ok(None),
         Err(error) => Err(error),
     }
-}
-
-fn attributes(dir: BorrowedFd<'_>, name: &CStr) -> io::Result<Vec<(String, Vec<u8>)>> {
-    let record = |(name, value): (Vec<u8>, Vec<u8>)| {
-        // A PAX key is text.
-        Some((format!("{XATTR}{}", String::from_utf8(name).ok()?), value))
-    };
-    let attributes = xattr::of_content(dir, name)?;
-    Ok(attributes.into_iter().filter_map(record).collect())
 }
 
 /// Seconds with a fraction; nanoseconds count upwards from the second below, also before 1970.

@@ -14,6 +14,7 @@ use crate::disk::{Step, StepError};
 use crate::model::record::{Intent, RootfsRow};
 use crate::reason::named;
 use crate::rootfs::RootfsError;
+use crate::shown::Shown;
 use crate::tar_writer::{TarWriter, open};
 use crate::{Storaged, tree};
 
@@ -32,8 +33,8 @@ impl Storaged {
     /// # Errors
     /// [`RootfsError`]; `out` has not seen an end of the archive then.
     pub fn export_rootfs(&self, container: &str, out: &mut dyn Write) -> Result<(), RootfsError> {
-        let (_, root) = self.open_rootfs(container)?;
-        export(&root, out).map_err(unreadable(container))
+        let (_, root, shown) = self.open_shown(container)?;
+        export(&root, shown, out).map_err(unreadable(container))
     }
 
     /// Makes the changes a layer on top of the image's. A container that runs goes on meanwhile:
@@ -42,10 +43,10 @@ impl Storaged {
     /// # Errors
     /// [`RootfsError`]; no layer is left.
     pub fn commit_rootfs(&self, container: &str) -> Result<Layer, RootfsError> {
-        let (row, changes, root) = self.find_changes(container)?;
+        let (row, changes, trees) = self.find_changes(container)?;
         let (mut reader, writer) = io::pipe().map_err(unreadable(container))?;
         let (written, imported) = std::thread::scope(|scope| {
-            let written = scope.spawn(|| write_changes(&changes, &root, writer));
+            let written = scope.spawn(|| write_changes(&changes, &trees, writer));
             let imported = self.import_layer(row.chain_id.as_ref(), None, &mut reader);
             // An import that failed reads no further: the writer must not wait for it.
             drop(reader);
@@ -61,12 +62,12 @@ impl Storaged {
         }
     }
 
-    /// The changes, and the root filesystem that they were found in.
+    /// The changes, and the trees that they were found in.
     fn find_changes(
         &self,
         container: &str,
-    ) -> Result<(RootfsRow, Vec<Change>, OwnedFd), RootfsError> {
-        let (row, root) = self.open_rootfs(container)?;
+    ) -> Result<(RootfsRow, Vec<Change>, Trees), RootfsError> {
+        let (row, root, shown) = self.open_shown(container)?;
         let lowers = self.lower_paths(&self.store.rows(), row.chain_id.as_ref());
         let diff = self.layout.layer(&row.key).diff();
         let written = self
@@ -76,13 +77,34 @@ impl Storaged {
         let trees = Trees {
             image: self.view(&lowers)?,
             container: root,
+            shown,
             written: written.transpose().map_err(StepError::io("open", &diff))?,
         };
         let changes = changes::find(&trees).map_err(unreadable(container))?;
-        Ok((row, changes, trees.container))
+        Ok((row, changes, trees))
     }
 
-    /// The root filesystem as the container sees it, mounted or not.
+    /// The root filesystem as it is shown: what is mounted may show mapped owners.
+    ///
+    /// Not by a second overlay over the directories of the one that is mounted, whose upper one is
+    /// in use: the kernel makes no promises about that (`Documentation/filesystems/overlayfs.rst`,
+    /// "Sharing and copying layers"), and it would have one directory more.
+    fn open_shown(&self, container: &str) -> Result<(RootfsRow, OwnedFd, Shown), RootfsError> {
+        {
+            let _guard = self.rootfs_locks.lock(container);
+            let row = self.existing_rootfs(container)?;
+            if self.driver.keeps_differences() && self.is_mounted(&row)? {
+                let merged = self.driver.root(&self.layout.layer(&row.key));
+                let root = tree::open_root(&merged).map_err(StepError::io("open", &merged))?;
+                let maps = row.id_maps.clone();
+                return Ok((row, root, Shown { maps }));
+            }
+        }
+        let (row, root) = self.open_rootfs(container)?;
+        Ok((row, root, Shown::default()))
+    }
+
+    /// The root filesystem with the container's ids, mounted or not.
     pub(crate) fn open_rootfs(&self, container: &str) -> Result<(RootfsRow, OwnedFd), RootfsError> {
         let _guard = self.rootfs_locks.lock(container);
         let row = self.existing_rootfs(container)?;
@@ -147,14 +169,16 @@ fn described(change: &Change) -> RootfsChange {
     }
 }
 
-fn export(root: &OwnedFd, out: &mut dyn Write) -> io::Result<()> {
-    let mut archive = TarWriter::new(out);
+fn export(root: &OwnedFd, shown: Shown, out: &mut dyn Write) -> io::Result<()> {
+    let mut archive = TarWriter::new(out).of(shown);
     archive.tree(root, b"")?;
     archive.finish().map(drop)
 }
 
-fn write_changes(changes: &[Change], root: &OwnedFd, out: impl Write) -> io::Result<()> {
-    let mut archive = TarWriter::new(io::BufWriter::with_capacity(64 << 10, out));
+fn write_changes(changes: &[Change], trees: &Trees, out: impl Write) -> io::Result<()> {
+    let root = &trees.container;
+    let out = io::BufWriter::with_capacity(64 << 10, out);
+    let mut archive = TarWriter::new(out).of(trees.shown.clone());
     let mut parent: Option<(&[u8], OwnedFd)> = None;
     for Change { path, kind } in changes {
         if *kind == Kind::Deleted {

@@ -97,6 +97,33 @@ fn ids_on_disk_are_the_containers_whatever_they_are_on_the_host() {
             .collect();
         assert_eq!(changes, ["0/d", "0/d/f", "2/g", "1/new"]);
     }
+    // Lists name the container's users, too, whoever looks.
+    let list = |user: u32| {
+        let mut list = 2_u32.to_le_bytes().to_vec();
+        for (tag, id) in [
+            (1_u16, u32::MAX),
+            (2, user),
+            (4, u32::MAX),
+            (16, u32::MAX),
+            (32, u32::MAX),
+        ] {
+            list.extend([tag.to_le_bytes(), [6, 0]].concat());
+            list.extend(id.to_le_bytes());
+        }
+        list
+    };
+    let merged = PathBuf::from(storaged.rootfs("one").unwrap().data["MergedDir"].clone());
+    as_root(&one, || {
+        let name = "system.posix_acl_access";
+        let shown = list(one.host_uid(9).unwrap());
+        rustix::fs::setxattr(
+            merged.join("new"),
+            name,
+            &shown,
+            rustix::fs::XattrFlags::empty(),
+        )
+        .unwrap();
+    });
     // The copy has the ids of the container, running or not, for whoever uses it.
     let layer = storaged.commit_rootfs("one").unwrap();
     storaged.unmount_rootfs("one").unwrap();
@@ -238,4 +265,21 @@ fn a_file_is_copied_up_without_its_data_where_that_is_enough() {
     let upper = PathBuf::from(&storaged.rootfs("other").unwrap().data["UpperDir"]);
     assert!(fs::symlink_metadata(upper.join("d/big")).unwrap().blocks() > 8);
     is_well(&storaged);
+}
+
+#[test]
+fn a_running_container_tells_its_changes_over_500_layers() {
+    let state = State::new();
+    let storaged = state.open_with(config(&state));
+    let layer: &[support::Entry] = &[file("f", "x")];
+    let image = image(&storaged, "deep", &vec![layer; 500]);
+    let maps = create(&storaged, "one", &image, "auto").unwrap();
+    let merged = mount(&storaged, "one");
+    as_root(&maps, || fs::write(merged.join("new"), "").unwrap());
+    let changes = storaged.rootfs_changes("one").unwrap();
+    let paths: Vec<&str> = changes.iter().map(|change| change.path.as_str()).collect();
+    assert_eq!(paths, ["/new"]);
+    let mut archive = Vec::new();
+    storaged.export_rootfs("one", &mut archive).unwrap();
+    storaged.unmount_rootfs("one").unwrap();
 }

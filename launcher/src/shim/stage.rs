@@ -26,6 +26,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use sys::user_namespace;
 
+use crate::container::IDMAP;
+
 const ROOTFS: &str = "rootfs";
 const USER: &str = "user";
 /// It can be passed through, and no more.
@@ -87,8 +89,9 @@ struct Placed {
 }
 
 impl Stage {
-    /// Has `config` name what will be on the stage in `directory`. Of the sources in `mapped` the
-    /// files have the container's ids. `joined` is another container's user namespace to be in.
+    /// Has `config` name what will be on the stage in `directory`. Of the sources in `mapped`, and of
+    /// mounts with the option [`IDMAP`], which no runtime gets to see, the files have the container's
+    /// ids. `joined` is another container's user namespace to be in.
     pub(crate) fn plan(
         config: &mut Value,
         directory: &Path,
@@ -102,13 +105,23 @@ impl Stage {
             mounts: Vec::new(),
         };
         let root = &mut config["root"]["path"];
-        stage.place(root, ROOTFS.to_owned(), true, mapped);
+        let is_mapped = |source: &Value| {
+            let source = source.as_str().unwrap_or_default();
+            mapped.contains(Path::new(source))
+        };
+        let root_is_mapped = is_mapped(root);
+        stage.place(root, ROOTFS.to_owned(), true, root_is_mapped);
         for mount in config["mounts"].as_array_mut().into_iter().flatten() {
             if mount["type"] == "bind" {
-                let options = mount["options"].as_array();
-                let recursive = options.is_some_and(|options| options.contains(&json!("rbind")));
+                let mut is_mapped = is_mapped(&mount["source"]);
+                let mut recursive = false;
+                if let Some(options) = mount["options"].as_array_mut() {
+                    recursive = options.contains(&json!("rbind"));
+                    is_mapped |= options.contains(&json!(IDMAP));
+                    options.retain(|option| option != IDMAP);
+                }
                 let name = (stage.mounts.len() - 1).to_string();
-                stage.place(&mut mount["source"], name, recursive, mapped);
+                stage.place(&mut mount["source"], name, recursive, is_mapped);
             }
         }
         let user = directory.join(USER);
@@ -118,16 +131,9 @@ impl Stage {
         stage
     }
 
-    fn place(
-        &mut self,
-        source: &mut Value,
-        name: String,
-        recursive: bool,
-        mapped: &BTreeSet<PathBuf>,
-    ) {
+    fn place(&mut self, source: &mut Value, name: String, recursive: bool, mapped: bool) {
         let path = PathBuf::from(source.as_str().unwrap_or_default());
         *source = json!(self.directory.join(&name));
-        let mapped = mapped.contains(&path);
         self.mounts.push(Placed {
             source: path,
             name,
@@ -243,6 +249,7 @@ mod tests {
                 { "destination": "/proc", "type": "proc", "source": "proc" },
                 { "destination": "/v", "type": "bind", "source": "/vol", "options": ["rbind", "ro"] },
                 { "destination": "/b", "type": "bind", "source": "/srv", "options": ["rbind"] },
+                { "destination": "/c", "type": "bind", "source": "/srv", "options": ["rbind", "idmap"] },
             ],
             "linux": { "namespaces": [{ "type": "mount" }] },
         });
@@ -253,6 +260,7 @@ mod tests {
         assert_eq!(config["mounts"][0]["source"], "proc");
         assert_eq!(config["mounts"][1]["source"], "/s/0");
         assert_eq!(config["mounts"][2]["source"], "/s/1");
+        assert_eq!(config["mounts"][3]["options"], json!(["rbind"]));
         let user = json!({ "type": "user", "path": "/s/user" });
         assert_eq!(config["linux"]["namespaces"][1], user);
         let placed: Vec<_> = stage
@@ -268,7 +276,8 @@ mod tests {
             [
                 ("/merged", "rootfs", true, false),
                 ("/vol", "0", false, true),
-                ("/srv", "1", true, false)
+                ("/srv", "1", true, false),
+                ("/srv", "2", false, true)
             ]
         );
     }

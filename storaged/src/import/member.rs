@@ -7,7 +7,7 @@
 use rustix::fs::Timespec;
 use tar::Header;
 
-use super::Problem;
+use super::{Problem, acl};
 use crate::recipe::Extent;
 use crate::xattr;
 
@@ -81,6 +81,8 @@ pub(super) struct Pax {
     gid: Option<u32>,
     mtime: Option<Timespec>,
     xattrs: Vec<(Vec<u8>, Vec<u8>)>,
+    /// Those of `SCHILY.acl.`, as attributes.
+    acls: Vec<(Vec<u8>, Vec<u8>)>,
     sparse: bool,
 }
 
@@ -106,6 +108,7 @@ impl Pax {
             gid,
             mtime,
             xattrs,
+            acls,
             sparse,
         } = self;
         path.is_none()
@@ -115,6 +118,7 @@ impl Pax {
             && gid.is_none()
             && mtime.is_none()
             && xattrs.is_empty()
+            && acls.is_empty()
             && !sparse
     }
 
@@ -126,6 +130,10 @@ impl Pax {
             b"uid" => once(&mut self.uid, "owner", decimal(value).and_then(owner)),
             b"gid" => once(&mut self.gid, "group", decimal(value).and_then(owner)),
             b"mtime" => once(&mut self.mtime, "time", timestamp(value)),
+            b"SCHILY.acl.access" => self.set_acl(xattr::ACLS[0], value),
+            b"SCHILY.acl.default" => self.set_acl(xattr::DEFAULT_ACL, value),
+            // Of NFSv4, which nothing here could keep to.
+            b"SCHILY.acl.ace" => Err(Problem::Field("access control list")),
             _ => {
                 if let Some(name) = key.strip_prefix(b"SCHILY.xattr.") {
                     self.xattrs.push((name.to_vec(), value.to_vec()));
@@ -134,6 +142,30 @@ impl Pax {
                 Ok(())
             }
         }
+    }
+}
+
+impl Pax {
+    fn set_acl(&mut self, attribute: &[u8], text: &[u8]) -> Result<(), Problem> {
+        if self.acls.iter().any(|(known, _)| known == attribute) {
+            return Err(Problem::Disagreement("access control list"));
+        }
+        if let Some(list) = acl::parse(text)? {
+            self.acls.push((attribute.to_vec(), list));
+        }
+        Ok(())
+    }
+
+    /// Lists as attributes are exact; those in words, which may be beside them, are for readers that
+    /// do not know attributes.
+    fn attributes(self) -> Vec<(Vec<u8>, Vec<u8>)> {
+        let mut attributes = self.xattrs;
+        for (name, list) in self.acls {
+            if !attributes.iter().any(|(known, _)| *known == name) {
+                attributes.push((name, list));
+            }
+        }
+        attributes
     }
 }
 
@@ -265,7 +297,7 @@ pub(super) fn parse(
             offset: 0,
             length: stored,
         }],
-        xattrs: pax.xattrs,
+        xattrs: pax.attributes(),
         device: (
             device(header.device_major())?,
             device(header.device_minor())?,

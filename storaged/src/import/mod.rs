@@ -6,6 +6,7 @@
 //! The input is hostile. Every refusal names the member it is about, and a refused stream leaves a
 //! staging directory that its intent throws away.
 
+mod acl;
 mod ahead;
 mod archive;
 mod contents;
@@ -26,7 +27,7 @@ use std::path::PathBuf;
 use api::id::Digest;
 
 use crate::config::{DeviceNodes, Limits};
-use crate::reason::way_out;
+use crate::reason::{in_own_filesystem, way_out};
 use crate::recipe::RecipeWriter;
 use ahead::Ahead;
 use archive::Archive;
@@ -106,6 +107,11 @@ pub enum Problem {
     Disagreement(&'static str),
     #[error("its {0} is not valid")]
     Field(&'static str),
+    #[error(
+        "its access control list names {0:?} without a number; make the archive with \
+         --numeric-owner"
+    )]
+    AclName(String),
     #[error("sparse files in PAX format are not supported; make the archive without --sparse")]
     PaxSparse,
     #[error("cannot {what}: {source}{}", way_out(source))]
@@ -132,6 +138,24 @@ impl EntryError {
         match error.downcast::<RecordFailed>() {
             Ok(RecordFailed(error)) => Self::Record(error),
             Err(error) => Self::Stream(error),
+        }
+    }
+
+    /// Of what was to be unpacked into a volume's own filesystem.
+    pub(crate) fn in_own_filesystem(self) -> Self {
+        match self {
+            Self::Entry {
+                entry,
+                problem: Problem::Io { what, source },
+            } => Self::Entry {
+                entry,
+                problem: Problem::Io {
+                    what,
+                    source: in_own_filesystem(source),
+                },
+            },
+            Self::Record(source) => Self::Record(in_own_filesystem(source)),
+            other => other,
         }
     }
 

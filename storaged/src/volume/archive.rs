@@ -182,7 +182,7 @@ impl Storaged {
                     outcome = unpack(archive, root, spec, device_nodes);
                     Ok(())
                 });
-                outcome.map_err(refused)?;
+                outcome.map_err(|error| refused(error.in_own_filesystem()))?;
                 written.map_err(|source: ImageFailure| {
                     StepError::Image {
                         what: "fill the filesystem in",

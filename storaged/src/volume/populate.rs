@@ -21,6 +21,7 @@ use crate::disk::{Step, StepError};
 use crate::model::layout::{Key, VOLUME_DATA, VOLUME_IMAGE};
 use crate::model::record::{Change, Intent, VolumeRow};
 use crate::model::volume_spec::{Content, ImageFilesystem, ImageSpec, Owner};
+use crate::reason::in_own_filesystem;
 use crate::{Storaged, tree};
 
 impl Storaged {
@@ -158,7 +159,7 @@ fn copy_directory(
             let path = staged.join(VOLUME_IMAGE);
             image_file::fill(&path, filesystem, source.as_fd(), owner).map_err(
                 |error| match error {
-                    ImageFailure::Io(error) => error,
+                    ImageFailure::Io(error) => in_own_filesystem(error),
                     other => std::io::Error::other(other),
                 },
             )?;

@@ -5,6 +5,8 @@ use std::path::{Component, Path, PathBuf};
 
 use api::id::{InvalidId, VolumeName};
 
+use crate::container::IDMAP;
+
 mod long;
 pub use long::parse_long;
 
@@ -186,6 +188,7 @@ impl Mode {
                     is_bind
                         && std::mem::replace(&mut parsed.propagation, word.to_owned()).is_empty()
                 }
+                IDMAP => true,
                 // SELinux labels and consistency hints of other platforms have no effect here.
                 "z" | "Z" | "consistent" | "cached" | "delegated" => true,
                 _ => false,

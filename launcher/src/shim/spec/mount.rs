@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::Input;
-use crate::container::{Mount, MountKind};
+use crate::container::{IDMAP, Mount, MountKind};
 
 /// Docker's `/dev/shm`.
 const DEFAULT_SHM_BYTES: u64 = 64 << 20;
@@ -132,16 +132,16 @@ fn one(input: &Input<'_>, mount: &Mount) -> Entry {
         mount.propagation.as_str()
     };
     let access = if mount.rw { "rw" } else { "ro" };
-    entry(
-        &mount.destination,
-        "bind",
-        &source,
-        &[
-            "rbind".to_owned(),
-            propagation.to_owned(),
-            access.to_owned(),
-        ],
-    )
+    let mut options = vec![
+        "rbind".to_owned(),
+        propagation.to_owned(),
+        access.to_owned(),
+    ];
+    // Without a user namespace the ids are those of the host anyway.
+    if mount.is_mapped() && input.record.id_maps.is_some() {
+        options.push(IDMAP.to_owned());
+    }
+    entry(&mount.destination, "bind", &source, &options)
 }
 
 fn tmpfs(destination: &str, options: &str) -> Entry {

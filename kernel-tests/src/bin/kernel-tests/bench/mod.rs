@@ -20,6 +20,7 @@ mod soak;
 mod storage;
 mod town;
 mod turns;
+mod volumes;
 
 use std::cell::OnceCell;
 use std::fs;
@@ -107,6 +108,18 @@ const BENCHES: &[Bench] = &[
     Bench {
         name: "storage-volumes",
         measure: storage::volumes,
+    },
+    Bench {
+        name: "storage-podman",
+        measure: volumes::podman,
+    },
+    Bench {
+        name: "storage-restart",
+        measure: volumes::restart,
+    },
+    Bench {
+        name: "storage-copies",
+        measure: volumes::copies,
     },
     Bench {
         name: "scale-attach",

@@ -42,6 +42,9 @@ pub(crate) struct Sizes {
     /// Volumes whose sizes are asked for.
     #[arg(long, value_name = "N", default_value_t = 1000)]
     pub(crate) volumes: u32,
+    /// MiB of the volume that is copied.
+    #[arg(long, value_name = "N", default_value_t = 10_240)]
+    pub(crate) volume_mib: u32,
     /// Attaches of a storm.
     #[arg(long, value_name = "N", default_value_t = 1000)]
     pub(crate) storm: u32,

@@ -18,13 +18,13 @@ use super::row::{Goal, Row, Subject, compare};
 use super::turns::Sample;
 use super::{FEW, MANY, Scene, docker};
 
-const MIB: u64 = 1 << 20;
+pub(super) const MIB: u64 = 1 << 20;
 /// Layers of an image whose import is measured.
 const LAYERS: u64 = 8;
 /// A file of an image of many small ones.
 const SMALL: u64 = 16 << 10;
 
-fn subject(name: impl Into<String>, unit: &'static str, goal: Goal) -> Subject {
+pub(super) fn subject(name: impl Into<String>, unit: &'static str, goal: Goal) -> Subject {
     Subject {
         name: name.into(),
         unit,
@@ -34,7 +34,7 @@ fn subject(name: impl Into<String>, unit: &'static str, goal: Goal) -> Subject {
 }
 
 /// Time of an action in milliseconds.
-fn time(action: impl FnOnce() -> Result<()>) -> Result<f64> {
+pub(super) fn time(action: impl FnOnce() -> Result<()>) -> Result<f64> {
     let begin = Instant::now();
     action()?;
     Ok(begin.elapsed().as_secs_f64() * 1e3)

@@ -4,6 +4,8 @@ use std::path::{Path, PathBuf};
 
 use api::id::VolumeName;
 
+use crate::container::IDMAP;
+
 use super::{MountError, MountSpec, PROPAGATIONS, Source, VolumeSpec, clean, destination_of};
 
 /// Reads a `--mount` value. `directory` is what a relative bind source is relative to.
@@ -26,6 +28,7 @@ struct Fields {
     destination: Option<String>,
     read_only: bool,
     propagation: String,
+    idmap: bool,
     volume: VolumeSpec,
     tmpfs: Vec<String>,
     /// Keys that only one type has, as typed.
@@ -60,6 +63,7 @@ impl Fields {
             "source" | "src" => text()?.clone_into(&mut self.source),
             "target" | "destination" | "dst" => self.destination = Some(text()?.to_owned()),
             "readonly" | "ro" => self.read_only = switch()?,
+            IDMAP => self.idmap = switch()?,
             // A hint of other platforms.
             "consistency" => {}
             "bind-propagation" => {
@@ -126,7 +130,17 @@ impl Fields {
             field: "target",
         })?;
         let destination = destination_of(spec, destination)?;
-        let mode = self.tmpfs.join(",");
+        let mode = match (kind, self.idmap) {
+            ("tmpfs", true) => {
+                return Err(MountError::Unfit {
+                    spec: spec.to_owned(),
+                    field: IDMAP.to_owned(),
+                    kind,
+                });
+            }
+            (_, true) => IDMAP.to_owned(),
+            (_, false) => self.tmpfs.join(","),
+        };
         let source = match kind {
             "bind" => bind(spec, &self.source, directory)?,
             "tmpfs" if !self.source.is_empty() => {

@@ -53,6 +53,7 @@ fn short_forms() {
             "/src/../x/:/dst//a/./b:ro,rslave",
             "bind+ /x at /dst/a/b ro rslave",
         ),
+        ("/a:/dst:idmap,ro", "bind+ /a at /dst ro"),
         ("./x:/dst:z", "bind+ /home/me/x at /dst rw"),
         ("/a/b c:/dst:rw", "bind+ /a/b c at /dst rw"),
     ];
@@ -68,6 +69,7 @@ fn short_forms_that_are_refused() {
         (":/data", "invalid volume specification"),
         ("vol:relative", "mount path must be absolute"),
         ("vol:/data:wrong", "invalid mode: wrong"),
+        ("/a:/data:idmap=uids=0-1-2", "invalid mode: idmap=uids"),
         ("vol:/data:ro,rw", "invalid mode: rw"),
         ("vol:/data:shared", "invalid mode: shared"),
         ("/x:/data:nocopy", "invalid mode: nocopy"),
@@ -94,6 +96,7 @@ fn long_forms() {
         ("type=volume,dst=/m", "volume - at /m rw"),
         ("src=v1,destination=/m,ro=false", "volume v1 at /m rw"),
         ("type=bind,source=/s,target=/m,ro", "bind /s at /m ro"),
+        ("type=bind,source=/s,target=/m,idmap", "bind /s at /m rw"),
         (
             "type=bind,source=s,target=/m,bind-propagation=rshared",
             "bind /home/me/s at /m rw rshared",
@@ -143,6 +146,10 @@ fn long_forms_that_are_refused() {
             "invalid value for tmpfs-mode",
         ),
         ("src=v1,dst=/m,ro=perhaps", "invalid value for ro"),
+        (
+            "type=tmpfs,dst=/m,idmap",
+            "idmap does not go with type tmpfs",
+        ),
         ("src=,dst=/m", "invalid value for src"),
         (
             "type=bind,src=/a,dst=/m,bind-propagation=x",
