@@ -10,7 +10,7 @@ use anyhow::{Context, Result, ensure};
 use api::Client;
 use api::path::VOLUMES_CREATE;
 use api::storage::{Volume, VolumeCreate};
-use api::volume_plugin::{MOUNT, Reply, Request};
+use api::volume_plugin::{MOUNT, Reply, Request, UNMOUNT};
 use kernel_tests::{Daemon, Directories, Host, Podman, program};
 
 use super::row::{Goal, Row, compare};
@@ -101,7 +101,7 @@ fn fill(daemon: &Daemon, host: &Host, mib: u64) -> Result<PathBuf> {
     }
     large.sync_all().context("a large file")?;
     drop(large);
-    verb(daemon, api::volume_plugin::UNMOUNT, "large", "fill")?;
+    verb(daemon, UNMOUNT, "large", "fill")?;
     let image = data.with_file_name("_image");
     Ok(if host.path(&image).exists() {
         image
@@ -171,13 +171,17 @@ pub(crate) fn restart(scene: &Scene) -> Result<Vec<Row>> {
         time(|| daemon.launch())
     };
     let name = format!("restart with {volumes} volumes and {mounts} mounts");
-    compare(
+    let rows = compare(
         subject(name, "ms", Goal::AtMost(1.5)),
         scene.sizes.runs(FEW),
         Box::new(|| again(&mut full)),
         "hawserd without volumes",
         Ok(Box::new(|| again(&mut empty))),
-    )
+    );
+    for number in 0..mounts {
+        verb(&full, UNMOUNT, &format!("many{number}"), "holder")?;
+    }
+    rows
 }
 
 /// From the command line, as in the row beside docker.
