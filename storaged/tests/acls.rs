@@ -226,3 +226,53 @@ fn a_list_that_is_none_is_refused() {
     }
     assert!(state.leftovers().is_empty());
 }
+
+#[test]
+fn lists_in_words_are_taken_or_refused_but_never_left_out() {
+    const WORDS: &str = "user::rw-,user:ann:rw-:1234,group::r--,mask::rw-,other::---";
+    let state = State::new();
+    let storaged = state.open();
+    let f = |name: &str| file(name, "x").mode(0o660);
+    let entries = [
+        dir("d/").pax("SCHILY.acl.default", WORDS),
+        f("words").pax(
+            "SCHILY.acl.access",
+            WORDS.replace("ann:rw-:1234", "1234:rw-"),
+        ),
+        // Beside the exact form the words are for others.
+        with_acl(f("both"), ACCESS, &acl(6, 4)).pax("SCHILY.acl.access", WORDS),
+        file("plain", "x").pax("SCHILY.acl.access", "\n"),
+    ];
+    let root = mounted(&storaged, "c1", &image(&storaged, "one", &[&entries]));
+    assert_eq!(rights(root.join("d")).2, Some(acl(6, 6)));
+    assert_eq!(rights(root.join("words")).1, Some(acl(6, 6)));
+    assert_eq!(rights(root.join("both")).1, Some(acl(6, 4)));
+    assert_eq!(rights(root.join("plain")).1, None);
+    for (key, value, words) in [
+        (
+            "access",
+            "user::rw-,user:ann:rw-",
+            "names \"ann\" without a number",
+        ),
+        (
+            "access",
+            "user::rw-,users:5:rw-",
+            "its access control list is not valid",
+        ),
+        (
+            "access",
+            "user::rw-,user:5:rw-",
+            "its access control list is not valid",
+        ),
+        (
+            "ace",
+            "owner@:rw:allow",
+            "its access control list is not valid",
+        ),
+    ] {
+        let stream = archive(&[f("f").pax(&format!("SCHILY.acl.{key}"), value)]);
+        let imported = storaged.import_layer(None, None, &mut stream.as_slice());
+        refused(imported, ErrorCode::InvalidInput, words);
+    }
+    assert!(state.leftovers().is_empty());
+}
