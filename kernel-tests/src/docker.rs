@@ -154,6 +154,11 @@ fn spawn(host: &Host, root: &Path) -> Result<Child> {
         .arg(root.join("data"))
         .arg("--exec-root")
         .arg(root.join("exec"))
+        .arg("--add-runtime")
+        .arg(format!(
+            "hawser={}",
+            program::under_test("hawser-shim")?.display()
+        ))
         .arg("--pidfile")
         .arg(root.join("pid"))
         .arg("--host")

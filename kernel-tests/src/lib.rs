@@ -6,6 +6,8 @@
 //! own. Programs are run inside the fixture's namespaces with nsenter(1), so that a test needs no
 //! namespace of its own and may use threads as it likes.
 
+pub mod between;
+pub mod containerd;
 pub mod daemon;
 pub mod docker;
 pub mod host;

@@ -29,6 +29,8 @@ pub struct Guard<'g> {
     pub login: Option<&'g str>,
     /// The certificate's and the key's file.
     pub certificate: Option<(&'g Path, &'g Path)>,
+    /// The authority of its clients' certificates, which they must show then.
+    pub clients: Option<&'g Path>,
 }
 
 impl Registry {
@@ -106,6 +108,9 @@ fn settings(root: &Path, address: &str, guard: Guard<'_>) -> Result<String> {
             certificate.display(),
             key.display()
         ));
+        if let Some(authority) = guard.clients {
+            text.push_str(&format!("    clientcas: [{}]\n", authority.display()));
+        }
     }
     if let Some(login) = guard.login {
         let path = root.join("htpasswd");

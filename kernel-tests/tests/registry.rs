@@ -145,6 +145,7 @@ mod root {
         let guard = Guard {
             login: Some(LOGIN),
             certificate: Some((&certificate, &key)),
+            ..Guard::default()
         };
         let registry = Registry::start(&shop.host, 5001, guard).unwrap();
         let name = format!("{}/web:1", registry.address());

@@ -158,6 +158,8 @@ pub struct HostConfig {
     pub userns_mode: String,
     /// `private`, `host`, or empty for what the host's control groups make usual.
     pub cgroupns_mode: String,
+    /// An OCI runtime by name or path; empty is the shim's own.
+    pub runtime: String,
 }
 
 /// A resource limit, by its `setrlimit` name in lower case without `RLIMIT_`; -1 is "unlimited".

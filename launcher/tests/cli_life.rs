@@ -3,6 +3,7 @@
 
 mod cli_limits;
 mod cli_logs;
+mod cli_runtime;
 mod cli_steering;
 mod cli_support;
 

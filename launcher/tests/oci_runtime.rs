@@ -66,6 +66,9 @@ impl Bundle {
         let map = json!([{"containerID": 0, "hostID": FIRST_ID, "size": 65536}]);
         config["linux"]["uidMappings"] = map.clone();
         config["linux"]["gidMappings"] = map;
+        // Where version 2 is alone, libcontainer asks systemd for those that name none.
+        let name = bundle.base.path().file_name().unwrap().to_str().unwrap();
+        config["linux"]["cgroupsPath"] = json!(format!("/{name}"));
         config["linux"]["seccomp"] = json!({"defaultAction": "SCMP_ACT_ALLOW"});
         let few = json!(["CAP_KILL"]);
         config["process"]["capabilities"] = json!({

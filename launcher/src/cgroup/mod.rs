@@ -86,6 +86,20 @@ impl Group {
         })
     }
 
+    /// Those that a process is in.
+    ///
+    /// # Errors
+    /// The process is gone, or nothing is mounted at `/sys/fs/cgroup`.
+    pub fn of_process(pid: u32) -> io::Result<Self> {
+        let is_unified = Cgroups::observe()? == Cgroups::Unified;
+        let text = fs::read_to_string(format!("/proc/{pid}/cgroup"))?;
+        let path = path_in(&text, is_unified).ok_or(io::ErrorKind::NotFound)?;
+        Ok(Self {
+            is_unified,
+            path: path.trim_start_matches('/').into(),
+        })
+    }
+
     /// The directory that has the files of a controller.
     pub fn dir(&self, controller: &str) -> PathBuf {
         if self.is_unified {
@@ -184,6 +198,16 @@ impl Group {
     }
 }
 
+/// Where a process is, by its file `cgroup` (cgroups(7)): in version 2, or where its number counts.
+fn path_in(text: &str, is_unified: bool) -> Option<&str> {
+    let controller = if is_unified { "" } else { "pids" };
+    text.lines().find_map(|line| {
+        let mut fields = line.splitn(3, ':').skip(1);
+        let is_it = fields.next()?.split(',').any(|name| name == controller);
+        fields.next().filter(|_| is_it)
+    })
+}
+
 /// The number after a key in a file of such lines.
 fn keyed(text: &str, key: &str) -> Option<u64> {
     let line = text
@@ -195,6 +219,14 @@ fn keyed(text: &str, key: &str) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_process_is_in_one_group_of_each_hierarchy() {
+        let text = "5:cpu,pids:/a:b\n1:name=x:/c\n0::/d\n";
+        assert_eq!(path_in(text, false), Some("/a:b"));
+        assert_eq!(path_in(text, true), Some("/d"));
+        assert_eq!(path_in("0::/d\n", false), None);
+    }
 
     #[test]
     fn keys_are_whole_words() {

@@ -26,6 +26,7 @@ use super::run::draft::DraftError;
 use super::run::env::EnvError;
 use super::run::limit::LimitError;
 use super::run::network::NetworkError;
+use super::run::runtime::RuntimeError;
 use super::run::userns::UsernsError;
 use super::service::ServiceFlagError;
 
@@ -77,6 +78,8 @@ pub enum CliError {
     Container(#[from] ContainerError),
     #[error(transparent)]
     Copy(#[from] CopyError),
+    #[error(transparent)]
+    Runtime(#[from] RuntimeError),
     #[error("{op} {}: {source}", path.display())]
     File {
         op: &'static str,

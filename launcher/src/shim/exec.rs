@@ -10,6 +10,7 @@ use std::fs;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::Duration;
 
 use api::Client;
@@ -20,20 +21,24 @@ use libcontainer::oci_spec::runtime::{LinuxCapabilities, LinuxSeccomp};
 use libcontainer::syscall::syscall::SyscallType;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{Mode, OFlags};
-use rustix::process::{Pid, PidfdFlags, Signal, WaitOptions, pidfd_open};
+use rustix::process::{
+    Pid, PidfdFlags, Signal, WaitOptions, getpid, pidfd_open, set_child_subreaper,
+};
 use rustix::stdio::{dup2_stderr, dup2_stdin, dup2_stdout};
 use serde_json::{Value, json};
 
 use super::arguments::Arguments;
 use super::executor::{Confinement, Workload, exit_code_of, without_prefix};
+use super::foreign::UnknownRuntime;
 use super::hold::reap;
 use super::launch::{EXIT_DAEMON, Places};
 use super::oci::innermost;
 use super::rootfs::Rootfs;
+use super::runtime::{Runtime, last_words};
 use super::spec::capability;
 use super::spec::process::merge;
 use super::spec::user::{Accounts, User, UserError};
-use super::streams::ConsoleSocket;
+use super::streams::{ConsoleSocket, remove_stale};
 use crate::container::Status;
 use crate::event;
 use crate::store::{ContainerDir, StoreError};
@@ -66,6 +71,10 @@ enum ExecError {
     Damaged { path: PathBuf, reason: String },
     #[error("{}", without_prefix(&innermost(source)))]
     Join { source: LibcontainerError },
+    #[error(transparent)]
+    UnknownRuntime(#[from] UnknownRuntime),
+    #[error("{}", without_prefix(message))]
+    Refused { message: String },
     #[error("wait for the process: {0}")]
     Wait(io::Error),
 }
@@ -74,6 +83,7 @@ impl ExecError {
     fn exit_code(&self) -> i32 {
         match self {
             Self::Join { source } => exit_code_of(&innermost(source)),
+            Self::Refused { message } => exit_code_of(message),
             // Docker's code for what the daemon refuses.
             Self::NotRunning { .. } | Self::Store(_) => 1,
             _ => EXIT_DAEMON,
@@ -111,7 +121,7 @@ struct Exec<'a> {
     /// Who the container's users are on the host, if they are others.
     maps: Option<IdMaps>,
     bundle_config: PathBuf,
-    runtime_root: PathBuf,
+    runtime: Runtime,
     /// Prefix of this process's own files.
     scratch: PathBuf,
 }
@@ -132,13 +142,14 @@ impl<'a> Exec<'a> {
             return Err(ExecError::NoCommand);
         }
         let containers = places.run_dir.join("containers").join(dir.id().short());
+        let record = dir.record()?;
         Ok(Self {
             arguments,
             id: dir.id().to_string(),
             init,
-            maps: dir.record()?.id_maps,
+            runtime: Runtime::of(&record, &places.run_dir, &containers)?,
+            maps: record.id_maps,
             bundle_config: dir.bundle().join("config.json"),
-            runtime_root: places.run_dir.join("libcontainer"),
             scratch: containers.join(format!("exec-{}", std::process::id())),
         })
     }
@@ -197,6 +208,10 @@ impl<'a> Exec<'a> {
             serde_json::from_slice(&text).map_err(|error| damaged(error.to_string()))?;
         let user = self.user()?;
         let process = process(&config["process"], &self.asked()?, user.as_ref());
+        if self.runtime.program.is_some() {
+            // Others do all of it themselves.
+            return Ok((process, Workload::default()));
+        }
         let maps = &self.maps;
         let (process, workload) = confined(process, &config["linux"]["seccomp"], maps.is_some())
             .map_err(|error| damaged(error.to_string()))?;
@@ -268,20 +283,72 @@ impl<'a> Exec<'a> {
     ) -> Result<Pid, ExecError> {
         let path = self.scratch.with_extension("json");
         fs::write(&path, process.to_string()).map_err(failed("write", &path))?;
+        let joined = match &self.runtime.program {
+            None => self.join_by_ours(&path, workload, console),
+            Some(program) => self.join_by(program, &path, console),
+        };
+        fs::remove_file(&path).map_err(failed("remove", &path))?;
+        joined
+    }
+
+    fn join_by_ours(
+        &self,
+        process: &Path,
+        workload: Workload,
+        console: Option<&ConsoleSocket>,
+    ) -> Result<Pid, ExecError> {
         let joined = ContainerBuilder::new(self.id.clone(), SyscallType::default())
-            .with_root_path(&self.runtime_root)
+            .with_root_path(&self.runtime.root)
             .and_then(|builder| {
                 builder
                     .with_console_socket(console.map(ConsoleSocket::path))
                     .with_executor(workload)
                     .as_tenant()
                     .with_detach(true)
-                    .with_process(Some(&path))
+                    .with_process(Some(process))
                     .build()
             });
-        fs::remove_file(&path).map_err(failed("remove", &path))?;
         let pid = joined.map_err(|source| ExecError::Join { source })?;
-        Pid::from_raw(pid.as_raw()).ok_or_else(|| wait(io::Error::other("it has no pid")))
+        Pid::from_raw(pid.as_raw()).ok_or_else(no_pid)
+    }
+
+    /// Another runtime leaves the process behind, to the next subreaper.
+    fn join_by(
+        &self,
+        program: &Path,
+        process: &Path,
+        console: Option<&ConsoleSocket>,
+    ) -> Result<Pid, ExecError> {
+        set_child_subreaper(Some(getpid())).map_err(|errno| wait(errno.into()))?;
+        let [pid_file, log] = ["pid", "log"].map(|end| self.scratch.with_extension(end));
+        let mut command = Command::new(program);
+        command
+            .arg("--root")
+            .arg(&self.runtime.root)
+            .arg("--log")
+            .arg(&log)
+            .args(["--log-format", "json", "exec", "--detach", "--pid-file"])
+            .arg(&pid_file)
+            .arg("--process")
+            .arg(process);
+        if let Some(console) = console {
+            command.arg("--console-socket").arg(console.path());
+        }
+        let ended = command.arg(&self.id).status();
+        let ended = ended.map_err(failed("run", program))?;
+        let joined = if ended.success() {
+            let pid = fs::read_to_string(&pid_file).map_err(failed("read", &pid_file))?;
+            let pid = pid.trim().parse().ok().and_then(Pid::from_raw);
+            pid.ok_or_else(no_pid)
+        } else {
+            Err(ExecError::Refused {
+                message: last_words(&log, "exec", ended),
+            })
+        };
+        for file in [&pid_file, &log] {
+            remove_stale(file).map_err(failed("remove", file))?;
+        }
+        joined
     }
 }
 
@@ -296,6 +363,10 @@ fn failed<'a>(op: &'static str, path: &'a Path) -> impl Fn(io::Error) -> ExecErr
         path: path.to_owned(),
         source,
     }
+}
+
+fn no_pid() -> ExecError {
+    wait(io::Error::other("it has no pid"))
 }
 
 fn wait(error: io::Error) -> ExecError {

@@ -1,4 +1,5 @@
-//! Drives an OCI runtime by its command line: `create`, `start`, `delete --force`.
+//! Drives an OCI runtime by its command line: `create`, `start`, `delete --force`. It is our own,
+//! or another one ([`super::foreign`]).
 
 use std::ffi::OsString;
 use std::fs;
@@ -10,8 +11,10 @@ use std::process::ExitStatus;
 use rustix::fs::{Mode, OFlags};
 use serde::Deserialize;
 
-use super::oci;
+use super::foreign::{Chosen, UnknownRuntime};
 use super::streams::remove_stale;
+use super::{foreign, oci};
+use crate::container::Record;
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum RuntimeError {
@@ -58,9 +61,29 @@ pub(crate) struct Runtime {
     /// The shim's boot-scoped directory: pid file and error log.
     pub(crate) scratch: PathBuf,
     pub(crate) id: String,
+    /// Another one's program.
+    pub(crate) program: Option<PathBuf>,
 }
 
 impl Runtime {
+    /// The one that the container asks for.
+    pub(crate) fn of(
+        record: &Record,
+        run_dir: &Path,
+        scratch: &Path,
+    ) -> Result<Self, UnknownRuntime> {
+        let (root, program) = match foreign::choose(&record.host_config.runtime)? {
+            Chosen::Own => ("libcontainer", None),
+            Chosen::Foreign(program) => ("runtimes", Some(program)),
+        };
+        Ok(Self {
+            root: run_dir.join(root),
+            scratch: scratch.to_owned(),
+            id: record.id.to_string(),
+            program,
+        })
+    }
+
     /// Prepares the container and returns the pid of its first process, which waits for `start`.
     pub(crate) fn create(
         &self,
@@ -131,30 +154,38 @@ impl Runtime {
         arguments.extend(flags);
         arguments.push(self.id.clone().into());
         let streams = [&stdio.stdin, &stdio.stdout, &stdio.stderr].map(OwnedFd::as_fd);
-        let status = sys::copy::run(streams, oci::main, arguments).map_err(failed)?;
+        let status = match &self.program {
+            None => sys::copy::run(streams, oci::main, arguments),
+            Some(program) => {
+                arguments.insert(0, program.into());
+                sys::copy::run(streams, foreign::main, arguments)
+            }
+        };
+        let status = status.map_err(failed)?;
         if status.success() {
             return Ok(());
         }
         Err(RuntimeError::Refused {
-            message: self.last_words(verb, status),
+            message: last_words(&self.log(), verb, status),
         })
     }
 
     fn log(&self) -> PathBuf {
         self.scratch.join("runtime.log")
     }
+}
 
-    fn last_words(&self, verb: &str, status: ExitStatus) -> String {
-        #[derive(Deserialize)]
-        struct Line {
-            level: String,
-            msg: String,
-        }
-        let log = fs::read_to_string(self.log()).unwrap_or_default();
-        let mut lines = log
-            .lines()
-            .filter_map(|line| serde_json::from_str::<Line>(line).ok());
-        let last = lines.rfind(|line| line.level == "error");
-        last.map_or_else(|| format!("{verb} ended with {status}"), |line| line.msg)
+/// What a runtime that has failed wrote to its log.
+pub(crate) fn last_words(log: &Path, verb: &str, status: ExitStatus) -> String {
+    #[derive(Deserialize)]
+    struct Line {
+        level: String,
+        msg: String,
     }
+    let log = fs::read_to_string(log).unwrap_or_default();
+    let mut lines = log
+        .lines()
+        .filter_map(|line| serde_json::from_str::<Line>(line).ok());
+    let last = lines.rfind(|line| line.level == "error");
+    last.map_or_else(|| format!("{verb} ended with {status}"), |line| line.msg)
 }

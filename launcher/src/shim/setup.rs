@@ -21,6 +21,7 @@ use super::daemon::{Daemon, is_away, patiently};
 use super::device::{self, DeviceError, Node};
 use super::etc::{self, EtcError, Known};
 use super::executor::{exit_code_of, without_prefix};
+use super::foreign::UnknownRuntime;
 use super::freezer::Freezer;
 use super::hold::Steering;
 use super::launch::{EXIT_DAEMON, Places};
@@ -66,6 +67,8 @@ pub(crate) enum SetupError {
     Limit(#[from] SettingError),
     #[error(transparent)]
     Log(#[from] LogError),
+    #[error(transparent)]
+    UnknownRuntime(#[from] UnknownRuntime),
     #[error("{}", without_prefix(&source.to_string()))]
     Runtime {
         #[from]
@@ -147,16 +150,12 @@ impl Setup {
         let dir = ContainerDir::at(&places.container_dir)?;
         let record = dir.record()?;
         let scratch = places.run_dir.join("containers").join(dir.id().short());
-        let root = places.run_dir.join("libcontainer");
-        for directory in [&scratch, &root] {
+        let runtime = Runtime::of(&record, &places.run_dir, &scratch)?;
+        for directory in [&scratch, &runtime.root] {
             fs::create_dir_all(directory).map_err(failed("create", directory))?;
         }
         Ok(Self {
-            runtime: Runtime {
-                root,
-                scratch: scratch.clone(),
-                id: dir.id().to_string(),
-            },
+            runtime,
             daemon: Daemon::new(Client::new(&places.socket), dir.id().as_str()),
             plugins: Plugins::new(&places.plugin_dir),
             cni: Cni::new(&places.cni_bin_dir),

@@ -27,7 +27,7 @@ use super::flags::CreateFlags;
 use super::mount::{MountSpec, Source, VolumeSpec};
 use super::resource::Machine;
 use super::undo::{Made, Undo};
-use super::{env, image, name, service, userns, volume};
+use super::{env, image, name, runtime, service, userns, volume};
 
 /// Version of the record's layout.
 const SCHEMA: u32 = 1;
@@ -100,6 +100,7 @@ fn drafted(
         resolve_shared(context, mode)?;
     }
     userns::settle(context, &mut draft.host_config)?;
+    runtime::settle(&mut draft.host_config)?;
     check_devices(&draft)?;
     add_volumes_from(context, flags, &mut draft)?;
     Ok((image, draft))

@@ -280,6 +280,7 @@ fn host_config(flags: &CreateFlags, logging: &Logging) -> Result<HostConfig, Dra
         tmpfs: some_map(tmpfs(flags)?),
         shm_size,
         init: flags.init.then_some(true),
+        runtime: flags.runtime.clone().unwrap_or_default(),
         log_config: log_config(flags, logging)?,
         restart_policy,
         group_add: some(flags.group_add.clone()),

@@ -189,6 +189,10 @@ pub struct CreateFlags {
     #[arg(long, help_heading = "Process")]
     pub init: bool,
 
+    /// OCI runtime: a program by name, such as runc, or by path
+    #[arg(long, value_name = "NAME", help_heading = "Process")]
+    pub runtime: Option<String>,
+
     #[command(flatten)]
     pub limits: LimitFlags,
     #[command(flatten)]

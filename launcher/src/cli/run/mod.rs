@@ -18,6 +18,7 @@ mod namespace;
 pub mod network;
 pub mod port;
 pub mod resource;
+pub mod runtime;
 mod service;
 pub mod start;
 mod undo;

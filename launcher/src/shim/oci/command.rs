@@ -19,6 +19,7 @@ use std::os::fd::AsFd;
 
 use super::exec::{self, Exec};
 use super::{Bundle, OciError, container, explain};
+use crate::cgroup::Group;
 use crate::cli::run::limit;
 
 const ROOT: &str = "/run/hawser/oci";
@@ -71,6 +72,17 @@ enum Verb {
     },
     /// Run one more process in a container
     Exec(Exec),
+    /// Stop all processes of a container where they are
+    Pause { id: String },
+    /// Let the processes of a paused container go on
+    Resume { id: String },
+    /// Print the process ids in a container
+    Ps {
+        /// table or json
+        #[arg(short, long, value_name = "FORMAT", default_value = "table")]
+        format: String,
+        id: String,
+    },
     /// Print what this runtime can do
     Features,
 }
@@ -112,7 +124,8 @@ struct Kill {
 /// comes first.
 pub(crate) fn is_meant(first: &str) -> bool {
     let verbs = [
-        "create", "start", "state", "kill", "delete", "exec", "features", "help",
+        "create", "start", "state", "kill", "delete", "exec", "pause", "resume", "ps", "features",
+        "help",
     ];
     verbs.contains(&first) || first.starts_with('-')
 }
@@ -164,6 +177,15 @@ fn run(line: &Line) -> Result<i32, OciError> {
         Some(Verb::Kill(kill)) => signal(find(root, &kill.id)?, kill).map(|()| 0),
         Some(Verb::Delete { force, id }) => delete(root, id, *force).map(|()| 0),
         Some(Verb::Exec(asked)) => exec::run(root, &find(root, asked.id())?, asked),
+        Some(Verb::Pause { id }) => find(root, id)?
+            .pause()
+            .map(|()| 0)
+            .map_err(container("pause")),
+        Some(Verb::Resume { id }) => {
+            let resumed = find(root, id)?.resume();
+            resumed.map(|()| 0).map_err(container("resume"))
+        }
+        Some(Verb::Ps { format, id }) => Ok(say(&processes(&find(root, id)?, format)?)),
         Some(Verb::Features) => Ok(say(&format!("{:#}", features()))),
     }
 }
@@ -246,6 +268,30 @@ fn state(container: &Container) -> Value {
         state["annotations"] = json!(annotations);
     }
     state
+}
+
+fn processes(found: &Container, format: &str) -> Result<String, OciError> {
+    let pid = found.pid().and_then(|pid| u32::try_from(pid.as_raw()).ok());
+    let pid = pid.ok_or_else(|| OciError::NotRunning {
+        id: found.id().to_owned(),
+    })?;
+    let processes = Group::of_process(pid)
+        .and_then(|group| group.processes())
+        .map_err(|source| OciError::Io {
+            op: "read the control groups of process",
+            path: pid.to_string().into(),
+            source,
+        })?;
+    match format {
+        "json" => Ok(json!(processes).to_string()),
+        "table" => {
+            let lines = processes.iter().map(|pid| format!("\n{pid}"));
+            Ok(std::iter::once("PID".to_owned()).chain(lines).collect())
+        }
+        other => Err(OciError::Format {
+            text: other.to_owned(),
+        }),
+    }
 }
 
 fn signal(mut found: Container, kill: &Kill) -> Result<(), OciError> {

@@ -88,6 +88,8 @@ enum OciError {
     Wait { id: String, source: io::Error },
     #[error(transparent)]
     Joining(#[from] JoinError),
+    #[error("invalid --format {text:?}: expected table or json")]
+    Format { text: String },
     #[error("no command to run: give one, or --process")]
     NoCommand,
     #[error("invalid --user {text:?}: expected UID[:GID] by number")]

@@ -19,7 +19,7 @@ const MOST_OF_DOCKER: u32 = 100;
 const GOAL: (u32, f64) = (100, 25.0);
 
 /// Megabytes: resident, and the part of it that no file backs.
-type Memory = [f64; 2];
+pub(super) type Memory = [f64; 2];
 
 pub(crate) fn rows(scene: &Scene) -> Result<Vec<Row>> {
     let docker = Docker::start().map_err(|error| format!("dockerd cannot run here: {error:#}"));
@@ -76,7 +76,7 @@ fn theirs(docker: &Docker, running: &mut u32, containers: u32) -> Result<Memory>
     Ok([resident + containerd[0], anonymous + containerd[1]])
 }
 
-fn of_process(pid: u32) -> Result<Memory> {
+pub(super) fn of_process(pid: u32) -> Result<Memory> {
     let path = format!("/proc/{pid}/status");
     let status = fs::read_to_string(&path).context(path)?;
     let megabytes = |field| kilobytes(&status, field).map(|kilobytes| kilobytes / 1e3);

@@ -8,6 +8,7 @@ mod cni;
 mod containers;
 mod docker;
 mod engine;
+mod life;
 mod memory;
 mod names;
 mod packets;
@@ -64,6 +65,22 @@ const BENCHES: &[Bench] = &[
     Bench {
         name: "run-true-network",
         measure: containers::run_true_network,
+    },
+    Bench {
+        name: "exec-true",
+        measure: life::exec,
+    },
+    Bench {
+        name: "log-json-file",
+        measure: life::log,
+    },
+    Bench {
+        name: "shim-memory",
+        measure: life::shim,
+    },
+    Bench {
+        name: "pull-30-layers",
+        measure: life::pull,
     },
     Bench {
         name: "published-throughput",
