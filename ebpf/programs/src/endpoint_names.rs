@@ -91,16 +91,15 @@ fn try_names(ctx: &TcContext) -> Result<Answer, Unknown> {
     if !header.is_plain_query() {
         return Err(Unknown);
     }
-    let mut key = NameKey {
-        network: 0,
-        name: [0; NAME_LEN],
-    };
-    let length = read_name(ctx, &mut key)?;
+    // SAFETY: a per-CPU slot, which only this program uses, and no reference to it lives on.
+    let key = unsafe { &mut *map::name_key().ok_or(Unknown)? };
+    key.name = [0; NAME_LEN];
+    let length = read_name(ctx, key)?;
     let [kind, class]: [u16; 2] = load(ctx, NAME + length)?;
     let kind = Kind::of(kind, class).ok_or(Unknown)?;
     let end = NAME + length + 4;
     let opt = opt_length(ctx, &header, end)?;
-    let (what, value) = look_up(endpoint, kind, &mut key)?;
+    let (what, value) = look_up(endpoint, kind, key)?;
     Ok(Answer {
         headers,
         header,

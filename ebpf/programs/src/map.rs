@@ -117,6 +117,10 @@ static SHORTCUTS: Array<Shortcuts> = Array::with_max_entries(1, 0);
 /// Not pinned: no more than a note.
 #[map(name = "clock")]
 static CLOCK: PerCpuArray<Clock> = PerCpuArray::with_max_entries(1, 0);
+/// Not pinned. Verifiers before 6.3 tell stacks apart by which of their bytes are known to be zero: a
+/// name that was read there would double the work.
+#[map(name = "name_key")]
+static NAME_KEY: PerCpuArray<NameKey> = PerCpuArray::with_max_entries(1, 0);
 #[map(name = "jump_tc")]
 pub(crate) static JUMP_TC: ProgramArray = ProgramArray::with_max_entries(8, 0);
 #[map(name = "jump_steps")]
@@ -127,6 +131,11 @@ pub(crate) static PREVIOUS: ProgramArray = ProgramArray::with_max_entries(2, 0);
 #[inline(always)]
 pub(crate) fn clock() -> Option<*mut Clock> {
     CLOCK.get_ptr_mut(0)
+}
+
+#[inline(always)]
+pub(crate) fn name_key() -> Option<*mut NameKey> {
+    NAME_KEY.get_ptr_mut(0)
 }
 
 /// Which packets may go past the host's stack.

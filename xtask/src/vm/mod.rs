@@ -18,10 +18,11 @@ mod report;
 mod switch;
 mod userland;
 
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 
 use self::console::{Account, Verdict};
 use self::guest::{Guest, Machine, Seat};
@@ -128,6 +129,8 @@ enum Shown {
 /// Kernels that are ready to boot, and what they boot with.
 struct Bench {
     home: PathBuf,
+    /// Two at once would write one disk. The kernel lets go of it with the process.
+    _lock: File,
     matrix: Matrix,
     kernels: Vec<usize>,
     userland: Userland,
@@ -135,9 +138,19 @@ struct Bench {
     programs: Programs,
 }
 
+fn lock(home: &Path) -> Result<File> {
+    fs::create_dir_all(home)?;
+    let path = home.join("lock");
+    let file = File::create(&path)?;
+    file.lock()
+        .with_context(|| format!("lock {}", path.display()))?;
+    Ok(file)
+}
+
 impl Bench {
     fn set_up(bin: &Path, names: &[String]) -> Result<Self> {
         let home = workspace::target_dir().join("vm");
+        let lock = lock(&home)?;
         let matrix = Matrix::read(&workspace::root().join(MATRIX))?;
         let kernels = matrix.select(names)?;
         let userland = Userland::prepare(&home)?;
@@ -148,6 +161,7 @@ impl Bench {
         let programs = Programs::gather(&home, bin)?;
         Ok(Self {
             home,
+            _lock: lock,
             matrix,
             kernels,
             userland,
