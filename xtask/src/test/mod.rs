@@ -34,7 +34,7 @@ pub(crate) enum Tier {
     Stories,
     /// The acceptance scripts beside the checkout.
     Acceptance,
-    /// Stories under other kernels, in virtual machines; not part of the whole.
+    /// Stories under other kernels, in virtual machines; the few of `--quick` are part of the whole.
     Vm,
 }
 
@@ -99,6 +99,12 @@ const STAGES: &[Stage] = &[
         name: "acceptance",
         tiers: &[Tier::Acceptance],
         run: Run::Programs(run_acceptance),
+    },
+    Stage {
+        name: "guests",
+        // `Tier::Vm` runs what it is told to instead.
+        tiers: &[],
+        run: Run::Programs(vm::run_quick),
     },
 ];
 

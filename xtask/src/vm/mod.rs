@@ -79,6 +79,15 @@ impl Options {
     }
 }
 
+/// The few stories that tell most, under every kernel.
+pub(crate) fn run_quick(bin: &Path) -> Result<Tally> {
+    let quick = Options {
+        quick: true,
+        ..Options::default()
+    };
+    run(bin, &quick)
+}
+
 /// What `options` ask for.
 pub(crate) fn run(bin: &Path, options: &Options) -> Result<Tally> {
     let bench = Bench::set_up(bin, &options.kernel)?;
