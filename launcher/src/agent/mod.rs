@@ -1,10 +1,10 @@
 //! `hawser agent`: keeps the replicas of services that name an image.
 //!
-//! A loop of passes, woken by what happens ([`news`]). A pass looks at the services, at the recorded tasks and at their containers;
-//! [`plan`] says what is to be done next, which [`act`] does in threads. Whatever is decided is on
-//! record before it is done, so that an agent that is killed at any moment, the host included, goes
-//! on where it was. There is one agent for a state directory; it starts when a service needs it and
-//! ends when none does.
+//! A loop of passes, woken by what happens ([`news`]). A pass looks at the services, at the recorded
+//! tasks and at their containers; [`plan`] says what is to be done next, which [`act`] does in
+//! threads. Whatever is decided is on record before it is done, so that an agent that is killed at
+//! any moment, the host included, goes on where it was. There is one agent for a state directory; it
+//! starts when a service needs it and ends when none does.
 
 mod act;
 pub mod constraint;

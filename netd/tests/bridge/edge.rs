@@ -1,12 +1,15 @@
 //! What the programs at endpoints' links do for a whole daemon.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
+use std::io::{Read, Write};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpStream, UdpSocket};
 use std::process::Command;
 
 use api::net::Attachment;
 
 use crate::dns_query::lookup;
-use crate::world::{Sandbox, World, address, ip, soon};
+use crate::world::{PATIENCE, Sandbox, World, address, ip, soon};
+
+const RESOLVER: &str = "127.0.0.11:53";
 
 /// The value of a series.
 #[track_caller]
@@ -59,9 +62,7 @@ fn containers_send_in_their_own_name_unless_the_network_lets_them() {
     let at = lenient.attach(&world, "lenient");
     let gateway = at.addresses[0].gateway.unwrap();
     let heard = UdpSocket::bind((gateway, 9)).unwrap();
-    heard
-        .set_read_timeout(Some(crate::world::PATIENCE))
-        .unwrap();
+    heard.set_read_timeout(Some(PATIENCE)).unwrap();
     forge(&lenient, &at);
     let (_, from) = heard.recv_from(&mut [0; 16]).unwrap();
     assert_ne!(from.ip(), address(&at, false), "it may");
@@ -119,13 +120,11 @@ fn endpoints_have_counters_both_ways() {
     let count = |what: &str| metric(&world, &format!("hawser_endpoint_{what}_total{labels}"));
     let (sent, received) = (count("transmit_bytes"), count("receive_bytes"));
     let host = UdpSocket::bind((gateway, 0)).unwrap();
-    host.set_read_timeout(Some(crate::world::PATIENCE)).unwrap();
+    host.set_read_timeout(Some(PATIENCE)).unwrap();
     let to = host.local_addr().unwrap();
     let socket = web.run(|| {
         let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
-        socket
-            .set_read_timeout(Some(crate::world::PATIENCE))
-            .unwrap();
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
         socket.send_to(&[0; 1000], to).unwrap();
         socket
     });
@@ -183,6 +182,98 @@ fn names_resolve_at_the_link_and_without_the_daemon() {
     other.detach(&world);
     let names = "hawser_dns_names_at_link";
     assert_eq!(metric(&world, names), 0, "nothing is left");
+}
+
+/// A query for one name, with an OPT record that ends it if there is one.
+fn query(name: &str, kind: u16, flags: [u8; 2], opt: Option<&[u8]>) -> Vec<u8> {
+    const INTERNET: u16 = 1;
+    let mut message = vec![0xab, 0xcd, flags[0], flags[1], 0, 1, 0, 0, 0, 0, 0];
+    message.push(u8::from(opt.is_some()));
+    for label in name.split('.') {
+        message.push(u8::try_from(label.len()).unwrap());
+        message.extend(label.as_bytes());
+    }
+    message.push(0);
+    message.extend([kind.to_be_bytes(), INTERNET.to_be_bytes()].concat());
+    message.extend(opt.unwrap_or_default());
+    message
+}
+
+fn ask_udp(message: &[u8]) -> Vec<u8> {
+    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).unwrap();
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    socket.connect(RESOLVER).unwrap();
+    socket.send(message).unwrap();
+    let mut buffer = vec![0; 1500];
+    let length = socket.recv(&mut buffer).unwrap();
+    buffer.truncate(length);
+    buffer
+}
+
+fn ask_tcp(message: &[u8]) -> Vec<u8> {
+    let mut socket = TcpStream::connect(RESOLVER).unwrap();
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    let length = u16::try_from(message.len()).unwrap();
+    socket
+        .write_all(&[&length.to_be_bytes(), message].concat())
+        .unwrap();
+    let mut length = [0; 2];
+    socket.read_exact(&mut length).unwrap();
+    let mut answer = vec![0; u16::from_be_bytes(length).into()];
+    socket.read_exact(&mut answer).unwrap();
+    answer
+}
+
+#[test]
+fn the_link_and_the_daemon_answer_alike() {
+    const A: u16 = 1;
+    const AAAA: u16 = 28;
+    const OPT: [u8; 11] = [0, 0, 41, 0x04, 0xd0, 0, 0, 0, 0, 0, 0];
+    let cookie = [
+        &OPT[..10],
+        &[12, 0, 10, 0, 8],
+        b"\x01\x02\x03\x04\x05\x06\x07\x08",
+    ]
+    .concat();
+    let world = World::new("edge-alike");
+    world.create(r#"{"Name":"both","EnableIPv6":true}"#);
+    world.create(r#"{"Name":"four"}"#);
+    world.create(r#"{"Name":"six","EnableIPv4":false,"EnableIPv6":true}"#);
+    let pairs = ["both", "four", "six"].map(|network| {
+        let [asker, db] = ["asker", "db"].map(|name| Sandbox::new(&format!("{name}-{network}")));
+        asker.attach(&world, network);
+        db.attach(&world, network);
+        (network, asker, db)
+    });
+    for (network, asker, _db) in &pairs {
+        let plain = format!("db-{network}");
+        let names = [
+            plain.clone(),
+            plain.to_uppercase(),
+            format!("Db-{network}.{network}"),
+        ];
+        for name in &names {
+            for (kind, flags, opt) in [
+                (A, [1, 0], None),
+                (AAAA, [1, 0], None),
+                (A, [0, 0], None),
+                (AAAA, [1, 0x20], None),
+                (A, [1, 0x10], Some(&OPT[..])),
+                (AAAA, [1, 0], Some(&OPT[..])),
+                (A, [1, 0], Some(&cookie[..])),
+                (AAAA, [1, 0], Some(&cookie[..])),
+            ] {
+                let message = query(name, kind, flags, opt);
+                let before = answered(&world);
+                let udp = asker.run(|| ask_udp(&message));
+                // The one who asks has no IPv4 address there, by which the programs know it.
+                let at_link = u64::from(*network != "six");
+                let what = format!("{name} {kind} {flags:?} {opt:?}");
+                assert_eq!(answered(&world), before + at_link, "{what}");
+                assert_eq!(udp, asker.run(|| ask_tcp(&message)), "{what}");
+            }
+        }
+    }
 }
 
 /// The link address that the sandbox remembers for `address`.
