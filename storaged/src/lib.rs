@@ -23,6 +23,7 @@
 //! All calls are synchronous and may block on disks; readings come from memory and never wait for
 //! a mutation.
 
+mod acl;
 mod adopt;
 mod arrival;
 mod assemble;

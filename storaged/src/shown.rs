@@ -6,6 +6,7 @@
 use api::owner::IdMaps;
 use rustix::fs::Stat;
 
+use crate::acl;
 use crate::xattr::{ACLS, Attributes};
 
 /// `VFS_CAP_REVISION_3` with the id of a root behind it, and `VFS_CAP_REVISION_2` without
@@ -13,13 +14,6 @@ use crate::xattr::{ACLS, Attributes};
 const CAPABILITY: &[u8] = b"security.capability";
 const WITH_ROOT: (u8, usize) = (3, 24);
 const WITHOUT_ROOT: (u8, usize) = (2, 20);
-
-/// `ACL_USER` and `ACL_GROUP`, in entries of a tag, permissions and an id behind a version
-/// (`include/uapi/linux/posix_acl_xattr.h`).
-const ACL_USER: [u8; 2] = 2_u16.to_le_bytes();
-const ACL_GROUP: [u8; 2] = 8_u16.to_le_bytes();
-const ACL_HEAD: usize = 4;
-const ACL_ENTRY: usize = 8;
 
 /// How a tree is shown: as it is on disk, unless there are maps.
 #[derive(Debug, Clone, Default)]
@@ -40,7 +34,7 @@ impl Shown {
         if let Some(maps) = &self.maps {
             for (name, value) in &mut attributes {
                 if ACLS.contains(&name.as_slice()) {
-                    acl(value, maps);
+                    list(value, maps);
                 } else if name == CAPABILITY {
                     capability(value, maps);
                 }
@@ -50,23 +44,23 @@ impl Shown {
     }
 }
 
-fn acl(list: &mut [u8], maps: &IdMaps) {
-    let Some(entries) = list.get_mut(ACL_HEAD..) else {
+fn list(list: &mut [u8], maps: &IdMaps) {
+    let Some(entries) = list.get_mut(acl::VERSION.len()..) else {
         return;
     };
-    for entry in entries.chunks_exact_mut(ACL_ENTRY) {
-        let Some(shown) = number(entry, 4) else {
+    for entry in entries.chunks_exact_mut(acl::ENTRY) {
+        let Some(shown) = number(entry, acl::ID) else {
             continue;
         };
-        let id = if entry.starts_with(&ACL_USER) {
+        let id = if entry.starts_with(&acl::USER.to_le_bytes()) {
             maps.container_uid(shown)
-        } else if entry.starts_with(&ACL_GROUP) {
+        } else if entry.starts_with(&acl::GROUP.to_le_bytes()) {
             maps.container_gid(shown)
         } else {
             None
         };
         if let Some(id) = id {
-            entry[4..].copy_from_slice(&id.to_le_bytes());
+            entry[acl::ID..].copy_from_slice(&id.to_le_bytes());
         }
     }
 }

@@ -10,7 +10,7 @@ use std::io;
 use std::os::fd::AsFd;
 
 use sys::bpf::device::attach;
-use sys::bpf::program::Instruction;
+use sys::bpf::program::{Instruction, instruction};
 
 use super::Group;
 use crate::container::DeviceRule;
@@ -48,15 +48,6 @@ const SHIFT_RIGHT_32: u8 = 0x74;
 const JUMP_UNEQUAL: u8 = 0x55;
 const JUMP_UNEQUAL_REGISTER: u8 = 0x5d;
 const EXIT: u8 = 0x95;
-
-fn instruction(code: u8, to: u8, from: u8, offset: i16, immediate: i32) -> Instruction {
-    Instruction {
-        code,
-        registers: to | from << 4,
-        offset,
-        immediate,
-    }
-}
 
 /// Lets the processes of a container use what its rules and every container's allow, and nothing
 /// else.

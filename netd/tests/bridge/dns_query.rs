@@ -1,6 +1,7 @@
 //! A resolver as a container has one: it asks 127.0.0.11.
 
-use std::net::{Ipv4Addr, UdpSocket};
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, TcpStream, UdpSocket};
 
 use domain::base::iana::Rcode;
 use domain::base::name::Name;
@@ -8,6 +9,8 @@ use domain::base::{Message, MessageBuilder, Rtype};
 use domain::rdata::A;
 
 use crate::world::PATIENCE;
+
+const RESOLVER: &str = "127.0.0.11:53";
 
 /// The IPv4 addresses of `name`, or the error's code. To be run inside a sandbox.
 pub(crate) fn lookup(name: &str) -> Result<Vec<Ipv4Addr>, Rcode> {
@@ -21,13 +24,7 @@ pub(crate) fn lookup_from(source: Ipv4Addr, name: &str) -> Result<Vec<Ipv4Addr>,
     question.header_mut().set_id(7);
     question.header_mut().set_rd(true);
     question.push((&name, Rtype::A)).unwrap();
-    let socket = UdpSocket::bind((source, 0)).unwrap();
-    socket.set_read_timeout(Some(PATIENCE)).unwrap();
-    socket.connect("127.0.0.11:53").unwrap();
-    socket.send(&question.finish()).unwrap();
-    let mut buffer = [0; 512];
-    let length = socket.recv(&mut buffer).unwrap();
-    let message = Message::from_octets(&buffer[..length]).unwrap();
+    let message = Message::from_octets(ask_udp(source, &question.finish())).unwrap();
     match message.header().rcode() {
         Rcode::NOERROR => Ok(message
             .answer()
@@ -37,4 +34,31 @@ pub(crate) fn lookup_from(source: Ipv4Addr, name: &str) -> Result<Vec<Ipv4Addr>,
             .collect()),
         code => Err(code),
     }
+}
+
+/// Sends a message, to be run inside a sandbox; returns the answer.
+pub(crate) fn ask_udp(source: Ipv4Addr, message: &[u8]) -> Vec<u8> {
+    let socket = UdpSocket::bind((source, 0)).unwrap();
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    socket.connect(RESOLVER).unwrap();
+    socket.send(message).unwrap();
+    let mut buffer = vec![0; 1500];
+    let length = socket.recv(&mut buffer).unwrap();
+    buffer.truncate(length);
+    buffer
+}
+
+/// The same by a connection.
+pub(crate) fn ask_tcp(message: &[u8]) -> Vec<u8> {
+    let mut socket = TcpStream::connect(RESOLVER).unwrap();
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    let length = u16::try_from(message.len()).unwrap();
+    socket
+        .write_all(&[&length.to_be_bytes(), message].concat())
+        .unwrap();
+    let mut length = [0; 2];
+    socket.read_exact(&mut length).unwrap();
+    let mut answer = vec![0; u16::from_be_bytes(length).into()];
+    socket.read_exact(&mut answer).unwrap();
+    answer
 }

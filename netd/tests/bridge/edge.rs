@@ -1,15 +1,12 @@
 //! What the programs at endpoints' links do for a whole daemon.
 
-use std::io::{Read, Write};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpStream, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
 use std::process::Command;
 
 use api::net::Attachment;
 
-use crate::dns_query::lookup;
+use crate::dns_query::{ask_tcp, ask_udp, lookup};
 use crate::world::{PATIENCE, Sandbox, World, address, ip, soon};
-
-const RESOLVER: &str = "127.0.0.11:53";
 
 /// The value of a series.
 #[track_caller]
@@ -199,31 +196,6 @@ fn query(name: &str, kind: u16, flags: [u8; 2], opt: Option<&[u8]>) -> Vec<u8> {
     message
 }
 
-fn ask_udp(message: &[u8]) -> Vec<u8> {
-    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).unwrap();
-    socket.set_read_timeout(Some(PATIENCE)).unwrap();
-    socket.connect(RESOLVER).unwrap();
-    socket.send(message).unwrap();
-    let mut buffer = vec![0; 1500];
-    let length = socket.recv(&mut buffer).unwrap();
-    buffer.truncate(length);
-    buffer
-}
-
-fn ask_tcp(message: &[u8]) -> Vec<u8> {
-    let mut socket = TcpStream::connect(RESOLVER).unwrap();
-    socket.set_read_timeout(Some(PATIENCE)).unwrap();
-    let length = u16::try_from(message.len()).unwrap();
-    socket
-        .write_all(&[&length.to_be_bytes(), message].concat())
-        .unwrap();
-    let mut length = [0; 2];
-    socket.read_exact(&mut length).unwrap();
-    let mut answer = vec![0; u16::from_be_bytes(length).into()];
-    socket.read_exact(&mut answer).unwrap();
-    answer
-}
-
 #[test]
 fn the_link_and_the_daemon_answer_alike() {
     const A: u16 = 1;
@@ -265,7 +237,7 @@ fn the_link_and_the_daemon_answer_alike() {
             ] {
                 let message = query(name, kind, flags, opt);
                 let before = answered(&world);
-                let udp = asker.run(|| ask_udp(&message));
+                let udp = asker.run(|| ask_udp(Ipv4Addr::UNSPECIFIED, &message));
                 // The one who asks has no IPv4 address there, by which the programs know it.
                 let at_link = u64::from(*network != "six");
                 let what = format!("{name} {kind} {flags:?} {opt:?}");

@@ -1,24 +1,11 @@
-//! Access control lists in words, as star and GNU tar write them (`SCHILY.acl.access`), and as the
-//! kernel takes them (`include/uapi/linux/posix_acl_xattr.h`).
+//! Access control lists in words, as star and GNU tar write them (`SCHILY.acl.access`).
 //!
 //! `user::rwx,user:1000:r-x,group::r-x,mask::r-x,other::---`, by commas or line ends; star adds the
 //! number behind a name as a fourth field. A name without a number is a name of the host that wrote
 //! it, which nobody knows here: it is refused, for to leave an entry out could let more people in.
 
 use super::Problem;
-
-/// `POSIX_ACL_XATTR_VERSION`.
-const VERSION: u32 = 2;
-/// `ACL_UNDEFINED_ID`.
-const NOBODY: u32 = u32::MAX;
-
-/// `ACL_USER_OBJ` and so on; the kernel wants them in this order.
-const OWNER: u16 = 0x01;
-const USER: u16 = 0x02;
-const OWNING_GROUP: u16 = 0x04;
-const GROUP: u16 = 0x08;
-const MASK: u16 = 0x10;
-const OTHER: u16 = 0x20;
+use crate::acl::{GROUP, MASK, NOBODY, OTHER, OWNER, OWNING_GROUP, USER, VERSION};
 
 const INVALID: Problem = Problem::Field("access control list");
 
@@ -37,7 +24,7 @@ pub(super) fn parse(text: &[u8]) -> Result<Option<Vec<u8>>, Problem> {
         return Ok(None);
     }
     entries.sort_unstable_by_key(|(tag, id, _)| (*tag, *id));
-    let mut list = VERSION.to_le_bytes().to_vec();
+    let mut list = VERSION.to_vec();
     for (tag, id, permissions) in entries {
         list.extend(tag.to_le_bytes());
         list.extend(permissions.to_le_bytes());

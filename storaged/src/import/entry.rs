@@ -16,7 +16,7 @@ use super::member::Member;
 use super::place::{Placed, c_string, escapes, io_problem};
 use super::{EntryError, Problem, excerpt};
 use crate::recipe::Extent;
-use crate::{tree, xattr};
+use crate::{acl, tree, xattr};
 
 const OPAQUE_XATTR: &str = "trusted.overlay.opaque";
 
@@ -207,11 +207,9 @@ pub(super) fn set_attributes(
 /// The kernel checks lists; only that of another version looks like a filesystem without any
 /// (`posix_acl_from_xattr`, `fs/posix_acl.c`). Leaving one out could let more people in.
 fn set_acl(result: Result<(), Errno>, value: &[u8]) -> Placed<()> {
-    /// `POSIX_ACL_XATTR_VERSION`.
-    const VERSION: [u8; 4] = 2_u32.to_le_bytes();
     match result {
         Err(Errno::INVAL | Errno::ACCESS) => Err(Problem::Field("access control list")),
-        Err(Errno::OPNOTSUPP) if !value.starts_with(&VERSION) => {
+        Err(Errno::OPNOTSUPP) if !value.starts_with(&acl::VERSION) => {
             Err(Problem::Field("access control list"))
         }
         result => result.map_err(io_problem("set its access control list")),

@@ -37,6 +37,16 @@ pub struct Instruction {
     pub immediate: i32,
 }
 
+/// An instruction from its parts: `to` and `from` are registers.
+pub const fn instruction(code: u8, to: u8, from: u8, offset: i16, immediate: i32) -> Instruction {
+    Instruction {
+        code,
+        registers: to | from << 4,
+        offset,
+        immediate,
+    }
+}
+
 /// A program to be loaded.
 pub(super) struct Load<'a> {
     /// A `BPF_PROG_TYPE_*`.

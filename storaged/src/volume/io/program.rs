@@ -9,7 +9,7 @@
 use std::io;
 use std::os::fd::{AsRawFd as _, BorrowedFd};
 
-use sys::bpf::program::Instruction;
+use sys::bpf::program::{Instruction, instruction};
 use sys::bpf::tracepoint::Tracepoint;
 
 /// What an operation does, in the order of the parts.
@@ -284,13 +284,4 @@ fn put(code: u8, to: u8, from: u8, offset: i16) -> Instruction {
 
 fn jump(code: u8, register: u8, immediate: i32, distance: i16) -> Instruction {
     instruction(code, register, 0, distance, immediate)
-}
-
-fn instruction(code: u8, to: u8, from: u8, offset: i16, immediate: i32) -> Instruction {
-    Instruction {
-        code,
-        registers: to | from << 4,
-        offset,
-        immediate,
-    }
 }

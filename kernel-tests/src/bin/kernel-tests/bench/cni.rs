@@ -141,10 +141,8 @@ fn settle(points: &[Point]) -> Vec<(Population, Result<Town, String>)> {
 
 fn subject(name: String, goal: Goal) -> Subject {
     Subject {
-        name,
-        unit: "ms",
-        goal,
         tail: true,
+        ..Subject::new(name, "ms", goal)
     }
 }
 

@@ -26,15 +26,6 @@ const MANY_LAYERS: &str = "127.0.0.1:5090/many:1";
 /// Outlives what is measured, and is removed at the end.
 const IDLE: [&str; 2] = ["sleep", "3600"];
 
-fn subject(name: &str, unit: &'static str, goal: Goal) -> Subject {
-    Subject {
-        name: name.to_owned(),
-        unit,
-        goal,
-        tail: false,
-    }
-}
-
 fn timed(command: &mut Command) -> Result<f64> {
     let begin = Instant::now();
     program::output(command)?;
@@ -65,7 +56,7 @@ pub(crate) fn exec(scene: &Scene) -> Result<Vec<Row>> {
     let ours = Box::new(|| Ok(timed(&mut daemon.command(&words)?)? * 1e3));
     let subject = Subject {
         tail: true,
-        ..subject("exec-true", "ms", Goal::AtMost(0.5))
+        ..Subject::new("exec-true", "ms", Goal::AtMost(0.5))
     };
     let rows = compare(subject, scene.sizes.runs(MANY), ours, "docker exec", peer);
     daemon.hawser(&["rm", "-f", NAME])?;
@@ -111,7 +102,7 @@ pub(crate) fn log(scene: &Scene) -> Result<Vec<Row>> {
     let peer = scene.docker().map(|docker| -> Sample<'_, f64> {
         Box::new(move || turn(&|words| Ok(docker.command(words)), &[], docker::TOOLS))
     });
-    let subject = subject("log-json-file", "MB/s", Goal::AtLeast(1.0));
+    let subject = Subject::new("log-json-file", "MB/s", Goal::AtLeast(1.0));
     compare(
         subject,
         scene.sizes.runs(FEW),
@@ -143,7 +134,7 @@ pub(crate) fn shim(scene: &Scene) -> Result<Vec<Row>> {
     let peer = scene.docker().map(|docker| -> Sample<'_, f64> {
         Box::new(move || turn(&|words| Ok(docker.command(words)), docker::TOOLS))
     });
-    let subject = subject("shim-memory", "MB", Goal::Within(4.0));
+    let subject = Subject::new("shim-memory", "MB", Goal::Within(4.0));
     compare(
         subject,
         scene.sizes.runs(FEW),
@@ -208,13 +199,13 @@ pub(crate) fn pull(scene: &Scene) -> Result<Vec<Row>> {
     let name = "pull-30-layers";
     Ok(vec![
         row(
-            subject(name, "ms", Goal::AtMost(1.0)),
+            Subject::new(name, "ms", Goal::AtMost(1.0)),
             &figures[0],
             "docker pull",
             &figures[1],
         )?,
         row(
-            subject(name, "ms", Goal::AtMost(1.0)),
+            Subject::new(name, "ms", Goal::AtMost(1.0)),
             &figures[0],
             "podman pull",
             &figures[2],

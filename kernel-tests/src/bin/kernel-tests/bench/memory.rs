@@ -37,12 +37,8 @@ pub(crate) fn rows(scene: &Scene) -> Result<Vec<Row>> {
         });
         let name = format!("dockerd + containerd, {containers} containers");
         for (place, kind) in ["resident", "anonymous"].into_iter().enumerate() {
-            let subject = Subject {
-                name: format!("memory, {kind}, {endpoints} endpoints"),
-                unit: "MB",
-                goal: goal(endpoints),
-                tail: false,
-            };
+            let what = format!("memory, {kind}, {endpoints} endpoints");
+            let subject = Subject::new(what, "MB", goal(endpoints));
             let (ours, peer) = (column(&ours, place), column(&peer, place));
             rows.push(row(subject, &ours, &name, &peer)?);
         }

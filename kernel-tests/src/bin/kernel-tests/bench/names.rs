@@ -19,12 +19,7 @@ const PEER_PORT: &str = "5353";
 const SOON: Duration = Duration::from_secs(10);
 
 pub(crate) fn lookups(scene: &Scene) -> Result<Vec<Row>> {
-    let subject = Subject {
-        name: "names".to_owned(),
-        unit: "1/s",
-        goal: Goal::AtLeast(1.0),
-        tail: false,
-    };
+    let subject = Subject::new("names", "1/s", Goal::AtLeast(1.0));
     let asker = Asker::new(scene)?;
     let aardvark = Aardvark::start();
     let peer = aardvark.as_ref().map_err(|error| format!("{error:#}"));

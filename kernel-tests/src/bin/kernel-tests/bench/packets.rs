@@ -84,12 +84,8 @@ pub(crate) fn rows(scene: &Scene) -> Result<Vec<Row>> {
         );
         for (path, ours) in paths.iter().zip(&figures) {
             let family = if path.own.is_ipv4() { "v4" } else { "v6" };
-            let subject = Subject {
-                name: format!("packet, {family} {}, {ports} published", path.name),
-                unit: "ns",
-                goal: path.goal,
-                tail: false,
-            };
+            let name = format!("packet, {family} {}, {ports} published", path.name);
+            let subject = Subject::new(name, "ns", path.goal);
             rows.push(row(subject, ours, "Katran", &Err(NO_PEER.to_owned()))?);
         }
     }

@@ -22,40 +22,31 @@ const DNAT: &str = "docker, DNAT";
 const PROXY: &str = "docker-proxy";
 
 pub(crate) fn throughput(scene: &Scene) -> Result<Vec<Row>> {
-    let subject = subject("published-throughput", "Gbit/s", Goal::AtLeast(0.98));
+    let subject = Subject::new("published-throughput", "Gbit/s", Goal::AtLeast(0.98));
     measure(scene, subject, DNAT, stream_server, |side| {
         side.stream_from_outside()
     })
 }
 
 pub(crate) fn own_throughput(scene: &Scene) -> Result<Vec<Row>> {
-    let subject = subject("own-port-throughput", "Gbit/s", Goal::AtLeast(1.8));
+    let subject = Subject::new("own-port-throughput", "Gbit/s", Goal::AtLeast(1.8));
     measure(scene, subject, PROXY, stream_server, |side| {
         side.stream_from_host()
     })
 }
 
 pub(crate) fn requests(scene: &Scene) -> Result<Vec<Row>> {
-    let subject = subject("published-requests", "1/s", Goal::AtLeast(1.0));
+    let subject = Subject::new("published-requests", "1/s", Goal::AtLeast(1.0));
     measure(scene, subject, DNAT, web_server, |side| {
         side.load("Connection: keep-alive")
     })
 }
 
 pub(crate) fn connections(scene: &Scene) -> Result<Vec<Row>> {
-    let subject = subject("published-connections", "1/s", Goal::AtLeast(0.97));
+    let subject = Subject::new("published-connections", "1/s", Goal::AtLeast(0.97));
     measure(scene, subject, DNAT, web_server, |side| {
         side.load("Connection: close")
     })
-}
-
-fn subject(name: &str, unit: &'static str, goal: Goal) -> Subject {
-    Subject {
-        name: name.to_owned(),
-        unit,
-        goal,
-        tail: false,
-    }
 }
 
 /// Runs the engine's command line, which must succeed.

@@ -15,6 +15,18 @@ pub(crate) struct Subject {
     pub(crate) tail: bool,
 }
 
+impl Subject {
+    /// Of figures whose slowest ones say nothing.
+    pub(crate) fn new(name: impl Into<String>, unit: &'static str, goal: Goal) -> Self {
+        Self {
+            name: name.into(),
+            unit,
+            goal,
+            tail: false,
+        }
+    }
+}
+
 /// What a row is to reach (design, figures to reach).
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Goal {
@@ -229,12 +241,7 @@ mod tests {
     use super::*;
 
     fn subject(goal: Goal) -> Subject {
-        Subject {
-            name: "x".to_owned(),
-            unit: "ms",
-            goal,
-            tail: false,
-        }
+        Subject::new("x", "ms", goal)
     }
 
     #[test]

@@ -28,12 +28,7 @@ pub(crate) fn churn(scene: &Scene) -> Result<Vec<Row>> {
 
 fn rows(name: &str, outcome: &Outcome, rate: Goal) -> Result<Vec<Row>> {
     eprintln!("  {outcome}");
-    let subject = |what: &str, unit, goal| Subject {
-        name: format!("{what}, {name}"),
-        unit,
-        goal,
-        tail: false,
-    };
+    let subject = |what: &str, unit, goal| Subject::new(format!("{what}, {name}"), unit, goal);
     let alone = |subject, ours: f64| row(subject, &Ok(vec![ours]), "-", &Err(NO_PEER.to_owned()));
     let lost = outcome.failures.len() as f64;
     Ok(vec![

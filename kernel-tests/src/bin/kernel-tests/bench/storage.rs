@@ -24,15 +24,6 @@ const LAYERS: u64 = 8;
 /// A file of an image of many small ones.
 const SMALL: u64 = 16 << 10;
 
-pub(super) fn subject(name: impl Into<String>, unit: &'static str, goal: Goal) -> Subject {
-    Subject {
-        name: name.into(),
-        unit,
-        goal,
-        tail: false,
-    }
-}
-
 /// Time of an action in milliseconds.
 pub(super) fn time(action: impl FnOnce() -> Result<()>) -> Result<f64> {
     let begin = Instant::now();
@@ -68,10 +59,10 @@ pub(crate) fn import(scene: &Scene) -> Result<Vec<Row>> {
                 took
             })
         });
-        let row = subject(name(""), "ms", Goal::AtMost(1.0));
+        let row = Subject::new(name(""), "ms", Goal::AtMost(1.0));
         let runs = scene.sizes.runs(FEW);
         rows.extend(compare(row, runs, Box::new(load), "docker load", peer)?);
-        let row = subject(name(", layers at once"), "ms", Goal::AtMost(1.0));
+        let row = Subject::new(name(", layers at once"), "ms", Goal::AtMost(1.0));
         let one_by_one: Sample<'_, f64> = Box::new(|| one_by_one(daemon, &archive, &layers));
         let peer_name = "hawser, one layer after the other";
         rows.extend(compare(
@@ -201,7 +192,7 @@ pub(crate) fn rootfs(scene: &Scene) -> Result<Vec<Row>> {
             took
         };
         let goal = if depth <= 30 { 5.0 } else { 50.0 };
-        let row = subject(
+        let row = Subject::new(
             format!("writable layer and mount, {depth} layers"),
             "ms",
             Goal::Within(goal),
@@ -276,7 +267,7 @@ pub(crate) fn commit(scene: &Scene) -> Result<Vec<Row>> {
         });
         Ok(sample)
     });
-    let row = subject("commit of 500 files", "ms", Goal::AtMost(1.0));
+    let row = Subject::new("commit of 500 files", "ms", Goal::AtMost(1.0));
     let rows = compare(
         row,
         scene.sizes.runs(MANY),
@@ -304,7 +295,7 @@ pub(crate) fn volumes(scene: &Scene) -> Result<Vec<Row>> {
             took
         })
     });
-    let row = subject("volume create", "ms", Goal::AtMost(0.33));
+    let row = Subject::new("volume create", "ms", Goal::AtMost(0.33));
     let runs = scene.sizes.runs(MANY);
     let mut rows = compare(row, runs, Box::new(create), "docker volume create", peer)?;
     let many = scene.sizes.volumes;
@@ -317,7 +308,7 @@ pub(crate) fn volumes(scene: &Scene) -> Result<Vec<Row>> {
         client.post::<Volume>(VOLUMES_CREATE, &request)?;
     }
     let usage = || time(|| Ok(client.get::<StorageUsage>(STORAGE_USAGE).map(drop)?));
-    let row = subject(format!("usage of {many} volumes"), "ms", Goal::Within(50.0));
+    let row = Subject::new(format!("usage of {many} volumes"), "ms", Goal::Within(50.0));
     let none = Err("docker measures the volumes anew each time".to_owned());
     rows.extend(compare(row, runs, Box::new(usage), "none", none)?);
     for name in &made {
@@ -385,7 +376,7 @@ pub(crate) fn copy_up(scene: &Scene) -> Result<Vec<Row>> {
             fs::remove_file(&copy)?;
             took
         };
-        let row = subject(format!("copy-up of {mib} MiB"), "ms", Goal::AtMost(1.2));
+        let row = Subject::new(format!("copy-up of {mib} MiB"), "ms", Goal::AtMost(1.2));
         let peer: Sample<'_, f64> = Box::new(plain);
         let runs = scene.sizes.runs(FEW);
         rows.extend(compare(

@@ -13,8 +13,8 @@ use api::storage::{Volume, VolumeCreate};
 use api::volume_plugin::{MOUNT, Reply, Request, UNMOUNT};
 use kernel_tests::{Daemon, Directories, Host, Podman, program};
 
-use super::row::{Goal, Row, compare};
-use super::storage::{MIB, subject, time};
+use super::row::{Goal, Row, Subject, compare};
+use super::storage::{MIB, time};
 use super::turns::Sample;
 use super::{FEW, MANY, Scene};
 
@@ -71,7 +71,7 @@ pub(crate) fn copies(scene: &Scene) -> Result<Vec<Row>> {
             };
             let name = format!("{what} of {mib} MiB, {place}");
             rows.extend(compare(
-                subject(name, "ms", goal),
+                Subject::new(name, "ms", goal),
                 scene.sizes.runs(FEW),
                 Box::new(ours),
                 "cp -a, and sync",
@@ -172,7 +172,7 @@ pub(crate) fn restart(scene: &Scene) -> Result<Vec<Row>> {
     };
     let name = format!("restart with {volumes} volumes and {mounts} mounts");
     let rows = compare(
-        subject(name, "ms", Goal::AtMost(1.5)),
+        Subject::new(name, "ms", Goal::AtMost(1.5)),
         scene.sizes.runs(FEW),
         Box::new(|| again(&mut full)),
         "hawserd without volumes",
@@ -204,7 +204,7 @@ pub(crate) fn podman(scene: &Scene) -> Result<Vec<Row>> {
         took
     });
     compare(
-        subject("volume create, beside podman", "ms", Goal::AtMost(0.33)),
+        Subject::new("volume create, beside podman", "ms", Goal::AtMost(0.33)),
         scene.sizes.runs(MANY),
         Box::new(ours),
         "podman volume create",

@@ -149,12 +149,8 @@ fn compare<const N: usize>(scene: &Scene, measured: &Measured<N>) -> Result<Vec<
                     eprintln!("  {} cannot be measured: {why}", mode.name());
                     continue;
                 }
-                let subject = |goal| Subject {
-                    name: format!("{}, {}, {ports} published", figure.name, mode.name()),
-                    unit: figure.unit,
-                    goal,
-                    tail: false,
-                };
+                let name = format!("{}, {}, {ports} published", figure.name, mode.name());
+                let subject = |goal| Subject::new(name.clone(), figure.unit, goal);
                 let ours = column(ours, place);
                 for ((name, _open), peer) in PEERS.iter().zip(peers) {
                     let goal = match *name {

@@ -156,7 +156,7 @@ fn measure(scene: &Scene, contestants: &[Contestant<'_>], window: usize) -> Resu
             }
             let of = contestants[place].title;
             let name = format!("names lost, {window} outstanding{label} ({of})");
-            let subject = subject(name, "queries", Goal::Within(0.0));
+            let subject = Subject::new(name, "queries", Goal::Within(0.0));
             let theirs = Ok(vec![peers.iter().filter_map(|peer| lost(peer).ok()).sum()]);
             let ours = lost(figures).map(|lost| vec![lost]);
             rows.push(row(subject, &ours, "peers together", &theirs)?);
@@ -166,20 +166,11 @@ fn measure(scene: &Scene, contestants: &[Contestant<'_>], window: usize) -> Resu
     {
         let name = format!("names p99 in a storm, {window} outstanding");
         // Design: unmoved.
-        let subject = subject(name, "us", Goal::AtMost(1.1));
+        let subject = Subject::new(name, "us", Goal::AtMost(1.1));
         let peer = format!("{}, quiet", contestant.title);
         rows.push(row(subject, &column(stormy, 1), &peer, &column(quiet, 1))?);
     }
     Ok(rows)
-}
-
-fn subject(name: String, unit: &'static str, goal: Goal) -> Subject {
-    Subject {
-        name,
-        unit,
-        goal,
-        tail: false,
-    }
 }
 
 /// One of ours, by its place, against one peer.
@@ -203,8 +194,8 @@ impl Names<'_> {
             _ => self.peer.to_owned(),
         };
         let name = |what| format!("names {what}, {window} outstanding{label} ({title})");
-        let rate = subject(name("rate"), "1/s", self.goal());
-        let p99 = subject(name("p99"), "us", Goal::AtMost(1.0));
+        let rate = Subject::new(name("rate"), "1/s", self.goal());
+        let p99 = Subject::new(name("p99"), "us", Goal::AtMost(1.0));
         Ok([
             row(rate, &column(ours, 0), &peer_name, &column(peer, 0))?,
             row(p99, &column(ours, 1), &peer_name, &column(peer, 1))?,
