@@ -55,20 +55,42 @@ pub(crate) fn attributes(attributes: &BTreeMap<String, String>) -> Vec<u8> {
 /// not UTF-8 as U+FFFD, one for each.
 fn escape(out: &mut Vec<u8>, bytes: &[u8]) {
     for chunk in bytes.utf8_chunks() {
-        for character in chunk.valid().chars() {
-            match character {
-                '"' | '\\' => out.extend_from_slice(&[b'\\', character as u8]),
-                '\n' => out.extend_from_slice(b"\\n"),
-                '\r' => out.extend_from_slice(b"\\r"),
-                '<' | '>' | '&' | '\u{2028}' | '\u{2029}' | '\0'..='\u{1f}' => {
-                    out.extend_from_slice(format!("\\u{:04x}", u32::from(character)).as_bytes());
-                }
-                _ => out.extend_from_slice(character.encode_utf8(&mut [0; 4]).as_bytes()),
-            }
+        let mut rest = chunk.valid();
+        while let Some(at) = rest.bytes().position(may_need_escape) {
+            let (plain, special) = rest.split_at(at);
+            out.extend_from_slice(plain.as_bytes());
+            let mut characters = special.chars();
+            characters
+                .next()
+                .into_iter()
+                .for_each(|first| escape_character(out, first));
+            rest = characters.as_str();
         }
+        out.extend_from_slice(rest.as_bytes());
         for _ in chunk.invalid() {
             out.extend_from_slice(b"\\ufffd");
         }
+    }
+}
+
+/// Of the first byte of a character; U+2028 and U+2029 begin with 0xe2.
+fn may_need_escape(byte: u8) -> bool {
+    matches!(byte, b'"' | b'\\' | b'<' | b'>' | b'&' | ..0x20 | 0xe2)
+}
+
+fn escape_character(out: &mut Vec<u8>, character: char) {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    match character {
+        '"' | '\\' => out.extend_from_slice(&[b'\\', character as u8]),
+        '\n' => out.extend_from_slice(b"\\n"),
+        '\r' => out.extend_from_slice(b"\\r"),
+        '<' | '>' | '&' | '\u{2028}' | '\u{2029}' | ..' ' => {
+            let code = u32::from(character);
+            let digits = [12, 8, 4, 0].map(|shift| DIGITS[(code >> shift & 15) as usize]);
+            out.extend_from_slice(b"\\u");
+            out.extend_from_slice(&digits);
+        }
+        _ => out.extend_from_slice(character.encode_utf8(&mut [0; 4]).as_bytes()),
     }
 }
 
@@ -123,6 +145,27 @@ mod tests {
             "{\"log\":\"x\\n\",\"stream\":\"stdout\",\"attrs\":{\"os\":\"\\\"x\\\"\",\
              \"tier\":\"web\"},\"time\":\"2026-01-02T03:04:05.6Z\"}\n"
         );
+    }
+
+    #[test]
+    fn only_what_go_escapes_is_escaped() {
+        assert_eq!(
+            encoded(
+                "\u{2027}\u{2028}\u{2029}\u{202a}€\u{7f}\u{1b}[0m\0".as_bytes(),
+                &[]
+            ),
+            "{\"log\":\"\u{2027}\\u2028\\u2029\u{202a}€\u{7f}\\u001b[0m\\u0000\",\
+             \"stream\":\"stdout\",\"time\":\"2026-01-02T03:04:05.6Z\"}\n"
+        );
+        for line in [&b"\xe2\x80"[..], b"\xe2\x80\xa8\xe2", b"&\xff&"] {
+            let text = encoded(line, &[]);
+            let decoded = decode(text.as_bytes()).unwrap();
+            let said = String::from_utf8_lossy(&decoded.line).into_owned();
+            assert_eq!(
+                said.replace('\u{fffd}', ""),
+                String::from_utf8_lossy(line).replace('\u{fffd}', "")
+            );
+        }
     }
 
     #[test]

@@ -27,7 +27,8 @@ use crate::stream::{Control, Kind};
 
 /// Input that waits for the container to read it; more is left in the client's socket.
 const MAX_INPUT: usize = 64 << 10;
-const READ_SIZE: usize = 32 << 10;
+/// What a pipe holds.
+const READ_SIZE: usize = 64 << 10;
 const SIGKILL: i32 = 9;
 
 /// A container and everybody who talks to it.

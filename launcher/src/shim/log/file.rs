@@ -20,6 +20,8 @@ use crate::shim::streams::remove_stale;
 
 /// What is packed at once.
 const STEP: usize = 64 << 10;
+/// Of an entry besides its line and attributes, in either format; escapes come on top.
+const ENTRY_OVERHEAD: usize = 80;
 
 #[derive(Debug)]
 pub(super) struct LogFile {
@@ -52,9 +54,11 @@ impl LogFile {
 
     /// Appends output that was read at `time`. Returns how many entries are lost: a full disk costs
     /// log lines, never the container.
-    pub(super) fn append(&mut self, pieces: &[Piece], time: Timestamp) -> u64 {
+    pub(super) fn append(&mut self, pieces: &[Piece<'_>], time: Timestamp) -> u64 {
         let text = time.to_string();
-        let mut batch = Vec::new();
+        let overhead = ENTRY_OVERHEAD + self.attributes.len();
+        let sizes = pieces.iter().map(|piece| piece.line.len() + overhead);
+        let mut batch = Vec::with_capacity(sizes.sum());
         let (mut waiting, mut lost) = (0, 0);
         for piece in pieces {
             let before = batch.len();
@@ -294,7 +298,7 @@ mod tests {
     fn write(log: &mut LogFile, line: &str) -> u64 {
         let piece = Piece {
             stream: Stream::Stdout,
-            line: line.as_bytes().to_vec(),
+            line: line.as_bytes().into(),
             part: None,
         };
         log.append(&[piece], Timestamp::UNIX_EPOCH)

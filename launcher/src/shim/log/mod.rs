@@ -114,7 +114,7 @@ impl Log {
         self.take(pieces);
     }
 
-    fn take(&mut self, pieces: Vec<Piece>) {
+    fn take(&mut self, pieces: Vec<Piece<'_>>) {
         let time = Timestamp::now();
         if let Some(file) = &mut self.file {
             self.lost.entries += file.append(&pieces, time);

@@ -11,7 +11,7 @@ const OVERHEAD: u64 = 96;
 
 #[derive(Debug)]
 pub(super) struct Waiting {
-    pub(super) piece: Piece,
+    pub(super) piece: Piece<'static>,
     pub(super) time: Timestamp,
     /// Of the entry among all of this start, from 1.
     pub(super) number: u64,
@@ -31,10 +31,10 @@ pub(super) struct Queue {
 }
 
 impl Queue {
-    pub(super) fn push(&mut self, piece: Piece, time: Timestamp) {
+    pub(super) fn push(&mut self, piece: Piece<'_>, time: Timestamp) {
         self.numbered += 1;
         let waiting = Waiting {
-            piece,
+            piece: piece.into_owned(),
             time,
             number: self.numbered,
         };
@@ -86,7 +86,7 @@ mod tests {
         for number in 0..10 {
             let piece = Piece {
                 stream: Stream::Stdout,
-                line: format!("{number}\n").into_bytes(),
+                line: format!("{number}\n").into_bytes().into(),
                 part: None,
             };
             queue.push(piece, Timestamp::UNIX_EPOCH);
@@ -95,10 +95,7 @@ mod tests {
         assert_eq!(queue.bytes(), 10 * each);
         assert_eq!(queue.shed(4 * each), 6);
         let first = queue.front().unwrap();
-        assert_eq!(
-            (first.number, first.piece.line.as_slice()),
-            (7, &b"6\n"[..])
-        );
+        assert_eq!((first.number, first.piece.line.as_ref()), (7, &b"6\n"[..]));
         assert_eq!(queue.shed(0), 3);
         assert_eq!(queue.len(), 1);
         queue.pop();

@@ -80,7 +80,7 @@ impl Remote {
         Ok(())
     }
 
-    pub(super) fn take(&mut self, pieces: Vec<Piece>, time: Timestamp) {
+    pub(super) fn take(&mut self, pieces: Vec<Piece<'_>>, time: Timestamp) {
         for piece in pieces {
             self.queue.push(piece, time);
         }

@@ -1,13 +1,27 @@
 //! From pieces of output to lines.
 
+use std::borrow::Cow;
+use std::io::BufRead;
+
 use crate::log::{MAX_ENTRY, Stream};
 
 /// A line with its newline, or a part of a long one.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Piece {
+pub(super) struct Piece<'a> {
     pub(super) stream: Stream,
-    pub(super) line: Vec<u8>,
+    /// Borrowed where the output has all of it, as it has of nearly every line.
+    pub(super) line: Cow<'a, [u8]>,
     pub(super) part: Option<Part>,
+}
+
+impl Piece<'_> {
+    pub(super) fn into_owned(self) -> Piece<'static> {
+        Piece {
+            stream: self.stream,
+            line: self.line.into_owned().into(),
+            part: self.part,
+        }
+    }
 }
 
 /// Which part of a line that is longer than an entry.
@@ -34,38 +48,46 @@ struct Unfinished {
 }
 
 impl Splitter {
-    pub(super) fn split(&mut self, stream: Stream, bytes: &[u8]) -> Vec<Piece> {
+    pub(super) fn split<'a>(&mut self, stream: Stream, bytes: &'a [u8]) -> Vec<Piece<'a>> {
         let mut pieces = Vec::new();
-        for line in bytes.split_inclusive(|byte| *byte == b'\n') {
-            let mut rest = line;
-            while !rest.is_empty() {
-                let unfinished = &mut self.unfinished[stream as usize].bytes;
-                let room = MAX_ENTRY - unfinished.len();
-                let (taken, left) = rest.split_at(room.min(rest.len()));
-                unfinished.extend_from_slice(taken);
-                rest = left;
-                if unfinished.ends_with(b"\n") {
-                    pieces.push(self.piece(stream, true));
-                } else if unfinished.len() == MAX_ENTRY {
-                    pieces.push(self.piece(stream, false));
-                }
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            let begun = &mut self.unfinished[stream as usize].bytes;
+            let room = rest.len().min(MAX_ENTRY - begun.len());
+            // `skip_until` is the standard library's search for a byte, several at a time.
+            let length = (&rest[..room]).skip_until(b'\n').unwrap_or(room);
+            let (taken, left) = rest.split_at(length);
+            rest = left;
+            let is_line = taken.ends_with(b"\n");
+            if !is_line && begun.len() + length < MAX_ENTRY {
+                begun.extend_from_slice(taken);
+                continue;
             }
+            let line = match begun.is_empty() {
+                true => Cow::Borrowed(taken),
+                false => {
+                    begun.extend_from_slice(taken);
+                    Cow::Owned(std::mem::take(begun))
+                }
+            };
+            pieces.push(self.piece(stream, line, is_line));
         }
         pieces
     }
 
     /// What is left without a newline, at the end of the output.
-    pub(super) fn finish(&mut self) -> Vec<Piece> {
-        let streams = [Stream::Stdout, Stream::Stderr].into_iter();
-        let left: Vec<Stream> = streams
-            .filter(|stream| !self.unfinished[*stream as usize].bytes.is_empty())
-            .collect();
-        left.into_iter()
-            .map(|stream| self.piece(stream, true))
-            .collect()
+    pub(super) fn finish(&mut self) -> Vec<Piece<'static>> {
+        let mut pieces = Vec::new();
+        for stream in [Stream::Stdout, Stream::Stderr] {
+            let left = std::mem::take(&mut self.unfinished[stream as usize].bytes);
+            if !left.is_empty() {
+                pieces.push(self.piece(stream, left.into(), true));
+            }
+        }
+        pieces
     }
 
-    fn piece(&mut self, stream: Stream, is_last: bool) -> Piece {
+    fn piece<'a>(&mut self, stream: Stream, line: Cow<'a, [u8]>, is_last: bool) -> Piece<'a> {
         let unfinished = &mut self.unfinished[stream as usize];
         let part = match unfinished.part {
             Some(part) => Some(Part {
@@ -84,11 +106,7 @@ impl Splitter {
             }
         };
         unfinished.part = part.filter(|part| !part.is_last);
-        Piece {
-            stream,
-            line: std::mem::take(&mut unfinished.bytes),
-            part,
-        }
+        Piece { stream, line, part }
     }
 }
 
@@ -96,7 +114,7 @@ impl Splitter {
 mod tests {
     use super::*;
 
-    fn texts(pieces: &[Piece]) -> Vec<(Stream, &str)> {
+    fn texts<'a>(pieces: &'a [Piece<'_>]) -> Vec<(Stream, &'a str)> {
         let pieces = pieces.iter();
         pieces
             .map(|piece| (piece.stream, str::from_utf8(&piece.line).unwrap()))
