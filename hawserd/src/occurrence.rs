@@ -5,6 +5,7 @@ use api::net::{Attachment, Network};
 use api::service::Service;
 use api::volume_plugin::{self, MOUNT, REMOVE, UNMOUNT};
 use axum::body::Bytes;
+use netd::Judged;
 
 use crate::daemon::Daemon;
 
@@ -28,6 +29,22 @@ impl Daemon {
     pub(crate) fn told_of_service(&self, action: &str, service: &Service) {
         let event = Event::new("service", action, service.id.to_string())
             .with("name", service.spec.name.to_string());
+        self.events.record(event);
+    }
+
+    /// Tells of a member of a service that probes find well or down, and did not before.
+    pub(crate) fn told_of_verdict(&self, judged: &Judged) {
+        let found = match judged.error {
+            None => "healthy",
+            Some(_) => "unhealthy",
+        };
+        let action = format!("health_status: {found}");
+        let mut event = Event::new("service", &action, judged.service.to_string())
+            .with("container", &judged.container)
+            .with("name", &judged.name);
+        if let Some(error) = &judged.error {
+            event = event.with("error", error);
+        }
         self.events.record(event);
     }
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::net::UnixListener;
 use tokio::runtime::{Builder, Runtime};
+use tokio::sync::broadcast::error::RecvError;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -102,6 +103,7 @@ async fn serve(daemon: Daemon, sockets: Sockets, reload: impl FnMut()) -> Result
     let upkeep = tokio::spawn(daemon.netd.clone().run(stop.clone().cancelled_owned()));
     let watchdog = tokio::spawn(systemd::watchdog());
     let sweep = tokio::spawn(sweep(daemon.clone()));
+    let verdicts = tokio::spawn(tell_verdicts(daemon.clone()));
     let plugin_router = server::volume_plugin(daemon.clone());
     let events = Arc::clone(&daemon.events);
     let servers = [
@@ -115,6 +117,7 @@ async fn serve(daemon: Daemon, sockets: Sockets, reload: impl FnMut()) -> Result
     systemd::stopping();
     watchdog.abort();
     sweep.abort();
+    verdicts.abort();
     stop.cancel();
     events.close();
     let drained = async {
@@ -149,6 +152,19 @@ async fn sweep(daemon: Daemon) {
         });
         // A panic is in the log; the next tick tries again.
         drop(swept.await);
+    }
+}
+
+/// Passes on what probes find.
+async fn tell_verdicts(daemon: Daemon) {
+    let mut verdicts = daemon.netd.verdicts();
+    loop {
+        match verdicts.recv().await {
+            Ok(judged) => daemon.told_of_verdict(&judged),
+            // Listeners look at the services themselves.
+            Err(RecvError::Lagged(_)) => {}
+            Err(RecvError::Closed) => return,
+        }
     }
 }
 

@@ -349,6 +349,13 @@ mod root {
         becomes(&shop, "web", "one=down/yes");
         let error = shop.hawser(&["service", "ps", "--format", "{{.Error}}", "web"]);
         assert_eq!(error, "exit code 1: looked");
+        shop.soon("both verdicts are told", || {
+            let past = "events --since 10m --until 0s --filter event=health_status";
+            let told = shop.type_(&format!("{past} --format {{{{.Action}}}}"));
+            let both = "health_status: healthy\nhealth_status: unhealthy";
+            ensure!(told == both, "{told}");
+            Ok(())
+        });
     }
 
     #[test]

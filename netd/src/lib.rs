@@ -62,6 +62,7 @@ pub use mode::Mode;
 pub use model::ipam::Pool;
 pub use netd::{Netd, Options};
 pub use reconcile::Report;
+pub use service::Judged;
 pub use store::{StoreError, adopt};
 pub use trace::Tracing;
 

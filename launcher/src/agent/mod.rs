@@ -169,7 +169,7 @@ impl<'c> Agent<'c> {
                     if services.is_empty() && self.tasks.is_empty() && self.busy.is_empty() {
                         return Ok(());
                     }
-                    let rest = self.rest(&services);
+                    let rest = self.rest();
                     wake.map_or(rest, |wake| until(wake).min(rest))
                 }
                 Err(error) => {
@@ -184,10 +184,9 @@ impl<'c> Agent<'c> {
         Ok(())
     }
 
-    /// How long nothing needs to be looked at. Of verdicts of probes nobody tells.
-    fn rest(&self, services: &BTreeMap<Id, Service>) -> Duration {
-        let is_probed = |service: &Service| service.spec.health.is_some();
-        if self.stirred.elapsed() < ATTENTION || services.values().any(is_probed) {
+    /// How long nothing needs to be looked at.
+    fn rest(&self) -> Duration {
+        if self.stirred.elapsed() < ATTENTION {
             TICK
         } else {
             RESYNC

@@ -283,6 +283,7 @@ fn members_serve_while_they_are_well_and_all_of_them_when_none_is() {
     join(&netd, "c2", 11, 1);
     let entry = |at: usize| balanced(&world)[at].clone();
     let (tcp, udp) = (0, 3);
+    let mut verdicts = netd.verdicts();
     assert_eq!(
         entry(tcp),
         "0.0.0.0:8080/tcp > 172.18.0.3:80*1 172.18.0.4:80*1"
@@ -302,6 +303,15 @@ fn members_serve_while_they_are_well_and_all_of_them_when_none_is() {
     );
     let service = report(&netd, "c1", false);
     assert_eq!(service.members[0].error, "exit code 1");
+    let told: Vec<(String, Option<String>)> = std::iter::from_fn(|| verdicts.try_recv().ok())
+        .map(|judged| (judged.container, judged.error))
+        .collect();
+    let down = Some("exit code 1".to_owned());
+    assert_eq!(
+        told,
+        [("c2", None), ("c1", None), ("c1", down)].map(|(id, error)| (id.to_owned(), error)),
+        "each verdict once, and no failure that is none yet"
+    );
     assert_eq!(
         entry(tcp),
         "0.0.0.0:8080/tcp > 172.18.0.3:80*0 172.18.0.4:80*1",

@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use api::id::Id;
 use api::service::{Health, ProbeResult};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, broadcast};
 
 use super::pool;
 use crate::error::NetError;
@@ -22,11 +22,36 @@ use crate::netd::Netd;
 /// A service and an endpoint's id.
 type Which = (Id, Id);
 
-#[derive(Debug, Default)]
+/// How many verdicts a listener may be behind.
+const BEHIND: usize = 256;
+
+/// What probes have found of a member, where they had found something else before.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Judged {
+    pub service: Id,
+    /// The service's name.
+    pub name: String,
+    pub container: String,
+    /// What the last probe said, if the member is down.
+    pub error: Option<String>,
+}
+
+#[derive(Debug)]
 pub(crate) struct HealthNotes {
     notes: Mutex<HashMap<Which, Note>>,
     /// Services or their members are others than before.
     pub(super) changed: Notify,
+    judged: broadcast::Sender<Judged>,
+}
+
+impl Default for HealthNotes {
+    fn default() -> Self {
+        Self {
+            notes: Mutex::default(),
+            changed: Notify::default(),
+            judged: broadcast::Sender::new(BEHIND),
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -102,8 +127,20 @@ impl Netd {
             }
             let keys = std::slice::from_ref(key);
             self.change_parts(&service.id, keys, |part| part.verdict = verdict)?;
+            // Nobody has to listen.
+            drop(self.health_notes.judged.send(Judged {
+                service: service.id.clone(),
+                name: name.to_string(),
+                container: endpoint.attachment.container_id.clone(),
+                error: (verdict == Verdict::Down).then(|| result.error.clone()),
+            }));
         }
         Ok(verdict)
+    }
+
+    /// Verdicts from now on, each after it is on record.
+    pub fn verdicts(&self) -> broadcast::Receiver<Judged> {
+        self.health_notes.judged.subscribe()
     }
 
     /// Says once that a service has come to its last resort, and once that it has left it.

@@ -31,6 +31,7 @@ use crate::networks::{now, random_id};
 use crate::store::Cursors;
 
 pub(crate) use health::HealthNotes;
+pub use health::Judged;
 pub(crate) use member::{memberships, with_member_ports};
 
 impl Netd {
