@@ -5,6 +5,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 use std::fs;
+use std::io::Write;
 use std::os::unix::fs::{PermissionsExt, lchown, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -242,7 +243,63 @@ fn a_process_joins_the_user_namespace_of_its_bundle() {
     soon(|| status().is_some_and(|text| text.contains("Uid:\t700007\t700007\t")));
     bundle.ok("kill box KILL");
     assert_eq!(sleeper.wait().unwrap().code(), Some(137));
+    soon(|| bundle.state()["status"] == "stopped");
     bundle.refused("exec --user 70000 box id", "is not running");
+    let stages = fs::read_dir("/run/hawser/stages").unwrap();
+    let ours = stages.filter(|entry| {
+        let name = entry.as_ref().unwrap().file_name();
+        name.to_string_lossy().starts_with("box.")
+    });
+    assert_eq!(ours.count(), 0, "nothing stays of the stage");
+}
+
+/// Where a file of the container's control groups is: in a hierarchy, or in the one of version 2.
+fn limit_of(pid: &str, controller: &str, file: &str) -> PathBuf {
+    let groups = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap();
+    let path = |name: &str| {
+        groups.lines().find_map(|line| {
+            let mut fields = line.splitn(3, ':').skip(1);
+            let is_it = fields.next()?.split(',').any(|listed| listed == name);
+            fields.next().filter(|_| is_it)
+        })
+    };
+    let root = Path::new("/sys/fs/cgroup");
+    match path(controller) {
+        Some(path) => root.join(controller).join(&path[1..]).join(file),
+        None => root.join(&path("").unwrap()[1..]).join(file),
+    }
+}
+
+#[test]
+fn limits_of_a_container_that_runs_are_changed() {
+    let bundle = Bundle::new("sleep 1000");
+    bundle.create();
+    bundle.ok("start box");
+    let pid = fs::read_to_string(bundle.path("pid")).unwrap();
+    let processes = || {
+        let text = fs::read_to_string(limit_of(pid.trim(), "pids", "pids.max")).unwrap();
+        text.trim().to_owned()
+    };
+    assert_eq!(processes(), "max");
+    let file = bundle.path("limits");
+    fs::write(&file, r#"{"pids": {"limit": 41}, "cpu": {}}"#).unwrap();
+    bundle.ok(&format!("update --resources {} box", file.display()));
+    assert_eq!(processes(), "41");
+    let mut piped = bundle.command("update --resources - box");
+    let mut piped = piped.stdin(Stdio::piped()).spawn().unwrap();
+    let mut stdin = piped.stdin.take().unwrap();
+    stdin.write_all(b"{\"memory\": {}}").unwrap();
+    drop(stdin);
+    assert!(piped.wait().unwrap().success());
+    assert_eq!(processes(), "41", "what is not listed stays");
+    bundle.ok("update --pids-limit 42 box");
+    assert_eq!(processes(), "42");
+    fs::write(&file, "{").unwrap();
+    bundle.refused(&format!("update -r {} box", file.display()), "understand");
+    bundle.refused("update --cpuset-cpus 4000 box", "cpuset-cpus");
+    bundle.ok("kill box KILL");
+    soon(|| bundle.state()["status"] == "stopped");
+    bundle.refused("update --pids-limit 43 box", "is not running");
 }
 
 #[test]
@@ -350,5 +407,55 @@ fn podman_runs_its_containers_with_it() {
         "{typed:?}"
     );
     let removed = podman(&["rm", "-f", "-t", "0", "web"]);
+    assert!(removed.status.success(), "{removed:?}");
+}
+
+#[test]
+fn podman_runs_containers_with_users_of_their_own_with_it() {
+    let bundle = Bundle::new("true");
+    bundle.give_to_users();
+    let podman = podman(&bundle);
+    let rootfs = bundle.path("bundle/rootfs").display().to_string();
+    // Neither the container's root nor anybody else may walk there.
+    let closed = bundle.path("closed");
+    fs::create_dir_all(closed.join("data")).unwrap();
+    fs::set_permissions(&closed, fs::Permissions::from_mode(0o700)).unwrap();
+    fs::write(closed.join("data/said"), "below\n").unwrap();
+    let volume = format!("{}/data:/tmp", closed.display());
+    let map = format!("0:{FIRST_ID}:65536");
+    let flags = ["--network", "none", "--uidmap", &map, "-v", &volume];
+    let more = [
+        "--ulimit",
+        "nofile=1024:1024",
+        "--ulimit",
+        "nproc=1024:1024",
+        "--name",
+        "users",
+        "--rootfs",
+        &rootfs,
+        "sleep",
+        "1000",
+    ];
+    let started = podman(&[&["run", "-d"], &flags[..], &more].concat());
+    assert!(started.status.success(), "{started:?}");
+    let script = "cat /proc/self/uid_map /tmp/said /etc/hostname";
+    let inside = podman(&["exec", "users", "sh", "-c", script]);
+    let said = String::from_utf8(inside.stdout).unwrap();
+    let words: Vec<&str> = said.split_whitespace().collect();
+    assert_eq!(words[..4], ["0", "700000", "65536", "below"], "{said}");
+    assert_eq!(words.len(), 5, "{said}");
+    let changed = podman(&["update", "--memory", "64m", "users"]);
+    assert!(changed.status.success(), "{changed:?}");
+    let pid = podman(&["inspect", "-f", "{{.State.Pid}}", "users"]).stdout;
+    let pid = String::from_utf8(pid).unwrap();
+    let files = ["memory.limit_in_bytes", "memory.max"];
+    let mut paths = files
+        .map(|file| limit_of(pid.trim(), "memory", file))
+        .into_iter();
+    let limit = paths
+        .find_map(|path| fs::read_to_string(path).ok())
+        .unwrap();
+    assert_eq!(limit.trim(), "67108864");
+    let removed = podman(&["rm", "-f", "-t", "0", "users"]);
     assert!(removed.status.success(), "{removed:?}");
 }

@@ -21,6 +21,8 @@ pub enum SettingError {
     },
     #[error("--cpu-rt-runtime: make room above in {}: {source}", path.display())]
     RealTime { path: PathBuf, source: io::Error },
+    #[error("unified: {file:?} is no file of control groups of version 2 on this host")]
+    NoFile { file: String },
     #[error("{limit}: {path} is no block device")]
     NoBlockDevice { limit: &'static str, path: String },
 }
@@ -147,8 +149,12 @@ fn split(resources: &Resources, set: &mut Set<'_>) {
 }
 
 fn unified(resources: &Resources, set: &mut Set<'_>) {
+    let or_max = |bytes: i64| match bytes {
+        -1 => "max".to_owned(),
+        bytes => bytes.to_string(),
+    };
     if resources.memory != 0 {
-        let memory = resources.memory.to_string();
+        let memory = or_max(resources.memory);
         set("--memory", "memory", &["memory.max"], memory);
     }
     let swap = match resources.memory_swap {
@@ -161,7 +167,7 @@ fn unified(resources: &Resources, set: &mut Set<'_>) {
         set("--memory-swap", "memory", &["memory.swap.max"], swap);
     }
     if resources.memory_reservation != 0 {
-        let kept = resources.memory_reservation.to_string();
+        let kept = or_max(resources.memory_reservation);
         set("--memory-reservation", "memory", &["memory.low"], kept);
     }
     if resources.cpu_shares != 0 {
@@ -278,8 +284,15 @@ fn throttles(resources: &Resources) -> [Throttle<'_>; 4] {
     ]
 }
 
-/// The number of a block device node.
+/// The number of a block device node; a number is its own.
 pub fn block_device(path: &str) -> Option<String> {
+    let is_number = |text: &str| text.parse::<u32>().is_ok();
+    if path
+        .split_once(':')
+        .is_some_and(|(major, minor)| is_number(major) && is_number(minor))
+    {
+        return Some(path.to_owned());
+    }
     let stat = rustix::fs::stat(path).ok()?;
     (FileType::from_raw_mode(stat.st_mode) == FileType::BlockDevice)
         .then(|| format!("{}:{}", major(stat.st_rdev), minor(stat.st_rdev)))
@@ -317,6 +330,28 @@ pub fn apply(resources: &Resources, group: &Group) -> Result<Vec<String>, Settin
         write(setting, &path)?;
     }
     Ok(warnings)
+}
+
+/// Writes a file of version 2 by its name, line by line.
+///
+/// # Errors
+/// [`SettingError::NoFile`], or the kernel's.
+pub fn apply_file(file: &str, value: &str, group: &Group) -> Result<(), SettingError> {
+    let path = group.dir("").join(file);
+    let is_name = file.contains('.') && !file.contains('/') && !file.starts_with('.');
+    if !(group.is_unified && is_name && path.exists()) {
+        return Err(SettingError::NoFile {
+            file: file.to_owned(),
+        });
+    }
+    value.lines().try_for_each(|line| {
+        write_file(&path, line).map_err(|source| SettingError::Write {
+            limit: "unified",
+            value: line.to_owned(),
+            path: path.clone(),
+            source,
+        })
+    })
 }
 
 /// For real-time CPU time, of which there is none elsewhere.

@@ -28,7 +28,7 @@ use sys::user_namespace;
 
 use crate::container::IDMAP;
 
-const ROOTFS: &str = "rootfs";
+pub(crate) const ROOTFS: &str = "rootfs";
 const USER: &str = "user";
 /// It can be passed through, and no more.
 const PASSABLE: u32 = 0o711;
@@ -112,7 +112,7 @@ impl Stage {
         let root_is_mapped = is_mapped(root);
         stage.place(root, ROOTFS.to_owned(), true, root_is_mapped);
         for mount in config["mounts"].as_array_mut().into_iter().flatten() {
-            if mount["type"] == "bind" {
+            if is_bind(mount) {
                 let mut is_mapped = is_mapped(&mount["source"]);
                 let mut recursive = false;
                 if let Some(options) = mount["options"].as_array_mut() {
@@ -125,7 +125,12 @@ impl Stage {
             }
         }
         let user = directory.join(USER);
+        if let Some(linux) = config["linux"].as_object_mut() {
+            // Said of a namespace that the runtime would make.
+            linux.retain(|name, _| name != "uidMappings" && name != "gidMappings");
+        }
         if let Some(namespaces) = config["linux"]["namespaces"].as_array_mut() {
+            namespaces.retain(|namespace| namespace["type"] != "user");
             namespaces.push(json!({ "type": "user", "path": joined.unwrap_or(&user) }));
         }
         stage
@@ -188,6 +193,13 @@ impl Stage {
         let user = directory.join(USER);
         keep(&namespace, &user).map_err(failed("mount", &user))
     }
+}
+
+/// Engines say it by the type or by an option.
+pub(crate) fn is_bind(mount: &Value) -> bool {
+    let options = mount["options"].as_array();
+    let has = |word: &str| options.is_some_and(|options| options.contains(&json!(word)));
+    mount["type"] == "bind" || has("bind") || has("rbind")
 }
 
 /// Every directory on the way has to let others pass.

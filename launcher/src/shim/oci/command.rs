@@ -18,7 +18,9 @@ use serde_json::{Value, json};
 use std::os::fd::AsFd;
 
 use super::exec::{self, Exec};
-use super::{Bundle, OciError, container, explain};
+use super::update::{self, Update};
+use super::users::Staged;
+use super::{Bundle, OciError, container, explain, failed};
 use crate::cgroup::Group;
 use crate::cli::run::limit;
 
@@ -83,6 +85,8 @@ enum Verb {
         format: String,
         id: String,
     },
+    /// Change the limits of a container
+    Update(Update),
     /// Print what this runtime can do
     Features,
 }
@@ -124,8 +128,8 @@ struct Kill {
 /// comes first.
 pub(crate) fn is_meant(first: &str) -> bool {
     let verbs = [
-        "create", "start", "state", "kill", "delete", "exec", "pause", "resume", "ps", "features",
-        "help",
+        "create", "start", "state", "kill", "delete", "exec", "pause", "resume", "ps", "update",
+        "features", "help",
     ];
     verbs.contains(&first) || first.starts_with('-')
 }
@@ -186,6 +190,9 @@ fn run(line: &Line) -> Result<i32, OciError> {
             resumed.map(|()| 0).map_err(container("resume"))
         }
         Some(Verb::Ps { format, id }) => Ok(say(&processes(&find(root, id)?, format)?)),
+        Some(Verb::Update(asked)) => {
+            update::run(asked, init_of(&find(root, &asked.id)?)?).map(|()| 0)
+        }
         Some(Verb::Features) => Ok(say(&format!("{:#}", features()))),
     }
 }
@@ -211,18 +218,8 @@ fn find(root: &Path, id: &str) -> Result<Container, OciError> {
 
 fn make(root: &Path, create: &Create) -> Result<(), OciError> {
     check_id(&create.id)?;
-    let absolute = |path: &Path| {
-        std::path::absolute(path).map_err(|source| OciError::Io {
-            op: "find",
-            path: path.to_owned(),
-            source,
-        })
-    };
-    fs::create_dir_all(root).map_err(|source| OciError::Io {
-        op: "create",
-        path: root.to_owned(),
-        source,
-    })?;
+    let absolute = |path: &Path| std::path::absolute(path).map_err(failed("find", path));
+    fs::create_dir_all(root).map_err(failed("create", root))?;
     if root.join(&create.id).exists() {
         return Err(OciError::Exists {
             id: create.id.clone(),
@@ -236,7 +233,11 @@ fn make(root: &Path, create: &Create) -> Result<(), OciError> {
         preserved: create.preserve_fds,
         ends_with_parent: false,
     };
-    super::create(&asked, root, &create.id).inspect_err(|_cause| {
+    let create_it = || {
+        let _staged = Staged::enter(&asked.path, &create.id)?;
+        super::create(&asked, root, &create.id)
+    };
+    create_it().inspect_err(|_cause| {
         // The cause is what the caller must know.
         drop(super::delete(root, &create.id));
     })
@@ -270,18 +271,24 @@ fn state(container: &Container) -> Value {
     state
 }
 
-fn processes(found: &Container, format: &str) -> Result<String, OciError> {
-    let pid = found.pid().and_then(|pid| u32::try_from(pid.as_raw()).ok());
-    let pid = pid.ok_or_else(|| OciError::NotRunning {
+/// The container's first process.
+pub(super) fn init_of(found: &Container) -> Result<u32, OciError> {
+    let is_over = found.status() == ContainerStatus::Stopped;
+    let pid = found.pid().filter(|_| !is_over);
+    let pid = pid.and_then(|pid| u32::try_from(pid.as_raw()).ok());
+    pid.ok_or_else(|| OciError::NotRunning {
         id: found.id().to_owned(),
-    })?;
+    })
+}
+
+fn processes(found: &Container, format: &str) -> Result<String, OciError> {
+    let pid = init_of(found)?;
     let processes = Group::of_process(pid)
         .and_then(|group| group.processes())
-        .map_err(|source| OciError::Io {
-            op: "read the control groups of process",
-            path: pid.to_string().into(),
-            source,
-        })?;
+        .map_err(failed(
+            "read the control groups of process",
+            Path::new(&pid.to_string()),
+        ))?;
     match format {
         "json" => Ok(json!(processes).to_string()),
         "table" => {

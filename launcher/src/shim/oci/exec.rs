@@ -13,7 +13,8 @@ use serde_json::{Value, json};
 
 use std::os::fd::AsFd;
 
-use super::{OciError, container};
+use super::command::init_of;
+use super::{OciError, container, failed, read_json};
 use crate::shim::exec::confined;
 use crate::shim::exec::joining::{joining, maps_of};
 use crate::shim::hold::reap;
@@ -68,15 +69,12 @@ pub(super) fn run(root: &Path, found: &Container, asked: &Exec) -> Result<i32, O
             id: asked.id.clone(),
         });
     }
-    let config = read(&found.bundle().join("config.json"))?;
+    let config = read_json(&found.bundle().join("config.json"))?;
     let process = match &asked.process {
-        Some(path) => read(path)?,
+        Some(path) => read_json(path)?,
         None => process(&config["process"], asked)?,
     };
-    let init = found.pid().and_then(|pid| u32::try_from(pid.as_raw()).ok());
-    let init = init.ok_or_else(|| OciError::NotRunning {
-        id: asked.id.clone(),
-    })?;
+    let init = init_of(found)?;
     let maps = maps_of(init)?;
     let (process, workload) = confined(process, &config["linux"]["seccomp"], maps.is_some())
         .map_err(|source| OciError::Io {
@@ -118,19 +116,6 @@ pub(super) fn run(root: &Path, found: &Container, asked: &Exec) -> Result<i32, O
         id: asked.id.clone(),
         source,
     })
-}
-
-fn read(path: &Path) -> Result<Value, OciError> {
-    let text = fs::read(path).map_err(failed("read", path))?;
-    serde_json::from_slice(&text).map_err(|error| failed("understand", path)(error.into()))
-}
-
-fn failed<'a>(op: &'static str, path: &'a Path) -> impl Fn(io::Error) -> OciError + 'a {
-    move |source| OciError::Io {
-        op,
-        path: path.to_owned(),
-        source,
-    }
 }
 
 /// The container's own process, changed by the flags.

@@ -8,6 +8,8 @@
 
 pub(crate) mod command;
 mod exec;
+mod update;
+mod users;
 
 use std::error::Error;
 use std::ffi::OsString;
@@ -20,8 +22,10 @@ use libcontainer::container::builder::ContainerBuilder;
 use libcontainer::error::LibcontainerError;
 use libcontainer::oci_spec::runtime::{LinuxNamespaceType, Spec};
 use libcontainer::syscall::syscall::SyscallType;
-use serde_json::json;
+use serde_json::{Value, json};
 
+use crate::cgroup::limit::SettingError;
+use crate::cli::run::resource::ResourceError;
 use crate::shim::arguments::{Arguments, Grammar, UsageError};
 use crate::shim::exec::joining::JoinError;
 use crate::shim::executor::Workload;
@@ -90,6 +94,12 @@ enum OciError {
     Joining(#[from] JoinError),
     #[error("invalid --format {text:?}: expected table or json")]
     Format { text: String },
+    #[error(transparent)]
+    Flag(#[from] ResourceError),
+    #[error(transparent)]
+    Setting(#[from] SettingError),
+    #[error("a limit of memory and swap together needs the limit of memory beside it")]
+    SwapAlone,
     #[error("no command to run: give one, or --process")]
     NoCommand,
     #[error("invalid --user {text:?}: expected UID[:GID] by number")]
@@ -109,6 +119,19 @@ pub(super) fn innermost(error: &LibcontainerError) -> String {
         }
     }
     texts.join(": ")
+}
+
+fn failed<'a>(op: &'static str, path: &'a Path) -> impl Fn(io::Error) -> OciError + 'a {
+    move |source| OciError::Io {
+        op,
+        path: path.to_owned(),
+        source,
+    }
+}
+
+fn read_json(path: &Path) -> Result<Value, OciError> {
+    let text = fs::read(path).map_err(failed("read", path))?;
+    serde_json::from_slice(&text).map_err(|error| failed("understand", path)(error.into()))
 }
 
 fn container(op: &'static str) -> impl Fn(LibcontainerError) -> OciError {
