@@ -1,6 +1,7 @@
 //! What the daemon says of itself.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
@@ -59,9 +60,19 @@ pub struct Info {
     pub registries: Registries,
     #[serde(default)]
     pub logging: Logging,
+    /// OCI runtimes by the names that `--runtime` takes, besides programs in `PATH`.
+    #[serde(default)]
+    pub runtimes: BTreeMap<String, Runtime>,
     /// Who the users of containers are on the host that say nothing else, if they are others.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub userns_remap: Option<Remap>,
+}
+
+/// An OCI runtime.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Runtime {
+    /// The absolute path of its program.
+    pub path: PathBuf,
 }
 
 /// The user whose subordinate ids containers have.

@@ -8,7 +8,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use api::daemon::{Logging, Registries};
+use api::daemon::{Logging, Registries, Runtime};
 use netd::{NetConfig, PIN_SCHEMA};
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
@@ -21,6 +21,11 @@ const INSTANCE_MAX: usize = 32;
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ConfigError {
+    #[error(
+        "containers.runtimes: {0:?} cannot name a runtime: expected a name without a slash, and not \
+         {OWN_RUNTIME}"
+    )]
+    Runtime(String),
     #[error("cannot read configuration file {}: {source}", path.display())]
     Read { path: PathBuf, source: io::Error },
     #[error("{}:{line}: {message}, in {text:?}", path.display())]
@@ -40,6 +45,9 @@ pub(crate) enum ConfigError {
         source: tracing_subscriber::filter::ParseError,
     },
 }
+
+/// What the launcher calls its own.
+const OWN_RUNTIME: &str = "hawser-shim";
 
 /// The file as written.
 #[derive(Debug, Default, Deserialize)]
@@ -72,6 +80,7 @@ struct ContainersFile {
     log_driver: Option<String>,
     log_opts: BTreeMap<String, String>,
     userns_remap: Option<String>,
+    runtimes: BTreeMap<String, PathBuf>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -101,6 +110,7 @@ pub(crate) struct Config {
     /// For the launcher, as is what follows.
     pub(crate) registries: Registries,
     pub(crate) logging: Logging,
+    pub(crate) runtimes: BTreeMap<String, Runtime>,
 }
 
 impl Config {
@@ -191,6 +201,7 @@ impl Config {
                     .unwrap_or_else(|| Logging::default().driver),
                 options: file.containers.log_opts,
             },
+            runtimes: runtimes(file.containers.runtimes)?,
         })
     }
 }
@@ -216,6 +227,18 @@ fn parse(path: &Path, text: &str) -> Result<File, ConfigError> {
 }
 
 /// A relative path on the command line would mean something else after a restart by systemd.
+fn runtimes(named: BTreeMap<String, PathBuf>) -> Result<BTreeMap<String, Runtime>, ConfigError> {
+    let named = named.into_iter().map(|(name, path)| {
+        // Names with a slash are paths, and one is our own.
+        if name.is_empty() || name.contains('/') || name == OWN_RUNTIME {
+            return Err(ConfigError::Runtime(name));
+        }
+        let path = absolute("containers.runtimes", path)?;
+        Ok((name, Runtime { path }))
+    });
+    named.collect()
+}
+
 fn absolute(key: &'static str, path: PathBuf) -> Result<PathBuf, ConfigError> {
     if path.is_absolute() {
         Ok(path)
@@ -313,6 +336,21 @@ mod tests {
         assert_eq!(config.run_dir, Path::new("/flag/run"));
         assert_eq!(config.plugin_dir, Path::new("/run/docker/plugins"));
         assert_eq!(config.log_level, "debug");
+    }
+
+    #[test]
+    fn runtimes_have_names_and_absolute_paths() {
+        let config = resolve("[containers.runtimes]\nkata = \"/opt/kata\"\n", &[]).unwrap();
+        assert_eq!(config.runtimes["kata"].path, Path::new("/opt/kata"));
+        for (line, part) in [
+            ("kata = \"kata\"", "containers.runtimes"),
+            ("hawser-shim = \"/bin/sh\"", "cannot name a runtime"),
+            ("\"a/b\" = \"/bin/sh\"", "cannot name a runtime"),
+        ] {
+            let refused = resolve(&format!("[containers.runtimes]\n{line}\n"), &[]);
+            let message = refused.unwrap_err().to_string();
+            assert!(message.contains(part), "{message}");
+        }
     }
 
     #[test]

@@ -61,6 +61,9 @@ pub struct Record {
     /// Who its users are on the host, if they are others: it has a user namespace then.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub id_maps: Option<IdMaps>,
+    /// The program of its runtime, where the daemon's configuration has given that its name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub runtime_program: Option<std::path::PathBuf>,
 }
 
 impl Record {

@@ -238,6 +238,7 @@ mod tests {
             networks: Vec::new(),
             links: Vec::new(),
             id_maps: None,
+            runtime_program: None,
         }
     }
 

@@ -79,6 +79,7 @@ fn describe(daemon: &Daemon) -> Info {
         warnings: warnings(hierarchy),
         registries: config.registries.clone(),
         logging: config.logging.clone(),
+        runtimes: config.runtimes.clone(),
         userns_remap: storaged.remap().map(|(user, maps)| Remap { user, maps }),
     }
 }

@@ -72,7 +72,11 @@ impl Runtime {
         run_dir: &Path,
         scratch: &Path,
     ) -> Result<Self, UnknownRuntime> {
-        let (root, program) = match foreign::choose(&record.host_config.runtime)? {
+        let chosen = match &record.runtime_program {
+            Some(program) => Chosen::Foreign(program.clone()),
+            None => foreign::choose(&record.host_config.runtime)?,
+        };
+        let (root, program) = match chosen {
             Chosen::Own => ("libcontainer", None),
             Chosen::Foreign(program) => ("runtimes", Some(program)),
         };

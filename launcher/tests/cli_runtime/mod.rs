@@ -10,6 +10,26 @@ fn runc_runs_a_container_from_start_to_end() {
         [&head, flags, &["bb"], command].concat()
     };
     assert_eq!(host.ok(&run(&["--rm"], &["echo", "out"])), "out");
+    let named = [
+        "run",
+        "--runtime",
+        "other",
+        "--network",
+        "none",
+        "--name",
+        "cc",
+        "bb",
+    ];
+    assert_eq!(
+        host.ok(&[&named[..], &["echo", "configured"]].concat()),
+        "configured"
+    );
+    assert_eq!(host.ok(&["start", "-a", "cc"]), "configured");
+    assert_eq!(
+        host.ok(&["inspect", "-f", "{{.HostConfig.Runtime}}", "cc"]),
+        "other"
+    );
+    host.ok(&["rm", "cc"]);
     let ended = host.hawser(&run(&["--rm"], &["sh", "-c", "echo err >&2; exit 7"]));
     assert_eq!((ended.code, ended.stderr.trim()), (7, "err"), "{ended:?}");
     let missing = host.hawser(&run(&["--rm"], &["nosuch"]));

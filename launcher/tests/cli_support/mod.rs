@@ -364,8 +364,12 @@ fn route(
 
 fn info(base: &Path) -> Value {
     let at = |name: &str| base.join(name);
+    let mut places = ["/usr/sbin/runc", "/usr/bin/runc"].into_iter();
+    let runc = places
+        .find(|path| Path::new(path).exists())
+        .unwrap_or("/none");
     json!({
-        "Name": "host", "ServerVersion": "0", "KernelVersion": "6", "OperatingSystem": "test",
+        "Runtimes": {"other": {"path": runc}}, "Name": "host", "ServerVersion": "0", "KernelVersion": "6", "OperatingSystem": "test",
         "StateDir": at("state"), "RunDir": at("run"), "PluginDir": at("plugins"),
         "CniBinDir": at("cni"), "Driver": "overlay2", "DriverStatus": [["Backing", "ext4"]],
         "Networks": 3, "Endpoints": 0, "Volumes": 0, "Images": 1, "DataPath": ["compat: a test"],

@@ -82,6 +82,7 @@ impl Fixture {
             networks: Vec::new(),
             links: Vec::new(),
             id_maps: None,
+            runtime_program: None,
         };
         change(&mut record);
         let store = Store::open(&at("state")).unwrap();

@@ -100,7 +100,8 @@ fn drafted(
         resolve_shared(context, mode)?;
     }
     userns::settle(context, &mut draft.host_config)?;
-    runtime::settle(&mut draft.host_config)?;
+    let known = &context.info()?.runtimes;
+    draft.runtime_program = runtime::settle(&mut draft.host_config, known)?;
     check_devices(&draft)?;
     add_volumes_from(context, flags, &mut draft)?;
     Ok((image, draft))
@@ -223,6 +224,7 @@ fn record(
         networks: draft.networks.clone(),
         links: Vec::new(),
         id_maps: None,
+        runtime_program: draft.runtime_program.clone(),
     }
 }
 

@@ -92,6 +92,8 @@ pub struct Draft {
     pub networks: Vec<NetworkRequest>,
     /// Containers as typed, with their aliases.
     pub links: Vec<(String, String)>,
+    /// Of a runtime that has its name from the daemon's configuration.
+    pub runtime_program: Option<std::path::PathBuf>,
     /// For the user, once everything else is fine.
     pub warnings: Vec<String>,
 }
@@ -124,6 +126,7 @@ pub fn draft(
         mounts,
         networks: connection.networks,
         links: connection.links,
+        runtime_program: None,
         warnings,
     })
 }

@@ -1,5 +1,10 @@
 //! `--runtime`: what makes the container's processes, and what that rules out.
 
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use api::daemon::Runtime;
+
 use crate::container::HostConfig;
 use crate::shim::foreign::{self, Chosen, OWN, UnknownRuntime};
 
@@ -12,14 +17,22 @@ pub enum RuntimeError {
 }
 
 /// Checks what `host` asks for, whose user namespace is settled, and names our own runtime if none
-/// is named.
+/// is named. Returns the program of one that is among the daemon's, the `known` ones.
 ///
 /// # Errors
 /// [`RuntimeError`]
-pub(super) fn settle(host: &mut HostConfig) -> Result<(), RuntimeError> {
-    if foreign::choose(&host.runtime)? == Chosen::Own {
+pub(super) fn settle(
+    host: &mut HostConfig,
+    known: &BTreeMap<String, Runtime>,
+) -> Result<Option<PathBuf>, RuntimeError> {
+    let program = known.get(&host.runtime).map(|runtime| runtime.path.clone());
+    let asked = match &program {
+        Some(path) => &path.display().to_string(),
+        None => &host.runtime,
+    };
+    if foreign::choose(asked)? == Chosen::Own {
         OWN.clone_into(&mut host.runtime);
-        return Ok(());
+        return Ok(None);
     }
     let only = [
         ("--init", host.init == Some(true)),
@@ -30,7 +43,7 @@ pub(super) fn settle(host: &mut HostConfig) -> Result<(), RuntimeError> {
         ),
     ];
     match only.into_iter().find(|(_, is_asked)| *is_asked) {
-        None => Ok(()),
+        None => Ok(program),
         Some((flag, _)) => Err(RuntimeError::OwnOnly {
             flag,
             runtime: host.runtime.clone(),
@@ -51,11 +64,20 @@ mod tests {
                 userns_mode: userns.to_owned(),
                 ..HostConfig::default()
             };
-            settle(&mut host).map(|()| host.runtime)
+            let known = [("shell", "/bin/sh"), ("gone", "/nonexistent")].map(|(name, path)| {
+                let path = path.into();
+                (name.to_owned(), Runtime { path })
+            });
+            settle(&mut host, &known.into()).map(|program| (host.runtime, program))
         };
-        assert_eq!(asked("", true, "private"), Ok(OWN.to_owned()));
+        assert_eq!(asked("", true, "private"), Ok((OWN.to_owned(), None)));
         // Any program will do here.
-        assert_eq!(asked("/bin/sh", false, "host"), Ok("/bin/sh".to_owned()));
+        let shell = || "/bin/sh".to_owned();
+        assert_eq!(asked("/bin/sh", false, "host"), Ok((shell(), None)));
+        let named = Ok(("shell".to_owned(), Some(shell().into())));
+        assert_eq!(asked("shell", false, "host"), named);
+        let message = asked("gone", false, "host").unwrap_err().to_string();
+        assert!(message.contains("/nonexistent"), "{message}");
         for (init, userns, flag) in [(true, "", "--init"), (false, "auto", "--userns")] {
             let message = asked("/bin/sh", init, userns).unwrap_err().to_string();
             let expected = format!("{flag} needs hawser's own runtime");

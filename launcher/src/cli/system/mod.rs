@@ -127,6 +127,11 @@ fn object(info: &Info, counts: Counts) -> Value {
     object
 }
 
+fn runtimes(info: &Info) -> Vec<&str> {
+    let named = info.runtimes.keys().map(String::as_str);
+    std::iter::once("hawser-shim").chain(named).collect()
+}
+
 fn text(info: &Info, counts: Counts) -> String {
     let mut lines = vec![
         format!("Containers: {}", counts.all()),
@@ -150,6 +155,7 @@ fn text(info: &Info, counts: Counts) -> String {
         " Volume: local".to_owned(),
         " Network: bridge host ipvlan macvlan null overlay".to_owned(),
         format!(" Log: {}", DRIVERS.join(" ")),
+        format!("Runtimes: {}", runtimes(info).join(" ")),
         "Default Runtime: hawser-shim".to_owned(),
         "Init Binary: hawser-shim".to_owned(),
         "Security Options:".to_owned(),

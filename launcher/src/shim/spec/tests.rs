@@ -24,6 +24,7 @@ fn record() -> Record {
         networks: Vec::new(),
         links: Vec::new(),
         id_maps: None,
+        runtime_program: None,
     }
 }
 
