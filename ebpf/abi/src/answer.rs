@@ -16,9 +16,16 @@ pub type IcmpError = [u16; 4];
 pub type Quote4 = [u16; 14];
 pub type Quote6 = [u16; 24];
 
+/// What one quotes of a packet that is long: options and all, with what follows; and of extension headers
+/// as many as there mostly are.
+pub type LongQuote4 = [u16; 34];
+pub type LongQuote6 = [u16; 36];
+
 pub const TCP_LEN: u32 = 20;
 pub const ERROR_LEN4: u32 = 8 + 28;
 pub const ERROR_LEN6: u32 = 8 + 48;
+pub const LONG_ERROR_LEN4: u32 = 8 + size_of::<LongQuote4>() as u32;
+pub const LONG_ERROR_LEN6: u32 = 8 + size_of::<LongQuote6>() as u32;
 
 /// What Linux begins with.
 const HOPS: u8 = 64;
@@ -214,6 +221,30 @@ pub const fn unreachable6(
     error
 }
 
+/// The error that answers a packet too long for its way, and tells what fits (RFC 1191, 4).
+#[inline(always)]
+pub const fn too_long4(mtu: u16, quote: &LongQuote4) -> IcmpError {
+    const FRAGMENTATION_NEEDED: u16 = word(3, 4);
+    let mut error = [FRAGMENTATION_NEEDED, 0, 0, mtu.to_be()];
+    error[1] = checksum(add(quote, add(&error, 0)));
+    error
+}
+
+/// The same for IPv6 (RFC 4443, 3.2).
+#[inline(always)]
+pub const fn too_long6(
+    source: Address,
+    destination: Address,
+    mtu: u16,
+    quote: &LongQuote6,
+) -> IcmpError {
+    const PACKET_TOO_BIG: u16 = word(2, 0);
+    let mut error = [PACKET_TOO_BIG, 0, 0, mtu.to_be()];
+    let sum = pseudo(source, destination, protocol::ICMPV6, LONG_ERROR_LEN6);
+    error[1] = checksum(add(quote, add(&error, sum)));
+    error
+}
+
 /// The first word of an echo request and of its reply (RFC 792; RFC 4443, 4.1).
 #[inline(always)]
 pub const fn echo(v4: bool) -> (u16, u16) {
@@ -295,6 +326,24 @@ mod tests {
         assert_eq!(header[2], 56_u16.to_be());
         assert_eq!(header[4..12], address6(VIP6));
         assert_eq!(header[12..], address6(CLIENT6));
+    }
+
+    #[test]
+    fn who_sends_too_much_is_told_what_fits() {
+        let quote: LongQuote4 = core::array::from_fn(|at| 0x1000 + at as u16);
+        let error = too_long4(1450, &quote);
+        assert_eq!(error[0], word(3, 4));
+        assert_eq!(error[2..], [0, 1450_u16.to_be()]);
+        assert!(is_right(&error, add(&quote, 0)));
+        let quote: LongQuote6 = core::array::from_fn(|at| 0xf000 + at as u16);
+        let error = too_long6(CLIENT6, VIP6, 1430, &quote);
+        assert_eq!(error[0], word(2, 0));
+        assert_eq!(error[2..], [0, 1430_u16.to_be()]);
+        let seed = add(
+            &quote,
+            pseudo(VIP6, CLIENT6, protocol::ICMPV6, LONG_ERROR_LEN6),
+        );
+        assert!(is_right(&error, seed));
     }
 
     #[test]

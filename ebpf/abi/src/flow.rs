@@ -1,7 +1,7 @@
 //! Connection tracking: states, staleness, and the source ports of clashing flows.
 
 use crate::address::{Address, Be16};
-use crate::map::{BACKEND_LIVE, Backend, Direction, Flow, FlowKey};
+use crate::map::{Backend, Direction, FLOW_REMOTE, Flow, FlowKey};
 use crate::packet::Flags;
 use crate::protocol;
 
@@ -120,6 +120,21 @@ pub const fn judge(
     }
 }
 
+/// The state of a forward flow after a packet of its client. A backend on another node is not heard:
+/// it has spoken when the client goes on, and its connection is over when the client ends it.
+#[inline(always)]
+pub const fn heard(flow: &Flow, flags: Flags) -> State {
+    let next = State::from_raw(flow.state).next(Direction::Forward, flags);
+    if flow.flags & FLOW_REMOTE == 0 {
+        return next;
+    }
+    match next {
+        State::New if flow.packets > 0 && !flags.opens() => State::Established,
+        State::ClientClosed => State::Closed,
+        _ => next,
+    }
+}
+
 /// Whether a flow of [`crate::map::CT_HALF`] is a connection: the backend has answered, and the client
 /// has heard that.
 #[inline(always)]
@@ -132,7 +147,7 @@ pub const fn is_connection(flow: &Flow, flags: Flags) -> bool {
 #[inline(always)]
 pub const fn is_current(flow: &Flow, backend: Option<&Backend>) -> bool {
     match backend {
-        Some(backend) => backend.state == BACKEND_LIVE && backend.generation == flow.generation,
+        Some(backend) => backend.is_live() && backend.generation == flow.generation,
         None => false,
     }
 }
@@ -181,6 +196,7 @@ pub const fn reverse_key(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::map::{BACKEND_LIVE, BACKEND_REMOTE};
 
     const SYN: Flags = Flags(2);
     const ACK: Flags = Flags(16);
@@ -283,6 +299,29 @@ mod tests {
                 "{state:?} {flags:?}"
             );
         }
+    }
+
+    #[test]
+    fn a_backend_of_another_node_is_not_heard() {
+        let remote = |state, packets| Flow {
+            flags: FLOW_REMOTE,
+            packets,
+            ..flow(state)
+        };
+        for (packets, flags, after) in [
+            (0, SYN, State::New),
+            (0, ACK, State::New),
+            (1, SYN, State::New),
+            (1, ACK, State::Established),
+            (1, FIN, State::Closed),
+            (1, RST, State::Aborted),
+        ] {
+            let got = heard(&remote(State::New, packets), flags);
+            assert_eq!(got, after, "{packets} {flags:?}");
+        }
+        assert_eq!(heard(&flow(State::New), FIN), State::ClientClosed);
+        let elsewhere = backend(7, BACKEND_LIVE | BACKEND_REMOTE);
+        assert!(is_current(&flow(State::New), Some(&elsewhere)));
     }
 
     #[test]

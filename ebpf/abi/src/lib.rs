@@ -40,6 +40,7 @@ pub mod sctp;
 pub mod shortcut;
 pub mod socket;
 pub mod trace;
+pub mod tunnel;
 
 pub use address::{Address, Be16};
 

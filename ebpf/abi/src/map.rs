@@ -7,6 +7,7 @@
 //! services   service ──▶ backend, or how to choose one
 //! tables     service ──▶ table of backends, for services with several: see `maglev`
 //! backends   id ──▶ address, port, generation
+//! remotes    id ──▶ the node it is on, where that is another one: see `tunnel`
 //! ct_half/ct_tcp/ct_any
 //!                 client, frontend ──▶ backend      forward
 //!                 backend, client  ──▶ frontend     reverse
@@ -19,6 +20,7 @@ use crate::endpoint::{ENDPOINTS, PLACES, REFUSALS};
 use crate::range::{RangeKey, RangeValue};
 use crate::shortcut::SHORTCUTS;
 use crate::trace::{TRACE_EVENTS, TRACE_FILTER, TRACE_LOST};
+use crate::tunnel::{ARRIVALS, ARRIVING, REMOTES};
 
 pub const PREFILTER: &str = "prefilter";
 pub const PREFILTER_SCTP: &str = "prefilter_sctp";
@@ -62,7 +64,7 @@ pub const JUMP_TC: &str = "jump_tc";
 pub const JUMP_STEPS: &str = "jump_steps";
 
 /// Every map but the tail-call tables.
-pub const DATA: [&str; 32] = [
+pub const DATA: [&str; 35] = [
     PREFILTER,
     PREFILTER_SCTP,
     PREFILTER_VIPS,
@@ -95,10 +97,13 @@ pub const DATA: [&str; 32] = [
     TRACE_EVENTS,
     TRACE_LOST,
     SHORTCUTS,
+    REMOTES,
+    ARRIVALS,
+    ARRIVING,
 ];
 
 /// The tables that can fill up with what users and their traffic bring.
-pub const MEASURED: [&str; 20] = [
+pub const MEASURED: [&str; 22] = [
     FRONTENDS,
     RANGES,
     SERVICES,
@@ -119,6 +124,8 @@ pub const MEASURED: [&str; 20] = [
     PLACES,
     NAMES,
     ASKERS,
+    REMOTES,
+    ARRIVALS,
 ];
 
 /// The socket hooks. Each has a stub `<hook>_entry`, a program `<hook>` and a tail-call table
@@ -176,17 +183,29 @@ pub enum StepSlot {
     Neighbour = 2,
     /// Packets of an endpoint to a service's own address that lead to no backend.
     Answer = 3,
+    /// Packets that another node has sent here: see [`crate::tunnel`].
+    Arrive = 4,
+    /// Those of them that belong to no flow yet.
+    Admit = 5,
+    /// Packets for another node that are too long for the way there.
+    Large = 6,
+    /// An endpoint's first packet of a connection that another node has sent here.
+    Clamp = 7,
 }
 
 /// How many slots [`JUMP_STEPS`] has.
 pub const STEP_SLOTS: u32 = 16;
 
 /// The program of each slot of [`JUMP_STEPS`].
-pub const STEP_PROGRAMS: [(StepSlot, &str); 4] = [
+pub const STEP_PROGRAMS: [(StepSlot, &str); 8] = [
     (StepSlot::Begin, "uplink_begin"),
     (StepSlot::Reply, "endpoint_reply"),
     (StepSlot::Neighbour, "endpoint_neighbour"),
     (StepSlot::Answer, "endpoint_answer"),
+    (StepSlot::Arrive, "tunnel_arrive"),
+    (StepSlot::Admit, "tunnel_admit"),
+    (StepSlot::Large, "uplink_large"),
+    (StepSlot::Clamp, "endpoint_clamp"),
 ];
 
 /// The program of each slot of [`JUMP_TC`], by its name in the object.
@@ -271,6 +290,8 @@ pub const SERVICE_ONE_PORT: u32 = 16;
 /// Its frontends stand for its backends on their own network. They are not published: a packet to
 /// them may go where one to the backend's own address may.
 pub const SERVICE_VIP: u32 = 32;
+/// Other nodes may send to its backends here.
+pub const SERVICE_REACHABLE: u32 = 64;
 
 /// Key of [`MEMBERS`].
 #[repr(C)]
@@ -293,11 +314,25 @@ pub struct Backend {
     /// Raised each time the slot is retired: a flow that remembers another one is stale.
     pub generation: u32,
     pub port: Be16,
-    /// [`BACKEND_LIVE`] or zero.
+    /// Of [`BACKEND_LIVE`] and those after it.
     pub state: u16,
 }
 
 pub const BACKEND_LIVE: u16 = 1;
+/// On another node: packets from outside go through the tunnel.
+pub const BACKEND_REMOTE: u16 = 2;
+
+impl Backend {
+    #[inline(always)]
+    pub const fn is_live(&self) -> bool {
+        self.state & BACKEND_LIVE != 0
+    }
+
+    #[inline(always)]
+    pub const fn is_remote(&self) -> bool {
+        self.state & BACKEND_REMOTE != 0
+    }
+}
 
 #[repr(u8)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -356,6 +391,11 @@ pub const FLOW_ENDPOINT: u8 = 2;
 /// The client is the backend: to it, the frontend is the client, and its answers to that one come from
 /// its link, too.
 pub const FLOW_SELF: u8 = 4;
+/// The backend is on another node, which answers the client itself: no reply is seen here, and there is
+/// no reverse entry.
+pub const FLOW_REMOTE: u8 = 8;
+/// The client's packets come from another node.
+pub const FLOW_TUNNEL: u8 = 16;
 
 /// Key of [`FRAGMENTS`]: what all fragments of one packet share.
 #[repr(C)]
@@ -481,15 +521,21 @@ pub enum Reason {
     Malformed = 4,
     /// The packet could not be rewritten.
     Rewrite = 5,
+    /// Too long for the way to the node of its backend; its sender is told where that can be.
+    TooLong = 6,
+    /// From another node, for a backend that is here no more.
+    Stale = 7,
 }
 
-pub const REASONS: [&str; 6] = [
+pub const REASONS: [&str; 8] = [
     "no-backend",
     "family",
     "ports-exhausted",
     "flow-table",
     "malformed",
     "rewrite",
+    "too-long",
+    "stale",
 ];
 
 const _: () = {
@@ -508,7 +554,7 @@ const _: () = {
     assert!(size_of::<TrafficKey>() == 8);
     assert!(size_of::<Counters>() == 56);
     assert!(size_of::<DropKey>() == 8);
-    assert!(REASONS.len() == Reason::Rewrite as usize + 1);
+    assert!(REASONS.len() == Reason::Stale as usize + 1);
 };
 
 #[cfg(feature = "user")]

@@ -60,6 +60,12 @@ impl Flags {
         self.0 & (Self::SYN | Self::ACK | Self::RST) == Self::SYN
     }
 
+    /// The first packet of either end.
+    #[inline(always)]
+    pub const fn begins(self) -> bool {
+        self.0 & (Self::SYN | Self::RST) == Self::SYN
+    }
+
     #[inline(always)]
     pub const fn closes(self) -> bool {
         self.0 & (Self::FIN | Self::RST) != 0
@@ -119,6 +125,12 @@ impl Fragment {
     }
 }
 
+/// Whether a router may cut an IPv4 packet up, by its `frag_off` field in host order.
+#[inline(always)]
+pub const fn may_be_cut(field: u16) -> bool {
+    field & 0x4000 == 0
+}
+
 /// The header's length from IPv4's first byte, or `None` where that is no IPv4 header.
 #[inline(always)]
 pub const fn ipv4_header_len(first: u8) -> Option<u32> {
@@ -156,6 +168,33 @@ pub const fn extension(number: u8, length: u8) -> Extension {
     }
 }
 
+/// One step along the options of TCP (RFC 9293, 3.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TcpOption {
+    /// The last one, or none at all.
+    End,
+    /// The next one is so many bytes on.
+    Skip(u32),
+    /// The largest segment that the sender of this wants, in the two bytes after these.
+    Segment,
+}
+
+pub const TCP_MIN_LEN: u32 = 20;
+/// Options followed before the others are taken for uninteresting: they have 40 bytes.
+pub const MAX_TCP_OPTIONS: u32 = 12;
+
+/// How to step over an option of this kind, of which `length` is the second byte.
+#[inline(always)]
+pub const fn tcp_option(kind: u8, length: u8) -> TcpOption {
+    match (kind, length) {
+        (0, _) => TcpOption::End,
+        (1, _) => TcpOption::Skip(1),
+        (2, 4) => TcpOption::Segment,
+        (_, 0 | 1) => TcpOption::End,
+        _ => TcpOption::Skip(length as u32),
+    }
+}
+
 /// Where the transport header has a checksum of the kind that the kernel's helpers keep right: the
 /// sum of RFC 1071. SCTP's is another kind, see [`crate::sctp`].
 #[inline(always)]
@@ -189,6 +228,7 @@ mod tests {
         assert!(Flags(2).opens());
         assert!(Flags(2 | 64 | 128).opens(), "a SYN that offers ECN");
         assert!(!Flags(18).opens(), "SYN-ACK");
+        assert!(Flags(2).begins() && Flags(18).begins() && !Flags(16).begins());
         assert!(Flags(17).closes() && Flags(4).closes() && !Flags(24).closes());
         assert!(Flags(16).is_amid() && Flags::NONE.is_amid());
         assert!(!Flags(18).is_amid() && !Flags(17).is_amid() && !Flags(4).is_amid());
@@ -220,6 +260,7 @@ mod tests {
     #[test]
     fn fragments() {
         assert_eq!(Fragment::of_ipv4(0x4000), Fragment::Whole, "DF");
+        assert!(!may_be_cut(0x4000) && may_be_cut(0x2000) && may_be_cut(0));
         assert_eq!(Fragment::of_ipv4(0x2000), Fragment::First);
         assert_eq!(Fragment::of_ipv4(0x2001), Fragment::Later);
         assert_eq!(Fragment::of_ipv4(0x00b9), Fragment::Later, "last");
@@ -237,6 +278,22 @@ mod tests {
         assert_eq!(ipv4_header_len(0x4f), Some(60));
         assert_eq!(ipv4_header_len(0x44), None);
         assert_eq!(ipv4_header_len(0x65), None);
+    }
+
+    #[test]
+    fn tcp_options() {
+        for (kind, length, want) in [
+            (0, 9, TcpOption::End),
+            (1, 2, TcpOption::Skip(1)),
+            (2, 4, TcpOption::Segment),
+            (2, 3, TcpOption::Skip(3)),
+            (3, 3, TcpOption::Skip(3)),
+            (8, 10, TcpOption::Skip(10)),
+            (8, 0, TcpOption::End),
+            (8, 1, TcpOption::End),
+        ] {
+            assert_eq!(tcp_option(kind, length), want, "{kind} {length}");
+        }
     }
 
     #[test]

@@ -11,7 +11,7 @@
 //! In [`Mode::Fast`] nothing crosses, in [`Mode::Compat`] everything does.
 
 use crate::flow::State;
-use crate::map::Flow;
+use crate::map::{FLOW_TUNNEL, Flow};
 use crate::packet::Flags;
 use crate::protocol;
 
@@ -90,12 +90,12 @@ impl Shortcuts {
     }
 }
 
-/// Only flows between an uplink and a published port have one: containers that ask have their own
-/// ways, and those of a virtual address are judged by the rules between networks. SCTP's checksum is
+/// Only flows between an uplink, or another node, and a published port have one: containers that ask
+/// have their own ways, and those of a virtual address are judged by the rules between networks. SCTP's checksum is
 /// the work of another program, which ends the run.
 #[inline(always)]
 const fn has_shortcut(flow: &Flow, protocol: u8) -> bool {
-    flow.flags == 0 && matches!(protocol, protocol::TCP | protocol::UDP)
+    flow.flags & !FLOW_TUNNEL == 0 && matches!(protocol, protocol::TCP | protocol::UDP)
 }
 
 /// Whether both ends spoke, none ended, and the packet neither opens nor ends the connection.

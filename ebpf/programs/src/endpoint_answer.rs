@@ -22,7 +22,7 @@ use crate::packet::{Header, Unknown, load};
 use crate::rewrite::{Failed, Side, address};
 use crate::{count, hairpin, lookup, map};
 
-const FIXED: u64 = BPF_F_RECOMPUTE_CSUM as u64;
+pub(crate) const FIXED: u64 = BPF_F_RECOMPUTE_CSUM as u64;
 
 #[classifier]
 pub(crate) fn endpoint_answer(ctx: TcContext) -> i32 {
@@ -126,7 +126,12 @@ fn refuse6(ctx: &TcContext, header: &Header) -> Result<bool, Failed> {
 
 /// Makes the packet one of `length` bytes behind a header of its own, and returns where they go.
 #[inline(always)]
-fn begin(ctx: &TcContext, header: &Header, number: u8, length: u32) -> Result<u32, Failed> {
+pub(crate) fn begin(
+    ctx: &TcContext,
+    header: &Header,
+    number: u8,
+    length: u32,
+) -> Result<u32, Failed> {
     let (from, to) = (header.destination, header.source);
     let at = if header.is_v4() {
         ETHERNET_LEN + IPV4_MIN_LEN

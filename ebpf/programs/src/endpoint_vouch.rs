@@ -14,7 +14,10 @@
 
 use abi::frontend::Bit;
 use abi::guard::PROTOCOL_ARP;
-use abi::map::{Direction, FLOW_SELF, Flow, FragmentPorts, PEER_VIP, PeerKey, StepSlot, TcSlot};
+use abi::map::{
+    Direction, FLOW_SELF, FLOW_TUNNEL, Flow, FragmentPorts, PEER_VIP, PeerKey, StepSlot, TcSlot,
+};
+use abi::protocol;
 use aya_ebpf::EbpfContext as _;
 use aya_ebpf::bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC};
 use aya_ebpf::helpers::bpf_get_socket_cookie;
@@ -49,6 +52,11 @@ pub(crate) fn endpoint_vouch(ctx: TcContext) -> i32 {
             map::JUMP_STEPS.tail_call(&ctx, StepSlot::Answer as u32);
         },
         // SAFETY: as above.
+        Judgement::Clamp => unsafe {
+            map::JUMP_STEPS.tail_call(&ctx, StepSlot::Clamp as u32);
+            vouch(&ctx);
+        },
+        // SAFETY: as above.
         Judgement::Asks => unsafe { map::JUMP_TC.tail_call(&ctx, TcSlot::Ingress as u32) },
     }
     TC_ACT_UNSPEC
@@ -68,6 +76,8 @@ enum Judgement {
     Neighbour,
     /// Perhaps to a service's own address, without ports.
     Answer,
+    /// Begins a connection of a client whose packets come from another node.
+    Clamp,
 }
 
 #[inline(always)]
@@ -117,6 +127,9 @@ fn judge(ctx: &TcContext) -> Judgement {
 fn reply(ctx: &TcContext, header: &Header, ports: &Ports, flow: &Flow) -> Judgement {
     if flow.flags & FLOW_SELF != 0 {
         return Judgement::Own;
+    }
+    if flow.flags & FLOW_TUNNEL != 0 && header.protocol == protocol::TCP && ports.flags.begins() {
+        return Judgement::Clamp;
     }
     match shortcut::outward(ctx, header, ports, flow) {
         Ok(Some(verdict)) => Judgement::Shortcut(verdict),

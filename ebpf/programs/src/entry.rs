@@ -40,6 +40,13 @@ pub(crate) fn endpoint_exit(ctx: TcContext) -> i32 {
     TC_ACT_UNSPEC
 }
 
+#[classifier]
+pub(crate) fn tunnel_entry(ctx: TcContext) -> i32 {
+    // SAFETY: as in `ingress_entry`.
+    unsafe { JUMP_STEPS.tail_call(&ctx, StepSlot::Arrive as u32) };
+    TC_ACT_UNSPEC
+}
+
 /// A socket hook's stub and its table of one slot.
 macro_rules! socket_hook {
     ($hook:ident, $entry:ident, $table:ident, $name:literal) => {

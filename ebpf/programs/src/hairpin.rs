@@ -24,6 +24,8 @@ pub(crate) enum Way {
     Back,
     /// Into the far end of this link: see [`crate::shortcut`].
     Peer(u32),
+    /// Out of this interface: see [`crate::remote`].
+    Out(u32),
 }
 
 /// Prepares a packet that is about to be translated for its way.
@@ -60,8 +62,14 @@ pub(crate) fn turn(ctx: &TcContext) -> Result<(), Reason> {
 /// Sends the packet out of the interface it came from.
 #[inline(always)]
 pub(crate) fn back(ctx: &TcContext) -> i32 {
+    out(ifindex(ctx))
+}
+
+/// Sends the packet out of an interface.
+#[inline(always)]
+pub(crate) fn out(ifindex: u32) -> i32 {
     // SAFETY: the helper has no preconditions; it returns the verdict that redirects the packet.
-    unsafe { bpf_redirect(ifindex(ctx), 0) as i32 }
+    unsafe { bpf_redirect(ifindex, 0) as i32 }
 }
 
 #[inline(always)]

@@ -4,7 +4,9 @@
 //! In programs of their own behind the tail-call table: the hot ones stay small.
 
 use abi::Address;
-use abi::map::{Direction, FLOW_SELF, Flow, FlowKey, FragmentPorts, NO_BACKEND, Reason};
+use abi::map::{
+    Direction, FLOW_REMOTE, FLOW_SELF, Flow, FlowKey, FragmentPorts, NO_BACKEND, Reason,
+};
 use abi::packet::{Fragment, ICMP_ERROR_LEN, checksum_offset};
 use abi::protocol;
 use aya_ebpf::bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC};
@@ -15,12 +17,13 @@ use crate::endpoint_ingress::ifindex;
 use crate::hairpin::{self, Way};
 use crate::packet::{Header, Unknown, load, quoted_ports};
 use crate::rewrite::{self, Failed, Side};
-use crate::{count, map};
+use crate::{count, map, remote};
 
 #[classifier]
 pub(crate) fn icmp_ingress(ctx: TcContext) -> i32 {
     match try_icmp_ingress(&ctx) {
         Ok(Way::Back) => hairpin::back(&ctx),
+        Ok(Way::Out(ifindex)) => hairpin::out(ifindex),
         result => verdict(result.map(drop)),
     }
 }
@@ -62,7 +65,7 @@ fn verdict(result: Result<(), Stop>) -> i32 {
 }
 
 /// From outside, about a reply that left as (frontend → client): it must reach the container as an
-/// error about (container → client). Or from a container that asked itself, about what it was asked or
+/// error about (container → client), perhaps on another node. Or from a container that asked itself, about what it was asked or
 /// answered.
 #[inline(always)]
 fn try_icmp_ingress(ctx: &TcContext) -> Result<Way, Stop> {
@@ -80,6 +83,9 @@ fn try_icmp_ingress(ctx: &TcContext) -> Result<Way, Stop> {
     }
     if flow.flags & FLOW_SELF != 0 || matches!(side, Side::Destination) {
         return Err(Stop::Pass);
+    }
+    if flow.flags & FLOW_REMOTE != 0 {
+        return remote::send(ctx, &error.outer, &error.ports, &flow).map_err(|_reason| Stop::Drop);
     }
     error.translate_quoted(ctx, Side::Source, &flow)?;
     rewrite::vouch(ctx);

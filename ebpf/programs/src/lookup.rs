@@ -2,14 +2,15 @@
 
 use abi::frontend::Candidates;
 use abi::map::{
-    BACKEND_LIVE, Backend, FrontendKey, NO_BACKEND, SERVICE_AFFINITY, SERVICE_BALANCED,
-    SERVICE_LARGE, SERVICE_ONE_PORT, SERVICE_VIP, Service,
+    Backend, FrontendKey, NO_BACKEND, SERVICE_AFFINITY, SERVICE_BALANCED, SERVICE_LARGE,
+    SERVICE_ONE_PORT, SERVICE_VIP, Service,
 };
 use abi::range::RangeValue;
 use abi::socket::Wildcard;
 use abi::{Address, Be16, protocol};
 
 use crate::map;
+use crate::tunnel_arrive::Arrival;
 
 /// A frontend's answer.
 pub(crate) struct Target {
@@ -71,6 +72,30 @@ pub(crate) fn find(
     })
 }
 
+/// The backend that another node has chosen, with the port that the frontend leads to there; `None` if
+/// the frontend is not one of its service. It may be one of that node's own addresses.
+#[inline(always)]
+pub(crate) fn serving(
+    arrival: &Arrival,
+    destination: Address,
+    port: Be16,
+    protocol: u8,
+) -> Option<Backend> {
+    let mut key = Candidates::of(destination, port, protocol).exact;
+    let mut found = published(&key);
+    if found.is_none() {
+        key.address = destination.wildcard();
+        found = published(&key);
+    }
+    let found = found.filter(|found| found.service == arrival.service)?;
+    let service = map::service(arrival.service)?;
+    let mut backend = *arrival.backend;
+    if service.flags & SERVICE_ONE_PORT == 0 {
+        backend.port = found.target(port, backend.port);
+    }
+    Some(backend)
+}
+
 /// What is published at exactly this address and port, alone or in a range.
 #[inline(always)]
 pub(crate) fn published(key: &FrontendKey) -> Option<RangeValue> {
@@ -115,5 +140,5 @@ fn backend(number: u32, service: &Service, asker: &impl Asker) -> Option<(u32, B
         return None;
     }
     let backend = *map::backend(id)?;
-    (backend.state == BACKEND_LIVE).then_some((id, backend))
+    backend.is_live().then_some((id, backend))
 }

@@ -17,6 +17,7 @@ mod clock;
 mod connect;
 mod count;
 mod endpoint_answer;
+mod endpoint_clamp;
 mod endpoint_ingress;
 mod endpoint_names;
 mod endpoint_neighbour;
@@ -30,6 +31,7 @@ mod lookup;
 mod map;
 mod packet;
 mod peer;
+mod remote;
 mod reply;
 mod rewrite;
 mod sctp;
@@ -37,9 +39,12 @@ mod sendmsg;
 mod shortcut;
 mod socket;
 mod trace;
+mod tunnel_admit;
+mod tunnel_arrive;
 mod uplink_begin;
 mod uplink_egress;
 mod uplink_ingress;
+mod uplink_large;
 
 /// Unreachable: the programs contain nothing that panics, and the verifier would refuse it.
 #[panic_handler]

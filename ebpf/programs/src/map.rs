@@ -14,6 +14,7 @@ use abi::map::{
 use abi::range::{ALL_BITS, RangeKey, RangeValue};
 use abi::shortcut::Shortcuts;
 use abi::trace::{Filter, TRACE_RING_BYTES};
+use abi::tunnel::{Arriving, Remote};
 use abi::{Address, protocol};
 use aya_ebpf::bindings::{BPF_F_NO_COMMON_LRU, BPF_F_NO_PREALLOC, BPF_NOEXIST};
 use aya_ebpf::btf_maps::{Array as InnerArray, HashOfMaps};
@@ -114,6 +115,12 @@ pub(crate) static TRACE_EVENTS: RingBuf = RingBuf::with_byte_size(TRACE_RING_BYT
 static TRACE_LOST: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
 #[map(name = "shortcuts")]
 static SHORTCUTS: Array<Shortcuts> = Array::with_max_entries(1, 0);
+#[map(name = "remotes")]
+static REMOTES: HashMap<u32, Remote> = HashMap::with_max_entries(MAX_BACKENDS, SPARSE);
+#[map(name = "arrivals")]
+static ARRIVALS: HashMap<u32, u32> = HashMap::with_max_entries(MAX_BACKENDS, SPARSE);
+#[map(name = "arriving")]
+static ARRIVING: Array<Arriving> = Array::with_max_entries(1, 0);
 /// Not pinned: no more than a note.
 #[map(name = "clock")]
 static CLOCK: PerCpuArray<Clock> = PerCpuArray::with_max_entries(1, 0);
@@ -207,6 +214,26 @@ fn bounded(slot: usize) -> usize {
 #[inline(always)]
 pub(crate) fn backend(id: u32) -> Option<&'static Backend> {
     BACKENDS.get(id)
+}
+
+/// Where a backend on another node is.
+#[inline(always)]
+pub(crate) fn remote(backend: u32) -> Option<&'static Remote> {
+    // SAFETY: as in `sandbox`.
+    unsafe { REMOTES.get(backend) }
+}
+
+/// The service of a backend that other nodes may send to.
+#[inline(always)]
+pub(crate) fn arrival(backend: u32) -> Option<u32> {
+    // SAFETY: as in `frontend`.
+    unsafe { ARRIVALS.get(backend) }.copied()
+}
+
+/// What other nodes can send here.
+#[inline(always)]
+pub(crate) fn arriving() -> Arriving {
+    ARRIVING.get(0).copied().unwrap_or_default()
 }
 
 #[inline(always)]

@@ -33,7 +33,7 @@ const AF_INET6: u8 = 10;
 
 const UDP_LEN: u32 = 8;
 /// Of the byte that begins with TCP's header length (RFC 9293, 3.1).
-const TCP_OFFSET: u32 = 12;
+pub(crate) const TCP_OFFSET: u32 = 12;
 
 /// Prepares a packet of `flow`, which is about to be translated, for the way into its container.
 #[inline(always)]
@@ -177,7 +177,7 @@ fn hop(ctx: &TcContext, header: &Header) -> bool {
 
 /// How long the packet is on the wire, from its IP header on.
 #[inline(always)]
-fn length(ctx: &TcContext, header: &Header) -> Option<u32> {
+pub(crate) fn length(ctx: &TcContext, header: &Header) -> Option<u32> {
     // SAFETY: the context is valid while the program runs; the field is an aligned u32.
     let segment = unsafe { addr_of!((*ctx.skb.skb).gso_size).read_volatile() };
     let mut headers = header.transport - header.network;

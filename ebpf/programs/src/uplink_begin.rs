@@ -9,8 +9,8 @@ use abi::flow::{
 };
 use abi::maglev::{client_hash, flow_hash};
 use abi::map::{
-    Direction, FLOW_ENDPOINT, FLOW_SELF, FLOW_VIP, Flow, FlowKey, PreviousSlot, Reason, StepSlot,
-    TcSlot,
+    Direction, FLOW_ENDPOINT, FLOW_REMOTE, FLOW_SELF, FLOW_VIP, Flow, FlowKey, PreviousSlot,
+    Reason, StepSlot, TcSlot,
 };
 use abi::packet::Flags;
 use abi::socket::Wildcard;
@@ -90,7 +90,7 @@ fn try_uplink_begin(ctx: &TcContext) -> Result<Begun, Lost> {
     // SAFETY: the table holds tc programs only. While an upgrade fills it, the program before this
     // one may know the flow, and begins it otherwise; the packet is as it came.
     unsafe { map::PREVIOUS.tail_call(ctx, PreviousSlot::Ingress as u32) };
-    if let Err(reason) = begin(ctx, &key, &target) {
+    if let Err(reason) = begin(&key, &target, flags_of(ctx, &key, &target)) {
         let lost = Lost::of(target.service)(reason);
         trace::nowhere(ctx, &header, &ports, Some(&lost));
         return Err(lost);
@@ -126,20 +126,23 @@ impl Asker for FlowKey {
     }
 }
 
-/// A container asks at its own link, others at an uplink.
+/// A container asks at its own link, others at an uplink. Its own packets reach other nodes by its
+/// network, without a tunnel of ours.
 #[inline(always)]
 fn flags_of(ctx: &TcContext, key: &FlowKey, target: &Target) -> u8 {
     let mut flags = if target.vip { FLOW_VIP } else { 0 };
     if map::endpoint(ifindex(ctx)).is_some() {
         let own = key.source.is(target.backend.address);
         flags |= if own { FLOW_SELF } else { FLOW_ENDPOINT };
+    } else if target.backend.is_remote() {
+        flags |= FLOW_REMOTE;
     }
     flags
 }
 
 /// Takes a flow that has become a connection to the table of those.
 #[inline(always)]
-fn promote(key: &FlowKey, flags: Flags) -> bool {
+pub(crate) fn promote(key: &FlowKey, flags: Flags) -> bool {
     let (half, connections) = (&map::CT_HALF, map::flows(protocol::TCP));
     let Some(flow) = half.get_ptr(key) else {
         return false;
@@ -148,6 +151,13 @@ fn promote(key: &FlowKey, flags: Flags) -> bool {
     let flow = unsafe { &*flow };
     if !is_connection(flow, flags) || !is_current(flow, map::backend(flow.backend)) {
         return false;
+    }
+    if flow.flags & FLOW_REMOTE != 0 {
+        let entered = connections.insert(key, flow, u64::from(BPF_ANY)).is_ok();
+        if entered {
+            let _gone = half.remove(key);
+        }
+        return entered;
     }
     let client = if flow.flags & FLOW_SELF == 0 {
         key.source
@@ -184,9 +194,9 @@ fn forget(key: &FlowKey) {
     }
 }
 
-/// Enters a new flow in both directions.
+/// Enters a new flow in both directions, or in the only one that comes by here.
 #[inline(always)]
-fn begin(ctx: &TcContext, key: &FlowKey, target: &Target) -> Result<(), Reason> {
+pub(crate) fn begin(key: &FlowKey, target: &Target, flags: u8) -> Result<(), Reason> {
     // First the reverse entry, then the other one in its place: the stack is short.
     let mut flow = Flow {
         address: key.destination,
@@ -199,11 +209,13 @@ fn begin(ctx: &TcContext, key: &FlowKey, target: &Target) -> Result<(), Reason> 
         port: key.destination_port,
         client_port: key.source_port,
         state: State::New as u8,
-        flags: flags_of(ctx, key, target),
+        flags,
         exit: 0,
         epoch: 0,
     };
-    flow.client_port = reserve(key, target, &flow)?;
+    if flags & FLOW_REMOTE == 0 {
+        flow.client_port = reserve(key, target, &flow)?;
+    }
     flow.address = target.backend.address;
     flow.port = target.backend.port;
     forget(key);

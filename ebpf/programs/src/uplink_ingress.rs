@@ -3,9 +3,11 @@
 //!
 //! Those that a container sends come here by a tail call from its own link's program.
 
-use abi::flow::{State, Verdict, is_connection, judge};
+use abi::flow::{Verdict, heard, is_connection, judge};
 use abi::frontend::{Bit, answers_uplink};
-use abi::map::{Direction, FLOW_SELF, FLOW_VIP, Flow, FragmentPorts, Reason, StepSlot, TcSlot};
+use abi::map::{
+    Direction, FLOW_REMOTE, FLOW_SELF, FLOW_VIP, Flow, FragmentPorts, Reason, StepSlot, TcSlot,
+};
 use abi::packet::Fragment;
 use abi::protocol;
 use abi::trace::Decision;
@@ -17,14 +19,21 @@ use crate::count::Lost;
 use crate::hairpin::{self, Way};
 use crate::packet::{Header, Ports};
 use crate::rewrite::{Failed, Side, Translation, translate, vouch};
-use crate::{clock, count, map, shortcut, trace};
+use crate::{clock, count, map, remote, shortcut, trace};
 
 #[classifier]
 pub(crate) fn uplink_ingress(ctx: TcContext) -> i32 {
-    match try_uplink_ingress(&ctx) {
+    verdict(&ctx, try_uplink_ingress(&ctx))
+}
+
+/// Lets the packet go its way.
+#[inline(always)]
+pub(crate) fn verdict(ctx: &TcContext, way: Result<Way, Lost>) -> i32 {
+    match way {
         Ok(Way::Stack) => TC_ACT_UNSPEC,
-        Ok(Way::Back) => hairpin::back(&ctx),
+        Ok(Way::Back) => hairpin::back(ctx),
         Ok(Way::Peer(link)) => shortcut::enter(link),
+        Ok(Way::Out(ifindex)) => hairpin::out(ifindex),
         Err(lost) => {
             count::lost(&lost);
             TC_ACT_SHOT
@@ -43,18 +52,32 @@ fn try_uplink_ingress(ctx: &TcContext) -> Result<Way, Lost> {
         unsafe { map::JUMP_TC.tail_call(ctx, TcSlot::IngressIcmp as u32) };
         return Ok(Way::Stack);
     }
-    let Ok(Ports { ports, flags }) = header.ports(ctx) else {
+    let Ok(ports) = header.ports(ctx) else {
         return Ok(Way::Stack);
     };
-    let Some(bit) = Bit::port(header.is_v4(), header.protocol, ports.destination_port) else {
+    let port = ports.ports.destination_port;
+    let Some(bit) = Bit::port(header.is_v4(), header.protocol, port) else {
         return Ok(Way::Stack);
     };
     if !map::is_set(bit) && !map::may_be_vip(header.destination)
         || !answers_uplink(header.destination)
     {
-        trace::nowhere(ctx, &header, &ports, None);
+        trace::nowhere(ctx, &header, &ports.ports, None);
         return Ok(Way::Stack);
     }
+    led(ctx, &header, ports, None, StepSlot::Begin)
+}
+
+/// Leads a packet as its flow says, if that is a flow to the backend `chosen`, or nobody has chosen
+/// yet. Others are the program's of the slot `begin`.
+#[inline(always)]
+pub(crate) fn led(
+    ctx: &TcContext,
+    header: &Header,
+    Ports { ports, flags }: Ports,
+    chosen: Option<u32>,
+    begin: StepSlot,
+) -> Result<Way, Lost> {
     let now = clock::now();
     let key = header.flow_key(&ports, Direction::Forward);
     let known = map::flows(header.protocol).get_ptr_mut(&key);
@@ -75,21 +98,22 @@ fn try_uplink_ingress(ctx: &TcContext) -> Result<Way, Lost> {
             flags,
             now,
         ) {
+            _ if chosen.is_some_and(|chosen| chosen != flow.backend) => {}
             Verdict::Pass => return Ok(Way::Stack),
             // It goes to the other table, and comes back.
             Verdict::Follow if begun && is_connection(flow, flags) => {}
             Verdict::Follow => {
-                flow.state = State::from_raw(flow.state).next(Direction::Forward, flags) as u8;
+                flow.state = heard(flow, flags) as u8;
                 flow.last_seen = now;
                 flow.packets += 1;
                 flow.bytes += u64::from(ctx.len());
-                return follow(ctx, &header, &Ports { ports, flags }, flow);
+                return follow(ctx, header, &Ports { ports, flags }, flow);
             }
             Verdict::Renew => {}
         }
     }
     // SAFETY: the table holds tc programs only; if the slot is empty the packet goes on.
-    unsafe { map::JUMP_STEPS.tail_call(ctx, StepSlot::Begin as u32) };
+    unsafe { map::JUMP_STEPS.tail_call(ctx, begin as u32) };
     Ok(Way::Stack)
 }
 
@@ -113,6 +137,9 @@ fn follow(
         Decision::New
     };
     trace::flow(ctx, header, ports, flow, decision);
+    if flow.flags & FLOW_REMOTE != 0 {
+        return remote::send(ctx, header, ports, flow).map_err(Lost::of(flow.service));
+    }
     if matches!(header.fragment, Fragment::First) {
         map::remember_fragment(&header.fragment_key(), *ports);
     }

@@ -25,7 +25,7 @@ use super::clsact;
 use super::error::{BpfError, optional};
 use super::frontend::address;
 use super::object;
-use super::replay::{self, Replay, Side};
+use super::replay::{self, Replay};
 
 /// Of what the endpoint sends, and of what is sent to it.
 const STUB: &str = "endpoint_entry";
@@ -267,13 +267,14 @@ impl Edges {
     }
 }
 
-/// Runs a frame that the endpoint sends, or one that is sent to it.
-pub(super) fn replay(object: &mut Ebpf, side: Side, frame: &[u8]) -> Result<Replay, BpfError> {
-    let stub = match side {
-        Side::Ingress => STUB,
-        Side::Egress => EXIT,
-    };
-    replay::run(object, stub, frame)
+/// Runs a frame that the endpoint sends.
+pub(super) fn replay(object: &mut Ebpf, frame: &[u8]) -> Result<Replay, BpfError> {
+    replay::run(object, STUB, frame)
+}
+
+/// Runs a frame that is sent to the endpoint.
+pub(super) fn replay_to(object: &mut Ebpf, frame: &[u8]) -> Result<Replay, BpfError> {
+    replay::run(object, EXIT, frame)
 }
 
 #[cfg(test)]

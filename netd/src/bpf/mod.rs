@@ -8,6 +8,7 @@
 //! <pin_dir>/jump_*                    tail-call tables: the current programs
 //! <pin_dir>/hook_<hook>               links of the cgroup stubs
 //! <pin_dir>/uplink_<ifindex>_<side>   links of the tc stubs (below 6.6: the stub, as a marker)
+//! <pin_dir>/tunnel_<ifindex>_ingress  the same, of what other nodes send by
 //! ```
 //!
 //! The program at each endpoint's link is a clsact filter: the kernel keeps and drops it with the
@@ -40,6 +41,7 @@ mod sever;
 mod shortcut;
 mod tables;
 mod trace;
+mod tunnel;
 mod upgrade;
 mod uplink;
 
@@ -67,6 +69,7 @@ pub use service::balance::Balanced;
 pub use sever::Suspects;
 pub use tables::Fill;
 pub use trace::{Trace, TraceFilter, Traced};
+pub use tunnel::{Remote, Underlay};
 
 /// The version of the map layouts: the last part of the pin directory's path, as `v1`.
 pub const SCHEMA: u32 = abi::SCHEMA;
@@ -572,7 +575,7 @@ impl DataPlane {
     /// # Errors
     /// [`BpfError::Replay`], as there.
     pub fn replay_endpoint(&self, frame: &[u8]) -> Result<Replay, BpfError> {
-        endpoint::replay(&mut self.lock().object, Side::Ingress, frame)
+        endpoint::replay(&mut self.lock().object, frame)
     }
 
     /// Like [`Self::replay_endpoint`], for a frame that is sent to the endpoint.
@@ -580,7 +583,7 @@ impl DataPlane {
     /// # Errors
     /// [`BpfError::Replay`], as there.
     pub fn replay_to_endpoint(&self, frame: &[u8]) -> Result<Replay, BpfError> {
-        endpoint::replay(&mut self.lock().object, Side::Egress, frame)
+        endpoint::replay_to(&mut self.lock().object, frame)
     }
 
     /// Each method leaves the maps in a state the next one can start from, so that the lock of a

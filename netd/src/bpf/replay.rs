@@ -8,11 +8,12 @@ use aya::programs::{SchedClassifier, TestRun as _, TestRunOptions};
 use super::error::BpfError;
 use super::object;
 
-/// Which side of an uplink a frame passes.
+/// Which side of an uplink a frame passes, or the tunnel by which other nodes send.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Side {
     Ingress,
     Egress,
+    Tunnel,
 }
 
 /// What a program says of a packet.

@@ -18,8 +18,9 @@ use std::sync::mpsc::Sender;
 
 use abi::frontend::{Bit, Candidates};
 use abi::map::{
-    BACKEND_LIVE, BACKENDS, Backend, FRONTENDS, FrontendKey, FrontendValue, MAX_BACKENDS,
-    NO_BACKEND, Peer, PeerKey, SERVICE_BALANCED, SERVICE_ONE_PORT, SERVICES, Service, TrafficKey,
+    BACKEND_LIVE, BACKEND_REMOTE, BACKENDS, Backend, FRONTENDS, FrontendKey, FrontendValue,
+    MAX_BACKENDS, NO_BACKEND, Peer, PeerKey, SERVICE_BALANCED, SERVICE_ONE_PORT, SERVICES, Service,
+    TrafficKey,
 };
 use abi::range::RangeValue;
 use abi::{Be16, address::Address};
@@ -35,6 +36,7 @@ use super::object;
 use super::prefilter::Prefilter;
 use super::range::Ranges;
 use super::tables::Owner;
+use super::tunnel::{Remote, Tunnels, Underlay};
 use balance::Balancing;
 
 pub(super) struct Services {
@@ -44,6 +46,7 @@ pub(super) struct Services {
     backends: Array<MapData, Backend>,
     prefilter: Prefilter,
     traffic: Traffic,
+    tunnels: Tunnels,
     balancing: Balancing,
     /// Service ids are never used again.
     next_service: u32,
@@ -65,6 +68,7 @@ impl Services {
             backends: object::take(object, BACKENDS)?,
             prefilter: Prefilter::open(object)?,
             traffic: Traffic::open(object)?,
+            tunnels: Tunnels::open(object)?,
             balancing: Balancing::open(object)?,
             next_service: 1,
             used: BTreeSet::new(),
@@ -91,7 +95,7 @@ impl Services {
         if let Some(service) = self.service(id)? {
             let current = self.backend(service.backend)?;
             let same = current.address == address && current.port == port;
-            if same && current.state == BACKEND_LIVE {
+            if same && current.is_live() {
                 self.finish_retiring(id, service)?;
                 return Ok(Change::Unchanged);
             }
@@ -202,6 +206,20 @@ impl Services {
         })
     }
 
+    /// What other nodes call the backends of a service here.
+    pub(super) fn reachable(&self, number: u64) -> Result<BTreeMap<SocketAddr, u32>, BpfError> {
+        let mut numbers = BTreeMap::new();
+        for (address, slot) in self.reachable_slots(number)? {
+            let generation = self.backend(slot)?.generation;
+            numbers.insert(address, abi::tunnel::number(slot, generation));
+        }
+        Ok(numbers)
+    }
+
+    pub(super) fn set_underlay(&mut self, underlay: Underlay) -> Result<Change, BpfError> {
+        self.tunnels.set_underlay(underlay)
+    }
+
     /// Finishes or takes back what an earlier daemon left half done, and learns what is in use.
     fn repair(&mut self) -> Result<(), BpfError> {
         let entries = self.entries()?;
@@ -242,13 +260,14 @@ impl Services {
             self.remove_service(id, &[])?;
         }
         self.traffic.repair(&counted)?;
+        self.tunnels.repair(&self.used)?;
         self.next_service = known.last().map_or(1, |last| last + 1);
         self.next_backend = self.used.last().map_or(1, |last| last + 1);
         self.prefilter.rebuild(bits.into_iter())
     }
 
     fn create(&mut self, frontend: Frontend, address: Address, port: Be16) -> Result<(), BpfError> {
-        let backend = self.add_backend(&frontend, address, port)?;
+        let backend = self.add_backend(&frontend, address, port, None)?;
         let service = self.next_service;
         self.next_service += 1;
         self.traffic.start(TrafficKey { service, backend })?;
@@ -287,7 +306,7 @@ impl Services {
     ) -> Result<(), BpfError> {
         self.end(id, service.retiring)?;
         let old = self.backend(service.backend)?;
-        let new = self.add_backend(&frontend, address, port)?;
+        let new = self.add_backend(&frontend, address, port, None)?;
         self.prefilter.add([Bit::source(address)].into_iter())?;
         self.traffic.start(TrafficKey {
             service: id,
@@ -359,6 +378,7 @@ impl Services {
         subject: &impl fmt::Display,
         address: Address,
         port: Be16,
+        remote: Option<&Remote>,
     ) -> Result<u32, BpfError> {
         let exhausted = || BpfError::Exhausted {
             subject: subject.to_string(),
@@ -369,11 +389,13 @@ impl Services {
             .chain(1..start)
             .find(|id| !self.used.contains(id))
             .ok_or_else(exhausted)?;
+        self.tunnels.set_remote(id, remote)?;
+        let elsewhere = remote.map_or(0, |_| BACKEND_REMOTE);
         let backend = Backend {
             address,
             generation: self.backend(id)?.generation.wrapping_add(1),
             port,
-            state: BACKEND_LIVE,
+            state: BACKEND_LIVE | elsewhere,
         };
         self.backends
             .set(id, backend, 0)
@@ -389,7 +411,7 @@ impl Services {
             return Ok(());
         }
         let backend = self.backend(id)?;
-        if backend.state == BACKEND_LIVE {
+        if backend.is_live() {
             let retired = Backend {
                 state: 0,
                 generation: backend.generation.wrapping_add(1),
@@ -398,6 +420,8 @@ impl Services {
             self.backends
                 .set(id, retired, 0)
                 .map_err(BpfError::map(BACKENDS))?;
+            self.tunnels.set_remote(id, None)?;
+            self.tunnels.admit(id, None)?;
             // Nobody may want to know.
             let _listener = self.gone.send(ip(backend.address));
         }
@@ -431,8 +455,7 @@ impl Services {
                 } else {
                     backend.port
                 };
-                if backend.state == BACKEND_LIVE && backend.address == to.address && port == to.port
-                {
+                if backend.is_live() && backend.address == to.address && port == to.port {
                     return Ok(true);
                 }
             }
@@ -499,7 +522,7 @@ impl Services {
             return Ok(None);
         };
         let backend = self.backend(service.backend)?;
-        Ok((backend.state == BACKEND_LIVE).then_some(backend))
+        Ok((backend.is_live()).then_some(backend))
     }
 }
 

@@ -220,7 +220,8 @@ impl Older {
     /// The links go on under the new directory.
     fn move_links(&self) -> Result<(), BpfError> {
         for name in self.pins.names()? {
-            if name.starts_with("hook_") || name.starts_with("uplink_") {
+            let kinds = ["hook_", "uplink_", "tunnel_"];
+            if kinds.iter().any(|kind| name.starts_with(kind)) {
                 self.move_pin(&name, &name)?;
             }
         }
@@ -382,7 +383,10 @@ fn stubs(table: &str) -> Vec<(u32, String)> {
         ];
     }
     if table == JUMP_STEPS {
-        return vec![(StepSlot::Reply as u32, "endpoint_exit".to_owned())];
+        return vec![
+            (StepSlot::Reply as u32, "endpoint_exit".to_owned()),
+            (StepSlot::Arrive as u32, "tunnel_entry".to_owned()),
+        ];
     }
     let hook = table.strip_prefix(TABLE_PREFIX);
     let hook = hook.filter(|hook| SOCKET_HOOKS.contains(hook));

@@ -1,4 +1,4 @@
-//! The tc stubs on the host's uplinks.
+//! The tc stubs on the host's uplinks, and on the tunnel by which other nodes send.
 //!
 //! From 6.6 on they are TCX links, pinned. Below, they are clsact filters of a fixed priority and
 //! handle, which the kernel keeps by itself; the pinned stub then only marks them as ours, and once
@@ -21,19 +21,58 @@ use super::object;
 use super::pin::Directory;
 use super::replay::{self, Replay, Side};
 
-const SIDES: [Side; 2] = [Side::Ingress, Side::Egress];
+/// What has stubs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Place {
+    Uplink,
+    Tunnel,
+}
+
+const PLACES: [Place; 2] = [Place::Uplink, Place::Tunnel];
+
+impl Place {
+    fn sides(self) -> &'static [Side] {
+        match self {
+            Self::Uplink => &[Side::Ingress, Side::Egress],
+            Self::Tunnel => &[Side::Tunnel],
+        }
+    }
+
+    /// What its pins begin with.
+    fn prefix(self) -> &'static str {
+        match self {
+            Self::Uplink => "uplink_",
+            Self::Tunnel => "tunnel_",
+        }
+    }
+
+    /// Marks that the interface took no filters before ours.
+    fn qdisc_pin(self, ifindex: u32) -> String {
+        format!("{}{ifindex}_qdisc", self.prefix())
+    }
+
+    /// The interfaces that have at least one pin.
+    fn pinned(self, pins: &Directory) -> Result<BTreeSet<u32>, BpfError> {
+        let number = |name: &String| {
+            let (number, _side) = name.strip_prefix(self.prefix())?.split_once('_')?;
+            number.parse().ok()
+        };
+        Ok(pins.names()?.iter().filter_map(number).collect())
+    }
+}
 
 impl Side {
     fn stub(self) -> &'static str {
         match self {
             Self::Ingress => "ingress_entry",
             Self::Egress => "egress_entry",
+            Self::Tunnel => "tunnel_entry",
         }
     }
 
     fn attach_type(self) -> TcAttachType {
         match self {
-            Self::Ingress => TcAttachType::Ingress,
+            Self::Ingress | Self::Tunnel => TcAttachType::Ingress,
             Self::Egress => TcAttachType::Egress,
         }
     }
@@ -42,13 +81,16 @@ impl Side {
         match self {
             Self::Ingress => format!("uplink_{ifindex}_ingress"),
             Self::Egress => format!("uplink_{ifindex}_egress"),
+            Self::Tunnel => format!("tunnel_{ifindex}_ingress"),
         }
     }
-}
 
-/// Marks that the interface took no filters before ours.
-fn qdisc_pin(ifindex: u32) -> String {
-    format!("uplink_{ifindex}_qdisc")
+    fn place(self) -> Place {
+        match self {
+            Self::Ingress | Self::Egress => Place::Uplink,
+            Self::Tunnel => Place::Tunnel,
+        }
+    }
 }
 
 /// How stubs are attached.
@@ -76,7 +118,7 @@ pub(super) struct Uplinks {
 impl Uplinks {
     /// Loads the stubs of `object`, which the other methods then expect again.
     pub(super) fn open(object: &mut Ebpf, pins: Directory) -> Result<Self, BpfError> {
-        for side in SIDES {
+        for &side in PLACES.iter().flat_map(|place| place.sides()) {
             let stub: &mut SchedClassifier = object::program(object, side.stub())?;
             object::loaded(stub.load()).map_err(BpfError::load(side.stub()))?;
         }
@@ -101,6 +143,25 @@ impl Uplinks {
         ifindex: u32,
         ifname: &IfName,
     ) -> Result<Change, BpfError> {
+        self.attach_to(Place::Uplink, object, ifindex, ifname)
+    }
+
+    pub(super) fn attach_tunnel(
+        &mut self,
+        object: &mut Ebpf,
+        ifindex: u32,
+        ifname: &IfName,
+    ) -> Result<Change, BpfError> {
+        self.attach_to(Place::Tunnel, object, ifindex, ifname)
+    }
+
+    fn attach_to(
+        &mut self,
+        place: Place,
+        object: &mut Ebpf,
+        ifindex: u32,
+        ifname: &IfName,
+    ) -> Result<Change, BpfError> {
         if interface_name(ifindex)?.as_deref() != Some(ifname.as_str()) {
             return Err(BpfError::InterfaceChanged {
                 ifname: ifname.clone(),
@@ -108,7 +169,7 @@ impl Uplinks {
             });
         }
         let mut change = Change::Unchanged;
-        for side in SIDES {
+        for &side in place.sides() {
             if self.attach_side(object, ifindex, ifname, side)? {
                 change = Change::Created;
             }
@@ -141,7 +202,7 @@ impl Uplinks {
                 let failed = || BpfError::attach(side.stub(), ifname.as_str());
                 let is_first =
                     clsact::attach(stub, ifname.as_str(), side.attach_type()).map_err(failed())?;
-                let mark = qdisc_pin(ifindex);
+                let mark = side.place().qdisc_pin(ifindex);
                 if is_first {
                     // Of a qdisc of ours that somebody removed.
                     self.pins.unpin(&mark)?;
@@ -171,27 +232,38 @@ impl Uplinks {
     }
 
     pub(super) fn detach(&mut self, ifindex: u32) -> Result<Change, BpfError> {
-        remove(&self.pins, self.mode, ifindex)
+        remove(&self.pins, self.mode, Place::Uplink, ifindex)
+    }
+
+    pub(super) fn detach_tunnel(&mut self, ifindex: u32) -> Result<Change, BpfError> {
+        remove(&self.pins, self.mode, Place::Tunnel, ifindex)
     }
 
     /// The interfaces that have both stubs, seen in the kernel: a pin may outlive its program.
     pub(super) fn all(&self) -> Result<BTreeSet<u32>, BpfError> {
+        self.whole(Place::Uplink)
+    }
+
+    pub(super) fn tunnels(&self) -> Result<BTreeSet<u32>, BpfError> {
+        self.whole(Place::Tunnel)
+    }
+
+    fn whole(&self, place: Place) -> Result<BTreeSet<u32>, BpfError> {
         self.forget_vanished()?;
-        let names: BTreeSet<String> = self.pins.names()?.into_iter().collect();
         let mut result = BTreeSet::new();
-        for ifindex in pinned(&names) {
-            if self.is_whole(ifindex)? {
+        for ifindex in place.pinned(&self.pins)? {
+            if self.is_whole(place, ifindex)? {
                 result.insert(ifindex);
             }
         }
         Ok(result)
     }
 
-    fn is_whole(&self, ifindex: u32) -> Result<bool, BpfError> {
+    fn is_whole(&self, place: Place, ifindex: u32) -> Result<bool, BpfError> {
         let Some(ifname) = interface_name(ifindex)? else {
             return Ok(false);
         };
-        for side in SIDES {
+        for &side in place.sides() {
             if !self.is_attached(ifindex, &ifname, side)? {
                 return Ok(false);
             }
@@ -201,10 +273,11 @@ impl Uplinks {
 
     /// Removes the pins of interfaces that are gone.
     fn forget_vanished(&self) -> Result<(), BpfError> {
-        let names = self.pins.names()?.into_iter().collect();
-        for ifindex in pinned(&names) {
-            if interface_name(ifindex)?.is_none() {
-                remove(&self.pins, self.mode, ifindex)?;
+        for place in PLACES {
+            for ifindex in place.pinned(&self.pins)? {
+                if interface_name(ifindex)?.is_none() {
+                    remove(&self.pins, self.mode, place, ifindex)?;
+                }
             }
         }
         Ok(())
@@ -215,18 +288,19 @@ pub(super) fn replay(object: &mut Ebpf, side: Side, frame: &[u8]) -> Result<Repl
     replay::run(object, side.stub(), frame)
 }
 
-/// Detaches every uplink of an instance.
+/// Detaches every uplink and tunnel of an instance.
 pub(super) fn remove_all(pins: &Directory) -> Result<(), BpfError> {
-    let names = pins.names()?.into_iter().collect();
-    for ifindex in pinned(&names) {
-        remove(pins, Mode::detect(), ifindex)?;
+    for place in PLACES {
+        for ifindex in place.pinned(pins)? {
+            remove(pins, Mode::detect(), place, ifindex)?;
+        }
     }
     Ok(())
 }
 
-fn remove(pins: &Directory, mode: Mode, ifindex: u32) -> Result<Change, BpfError> {
+fn remove(pins: &Directory, mode: Mode, place: Place, ifindex: u32) -> Result<Change, BpfError> {
     let mut change = Change::Unchanged;
-    for side in SIDES {
+    for &side in place.sides() {
         if mode == Mode::Clsact
             && let Some(ifname) = interface_name(ifindex)?
         {
@@ -243,27 +317,13 @@ fn remove(pins: &Directory, mode: Mode, ifindex: u32) -> Result<Change, BpfError
             change = Change::Changed;
         }
     }
-    let mark = qdisc_pin(ifindex);
+    let mark = place.qdisc_pin(ifindex);
     if pins.path(&mark).exists() {
         clsact::remove_idle_qdisc(ifindex)
             .map_err(BpfError::attach("clsact", &format!("interface {ifindex}")))?;
         pins.unpin(&mark)?;
     }
     Ok(change)
-}
-
-/// The interfaces that have at least one pin.
-fn pinned(names: &BTreeSet<String>) -> BTreeSet<u32> {
-    names
-        .iter()
-        .filter_map(|name| {
-            name.strip_prefix("uplink_")?
-                .split_once('_')?
-                .0
-                .parse()
-                .ok()
-        })
-        .collect()
 }
 
 /// Whether the link is attached to that very interface: a link outlives its interface, detached.

@@ -28,8 +28,7 @@ fn shop(backends: &[(usize, u32)]) -> Balanced {
     Balanced {
         frontends: ["any4:8080/tcp", "any4:8080/udp"].map(frontend).into(),
         backends: backends.collect(),
-        affinity: false,
-        one_port: false,
+        ..Balanced::default()
     }
 }
 

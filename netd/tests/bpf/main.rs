@@ -6,6 +6,7 @@
 )]
 
 mod answer;
+mod arrive;
 mod balance;
 mod bridged;
 mod cases;
@@ -19,10 +20,12 @@ mod hairpin;
 mod instance;
 mod live;
 mod load;
+mod nodes;
 mod oracle;
 mod packet;
 mod programs;
 mod range;
+mod remote;
 mod severance;
 mod shortcut;
 mod states;

@@ -185,7 +185,7 @@ fn connections_are_in_progress_until_they_end_and_forgotten_when_they_are_over()
             let open = if row.open { &OPEN[..] } else { &[] };
             for (side, flags) in open.iter().chain(row.packets) {
                 let (from, to) = match side {
-                    Ingress => (client.as_str(), family.host),
+                    Ingress | Side::Tunnel => (client.as_str(), family.host),
                     Egress => (family.web, client.as_str()),
                 };
                 plane.replay(*side, &tcp(from, to, *flags)).unwrap();

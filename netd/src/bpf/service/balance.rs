@@ -16,8 +16,8 @@ use abi::Be16;
 use abi::frontend::Bit;
 use abi::maglev::{LARGE_WORDS, SMALL_WORDS};
 use abi::map::{
-    BACKEND_LIVE, BALANCED, LARGE_TABLES, MEMBERS, MemberKey, NO_BACKEND, SERVICE_AFFINITY,
-    SERVICE_BALANCED, SERVICE_CHANGING, SERVICE_LARGE, SERVICE_ONE_PORT, SERVICE_VIP, SERVICES,
+    BALANCED, LARGE_TABLES, MEMBERS, MemberKey, NO_BACKEND, SERVICE_AFFINITY, SERVICE_BALANCED,
+    SERVICE_CHANGING, SERVICE_LARGE, SERVICE_ONE_PORT, SERVICE_REACHABLE, SERVICE_VIP, SERVICES,
     Service, TABLES, TrafficKey,
 };
 use aya::Ebpf;
@@ -27,6 +27,7 @@ use super::super::Change;
 use super::super::error::{BpfError, optional};
 use super::super::frontend::{Frontend, address, ip};
 use super::super::object;
+use super::super::tunnel::Remote;
 use super::{Services, port_bits};
 use crate::model::maglev::{self, Candidate};
 
@@ -43,6 +44,10 @@ pub struct Balanced {
     pub affinity: bool,
     /// Every port of a range leads to the same port of a backend.
     pub one_port: bool,
+    /// Where those backends are that are on other nodes.
+    pub remotes: BTreeMap<SocketAddr, Remote>,
+    /// Other nodes may send to those that are here.
+    pub reachable: bool,
 }
 
 impl Balanced {
@@ -52,6 +57,7 @@ impl Balanced {
             (self.affinity, SERVICE_AFFINITY),
             (self.one_port, SERVICE_ONE_PORT),
             (vip, SERVICE_VIP),
+            (self.reachable, SERVICE_REACHABLE),
         ];
         flags
             .into_iter()
@@ -263,12 +269,15 @@ impl Services {
         services
             .map(|(number, id)| {
                 let Known { frontends, members } = self.balancing.known(id);
+                let remotes = self.remotes(&members)?;
                 let flags = self.service(id)?.map_or(0, |service| service.flags);
                 let balanced = Balanced {
                     frontends,
                     backends: weights(&members),
                     affinity: flags & SERVICE_AFFINITY != 0,
                     one_port: flags & SERVICE_ONE_PORT != 0,
+                    remotes,
+                    reachable: flags & SERVICE_REACHABLE != 0,
                 };
                 Ok((number, balanced))
             })
@@ -289,12 +298,17 @@ impl Services {
         for (key, weight) in self.balancing.slots()? {
             let slot = key.backend;
             let backend = self.backend(slot)?;
-            if ids.contains(&key.service) && backend.state == BACKEND_LIVE {
+            if ids.contains(&key.service) && backend.is_live() {
                 self.used.insert(slot);
                 bits.push(Bit::source(backend.address));
                 let address = SocketAddr::new(ip(backend.address), backend.port.get());
                 let known = self.balancing.known_mut(key.service);
-                known.members.insert(address, Member { slot, weight });
+                let twin = known.members.insert(address, Member { slot, weight });
+                if let Some(twin) = twin {
+                    // Of a backend that was about to move to another node, or from there.
+                    self.retire(twin.slot)?;
+                    self.balancing.remove_member(&twin.key(key.service))?;
+                }
             } else {
                 self.retire(slot)?;
                 self.balancing.remove_member(&key)?;
@@ -328,27 +342,41 @@ impl Services {
         let flags = self
             .service(id)?
             .map_or(SERVICE_CHANGING, |service| service.flags);
-        if weights(&have) == want.backends && flags & !SERVICE_LARGE == want.flags() {
+        let settled = weights(&have) == want.backends
+            && flags & !SERVICE_LARGE == want.flags()
+            && self.remotes(&have)? == want.remotes;
+        if settled {
             return Ok(false);
         }
         self.set_balanced(id, flags | SERVICE_CHANGING, have.len())?;
+        let mut moved: Vec<&Member> = Vec::new();
         for (backend, &weight) in &want.backends {
-            let slot = match have.get(backend) {
-                Some(member) => member.slot,
-                None => {
+            let remote = want.remotes.get(backend);
+            let held = have.get(backend);
+            let slot = match held {
+                Some(member) if self.tunnels.is_at(member.slot, remote)? => {
+                    self.tunnels.set_remote(member.slot, remote)?;
+                    member.slot
+                }
+                _ => {
                     let address = address(backend.ip());
                     self.prefilter.add([Bit::source(address)].into_iter())?;
-                    let slot = self.add_backend(backend, address, Be16::new(backend.port()))?;
+                    let port = Be16::new(backend.port());
+                    let slot = self.add_backend(backend, address, port, remote)?;
                     self.traffic.start(TrafficKey {
                         service: id,
                         backend: slot,
                     })?;
+                    moved.extend(held);
                     slot
                 }
             };
+            let admitted = want.reachable && remote.is_none();
+            self.tunnels.admit(slot, admitted.then_some(id))?;
             let member = Member { slot, weight };
             self.balancing.set_member(id, *backend, member)?;
         }
+        let moved: Vec<MemberKey> = moved.into_iter().map(|member| member.key(id)).collect();
         let gone: Vec<(SocketAddr, Member)> = have
             .into_iter()
             .filter(|(backend, _)| !want.backends.contains_key(backend))
@@ -368,7 +396,40 @@ impl Services {
             let bit = Bit::source(address(backend.ip()));
             self.prefilter.remove([bit].into_iter())?;
         }
+        for key in moved {
+            self.end(id, key.backend)?;
+            self.balancing.remove_member(&key)?;
+        }
         Ok(true)
+    }
+
+    /// Where those of the members are that are on other nodes.
+    fn remotes(
+        &self,
+        members: &BTreeMap<SocketAddr, Member>,
+    ) -> Result<BTreeMap<SocketAddr, Remote>, BpfError> {
+        let mut remotes = BTreeMap::new();
+        for (backend, member) in members {
+            if let Some(remote) = self.tunnels.remote(member.slot)? {
+                remotes.insert(*backend, remote);
+            }
+        }
+        Ok(remotes)
+    }
+
+    /// The backends of a service here that other nodes may send to, and their slots.
+    pub(super) fn reachable_slots(&self, number: u64) -> Result<Vec<(SocketAddr, u32)>, BpfError> {
+        let Some(id) = self.balancing.service(number)? else {
+            return Ok(Vec::new());
+        };
+        let flags = self.service(id)?.map_or(0, |service| service.flags);
+        let mut slots = Vec::new();
+        for (backend, member) in self.balancing.known(id).members {
+            if flags & SERVICE_REACHABLE != 0 && self.tunnels.remote(member.slot)?.is_none() {
+                slots.push((backend, member.slot));
+            }
+        }
+        Ok(slots)
     }
 
     fn set_frontends(&mut self, id: u32, want: &Balanced) -> Result<bool, BpfError> {

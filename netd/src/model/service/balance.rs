@@ -107,6 +107,7 @@ impl Service {
             one_port: false,
             affinity: self.spec.affinity == Affinity::Client,
             frontends,
+            ..Balanced::default()
         }
     }
 
