@@ -52,8 +52,8 @@ mod root {
     #[test]
     fn packets_are_timed_on_the_programs_of_a_daemon() {
         let rows = rows("packets --runs 1 --published 1,3");
-        // Eight ways of both families, an empty program among them, twice.
-        assert_eq!(rows.len(), 32);
+        // Nine ways of both families, an empty program among them, twice.
+        assert_eq!(rows.len(), 36);
         for row in &rows {
             assert!(row["ours"].as_f64().is_some_and(|ours| ours > 0.0), "{row}");
             assert_eq!((&row["unit"], &row["peer"]), (&"ns".into(), &Value::Null));

@@ -32,6 +32,8 @@ use super::row::{Goal, Row, Subject, row};
 use super::turns::{self, Sample};
 use super::{NINE, Scene};
 
+mod away;
+
 /// Runs of a packet that finds the same each time.
 const REPEAT: u32 = 100_000;
 /// Packets that begin a flow, of one sample: they fill the table.
@@ -54,6 +56,8 @@ const OUR_V4: Ipv4Addr = Ipv4Addr::new(10, 95, 0, 2);
 const OUR_V6: Ipv6Addr = Ipv6Addr::new(0xfd95, 0, 0, 0, 0, 0, 0, 2);
 const PORT: u16 = 80;
 const NOBODYS_PORT: u16 = 81;
+/// Its backend is on another node.
+const AWAY_PORT: u16 = 82;
 /// Of clients: TEST-NET-2 and a part of the documentation's prefix.
 const CLIENT_V4: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 7);
 const CLIENT_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 7, 0, 0, 0, 0, 7);
@@ -93,6 +97,7 @@ pub(crate) fn rows(scene: &Scene) -> Result<Vec<Row>> {
 }
 
 /// A way through the programs.
+#[derive(Clone, Copy)]
 struct Path {
     name: &'static str,
     goal: Goal,
@@ -110,6 +115,7 @@ enum Kind {
     New,
     Reverse,
     ReverseMiss,
+    Away,
 }
 
 /// The design's bounds are for 64 bytes of TCP, on a machine whose empty program takes 10 ns.
@@ -141,6 +147,11 @@ fn paths(own: IpAddr) -> impl Iterator<Item = Path> {
         protocol: TCP,
         payload: 0,
     });
+    let away = Path {
+        name: "hit, into the tunnel to another node",
+        kind: Kind::Away,
+        ..empty
+    };
     let sctp = sctp.map(|(name, kind)| Path {
         name,
         goal: Goal::Shown,
@@ -149,7 +160,7 @@ fn paths(own: IpAddr) -> impl Iterator<Item = Path> {
         protocol: SCTP,
         payload: 1400,
     });
-    [empty].into_iter().chain(tcp).chain(sctp)
+    [empty].into_iter().chain(tcp).chain(sctp).chain([away])
 }
 
 /// A daemon's programs on the link to the outside.
@@ -172,15 +183,18 @@ impl Uplink {
         let bindings = [("tcp", IpAddr::from(OUR_V4)), ("tcp", OUR_V6.into())]
             .into_iter()
             .chain([("sctp", OUR_V4.into()), ("sctp", OUR_V6.into())]);
-        let binding = |(protocol, address): (&str, IpAddr)| {
-            json!({ "protocol": protocol, "container_port": PORT, "host_port": PORT,
+        let bindings = bindings.map(|(protocol, address)| (protocol, address, PORT));
+        let away =
+            [OUR_V4.into(), OUR_V6.into()].map(|address: IpAddr| ("tcp", address, AWAY_PORT));
+        let binding = |(protocol, address, port): (&str, IpAddr, u16)| {
+            json!({ "protocol": protocol, "container_port": port, "host_port": port,
                 "host_ip": address })
         };
         let request = json!({
             "network": "packets", "container_id": "own", "ifname": "eth0",
             "netns": shop.host.path("/run/netns/own".as_ref()),
             "ipv4": OUR_V4, "ipv6": OUR_V6,
-            "ports": bindings.map(binding).collect::<Vec<_>>(),
+            "ports": bindings.chain(away).map(binding).collect::<Vec<_>>(),
         });
         let attached: Attachment = shop
             .daemon
@@ -188,6 +202,7 @@ impl Uplink {
             .post(path::ENDPOINTS, &request)
             .context("attach the measured endpoint")?;
         drop(attached);
+        away::move_backends(&shop, AWAY_PORT)?;
         let uplink = Self {
             ingress: attached_program(&shop, "ingress")?,
             egress: attached_program(&shop, "egress")?,
@@ -247,6 +262,7 @@ impl Uplink {
             Kind::Hit => (PORT, false),
             Kind::Reverse => (PORT, true),
             Kind::ReverseMiss => (NOBODYS_PORT, true),
+            Kind::Away => (AWAY_PORT, false),
         };
         let frame = frame.build(port, CLIENT_PORT, is_reply);
         self.run(&frame, is_reply, REPEAT)
