@@ -8,7 +8,7 @@ use api::id::{IfName, MacAddr};
 use ipnet::IpNet;
 use netlink_packet_route::address::{AddressAttribute, AddressMessage, AddressScope};
 use netlink_packet_route::link::{
-    InfoBridgePort, InfoPortData, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
+    InfoBridgePort, InfoPortData, LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo, LinkMessage,
 };
 use netlink_packet_route::route::{
     RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteType,
@@ -24,7 +24,11 @@ use crate::netlink::Rtnl;
 pub(crate) fn host(rtnl: &mut Rtnl) -> io::Result<Observed> {
     let mut observed = Observed::default();
     let mut names = BTreeMap::new();
-    for answer in rtnl.dump(RouteNetlinkMessage::GetLink(LinkMessage::default()))? {
+    let mut every_link = LinkMessage::default();
+    // Counters are most of what the kernel would tell of a link.
+    let without_counters = LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]);
+    every_link.attributes.push(without_counters);
+    for answer in rtnl.dump(RouteNetlinkMessage::GetLink(every_link))? {
         if let RouteNetlinkMessage::NewLink(message) = answer
             && let Some((name, link)) = link(&message)
         {

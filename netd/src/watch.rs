@@ -285,3 +285,44 @@ async fn readable(socket: Option<&AsyncFd<Socket>>) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use sys::netns::NetNs;
+
+    use super::*;
+
+    fn ip(arguments: &str) {
+        let done = Command::new("ip").args(arguments.split(' ')).status();
+        assert!(done.unwrap().success(), "ip {arguments}");
+    }
+
+    /// What the kernel tells of in a namespace of its own while `ip` is given these lines.
+    fn heard_of(lines: &'static [&'static str]) -> Due {
+        let namespace = NetNs::create().expect("root is needed");
+        let hear = || {
+            let socket = subscribe().unwrap();
+            lines.iter().for_each(|line| ip(line));
+            let (mut due, mut seen) = (Due::default(), Seen::default());
+            drain(&socket, |datagram| due.note(datagram, &mut seen));
+            due
+        };
+        namespace.run(hear).unwrap()
+    }
+
+    #[test]
+    fn an_interface_that_comes_and_goes_is_no_change_of_the_host() {
+        let pair = heard_of(&[
+            "link add here type veth peer name there",
+            "link set here addrgenmode none",
+            "link set here up",
+            "link del here",
+        ]);
+        assert!(!pair.is_nothing());
+        assert!(!pair.host && !pair.repair && !pair.filter, "{pair:?}");
+        let address = heard_of(&["address add 192.0.2.1/32 dev lo"]);
+        assert!(address.host, "{address:?}");
+    }
+}

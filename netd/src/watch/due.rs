@@ -15,8 +15,9 @@ use crate::mtu::Seen;
 use crate::netlink::{self, Frame, attribute};
 use crate::observe;
 
-/// `RTM_NEWNETCONF`, include/uapi/linux/rtnetlink.h.
-const NEW_NETCONF: u16 = 80;
+/// `include/uapi/linux/rtnetlink.h`; the parser knows neither.
+const RTM_NEWNETCONF: u16 = 80;
+const RTM_DELNETCONF: u16 = 81;
 
 /// Everything heard since the last look. What a link ends as counts, not what it went through.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
@@ -70,9 +71,14 @@ impl Due {
     /// Adds what a datagram of rtnetlink tells.
     pub(super) fn note(&mut self, datagram: &[u8], seen: &mut Seen) {
         for frame in netlink::frames(datagram) {
-            if frame.kind == NEW_NETCONF {
-                self.repair |= stops_forwarding(&frame).unwrap_or_default();
-                continue;
+            match frame.kind {
+                RTM_NEWNETCONF => {
+                    self.repair |= stops_forwarding(&frame).unwrap_or_default();
+                    continue;
+                }
+                // Of a link that goes.
+                RTM_DELNETCONF => continue,
+                _ => {}
             }
             match frame.parse() {
                 Ok(NetlinkPayload::InnerMessage(message)) => {
