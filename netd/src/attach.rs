@@ -10,6 +10,7 @@ use api::net::{AttachRequest, Attachment, Dns, LinkBy, PortBinding, Protocol};
 use crate::apply;
 use crate::error::NetError;
 use crate::kernel::Kernel;
+use crate::model::address;
 use crate::model::desired::Desired;
 use crate::model::endpoint::{self, Endpoint, EndpointError, EndpointKey, NewEndpoint, Sandbox};
 use crate::model::gateway;
@@ -53,10 +54,11 @@ impl Netd {
         };
         self.make_way(&mut writer, &request, &network, &sandbox)?;
         let mut endpoint = self.new_endpoint(&mut writer, &request, &network, &sandbox)?;
+        let network = self.note_mac(network, &endpoint)?;
         let before = self.view();
         let losers = gateway::join(&before, &mut endpoint);
         let attachment = endpoint.attachment.clone();
-        let announcement = plan::announce(&endpoint);
+        let announcement = plan::announce(&network, &endpoint);
         self.admit_runtime(&request);
         self.connect(&mut writer, &before, &network, (endpoint, losers))?;
         if let Some(step) = announcement {
@@ -69,6 +71,28 @@ impl Netd {
             "attached"
         );
         Ok(attachment)
+    }
+
+    /// Puts on record, before a network has the first such endpoint, that link addresses do not
+    /// follow from addresses there.
+    fn note_mac(
+        &self,
+        network: Arc<Network>,
+        endpoint: &Endpoint,
+    ) -> Result<Arc<Network>, NetError> {
+        let attachment = &endpoint.attachment;
+        let follows = attachment.mac == Some(address::derived_mac(&attachment.addresses));
+        if network.other_macs || follows {
+            return Ok(network);
+        }
+        let mut noted = Network::clone(&network);
+        noted.other_macs = true;
+        self.store.put_network(&noted)?;
+        let noted = Arc::new(noted);
+        let mut view = Desired::clone(&self.view());
+        view.networks.insert(noted.id.clone(), Arc::clone(&noted));
+        self.publish_view(view);
+        Ok(noted)
     }
 
     /// Waits for an interface that is in the way and still leaving, while others have their turns.

@@ -4,9 +4,11 @@
 use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use api::id::MacAddr;
 use api::{ApiError, ErrorCode};
 
 use crate::fake::End;
+use crate::netd::Netd;
 use crate::scenario::{World, eth0, network, request};
 
 fn plain(network: &str, inode: u64) -> api::net::AttachRequest {
@@ -209,4 +211,40 @@ fn ten_thousand_come_and_go_without_a_trace() {
         .unwrap()
         .len();
     assert!(size < 4 << 20, "the records' file has {size} bytes");
+}
+
+#[test]
+fn neighbours_are_told_of_what_they_may_remember_otherwise() {
+    let world = World::new();
+    let netd = world.start().unwrap();
+    for name in ["shop", "other"] {
+        let json = format!(r#"{{"Name":"{name}"}}"#);
+        netd.create_network(network(&json)).unwrap();
+    }
+    let come_and_go = |netd: &Netd, network: &str, mac: Option<MacAddr>| {
+        let mut request = plain(network, 10);
+        request.mac = mac;
+        let addresses = netd.attach(request).unwrap().addresses;
+        netd.detach("c10", &eth0()).unwrap();
+        let told = world.kernel.take_announced();
+        assert!(told.is_empty() || told == [addresses[0].address.addr()]);
+        !told.is_empty()
+    };
+    assert!(
+        !come_and_go(&netd, "shop", None),
+        "addresses tell link addresses"
+    );
+    let chosen = MacAddr([0x02, 0, 0, 0, 0, 1]);
+    assert!(come_and_go(&netd, "shop", Some(chosen)));
+    assert!(
+        come_and_go(&netd, "shop", None),
+        "it may be one that had another"
+    );
+    drop(netd);
+    let netd = world.start().unwrap();
+    assert!(
+        come_and_go(&netd, "shop", None),
+        "whoever remembers outlives the daemon"
+    );
+    assert!(!come_and_go(&netd, "other", None));
 }

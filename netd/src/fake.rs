@@ -42,6 +42,7 @@ struct State {
     marked: BTreeSet<IfName>,
     lacking: BTreeSet<LinkKind>,
     looks_inside: usize,
+    announced: Vec<IpAddr>,
     /// Steps until the kernel stops working, and how the daemon notices.
     end: Option<(usize, End)>,
 }
@@ -136,6 +137,11 @@ impl FakeKernel {
     }
 
     /// How often a sandbox was looked into.
+    /// The addresses that neighbours were told of since it was asked last.
+    pub(crate) fn take_announced(&self) -> Vec<IpAddr> {
+        std::mem::take(&mut self.state().announced)
+    }
+
     pub(crate) fn looks_inside(&self) -> usize {
         self.state().looks_inside
     }
@@ -246,9 +252,9 @@ impl State {
             } => {
                 let index = self.observed.links.get(bridge).ok_or_else(not_found)?.index;
                 let port = self.observed.links.get_mut(link).ok_or_else(not_found)?;
-                port.up = true;
+                let raised = !std::mem::replace(&mut port.up, true);
                 port.isolated = *isolated;
-                port.master.replace(index) != Some(index)
+                port.master.replace(index) != Some(index) || raised
             }
             Step::AddAddress { link, address: net } => {
                 let link = self.observed.links.get_mut(link).ok_or_else(not_found)?;
@@ -282,6 +288,7 @@ impl State {
                 }
                 self.add_link(pair.host.as_str(), false, &[]);
                 if let Some(link) = self.observed.links.get_mut(&pair.host) {
+                    link.up = false;
                     link.master = Some(bridge);
                     link.mtu = pair.mtu;
                     link.isolated = pair.isolated;
@@ -355,7 +362,10 @@ impl State {
             Step::ConfigureSandbox(link) => self.configure(link).ok_or_else(not_found)?,
             Step::Announce(link) => {
                 let key = (link.sandbox.inode, link.ifname.clone());
-                self.inside.get(&key).map(|_| true).ok_or_else(not_found)?
+                self.inside.get(&key).ok_or_else(not_found)?;
+                let addresses = link.addresses.iter().map(ipnet::IpNet::addr);
+                self.announced.extend(addresses);
+                true
             }
             Step::MoveRoute { sandbox, from, to } => {
                 let key = |ifname: &IfName| (sandbox.inode, ifname.clone());

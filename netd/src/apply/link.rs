@@ -123,7 +123,11 @@ pub(super) fn add_address(rtnl: &mut Rtnl, name: &IfName, address: IpNet) -> io:
 }
 
 /// Both ends in one datagram: created down, the host's end then kept without IPv6 address (a
-/// bridge port needs none), put on the bridge and set up.
+/// bridge port needs none) and put on the bridge.
+///
+/// The host's end stays down. A bridge looks at each of its ports whenever one of them comes or goes
+/// (`br_port_state_selection`, net/bridge/br_stp.c), a millisecond where there are a thousand: one
+/// that comes up when the sandbox's end is up makes it do so once, the other way round three times.
 pub(super) fn create_pair(rtnl: &mut Rtnl, pair: &Pair, sandbox: &NetNs) -> io::Result<Change> {
     let mut peer = LinkMessage::default();
     peer.attributes.extend([
@@ -168,32 +172,32 @@ pub(super) fn set_master(
     isolated: bool,
 ) -> io::Result<Change> {
     let bridge = observe::link_by_name(rtnl, bridge)?.ok_or(Errno::NODEV)?;
-    let results = rtnl.batch(join(name, bridge.header.index, isolated))?;
+    let mut batch = join(name, bridge.header.index, isolated);
+    let mut up = named(name);
+    set_up(&mut up);
+    batch.push((RouteNetlinkMessage::SetLink(up), Mode::Change));
+    let results = rtnl.batch(batch)?;
     results.into_iter().collect::<io::Result<()>>()?;
     Ok(Change::Done)
 }
 
-/// Puts a link on a bridge and sets it up. Isolation is a port's property: it needs the bridge.
+/// Puts a link on a bridge. Isolation is a port's property: it needs the bridge.
 fn join(name: &IfName, bridge: u32, isolated: bool) -> Vec<(RouteNetlinkMessage, Mode)> {
     let mut master = named(name);
     master.attributes.push(LinkAttribute::Controller(bridge));
-    let mut up = named(name);
-    set_up(&mut up);
+    let mut batch = vec![(RouteNetlinkMessage::SetLink(master), Mode::Change)];
     if isolated {
-        up.attributes.push(LinkAttribute::LinkInfo(vec![
+        let mut apart = named(name);
+        apart.attributes.push(LinkAttribute::LinkInfo(vec![
             LinkInfo::PortKind(InfoPortKind::Bridge),
             LinkInfo::PortData(InfoPortData::BridgePort(vec![InfoBridgePort::Isolated(
                 true,
             )])),
         ]));
         // RTM_SETLINK ignores port data; RTM_NEWLINK of an existing link does not.
-        return vec![
-            (RouteNetlinkMessage::SetLink(master), Mode::Change),
-            (RouteNetlinkMessage::NewLink(up), Mode::Change),
-        ];
+        batch.push((RouteNetlinkMessage::NewLink(apart), Mode::Change));
     }
-    set_up(&mut master);
-    vec![(RouteNetlinkMessage::SetLink(master), Mode::Change)]
+    batch
 }
 
 pub(super) fn new_address(index: u32, address: IpNet) -> RouteNetlinkMessage {

@@ -1,6 +1,6 @@
 //! Which addresses an endpoint gets: asked for, chosen, or given by somebody else's management.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use api::id::MacAddr;
 use api::net::{AttachRequest, EndpointAddress, LinkBy};
@@ -233,17 +233,22 @@ pub(crate) fn check_mac(
     }
 }
 
-/// Docker's rule: 02:42 and the IPv4 address, so that an address that is given out again comes
-/// with the link address that neighbours remember. Without IPv4, the end of the IPv6 address.
+/// The link address of an endpoint that is asked for none: that of its IPv4 address, or else of its
+/// IPv6 address.
 pub(crate) fn derived_mac(addresses: &[EndpointAddress]) -> MacAddr {
-    let tail = match addresses.first().map(|a| a.address.addr()) {
-        Some(IpAddr::V4(address)) => address.octets(),
-        Some(IpAddr::V6(address)) => {
+    let first = addresses.first().map(|a| a.address.addr());
+    mac_of(first.unwrap_or(Ipv4Addr::UNSPECIFIED.into()))
+}
+
+/// Docker's rule: 02:42 and the IPv4 address, so that an address that is given out again comes
+/// with the link address that neighbours remember. Of an IPv6 address, its end.
+pub(crate) fn mac_of(address: IpAddr) -> MacAddr {
+    let [a, b, c, d] = match address {
+        IpAddr::V4(address) => address.octets(),
+        IpAddr::V6(address) => {
             let [.., a, b, c, d] = address.octets();
             [a, b, c, d]
         }
-        None => [0; 4],
     };
-    let [a, b, c, d] = tail;
     MacAddr([0x02, 0x42, a, b, c, d])
 }

@@ -50,6 +50,14 @@ pub(crate) struct Network {
     /// As given, for listings.
     pub(crate) options: BTreeMap<String, String>,
     pub(crate) labels: BTreeMap<String, String>,
+    /// Whether an endpoint has had a link address that does not follow from its addresses: neighbours
+    /// may remember it for an address that is given out again. Older records do not say.
+    #[serde(default = "yes")]
+    pub(crate) other_macs: bool,
+}
+
+fn yes() -> bool {
+    true
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -163,6 +171,7 @@ impl Network {
             subnets,
             options: request.options,
             labels: request.labels,
+            other_macs: false,
         })
     }
 
@@ -185,6 +194,7 @@ impl Network {
             subnets: Vec::new(),
             options: BTreeMap::new(),
             labels: BTreeMap::new(),
+            other_macs: false,
         }
     }
 

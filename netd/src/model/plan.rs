@@ -1,10 +1,11 @@
 //! From what should be to the steps that make it so.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use api::id::{Id, IfName};
 
+use super::address::mac_of;
 use super::child;
 use super::desired::Desired;
 use super::driver::Bridge;
@@ -165,10 +166,14 @@ pub(crate) fn configure(endpoint: &Endpoint) -> Step {
     Step::ConfigureSandbox(sandbox_link(endpoint))
 }
 
-/// Announces the endpoint's addresses, if that was not done when its interface came up.
-pub(crate) fn announce(endpoint: &Endpoint) -> Option<Step> {
-    let link = sandbox_link(endpoint);
-    (!link.announces).then_some(Step::Announce(link))
+/// Announces the endpoint's addresses, if that was not done when its interface came up. Where link
+/// addresses have always followed from addresses, nobody can remember another one.
+pub(crate) fn announce(network: &Network, endpoint: &Endpoint) -> Option<Step> {
+    let mut link = sandbox_link(endpoint);
+    let is_remembered =
+        |address: IpAddr| !network.other_macs && endpoint.attachment.mac == Some(mac_of(address));
+    link.addresses.retain(|net| !is_remembered(net.addr()));
+    (!link.announces && !link.addresses.is_empty()).then_some(Step::Announce(link))
 }
 
 fn sandbox_link(endpoint: &Endpoint) -> SandboxLink {
@@ -313,13 +318,24 @@ fn connect(desired: &Desired, network: &Network, endpoint: &Endpoint) -> Vec<Ste
     let guard = desired
         .edge(endpoint)
         .map(|(link, edge)| Step::GuardEndpoint { link, edge });
+    let raise = raise(bridge, pair.host.clone());
     [Step::CreatePair(pair)]
         .into_iter()
         .chain(guard)
         .chain([configure(endpoint)])
         .chain(limit_ingress(endpoint))
         .chain(limit_egress(endpoint))
+        .chain([raise])
         .collect()
+}
+
+/// Sets a port of the bridge up.
+fn raise(bridge: &Bridge, link: IfName) -> Step {
+    Step::SetMaster {
+        link,
+        bridge: bridge.link.clone(),
+        isolated: !bridge.icc,
+    }
 }
 
 fn limit_ingress(endpoint: &Endpoint) -> Option<Step> {
@@ -455,11 +471,7 @@ fn repair_endpoint(desired: &Desired, endpoint: &Endpoint, observed: &Observed) 
     let at = observed.links.get(&bridge.link).map(|bridge| bridge.index);
     let is_apart = bridge.icc || link.isolated;
     if !link.up || at.is_none() || link.master != at || !is_apart {
-        steps.push(Step::SetMaster {
-            link: host.clone(),
-            bridge: bridge.link.clone(),
-            isolated: !bridge.icc,
-        });
+        steps.push(raise(bridge, host.clone()));
     }
     steps
 }
