@@ -2,6 +2,11 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::io;
+use std::mem::size_of;
+use std::os::fd::{AsFd, AsRawFd};
+
+use crate::check;
 
 /// A process as an error message names it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -11,15 +16,82 @@ pub struct Process {
     pub name: String,
 }
 
+/// When a process began, in the kernel's count since the boot: with its pid that tells it from any
+/// later one.
+///
+/// # Errors
+/// Fails when there is no such process, or `/proc` is not mounted.
+pub fn start_time(pid: u32) -> io::Result<u64> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    start_time_of(&stat)
+        .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "cannot read its start time"))
+}
+
+/// Whether the process that began then still exists and is no zombie.
+pub fn is_alive(pid: u32, start_time: u64) -> bool {
+    let Ok(stat) = fs::read_to_string(format!("/proc/{pid}/stat")) else {
+        return false;
+    };
+    start_time_of(&stat) == Some(start_time) && run_state_of(&stat) != Some('Z')
+}
+
+/// Fields after the command name, which may itself hold blanks and parentheses (proc(5)).
+fn stat_fields(stat: &str) -> Option<&str> {
+    stat.rsplit_once(") ").map(|(_command, fields)| fields)
+}
+
+fn run_state_of(stat: &str) -> Option<char> {
+    stat_fields(stat)?.chars().next()
+}
+
+fn start_time_of(stat: &str) -> Option<u64> {
+    // `stat_fields` starts at field 3.
+    stat_fields(stat)?.split(' ').nth(22 - 3)?.parse().ok()
+}
+
+/// The process at the other end of a Unix socket: who connected, or who listens. None if it is in no
+/// namespace of process ids that is seen from here.
+///
+/// # Errors
+/// The kernel's.
+pub fn peer(socket: impl AsFd) -> io::Result<Option<u32>> {
+    // Not by rustix, whose type for a pid cannot be the 0 of a stranger.
+    let mut peer = libc::ucred {
+        pid: 0,
+        uid: 0,
+        gid: 0,
+    };
+    let mut length = size_of::<libc::ucred>() as libc::socklen_t;
+    // SAFETY: `peer` is writable and `length` is its size; getsockopt(2) writes no more than that.
+    check(unsafe {
+        libc::getsockopt(
+            socket.as_fd().as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_PEERCRED,
+            (&raw mut peer).cast(),
+            &raw mut length,
+        )
+    })?;
+    Ok(u32::try_from(peer.pid).ok().filter(|pid| *pid != 0))
+}
+
+/// The ids of all processes that are seen from here.
+///
+/// # Errors
+/// Fails when `/proc` is not mounted.
+pub(crate) fn all() -> io::Result<impl Iterator<Item = u32>> {
+    let entries = fs::read_dir("/proc")?;
+    Ok(entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()))
+}
+
 /// A process that has one of the `sockets` (inode numbers) open.
 ///
 /// Looks at every descriptor of every process, so it is for error messages only. Processes that
 /// end meanwhile, and those of which nothing may be read, are passed over.
 pub fn holder_of_socket(sockets: &BTreeSet<u64>) -> Option<Process> {
     let wanted: BTreeSet<String> = sockets.iter().map(|i| format!("socket:[{i}]")).collect();
-    fs::read_dir("/proc")
+    all()
         .ok()?
-        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok())
         .find(|pid| holds(*pid, &wanted))
         .map(|pid| Process {
             pid,
@@ -41,7 +113,8 @@ fn holds(pid: u32, wanted: &BTreeSet<String>) -> bool {
 mod tests {
     use super::*;
     use std::net::UdpSocket;
-    use std::os::fd::AsFd;
+    use std::os::unix::net::UnixListener;
+    use std::os::unix::net::UnixStream;
 
     #[test]
     fn names_the_process_that_holds_a_socket() {
@@ -52,5 +125,27 @@ mod tests {
         assert!(!holder.name.is_empty());
         drop(socket);
         assert_eq!(holder_of_socket(&BTreeSet::from([inode])), None);
+    }
+
+    #[test]
+    fn a_process_is_told_from_a_later_one_with_its_pid() {
+        let me = std::process::id();
+        let began = start_time(me).unwrap();
+        assert!(is_alive(me, began));
+        assert!(!is_alive(me, began + 1));
+        let stat = "7 (a) b) Z 1 1 1 0 -1 0 0 0 0 0 0 0 0 0 20 0 1 0 4242 0";
+        assert_eq!(
+            (run_state_of(stat), start_time_of(stat)),
+            (Some('Z'), Some(4242))
+        );
+    }
+
+    #[test]
+    fn who_listens_is_known_to_who_connects() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("socket");
+        let _listener = UnixListener::bind(&path).unwrap();
+        let connected = UnixStream::connect(&path).unwrap();
+        assert_eq!(peer(&connected).unwrap(), Some(std::process::id()));
     }
 }
