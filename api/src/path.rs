@@ -132,6 +132,10 @@ pub const ROOTFS: &str = "/v1/rootfs";
 /// `GET /v1/rootfs/{container}/changes`: list of [`crate::storage::RootfsChange`].
 /// Query of a mount: files belong to the ids that they have on disk.
 pub const ROOTFS_AS_KEPT: &str = "as_kept=true";
+/// Query of a mount, with the path of a Unix socket: the mount is sent to who listens there, by a
+/// descriptor (`SCM_RIGHTS`, unix(7)), and no other process sees it. A driver that needs no mount, or a
+/// daemon that cannot, answers with a path as without.
+pub const ROOTFS_HAND_TO: &str = "hand_to";
 
 pub const ROOTFS_CHANGES: &str = "changes";
 /// `GET /v1/rootfs/{container}/archive`: all of it as a tar stream.

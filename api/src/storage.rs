@@ -299,6 +299,9 @@ pub struct RootfsMount {
     /// container, whatever its maps.
     #[serde(default)]
     pub mapped: bool,
+    /// It was sent to the socket that was named, as a mount that is attached nowhere: there is no path.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub handed: bool,
 }
 
 /// Body of `POST /storage/check`.

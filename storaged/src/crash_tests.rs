@@ -19,12 +19,12 @@ use crate::config::Driver;
 use crate::disk::{Disk, Host, Step, StepError};
 use crate::lock::lock;
 use crate::model::layout::{Key, Layout};
-use crate::model::record::Uptime;
+use crate::model::record::{Taker, Uptime};
 use crate::model::trash::Moment;
 use crate::store::Store;
 use crate::{StorageConfig, Storaged};
 use stories::{
-    FILES, STORIES, Story, import, is_complete, rootfs, volume, with_image, with_volume,
+    FILES, STORIES, Story, handed, import, is_complete, rootfs, volume, with_image, with_volume,
 };
 
 /// Runs steps until its time has come.
@@ -133,8 +133,9 @@ fn assert_tidy(storaged: &Storaged, state: &Path) {
     assert_eq!(names(&state.join("volumes")), volumes);
     for row in rows.rootfs.values() {
         let mounted = sys::mount::is_mount_root(&storaged.layout.layer(&row.key).merged()).unwrap();
+        let used = mounted || storaged.user(row, None).unwrap().is_some();
         assert_eq!(
-            mounted,
+            used,
             row.mounted_in.is_some(),
             "the row and the mount table disagree"
         );
@@ -274,6 +275,42 @@ fn an_ephemeral_layer_does_not_outlive_its_boot_and_others_do() {
             assert_eq!(Path::new(&merged).join("torn").exists(), left);
         });
     }
+}
+
+/// Nobody sees what it was given; a later process may have its number.
+#[test]
+fn what_a_dead_process_was_given_is_free() {
+    in_state(|state| {
+        let (storaged, _) = open(state, NEVER, How::Crash);
+        with_image(&storaged);
+        assert!(rootfs(&storaged, true));
+        assert!(handed(&storaged));
+        let give = |storaged: &Storaged, boot: &str, start_time: u64| {
+            let row = storaged.existing_rootfs("c1").unwrap();
+            let taker = Taker {
+                boot: boot.to_owned(),
+                pid: std::process::id(),
+                start_time,
+            };
+            let mounted_in = Some(boot.to_owned());
+            storaged.set_use(row, mounted_in, Some(taker)).unwrap();
+        };
+        let boot = storaged.boot.clone();
+        let alive = sys::process::start_time(std::process::id()).unwrap();
+        give(&storaged, &boot, alive);
+        drop(storaged);
+        let (mut storaged, _) = open(state, NEVER, How::Crash);
+        storaged.mount_rootfs("c1").unwrap_err();
+        for (boot, start_time) in [(boot.as_str(), alive + 1), ("an earlier boot", alive)] {
+            give(&storaged, boot, start_time);
+            drop(storaged);
+            storaged = open(state, NEVER, How::Crash).0;
+            assert!(storaged.store.rows().rootfs["c1"].mounted_in.is_none());
+            assert_tidy(&storaged, state);
+            storaged.mount_rootfs("c1").unwrap();
+            storaged.unmount_rootfs("c1").unwrap();
+        }
+    });
 }
 
 #[test]

@@ -74,7 +74,8 @@ fn rootfs(error: &RootfsError) -> ErrorCode {
         }
         RootfsError::NoImage(_) | RootfsError::NotFound(_) => ErrorCode::NotFound,
         RootfsError::Conflict(_) => ErrorCode::Conflict,
-        RootfsError::TooDeep(_) => ErrorCode::InUse,
+        RootfsError::TooDeep(_) | RootfsError::Held { .. } => ErrorCode::InUse,
+        RootfsError::Hand { .. } => ErrorCode::InvalidInput,
         RootfsError::Read { .. } => ErrorCode::Internal,
         RootfsError::Owner(error) => owner(error),
         RootfsError::Layer(error) => layer(error),

@@ -35,6 +35,7 @@ mod driver;
 mod error;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
+mod handing;
 mod image;
 mod image_prune;
 mod import;

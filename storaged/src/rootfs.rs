@@ -17,7 +17,7 @@ use crate::driver::{Wanted, overlay};
 use crate::layer::LayerError;
 use crate::lock::lock;
 use crate::model::layout::{Key, LayerDir};
-use crate::model::record::{Change, Intent, RootfsRow, Rows};
+use crate::model::record::{Change, Intent, RootfsRow, Rows, Taker};
 use crate::owners::{OwnerError, owners};
 use crate::reason::way_out;
 use crate::{rootfs_size, tree};
@@ -60,6 +60,17 @@ pub enum RootfsError {
          user namespace cannot be looked through while it runs; stop it first"
     )]
     TooDeep(String),
+    #[error(
+        "the root filesystem of container {container} is in use by process {pid}; stop the \
+         container, or end what is left of it"
+    )]
+    Held { container: String, pid: u32 },
+    #[error("cannot hand the root filesystem of container {container} to {}: {source}", socket.display())]
+    Hand {
+        container: String,
+        socket: PathBuf,
+        source: std::io::Error,
+    },
     #[error("--userns: {0}")]
     Owner(#[from] OwnerError),
     #[error(transparent)]
@@ -111,7 +122,8 @@ impl Storaged {
         let row = self.existing_rootfs(container)?;
         Ok(RootfsMount {
             path: text(&merged),
-            mapped: row.id_maps.is_some() && self.driver.keeps_differences(),
+            mapped: self.shows_mapped(&row),
+            handed: false,
         })
     }
 
@@ -126,6 +138,7 @@ impl Storaged {
         Ok(RootfsMount {
             path: text(&merged),
             mapped: false,
+            handed: false,
         })
     }
 
@@ -226,6 +239,7 @@ impl Storaged {
             chain_id,
             ephemeral: request.ephemeral,
             mounted_in: None,
+            taker: None,
             size,
             project: quota.and_then(|quota| quota.project),
             id_maps,
@@ -245,6 +259,10 @@ impl Storaged {
         Ok(row)
     }
 
+    pub(crate) fn shows_mapped(&self, row: &RootfsRow) -> bool {
+        row.id_maps.is_some() && self.driver.keeps_differences()
+    }
+
     /// Mounts it for whom `whose` says; without, its files have the ids that they have on disk.
     pub(crate) fn mount_locked(
         &self,
@@ -257,24 +275,31 @@ impl Storaged {
         if self.is_mounted(&row)? {
             return Ok(root);
         }
-        if row.mounted_in.is_some() {
-            // Unmounted by somebody else.
-            self.clear_volatile_mark(&row)?;
-        }
+        self.await_end_of_use(&row, None)?;
+        self.clear_volatile_mark(&row)?;
         // The row first: after a crash an ephemeral layer that may have been written to is known.
-        self.set_mounted(row.clone(), Some(self.boot.clone()))?;
-        let lowers = self.lower_paths(&self.store.rows(), row.chain_id.as_ref());
-        let wanted = Wanted {
-            ephemeral: row.ephemeral,
-            metacopy: row.metacopy,
-            owners: whose(&row),
-        };
+        self.set_use(row.clone(), Some(self.boot.clone()), None)?;
+        let (lowers, wanted) = self.what_to_mount(&row, whose);
         let mount = self.driver.mount(&directory, lowers, wanted);
         if let Err(error) = mount.map_or(Ok(()), |step| self.apply(step)) {
-            self.set_mounted(row, None)?;
+            self.set_use(row, None, None)?;
             return Err(error.into());
         }
         Ok(root)
+    }
+
+    pub(crate) fn what_to_mount(
+        &self,
+        row: &RootfsRow,
+        whose: fn(&RootfsRow) -> Option<Owners>,
+    ) -> (Vec<PathBuf>, Wanted) {
+        let wanted = Wanted {
+            ephemeral: row.ephemeral,
+            metacopy: row.metacopy,
+            owners: whose(row),
+        };
+        let lowers = self.lower_paths(&self.store.rows(), row.chain_id.as_ref());
+        (lowers, wanted)
     }
 
     pub(crate) fn unmount_locked(&self, container: &str) -> Result<(), RootfsError> {
@@ -285,13 +310,14 @@ impl Storaged {
         self.apply(Step::Unmount {
             target: directory.merged(),
         })?;
-        self.clear_volatile_mark(&row)?;
-        self.set_mounted(row, None)
+        // The last taker stays on record: what it was given may take a moment to go.
+        let taker = row.taker.clone();
+        self.set_use(row, None, taker)
     }
 
-    /// Lets an ephemeral layer be mounted again that was unmounted in this boot: the page cache
-    /// still holds every write.
-    fn clear_volatile_mark(&self, row: &RootfsRow) -> Result<(), StepError> {
+    /// Lets an ephemeral layer be mounted again that nobody has mounted: the page cache still holds
+    /// every write of this boot.
+    pub(crate) fn clear_volatile_mark(&self, row: &RootfsRow) -> Result<(), StepError> {
         if !row.ephemeral {
             return Ok(());
         }
@@ -299,10 +325,16 @@ impl Storaged {
         self.apply(Step::RemoveTree { path })
     }
 
-    fn set_mounted(&self, row: RootfsRow, boot: Option<String>) -> Result<(), RootfsError> {
-        if row.mounted_in != boot {
+    pub(crate) fn set_use(
+        &self,
+        row: RootfsRow,
+        mounted_in: Option<String>,
+        taker: Option<Taker>,
+    ) -> Result<(), RootfsError> {
+        if (&row.mounted_in, &row.taker) != (&mounted_in, &taker) {
             let row = RootfsRow {
-                mounted_in: boot,
+                mounted_in,
+                taker,
                 ..row
             };
             self.apply(Step::Record(vec![Change::PutRootfs(row)]))?;
@@ -357,21 +389,23 @@ impl Storaged {
 
     /// Brings one row up to date with this boot. Nothing that is mounted is touched.
     pub(crate) fn reconcile_rootfs(&self, row: RootfsRow) -> Result<(), RootfsError> {
-        let mounted = self.is_mounted(&row)?;
+        let used =
+            self.is_mounted(&row)? || row.mounted_in.is_some() && self.user(&row, None)?.is_some();
         match &row.mounted_in {
             Some(boot)
                 if *boot != self.boot
                     && row.ephemeral
-                    && !mounted
+                    && !used
                     && self.driver.keeps_differences() =>
             {
                 self.reset_ephemeral(&self.layout.layer(&row.key))?;
             }
-            Some(_) if !mounted => self.clear_volatile_mark(&row)?,
+            Some(_) if !used => self.clear_volatile_mark(&row)?,
             _ => {}
         }
-        let boot = mounted.then(|| self.boot.clone());
-        self.set_mounted(row, boot)
+        let boot = used.then(|| self.boot.clone());
+        let taker = row.taker.clone().filter(|taker| taker.boot == self.boot);
+        self.set_use(row, boot, taker)
     }
 
     /// Empties a writable layer that was never synced: after a power cut its files may be torn.

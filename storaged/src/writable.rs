@@ -93,9 +93,9 @@ impl Storaged {
         {
             let _guard = self.rootfs_locks.lock(container);
             let row = self.existing_rootfs(container)?;
-            if self.driver.keeps_differences() && self.is_mounted(&row)? {
-                let merged = self.driver.root(&self.layout.layer(&row.key));
-                let root = tree::open_root(&merged).map_err(StepError::io("open", &merged))?;
+            if self.driver.keeps_differences()
+                && let Some(root) = self.open_mounted(&row)?
+            {
                 let maps = row.id_maps.clone();
                 return Ok((row, root, Shown { maps }));
             }
@@ -111,10 +111,14 @@ impl Storaged {
         let directory = self.layout.layer(&row.key);
         let shown = self.driver.root(&directory);
         let open = || tree::open_root(&shown).map_err(StepError::io("open", &shown));
-        // What is mounted shows mapped owners, if any; ids on disk are the container's.
-        let shows_ids = row.id_maps.is_none() && self.is_mounted(&row)?;
-        if shows_ids || !self.driver.keeps_differences() {
+        if !self.driver.keeps_differences() {
             let root = open()?;
+            return Ok((row, root));
+        }
+        // What is mounted shows mapped owners, if any; ids on disk are the container's.
+        if row.id_maps.is_none()
+            && let Some(root) = self.open_mounted(&row)?
+        {
             return Ok((row, root));
         }
         let mut lowers = self.lower_paths(&self.store.rows(), row.chain_id.as_ref());
@@ -124,7 +128,7 @@ impl Storaged {
             return Ok((row, root));
         }
         // One directory too many for an overlay without an upper one.
-        if self.is_mounted(&row)? {
+        if self.is_mounted(&row)? || self.user(&row, None)?.is_some() {
             return Err(RootfsError::TooDeep(container.to_owned()));
         }
         self.mount_locked(container, |_row| None)?;

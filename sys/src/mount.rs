@@ -13,10 +13,12 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, StatxAttributes, StatxFlags};
 use rustix::io::Errno;
 use rustix::mount::{
-    FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MountPropagationFlags, MoveMountFlags,
-    UnmountFlags, fsconfig_create, fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen,
-    mount_bind, mount_bind_recursive, mount_change, mount_remount, move_mount,
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MountPropagationFlags, UnmountFlags,
+    fsconfig_create, fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, mount_bind,
+    mount_bind_recursive, mount_change, mount_remount,
 };
+
+use crate::owner::{attach, clone_mount};
 
 /// Lower layers of one overlay: `OVL_MAX_STACK` in the kernel's `fs/overlayfs/params.h`.
 pub const MAX_LOWER_LAYERS: usize = 500;
@@ -41,6 +43,14 @@ pub struct Overlay {
 }
 
 impl Overlay {
+    /// Whether the kernel's tables of mounts name the upper directory by its path: one that is too
+    /// long or would be taken apart is given by a descriptor number.
+    pub fn names_upper(&self) -> bool {
+        let plain = |path: &str| !path.contains([',', '\\']);
+        self.upper.as_os_str().len() <= MAX_PARAMETER_BYTES
+            && self.upper.to_str().is_some_and(plain)
+    }
+
     fn options(&self) -> impl Iterator<Item = (&'static str, &'static str)> {
         let metacopy = if self.metacopy { "on" } else { "off" };
         OVERLAY_OPTIONS.into_iter().chain([("metacopy", metacopy)])
@@ -91,13 +101,31 @@ impl OverlayApi {
     /// use, `E2BIG` from more layers than an option page holds.
     pub fn mount(self, overlay: &Overlay, target: &Path) -> io::Result<()> {
         match self {
-            Self::Layered => mount_layered(overlay, target),
+            Self::Layered => attach(layered(overlay)?.as_fd(), target),
             Self::OptionPage => mount_option_page(overlay, target),
+        }
+    }
+
+    /// Mounts `overlay` nowhere: whoever has the descriptor attaches it, and it goes with the last
+    /// one if nobody does.
+    ///
+    /// Before `lowerdir+` a mount must have a place: `scratch`, a directory, in a namespace that
+    /// nobody else sees.
+    ///
+    /// # Errors
+    /// As [`OverlayApi::mount`].
+    pub fn detached(self, overlay: &Overlay, scratch: &Path) -> io::Result<OwnedFd> {
+        match self {
+            Self::Layered => layered(overlay),
+            Self::OptionPage => in_private_namespace(|| {
+                mount_option_page(overlay, scratch)?;
+                clone_mount(scratch, false)
+            }),
         }
     }
 }
 
-fn mount_layered(overlay: &Overlay, target: &Path) -> io::Result<()> {
+fn layered(overlay: &Overlay) -> io::Result<OwnedFd> {
     let context = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
     // Descriptors that stand for over-long paths live until the mount is made.
     let mut stand_ins = Vec::new();
@@ -114,19 +142,11 @@ fn mount_layered(overlay: &Overlay, target: &Path) -> io::Result<()> {
         fsconfig_set_flag(&context, "volatile")?;
     }
     fsconfig_create(&context)?;
-    let mount = fsmount(
+    Ok(fsmount(
         &context,
         FsMountFlags::FSMOUNT_CLOEXEC,
         MountAttrFlags::empty(),
-    )?;
-    move_mount(
-        &mount,
-        c"",
-        CWD,
-        target,
-        MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH,
-    )?;
-    Ok(())
+    )?)
 }
 
 pub(crate) fn set_directory(
@@ -159,10 +179,13 @@ fn mount_option_page(overlay: &Overlay, target: &Path) -> io::Result<()> {
     let upper = open_path(&overlay.upper)?;
     let work = open_path(&overlay.work)?;
     let numbers: Vec<String> = lowers.iter().map(|fd| fd.as_raw_fd().to_string()).collect();
+    let upper_name = match overlay.upper.to_str() {
+        Some(path) if overlay.names_upper() => path.to_owned(),
+        _ => upper.as_raw_fd().to_string(),
+    };
     let mut options = format!(
-        "lowerdir={},upperdir={},workdir={}",
+        "lowerdir={},upperdir={upper_name},workdir={}",
         numbers.join(":"),
-        upper.as_raw_fd(),
         work.as_raw_fd()
     );
     for (key, value) in overlay.options() {
@@ -394,7 +417,7 @@ pub fn in_private_namespace<T: Send>(
     })
 }
 
-fn on_thread<T: Send>(action: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
+pub(crate) fn on_thread<T: Send>(action: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
     std::thread::scope(|scope| {
         let done = scope.spawn(action).join();
         done.unwrap_or_else(|_panic| Err(io::Error::other("the mounting thread panicked")))

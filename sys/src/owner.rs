@@ -67,7 +67,7 @@ struct MountAttributes {
     user_namespace: u64,
 }
 
-/// Mounts what [`clone_mount`] gave on `target`.
+/// Mounts on `target` what is mounted nowhere, such as what [`clone_mount`] gave.
 ///
 /// # Errors
 /// The kernel's.
@@ -116,17 +116,31 @@ impl OverlayApi {
         below: &Path,
         target: &Path,
     ) -> io::Result<()> {
+        let mount = self.detached_mapped(overlay, owners, below, target)?;
+        attach(mount.as_fd(), target)
+    }
+
+    /// As [`OverlayApi::mount_mapped`], but nowhere: see [`OverlayApi::detached`].
+    ///
+    /// # Errors
+    /// As [`OverlayApi::mount_mapped`].
+    pub fn detached_mapped(
+        self,
+        overlay: &Overlay,
+        owners: &Owners,
+        below: &Path,
+        scratch: &Path,
+    ) -> io::Result<OwnedFd> {
         let namespace = user_namespace::create(&owners.uid_map, &owners.gid_map)?;
-        let mount = in_private_namespace(|| {
+        in_private_namespace(|| {
             let cover = clone_mount(below, false)?;
             map_mount(cover.as_fd(), namespace.as_fd())?;
             attach(cover.as_fd(), below)?;
             // Overlayfs writes as whoever mounts it (`ovl_override_creds`), and the host's root has
             // no id on the mapped mount.
-            acting_as(owners.root, || self.mount(overlay, target))??;
-            clone_mount(target, false)
-        })?;
-        attach(mount.as_fd(), target)
+            acting_as(owners.root, || self.mount(overlay, scratch))??;
+            clone_mount(scratch, false)
+        })
     }
 }
 

@@ -1,5 +1,7 @@
 //! Root filesystems of containers.
 
+use std::path::PathBuf;
+
 use api::path;
 use api::storage::{Layer, Rootfs, RootfsChange, RootfsCreate, RootfsMount};
 use axum::body::Body;
@@ -94,6 +96,8 @@ async fn commit(
 struct HowToMount {
     /// The ids that they have on disk, even if the container's users are others on the host.
     as_kept: bool,
+    /// Nowhere, but for who listens at this socket.
+    hand_to: Option<PathBuf>,
 }
 
 async fn mount(
@@ -102,9 +106,10 @@ async fn mount(
     Params(how): Params<HowToMount>,
 ) -> Reply<RootfsMount> {
     daemon
-        .run(move |daemon| match how.as_kept {
-            true => daemon.storaged.mount_rootfs_as_kept(&container),
-            false => daemon.storaged.mount_rootfs(&container),
+        .run(move |daemon| match how.hand_to {
+            Some(socket) => daemon.storaged.hand_rootfs(&container, &socket),
+            None if how.as_kept => daemon.storaged.mount_rootfs_as_kept(&container),
+            None => daemon.storaged.mount_rootfs(&container),
         })
         .await
         .map(Json)

@@ -1,6 +1,7 @@
 //! The operations that are broken at each of their steps.
 
 use std::collections::BTreeMap;
+use std::os::unix::net::UnixListener;
 use std::path::Path;
 
 use api::id::Digest;
@@ -53,6 +54,16 @@ pub(super) fn rootfs(storaged: &Storaged, ephemeral: bool) -> bool {
             user_namespace: String::new(),
         })
         .is_ok()
+}
+
+/// To this process, which drops it.
+pub(super) fn handed(storaged: &Storaged) -> bool {
+    let socket = storaged.layout.state().join("socket");
+    drop(std::fs::remove_file(&socket));
+    let _listener = UnixListener::bind(&socket).unwrap();
+    storaged
+        .hand_rootfs("c1", &socket)
+        .is_ok_and(|mount| mount.handed)
 }
 
 pub(super) fn volume(storaged: &Storaged) -> bool {
@@ -183,7 +194,7 @@ pub(super) fn diffs(storaged: &Storaged) -> Vec<std::path::PathBuf> {
         .collect()
 }
 
-pub(super) const STORIES: [Story; 21] = [
+pub(super) const STORIES: [Story; 23] = [
     Story {
         name: "import a layer",
         before: |_| (),
@@ -229,6 +240,23 @@ pub(super) const STORIES: [Story; 21] = [
                 .is_ok_and(|mount| is_complete(Path::new(&mount.path), &FILES))
         },
         done: |storaged, _| storaged.store.rows().rootfs["c1"].mounted_in.is_some(),
+    },
+    Story {
+        name: "hand over a root filesystem",
+        before: with_rootfs,
+        run: handed,
+        done: |storaged, _| storaged.store.rows().rootfs["c1"].mounted_in.is_some(),
+    },
+    Story {
+        name: "remove a root filesystem that was handed over",
+        before: |storaged| {
+            with_rootfs(storaged);
+            assert!(handed(storaged));
+        },
+        run: |storaged| {
+            storaged.unmount_rootfs("c1").is_ok() && storaged.remove_rootfs("c1").is_ok()
+        },
+        done: |storaged, _| storaged.rootfs("c1").is_err(),
     },
     Story {
         name: "remove a mounted root filesystem",

@@ -35,6 +35,14 @@ pub(crate) trait Driver: Debug + Send + Sync {
     /// The step that shows a container's root filesystem; none where it lies there already.
     fn mount(&self, directory: &LayerDir, lowers: Vec<PathBuf>, wanted: Wanted) -> Option<Step>;
 
+    /// The same mounted nowhere, for whoever gets the descriptor; none where that cannot be had.
+    fn detached(
+        &self,
+        directory: &LayerDir,
+        lowers: Vec<PathBuf>,
+        wanted: Wanted,
+    ) -> Option<io::Result<OwnedFd>>;
+
     /// Whether a root filesystem can be shown with other owners than it has on disk.
     fn can_map_owners(&self) -> io::Result<()>;
 

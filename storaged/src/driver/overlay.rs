@@ -57,26 +57,34 @@ impl Driver for Overlay2 {
     }
 
     fn mount(&self, directory: &LayerDir, lowers: Vec<PathBuf>, wanted: Wanted) -> Option<Step> {
-        let lowers = if lowers.is_empty() {
-            vec![self.empty.clone()]
-        } else {
-            lowers
-        };
-        let overlay = Overlay {
-            lowers,
-            upper: directory.diff(),
-            work: directory.work(),
-            volatile: wanted.ephemeral,
-            metacopy: wanted.metacopy,
-        };
         Some(Step::MountOverlay {
             api: self.api,
-            overlay,
+            overlay: self.overlay(directory, lowers, &wanted),
             mapped: wanted.owners.map(|owners| Mapped {
                 owners,
                 below: self.store.clone(),
             }),
             target: directory.merged(),
+        })
+    }
+
+    fn detached(
+        &self,
+        directory: &LayerDir,
+        lowers: Vec<PathBuf>,
+        wanted: Wanted,
+    ) -> Option<io::Result<OwnedFd>> {
+        let overlay = self.overlay(directory, lowers, &wanted);
+        // By that name it is found again.
+        if !overlay.names_upper() {
+            return None;
+        }
+        let scratch = directory.merged();
+        Some(match wanted.owners {
+            None => self.api.detached(&overlay, &scratch),
+            Some(owners) => self
+                .api
+                .detached_mapped(&overlay, &owners, &self.store, &scratch),
         })
     }
 
@@ -108,6 +116,21 @@ impl Driver for Overlay2 {
 }
 
 impl Overlay2 {
+    fn overlay(&self, directory: &LayerDir, lowers: Vec<PathBuf>, wanted: &Wanted) -> Overlay {
+        let lowers = if lowers.is_empty() {
+            vec![self.empty.clone()]
+        } else {
+            lowers
+        };
+        Overlay {
+            lowers,
+            upper: directory.diff(),
+            work: directory.work(),
+            volatile: wanted.ephemeral,
+            metacopy: wanted.metacopy,
+        }
+    }
+
     /// Tries the driver out in its own directory: one mount, one deletion, one rename.
     pub(crate) fn probe(layout: &Layout) -> Result<Self, ProbeError> {
         let directory = layout.probe();

@@ -48,6 +48,15 @@ impl Driver for Vfs {
         None
     }
 
+    fn detached(
+        &self,
+        _directory: &LayerDir,
+        _lowers: Vec<PathBuf>,
+        _wanted: Wanted,
+    ) -> Option<io::Result<OwnedFd>> {
+        None
+    }
+
     fn can_map_owners(&self) -> io::Result<()> {
         sys::owner::probe(&self.empty)
     }

@@ -67,6 +67,10 @@ pub(crate) struct RootfsRow {
     pub(crate) ephemeral: bool,
     /// The boot in which it was mounted and not unmounted since.
     pub(crate) mounted_in: Option<String>,
+    /// Who was given it last without a place in the host's mount table. What became of that mount
+    /// is for the kernel to say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) taker: Option<Taker>,
     /// Bytes that it may take.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) size: Option<u64>,
@@ -135,11 +139,21 @@ pub(crate) struct Uptime {
     pub(crate) seconds: u64,
 }
 
+/// A process of one boot.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Taker {
+    pub(crate) boot: String,
+    pub(crate) pid: u32,
+    /// By which it is told from a later process with its pid.
+    pub(crate) start_time: u64,
+}
+
 impl RootfsRow {
     /// As its sidecar has it: whether it is mounted is for the mount table to say.
     pub(crate) fn at_rest(&self) -> Self {
         Self {
             mounted_in: None,
+            taker: None,
             ..self.clone()
         }
     }
