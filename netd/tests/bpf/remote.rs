@@ -5,8 +5,11 @@
 //! where that leads.
 
 use std::net::{IpAddr, SocketAddr};
+use std::os::fd::AsFd as _;
 
+use abi::map::{JUMP_TC, TcSlot};
 use netd::bpf::{Balanced, Change, Counts, Remote, Side, Verdict};
+use sys::bpf::probe::Probe;
 
 use crate::cases::{PROTOCOLS, first, more};
 use crate::guard::{edge, on_loopback};
@@ -19,6 +22,8 @@ pub(crate) const SERVICE: u64 = 7;
 /// The tunnel's interface, which a run does not reach, and what a node calls a backend.
 const TUNNEL: u32 = 9;
 const NUMBER: u32 = 0xf3_0005;
+/// `TC_ACT_REDIRECT`, include/uapi/linux/pkt_cls.h.
+const REDIRECT: u32 = 7;
 /// What fits into the tunnel of these tests, whichever underlay it has.
 const FITS: u16 = 1300;
 
@@ -398,6 +403,49 @@ fn a_backend_that_moves_takes_no_flow_along() {
         (got.verdict, got.frame),
         (Verdict::Pass, packet.between(e.client, e.web).build())
     );
+}
+
+/// As a daemon of another version does: what flows are remembered by is copied, where backends are is not
+/// touched.
+#[test]
+fn an_upgrade_keeps_flows_at_their_node() {
+    let [e, _] = ends();
+    let mut plane = Instance::open("remote-upgrade", None);
+    local(&plane);
+    let backends = [e.web, "172.18.0.3:80".parse().unwrap()];
+    let nodes = [remote(NODES[0], NUMBER), remote(NODES[1], NUMBER + 1)];
+    let with = |first| elsewhere(&[(backends[0], first, nodes[0]), (backends[1], 1, nodes[1])]);
+    plane.balance(SERVICE, &with(1)).unwrap();
+    let client = |port| SocketAddr::new(e.client.ip(), port);
+    let went: Vec<usize> = (40_000..40_016)
+        .map(|port| chosen(&plane, backends, &first(TCP, client(port), e.host)))
+        .collect();
+    // From here on nobody would be led to the first one anew.
+    plane.balance(SERVICE, &with(0)).unwrap();
+    for sizes in [&[("ct_tcp", 4096), ("ct_half", 4096)][..], &[]] {
+        plane.upgrade(sizes);
+        assert_eq!(plane.balanced().unwrap()[&SERVICE], with(0));
+        for (port, went) in (40_000..).zip(&went) {
+            let packet = more(TCP, client(port), e.host);
+            assert_eq!(chosen(&plane, backends, &packet), *went, "{sizes:?} {port}");
+        }
+    }
+    assert_eq!(lost(&plane), []);
+}
+
+#[test]
+fn the_tag_of_a_link_is_not_in_the_way() {
+    let plane = sender("remote-tag", NODES[0]);
+    let table = sys::bpf::open(&plane.options.pin_dir.join(JUMP_TC)).unwrap();
+    let vlan = (0x8100_u16.to_be(), 5);
+    let probe = Probe::tagging(table.as_fd(), TcSlot::Ingress as u32, &[vlan]).unwrap();
+    for e in ends() {
+        let frame = first(TCP, e.client, e.host).build();
+        let mut out = vec![0; frame.len() + 4];
+        let run = probe.run(&frame, &mut out, 1).unwrap();
+        assert_eq!(run.verdict, REDIRECT, "{}", e.name);
+        assert_eq!(out[..run.length], frame, "{}", e.name);
+    }
 }
 
 /// How many flows a table has.
