@@ -45,6 +45,7 @@ const MOVE_IMMEDIATE: u8 = 0xb7;
 const MOVE_REGISTER: u8 = 0xbf;
 const AND_IMMEDIATE_32: u8 = 0x54;
 const SHIFT_RIGHT_32: u8 = 0x74;
+const JUMP_EQUAL: u8 = 0x15;
 const JUMP_UNEQUAL: u8 = 0x55;
 const JUMP_UNEQUAL_REGISTER: u8 = 0x5d;
 const EXIT: u8 = 0x95;
@@ -55,11 +56,30 @@ const EXIT: u8 = 0x95;
 /// # Errors
 /// The group is gone, or the kernel takes no such program.
 pub fn restrict(group: &Group, rules: &[DeviceRule]) -> io::Result<()> {
+    let rules: Vec<_> = rules
+        .iter()
+        .map(|rule| (Answer::Allow, rule.clone()))
+        .collect();
+    decide(group, &rules)
+}
+
+/// The same by rules of which the last that fits decides, as bundles list them.
+///
+/// # Errors
+/// As [`restrict`].
+pub fn decide(group: &Group, rules: &[(Answer, DeviceRule)]) -> io::Result<()> {
     let directory = File::open(group.dir("devices"))?;
     attach(directory.as_fd(), &program(rules))
 }
 
-fn program(rules: &[DeviceRule]) -> Vec<Instruction> {
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Answer {
+    Allow,
+    /// To whoever asks for any of the kinds of access, though for others too.
+    Deny,
+}
+
+fn program(rules: &[(Answer, DeviceRule)]) -> Vec<Instruction> {
     let mut program = vec![
         instruction(LOAD_WORD, KIND, CONTEXT, 0, 0),
         instruction(AND_IMMEDIATE_32, KIND, 0, 0, 0xffff),
@@ -69,22 +89,30 @@ fn program(rules: &[DeviceRule]) -> Vec<Instruction> {
         instruction(LOAD_WORD, MINOR, CONTEXT, 8, 0),
     ];
     let always = ALWAYS.iter().filter_map(|text| DeviceRule::parse(text));
-    for rule in always.chain(rules.iter().cloned()) {
-        program.extend(block(&rule));
+    for rule in always {
+        program.extend(block(Answer::Allow, &rule));
     }
-    program.extend(answer(0));
+    for (answer, rule) in rules.iter().rev() {
+        program.extend(block(*answer, rule));
+        if rule.is_everything() {
+            // The kernel takes no instructions that nothing leads to.
+            return program;
+        }
+    }
+    program.extend(result(Answer::Deny));
     program
 }
 
-fn answer(value: i32) -> [Instruction; 2] {
+fn result(answer: Answer) -> [Instruction; 2] {
+    let value = i32::from(answer == Answer::Allow);
     [
         instruction(MOVE_IMMEDIATE, RESULT, 0, 0, value),
         instruction(EXIT, 0, 0, 0, 0),
     ]
 }
 
-/// Allows what fits the rule, and else goes on behind it.
-fn block(rule: &DeviceRule) -> Vec<Instruction> {
+/// Answers what fits the rule, and else goes on behind it.
+fn block(answer: Answer, rule: &DeviceRule) -> Vec<Instruction> {
     // `BPF_DEVCG_DEV_*` and `BPF_DEVCG_ACC_*`.
     let kind = match rule.kind {
         'b' => Some(1),
@@ -92,7 +120,7 @@ fn block(rule: &DeviceRule) -> Vec<Instruction> {
         _ => None,
     };
     let bits = [('m', 1), ('r', 2), ('w', 4)];
-    let allowed: i32 = bits
+    let named: i32 = bits
         .iter()
         .filter(|(letter, _)| rule.access.contains(*letter))
         .map(|(_, bit)| bit)
@@ -101,11 +129,14 @@ fn block(rule: &DeviceRule) -> Vec<Instruction> {
     if let Some(kind) = kind {
         tests.push(instruction(JUMP_UNEQUAL, KIND, 0, 0, kind));
     }
-    if allowed != 7 {
-        // Nothing may be asked for that is not allowed.
+    if named != 7 {
         tests.push(instruction(MOVE_REGISTER, CONTEXT, ACCESS, 0, 0));
-        tests.push(instruction(AND_IMMEDIATE_32, CONTEXT, 0, 0, allowed));
-        tests.push(instruction(JUMP_UNEQUAL_REGISTER, CONTEXT, ACCESS, 0, 0));
+        tests.push(instruction(AND_IMMEDIATE_32, CONTEXT, 0, 0, named));
+        tests.push(match answer {
+            // Nothing may be asked for that is not allowed.
+            Answer::Allow => instruction(JUMP_UNEQUAL_REGISTER, CONTEXT, ACCESS, 0, 0),
+            Answer::Deny => instruction(JUMP_EQUAL, CONTEXT, 0, 0, 0),
+        });
     }
     for (register, number) in [(MAJOR, rule.major), (MINOR, rule.minor)] {
         if let Some(number) = number {
@@ -114,15 +145,15 @@ fn block(rule: &DeviceRule) -> Vec<Instruction> {
             tests.push(instruction(JUMP_UNEQUAL, register, 0, 0, number));
         }
     }
-    let answer = answer(1);
-    let length = tests.len() + answer.len();
+    let result = result(answer);
+    let length = tests.len() + result.len();
     for (at, test) in tests.iter_mut().enumerate() {
-        if matches!(test.code, JUMP_UNEQUAL | JUMP_UNEQUAL_REGISTER) {
+        if matches!(test.code, JUMP_EQUAL | JUMP_UNEQUAL | JUMP_UNEQUAL_REGISTER) {
             // A rule has at most six tests.
             test.offset = i16::try_from(length - at - 1).unwrap_or(i16::MAX);
         }
     }
-    tests.extend(answer);
+    tests.extend(result);
     tests
 }
 
@@ -167,6 +198,7 @@ mod tests {
                     registers[to] >>= immediate;
                     false
                 }
+                JUMP_EQUAL => registers[to] == immediate,
                 JUMP_UNEQUAL => registers[to] != immediate,
                 JUMP_UNEQUAL_REGISTER => registers[to] != registers[from],
                 EXIT => return registers[0] == 1,
@@ -184,9 +216,25 @@ mod tests {
     const READ: u64 = 2;
     const WRITE: u64 = 4;
 
-    fn rules(texts: &[&str]) -> Vec<DeviceRule> {
-        let rules = texts.iter().map(|text| DeviceRule::parse(text).unwrap());
-        rules.collect()
+    fn rules(texts: &[&str]) -> Vec<(Answer, DeviceRule)> {
+        let rule = |text: &&str| match text.strip_prefix('!') {
+            Some(text) => (Answer::Deny, DeviceRule::parse(text).unwrap()),
+            None => (Answer::Allow, DeviceRule::parse(text).unwrap()),
+        };
+        texts.iter().map(rule).collect()
+    }
+
+    #[test]
+    fn the_last_rule_that_fits_decides() {
+        let usual = program(&rules(&["!a *:* rwm", "b 8:* rw"]));
+        assert!(decides(&usual, BLOCK, READ | WRITE, (8, 0)));
+        assert!(!decides(&usual, BLOCK, READ, (9, 0)));
+        assert!(decides(&usual, CHARACTER, READ, (1, 3)), "/dev/null anyway");
+        let all_but = program(&rules(&["a *:* rwm", "!b 8:* w", "b 8:1 rw"]));
+        assert!(decides(&all_but, BLOCK, READ | WRITE, (9, 0)));
+        assert!(decides(&all_but, BLOCK, READ, (8, 0)));
+        assert!(!decides(&all_but, BLOCK, READ | WRITE, (8, 0)));
+        assert!(decides(&all_but, BLOCK, READ | WRITE, (8, 1)));
     }
 
     #[test]
@@ -239,6 +287,16 @@ mod tests {
     impl Drop for Cgroup {
         fn drop(&mut self) {
             fs::remove_dir(&self.0).unwrap();
+        }
+    }
+
+    #[test]
+    fn the_kernel_takes_rules_of_everything() {
+        let cgroup = Cgroup::new();
+        let directory = File::open(&cgroup.0).unwrap();
+        for rule in ["a *:* rwm", "!a *:* rwm"] {
+            let program = program(&rules(&["c 1:11 w", rule, "!b 8:* w"]));
+            attach(directory.as_fd(), &program).unwrap();
         }
     }
 

@@ -114,6 +114,12 @@ impl DeviceRule {
         };
         (fits && fields.next().is_none()).then_some(rule)
     }
+
+    /// Whether it is about every device and kind of access.
+    pub fn is_everything(&self) -> bool {
+        let has_all = "rwm".chars().all(|letter| self.access.contains(letter));
+        self.kind == 'a' && self.major.is_none() && self.minor.is_none() && has_all
+    }
 }
 
 /// Letters of `rwm`, each at most once, and at least one.
