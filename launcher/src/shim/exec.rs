@@ -7,17 +7,16 @@ pub(super) mod joining;
 mod terminal;
 
 use std::fs;
-use std::io;
+use std::io::{self, PipeReader, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::process::Command;
-use std::time::Duration;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use api::Client;
 use api::owner::IdMaps;
 use libcontainer::container::builder::ContainerBuilder;
 use libcontainer::error::LibcontainerError;
-use libcontainer::oci_spec::runtime::{LinuxCapabilities, LinuxSeccomp};
 use libcontainer::syscall::syscall::SyscallType;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{Mode, OFlags};
@@ -28,7 +27,7 @@ use rustix::stdio::{dup2_stderr, dup2_stdin, dup2_stdout};
 use serde_json::{Value, json};
 
 use super::arguments::Arguments;
-use super::executor::{Confinement, Workload, exit_code_of, without_prefix};
+use super::executor::{Workload, exit_code_of, without_prefix};
 use super::foreign::UnknownRuntime;
 use super::hold::reap;
 use super::launch::{EXIT_DAEMON, Places};
@@ -42,7 +41,7 @@ use super::streams::{ConsoleSocket, remove_stale};
 use crate::container::Status;
 use crate::event;
 use crate::store::{ContainerDir, StoreError};
-use joining::{JoinError, joining};
+use joining::{JoinError, member};
 
 /// What timeout(1) ends with.
 pub(super) const EXIT_TIMEOUT: i32 = 124;
@@ -164,7 +163,7 @@ impl<'a> Exec<'a> {
             None
         };
         self.redirect(is_terminal)?;
-        let pid = self.join(&process, workload, console.as_ref())?;
+        let (pid, errors) = self.join(&process, workload, console.as_ref())?;
         let child = pidfd_open(pid, PidfdFlags::empty()).map_err(|errno| wait(errno.into()))?;
         let terminal = match console {
             Some(console) => Some(console.receive().map_err(wait)?),
@@ -175,50 +174,55 @@ impl<'a> Exec<'a> {
         }
         match terminal {
             Some(terminal) => terminal::pump(terminal, child.as_fd()).map_err(wait),
-            None => self.finish(child.as_fd()).map_err(wait),
+            None => self.finish(child.as_fd(), errors).map_err(wait),
         }
     }
 
-    /// The exit code of a process that ends, in time if it has any.
-    fn finish(&self, child: BorrowedFd<'_>) -> io::Result<i32> {
+    /// The exit code of a process that ends, in time if it has any. Meanwhile its errors are passed
+    /// on, if they come here.
+    fn finish(&self, child: BorrowedFd<'_>, mut errors: Option<PipeReader>) -> io::Result<i32> {
         let limit = self.arguments.value("--timeout-ms");
         let limit = limit.and_then(|text| text.parse().ok());
-        let limit = limit.and_then(|ms| Timespec::try_from(Duration::from_millis(ms)).ok());
-        let mut ended = [PollFd::from_borrowed_fd(child, PollFlags::IN)];
-        if limit.is_some() && rustix::io::retry_on_intr(|| poll(&mut ended, limit.as_ref()))? == 0 {
-            sys::signal::send(child, Signal::KILL.as_raw())?;
-            reap(child)?;
-            reap_others();
-            return Ok(EXIT_TIMEOUT);
+        let end = limit.map(|ms| Instant::now() + Duration::from_millis(ms));
+        loop {
+            let mut fds = vec![PollFd::from_borrowed_fd(child, PollFlags::IN)];
+            fds.extend(errors.iter().map(|pipe| PollFd::new(pipe, PollFlags::IN)));
+            let left = end.map(|end| end.saturating_duration_since(Instant::now()));
+            let left = left.and_then(|left| Timespec::try_from(left).ok());
+            let ready = rustix::io::retry_on_intr(|| poll(&mut fds, left.as_ref()))?;
+            let has_ended = !fds[0].revents().is_empty();
+            if errors.as_mut().is_some_and(|pipe| !pass_on(pipe)) {
+                errors = None;
+            }
+            if ready == 0 {
+                sys::signal::send(child, Signal::KILL.as_raw())?;
+                reap(child)?;
+                reap_others();
+                return Ok(EXIT_TIMEOUT);
+            }
+            if has_ended {
+                let code = reap(child)?;
+                reap_others();
+                return Ok(code);
+            }
         }
-        let code = reap(child)?;
-        reap_others();
-        Ok(code)
     }
 
     /// The process as the OCI specification describes it, and what the executor has to do.
     fn process(&self) -> Result<(Value, Workload), ExecError> {
         let path = &self.bundle_config;
         let text = fs::read(path).map_err(failed("read", path))?;
-        let damaged = |reason: String| ExecError::Damaged {
+        let config: Value = serde_json::from_slice(&text).map_err(|error| ExecError::Damaged {
             path: path.clone(),
-            reason,
-        };
-        let config: Value =
-            serde_json::from_slice(&text).map_err(|error| damaged(error.to_string()))?;
+            reason: error.to_string(),
+        })?;
         let user = self.user()?;
         let process = process(&config["process"], &self.asked()?, user.as_ref());
         if self.runtime.program.is_some() {
             // Others do all of it themselves.
             return Ok((process, Workload::default()));
         }
-        let maps = &self.maps;
-        let (process, workload) = confined(process, &config["linux"]["seccomp"], maps.is_some())
-            .map_err(|error| damaged(error.to_string()))?;
-        match maps {
-            None => Ok((process, workload)),
-            Some(maps) => Ok(joining(process, workload, self.init, maps)?),
-        }
+        Ok(member(process, &config, self.init, self.maps.as_ref())?)
     }
 
     fn asked(&self) -> Result<Asked<'_>, ExecError> {
@@ -280,11 +284,14 @@ impl<'a> Exec<'a> {
         process: &Value,
         workload: Workload,
         console: Option<&ConsoleSocket>,
-    ) -> Result<Pid, ExecError> {
+    ) -> Result<(Pid, Option<PipeReader>), ExecError> {
         let path = self.scratch.with_extension("json");
         fs::write(&path, process.to_string()).map_err(failed("write", &path))?;
         let joined = match &self.runtime.program {
-            None => self.join_by_ours(&path, workload, console),
+            None => {
+                let joined = self.join_by_ours(&path, workload, console);
+                joined.map(|pid| (pid, None))
+            }
             Some(program) => self.join_by(program, &path, console),
         };
         fs::remove_file(&path).map_err(failed("remove", &path))?;
@@ -312,13 +319,15 @@ impl<'a> Exec<'a> {
         Pid::from_raw(pid.as_raw()).ok_or_else(no_pid)
     }
 
-    /// Another runtime leaves the process behind, to the next subreaper.
+    /// Another runtime leaves the process behind, to the next subreaper. It may say on standard error,
+    /// which is the process's too, why it fails, and nobody wants to read that twice: what comes
+    /// there comes here first.
     fn join_by(
         &self,
         program: &Path,
         process: &Path,
         console: Option<&ConsoleSocket>,
-    ) -> Result<Pid, ExecError> {
+    ) -> Result<(Pid, Option<PipeReader>), ExecError> {
         set_child_subreaper(Some(getpid())).map_err(|errno| wait(errno.into()))?;
         let [pid_file, log] = ["pid", "log"].map(|end| self.scratch.with_extension(end));
         let mut command = Command::new(program);
@@ -334,12 +343,23 @@ impl<'a> Exec<'a> {
         if let Some(console) = console {
             command.arg("--console-socket").arg(console.path());
         }
+        let errors = if console.is_some() || self.arguments.has("--detach") {
+            command.stderr(Stdio::null());
+            None
+        } else {
+            let (errors, theirs) = io::pipe().map_err(wait)?;
+            rustix::io::ioctl_fionbio(&errors, true).map_err(|errno| wait(errno.into()))?;
+            command.stderr(theirs);
+            Some(errors)
+        };
         let ended = command.arg(&self.id).status();
+        // It has the other end.
+        drop(command);
         let ended = ended.map_err(failed("run", program))?;
         let joined = if ended.success() {
             let pid = fs::read_to_string(&pid_file).map_err(failed("read", &pid_file))?;
             let pid = pid.trim().parse().ok().and_then(Pid::from_raw);
-            pid.ok_or_else(no_pid)
+            pid.map(|pid| (pid, errors)).ok_or_else(no_pid)
         } else {
             Err(ExecError::Refused {
                 message: last_words(&log, "exec", ended),
@@ -349,6 +369,20 @@ impl<'a> Exec<'a> {
             remove_stale(file).map_err(failed("remove", file))?;
         }
         joined
+    }
+}
+
+/// Passes on what is there; false when no more comes, or nobody takes it.
+fn pass_on(errors: &mut PipeReader) -> bool {
+    let mut bytes = [0; 4096];
+    loop {
+        match errors.read(&mut bytes) {
+            Ok(0) => return false,
+            Ok(length) if io::stderr().write_all(&bytes[..length]).is_ok() => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return true,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            _ => return false,
+        }
     }
 }
 
@@ -407,43 +441,6 @@ fn process(container: &Value, asked: &Asked<'_>, user: Option<&User>) -> Value {
     process
 }
 
-/// Leaves to the executor what libcontainer does not do for a process that joins: the filter.
-///
-/// The process keeps two capabilities until the filter is loaded: CAP_SYS_ADMIN, which loading
-/// needs (seccomp(2)), and CAP_SETPCAP, which dropping from the bounding set needs.
-pub(super) fn confined(
-    mut process: Value,
-    seccomp: &Value,
-    joins: bool,
-) -> Result<(Value, Workload), serde_json::Error> {
-    if seccomp.is_null() && !joins {
-        return Ok((process, Workload::default()));
-    }
-    let seccomp: Option<LinuxSeccomp> = serde_json::from_value(seccomp.clone())?;
-    let capabilities: Option<LinuxCapabilities> =
-        serde_json::from_value(process["capabilities"].clone())?;
-    for set in ["bounding", "effective", "permitted"] {
-        if let Some(set) = process["capabilities"][set].as_array_mut() {
-            for needed in ["CAP_SYS_ADMIN", "CAP_SETPCAP"] {
-                if !set.iter().any(|held| held == needed) {
-                    set.push(json!(needed));
-                }
-            }
-        }
-    }
-    let confinement = Some(Confinement {
-        seccomp,
-        capabilities,
-    });
-    Ok((
-        process,
-        Workload {
-            confinement,
-            ..Workload::default()
-        },
-    ))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -481,23 +478,5 @@ mod tests {
         );
         assert_eq!(process["cwd"], "/tmp");
         assert_eq!(process["args"], json!(["id"]));
-    }
-
-    #[test]
-    fn capabilities_for_the_filter_are_given_up_again() {
-        let seccomp = json!({ "defaultAction": "SCMP_ACT_ALLOW" });
-        let (process, workload) = confined(container(), &seccomp, false).unwrap();
-        assert_eq!(
-            process["capabilities"]["permitted"],
-            json!(["CAP_KILL", "CAP_SYS_ADMIN", "CAP_SETPCAP"])
-        );
-        let kept = workload.confinement.unwrap().capabilities.unwrap();
-        assert_eq!(kept.permitted().as_ref().unwrap().len(), 1);
-        let (process, workload) = confined(container(), &Value::Null, false).unwrap();
-        assert_eq!(process, container());
-        assert!(workload.confinement.is_none());
-        // A bundle need not name any: nothing is given up then.
-        let (_, workload) = confined(json!({ "args": ["id"] }), &seccomp, false).unwrap();
-        assert!(workload.confinement.unwrap().capabilities.is_none());
     }
 }

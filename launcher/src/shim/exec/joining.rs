@@ -7,10 +7,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use api::owner::IdMaps;
+use libcontainer::oci_spec::runtime::{LinuxCapabilities, LinuxSeccomp};
 use rustix::fs::{Mode, OFlags};
 use serde_json::{Value, json};
 
-use crate::shim::executor::{Joins, Workload};
+use crate::shim::executor::{Confinement, Joins, Workload};
 use crate::shim::spec::capability;
 
 #[derive(Debug, thiserror::Error)]
@@ -23,6 +24,8 @@ pub(in crate::shim) enum JoinError {
         path: PathBuf,
         source: io::Error,
     },
+    #[error("understand the container's process: {0}")]
+    Process(#[from] serde_json::Error),
     #[error("{} is no map of ids", path.display())]
     NoMap { path: PathBuf },
 }
@@ -59,9 +62,25 @@ pub(in crate::shim) fn maps_of(pid: u32) -> Result<Option<IdMaps>, JoinError> {
     }))
 }
 
+/// What `process` is to be for libcontainer, and what is left to the executor: the filter of the
+/// container's configuration, and the user namespace of process `init` if `maps` say that it has one.
+pub(in crate::shim) fn member(
+    process: Value,
+    config: &Value,
+    init: u32,
+    maps: Option<&IdMaps>,
+) -> Result<(Value, Workload), JoinError> {
+    let seccomp = &config["linux"]["seccomp"];
+    let (process, workload) = confined(process, seccomp, maps.is_some())?;
+    match maps {
+        None => Ok((process, workload)),
+        Some(maps) => joining(process, workload, init, maps),
+    }
+}
+
 /// Has the executor join the user namespace of process `init`: until then, the process is the
 /// host's root with all that it may.
-pub(in crate::shim) fn joining(
+fn joining(
     mut process: Value,
     workload: Workload,
     init: u32,
@@ -100,6 +119,43 @@ pub(in crate::shim) fn joining(
     Ok((process, workload))
 }
 
+/// Leaves to the executor what libcontainer does not do for a process that joins: the filter.
+///
+/// The process keeps two capabilities until the filter is loaded: CAP_SYS_ADMIN, which loading
+/// needs (seccomp(2)), and CAP_SETPCAP, which dropping from the bounding set needs.
+fn confined(
+    mut process: Value,
+    seccomp: &Value,
+    joins: bool,
+) -> Result<(Value, Workload), serde_json::Error> {
+    if seccomp.is_null() && !joins {
+        return Ok((process, Workload::default()));
+    }
+    let seccomp: Option<LinuxSeccomp> = serde_json::from_value(seccomp.clone())?;
+    let capabilities: Option<LinuxCapabilities> =
+        serde_json::from_value(process["capabilities"].clone())?;
+    for set in ["bounding", "effective", "permitted"] {
+        if let Some(set) = process["capabilities"][set].as_array_mut() {
+            for needed in ["CAP_SYS_ADMIN", "CAP_SETPCAP"] {
+                if !set.iter().any(|held| held == needed) {
+                    set.push(json!(needed));
+                }
+            }
+        }
+    }
+    let confinement = Some(Confinement {
+        seccomp,
+        capabilities,
+    });
+    Ok((
+        process,
+        Workload {
+            confinement,
+            ..Workload::default()
+        },
+    ))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -133,5 +189,29 @@ mod tests {
                 .to_string()
                 .starts_with("user 7 with group 8 is none")
         );
+    }
+
+    fn container() -> Value {
+        json!({
+            "args": ["sleep"], "capabilities": capability::to_json(&["CAP_KILL"])
+        })
+    }
+
+    #[test]
+    fn capabilities_for_the_filter_are_given_up_again() {
+        let seccomp = json!({ "defaultAction": "SCMP_ACT_ALLOW" });
+        let (process, workload) = confined(container(), &seccomp, false).unwrap();
+        assert_eq!(
+            process["capabilities"]["permitted"],
+            json!(["CAP_KILL", "CAP_SYS_ADMIN", "CAP_SETPCAP"])
+        );
+        let kept = workload.confinement.unwrap().capabilities.unwrap();
+        assert_eq!(kept.permitted().as_ref().unwrap().len(), 1);
+        let (process, workload) = confined(container(), &Value::Null, false).unwrap();
+        assert_eq!(process, container());
+        assert!(workload.confinement.is_none());
+        // A bundle need not name any: nothing is given up then.
+        let (_, workload) = confined(json!({ "args": ["id"] }), &seccomp, false).unwrap();
+        assert!(workload.confinement.unwrap().capabilities.is_none());
     }
 }

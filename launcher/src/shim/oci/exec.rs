@@ -15,8 +15,7 @@ use std::os::fd::AsFd;
 
 use super::command::init_of;
 use super::{OciError, container, failed, read_json};
-use crate::shim::exec::confined;
-use crate::shim::exec::joining::{joining, maps_of};
+use crate::shim::exec::joining::{maps_of, member};
 use crate::shim::hold::reap;
 
 #[derive(Debug, Args)]
@@ -76,16 +75,7 @@ pub(super) fn run(root: &Path, found: &Container, asked: &Exec) -> Result<i32, O
     };
     let init = init_of(found)?;
     let maps = maps_of(init)?;
-    let (process, workload) = confined(process, &config["linux"]["seccomp"], maps.is_some())
-        .map_err(|source| OciError::Io {
-            op: "understand the process for",
-            path: found.bundle().clone(),
-            source: source.into(),
-        })?;
-    let (process, workload) = match &maps {
-        None => (process, workload),
-        Some(maps) => joining(process, workload, init, maps)?,
-    };
+    let (process, workload) = member(process, &config, init, maps.as_ref())?;
     let file = root
         .join(&asked.id)
         .join(format!("exec-{}.json", std::process::id()));
