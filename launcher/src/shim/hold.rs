@@ -7,7 +7,7 @@
 //! kernel/pid_namespace.c).
 
 use std::collections::VecDeque;
-use std::io;
+use std::io::{self, PipeWriter};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
@@ -63,6 +63,8 @@ pub(crate) struct Hold<'a> {
 pub(crate) struct Init {
     pub(crate) pid: u32,
     pub(crate) pidfd: OwnedFd,
+    /// Held while a guard is needed.
+    pub(crate) _guard: Option<PipeWriter>,
 }
 
 /// How a running container is steered, and who is told.

@@ -23,6 +23,7 @@ mod exec;
 mod executor;
 pub(crate) mod foreign;
 mod freezer;
+mod guard;
 mod health;
 mod healthcheck;
 mod hold;
@@ -93,6 +94,7 @@ fn dispatch(arguments: impl IntoIterator<Item = OsString>) -> Result<i32, UsageE
             let arguments = Arguments::parse(arguments, RUN)?;
             Ok(run::main(&places(&arguments)?, &arguments))
         }
+        Some("guard") => Ok(guard::main(&places(&Arguments::parse(arguments, CLEAN)?)?)),
         Some("clean") => Ok(run::clean(&places(&Arguments::parse(arguments, CLEAN)?)?)),
         Some("join") => {
             let arguments = Arguments::parse(arguments, EXEC)?;

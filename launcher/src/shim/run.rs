@@ -11,6 +11,7 @@ use sys::signalfd::SignalFd;
 
 use super::arguments::Arguments;
 use super::clients::Clients;
+use super::guard;
 use super::hold::{Hold, Init, linger, now};
 use super::launch::{EXIT_DAEMON, Places, Report};
 use super::log::{Log, LogError};
@@ -192,7 +193,7 @@ fn start<'a>(
     // Before anything is made: a receiver that is not there is a reason not to start.
     let log = Log::open(&setup.dir, &setup.record, restart_count == 0)?;
     let Created { pid, streams } = setup.make()?;
-    let begun = prepare(pid).and_then(|init| {
+    let begun = prepare(setup, pid).and_then(|init| {
         let stdin_once = setup.record.config.stdin_once;
         let hold = Hold::new(clients, signals, streams, init, log, stdin_once);
         let hold = hold.with_steering(setup.steering()?);
@@ -207,13 +208,23 @@ fn start<'a>(
     })
 }
 
-fn prepare(pid: u32) -> Result<Init, RunError> {
+fn prepare(setup: &Setup, pid: u32) -> Result<Init, RunError> {
     let number = i32::try_from(pid).ok().and_then(Pid::from_raw);
     let pidfd = number
         .ok_or(rustix::io::Errno::SRCH)
         .and_then(|pid| pidfd_open(pid, PidfdFlags::empty()))
         .map_err(system("watch the container's first process"))?;
-    Ok(Init { pid, pidfd })
+    let guard = match setup.runtime.program {
+        None => None,
+        Some(_) => {
+            Some(guard::begin(&setup.places, &pidfd).map_err(system("guard the container"))?)
+        }
+    };
+    Ok(Init {
+        pid,
+        pidfd,
+        _guard: guard,
+    })
 }
 
 /// Serves clients until one asks for the start.
@@ -389,6 +400,37 @@ fn settle(setup: &Setup) -> Result<(), SetupError> {
         return Ok(());
     }
     setup.forget()
+}
+
+/// Writes down the end of a container whose shim could not, and undoes what that has left.
+pub(super) fn bury(places: &Places) -> i32 {
+    i32::from(try_bury(places).is_err())
+}
+
+fn try_bury(places: &Places) -> Result<(), RunError> {
+    let setup = Setup::open(places)?;
+    let _lock = setup.dir.lock()?;
+    let state = setup.dir.state()?;
+    // Somebody else may have seen to it before.
+    if state.status != Status::Exited || state.init.is_none() {
+        return Ok(());
+    }
+    let code = state.exit_code.to_string();
+    let ended = State {
+        restarting: false,
+        paused: false,
+        shim: None,
+        init: None,
+        finished_at: now(),
+        ..state
+    };
+    setup
+        .dir
+        .write_state(&ended, durability_of(&setup.record))?;
+    setup.teller().tell("die", &[("exitCode", &code)]);
+    // What could not be undone is found again by the next start and by `rm`.
+    drop(setup.release(Reached::Networks));
+    Ok(settle(&setup)?)
 }
 
 /// `hawser-shim clean`: undoes what a shim that was killed has left, for `rm` and after a crash.

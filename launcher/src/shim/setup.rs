@@ -142,7 +142,7 @@ pub(crate) struct Setup {
     daemon: Daemon,
     plugins: Plugins,
     cni: Cni,
-    places: Places,
+    pub(crate) places: Places,
 }
 
 impl Setup {

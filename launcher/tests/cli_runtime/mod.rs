@@ -1,5 +1,9 @@
 //! `--runtime`: Debian's runc in the place of the runtime of our own.
 
+use std::fs;
+
+use rustix::process::{Pid, Signal, kill_process};
+
 use super::cli_support::{Host, soon};
 
 #[test]
@@ -57,7 +61,15 @@ fn runc_runs_a_container_from_start_to_end() {
             .starts_with("uid=0")
     );
     assert_eq!(host.hawser(&["exec", "aa", "sh", "-c", "exit 5"]).code, 5);
-    assert_eq!(host.hawser(&["exec", "aa", "nosuch"]).code, 127);
+    let missing = host.hawser(&["exec", "aa", "nosuch"]);
+    assert_eq!(missing.code, 127, "{missing:?}");
+    assert_eq!(missing.stderr.trim().lines().count(), 1, "{missing:?}");
+    let said = host.hawser(&["exec", "aa", "sh", "-c", "echo out; echo err >&2; exit 6"]);
+    assert_eq!(
+        (said.code, said.stdout.trim(), said.stderr.trim()),
+        (6, "out", "err"),
+        "{said:?}"
+    );
     host.ok(&["pause", "aa"]);
     assert_eq!(
         host.ok(&["inspect", "-f", "{{.State.Status}}", "aa"]),
@@ -72,6 +84,41 @@ fn runc_runs_a_container_from_start_to_end() {
         "137"
     );
     host.ok(&["rm", "aa"]);
+}
+
+#[test]
+fn a_container_of_runc_ends_with_its_shim() {
+    let host = Host::new();
+    let run = [
+        "run",
+        "-d",
+        "--network",
+        "none",
+        "--runtime",
+        "runc",
+        "--name",
+        "gg",
+        "bb",
+    ];
+    host.ok(&[&run[..], &["sleep", "1000"]].concat());
+    let inspect = |template: &str| host.ok(&["inspect", "-f", template, "gg"]);
+    let pid = inspect("{{.State.Pid}}");
+    let status = format!("/proc/{pid}/status");
+    let text = fs::read_to_string(&status).unwrap();
+    let shim = text
+        .lines()
+        .find_map(|line| line.strip_prefix("PPid:\t"))
+        .unwrap();
+    let shim = Pid::from_raw(shim.parse().unwrap()).unwrap();
+    kill_process(shim, Signal::KILL).unwrap();
+    soon(|| !fs::read_to_string(&status).is_ok_and(|text| !text.contains("State:\tZ")));
+    soon(|| inspect("{{.State.FinishedAt}}") > inspect("{{.State.StartedAt}}"));
+    assert_eq!(
+        inspect("{{.State.Status}} {{.State.ExitCode}}"),
+        "exited 137"
+    );
+    assert_eq!(host.ok(&["start", "gg"]), "gg");
+    host.ok(&["rm", "-f", "gg"]);
 }
 
 #[test]
