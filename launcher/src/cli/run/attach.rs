@@ -127,7 +127,10 @@ impl Session {
             op: "receive signals",
             source,
         })?;
-        let mut steering = Connection::open(&self.socket).map_err(broken)?;
+        let Ok(mut steering) = Connection::open(&self.socket) else {
+            // It has ended already, and the first connection says how.
+            return Ok(());
+        };
         if follows_size {
             resize(&mut steering);
         }
