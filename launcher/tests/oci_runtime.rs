@@ -21,6 +21,8 @@ const FIRST_ID: u32 = 700_000;
 /// A bundle of busybox.
 struct Bundle {
     base: tempfile::TempDir,
+    /// As on a host whose control groups are of version 2 alone.
+    is_unified: bool,
 }
 
 impl Bundle {
@@ -54,7 +56,10 @@ impl Bundle {
         });
         let path = base.path().join("bundle/config.json");
         fs::write(path, config.to_string()).unwrap();
-        Self { base }
+        Self {
+            base,
+            is_unified: false,
+        }
     }
 
     /// The same with a user namespace, whose root has what is in the bundle.
@@ -99,7 +104,14 @@ impl Bundle {
     }
 
     fn command(&self, words: &str) -> Command {
-        let mut command = Command::new(SHIM);
+        let mut command = if self.is_unified {
+            let mount = "mount -t cgroup2 none /sys/fs/cgroup && exec \"$@\"";
+            let mut command = Command::new("unshare");
+            command.args(["--mount", "sh", "-c", mount, "sh", SHIM]);
+            command
+        } else {
+            Command::new(SHIM)
+        };
         command
             .arg(format!("--root={}", self.path("states").display()))
             .args(words.split_whitespace())
@@ -253,6 +265,33 @@ fn a_process_joins_the_user_namespace_of_its_bundle() {
     assert_eq!(ours.count(), 0, "nothing stays of the stage");
 }
 
+#[test]
+fn a_bundle_is_held_to_its_devices_on_version_2_of_control_groups_too() {
+    // The kernel's log: its node is made in the container, which may read it and no more.
+    let script = "busybox mknod /tmp/log c 1 11; true < /tmp/log && echo read; \
+                  true > /tmp/log || echo refused; sleep 1000";
+    let mut bundle = Bundle::new(script);
+    bundle.is_unified = true;
+    let path = bundle.path("bundle/config.json");
+    let mut config: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    config["linux"]["resources"] = json!({"devices": [
+        {"allow": false, "access": "rwm"},
+        {"allow": true, "type": "c", "major": 1, "minor": 11, "access": "r"},
+    ]});
+    let name = bundle.base.path().file_name().unwrap().to_str().unwrap();
+    config["linux"]["cgroupsPath"] = json!(format!("/{name}"));
+    fs::write(&path, config.to_string()).unwrap();
+    bundle.create();
+    bundle.ok("start box");
+    soon(|| bundle.output().contains("refused"));
+    let said = bundle.output();
+    assert!(said.contains("read\n"), "{said}");
+    assert!(said.contains("Operation not permitted"), "{said}");
+    bundle.ok("kill box KILL");
+    soon(|| bundle.state()["status"] == "stopped");
+    bundle.ok("delete box");
+}
+
 /// Where a file of the container's control groups is: in a hierarchy, or in the one of version 2.
 fn limit_of(pid: &str, controller: &str, file: &str) -> PathBuf {
     let groups = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap();
@@ -311,7 +350,13 @@ fn what_is_asked_wrongly_leaves_nothing() {
         "invalid container id",
     );
     bundle.refused("create --bundle /nowhere box", "config.json");
-    bundle.refused("--systemd-cgroup state box", "cgroupfs");
+    if !Path::new("/run/systemd/system").exists() {
+        let create = format!("--systemd-cgroup create --bundle {path} box");
+        bundle.refused(
+            &create,
+            "systemd does not run this host; use the manager cgroupfs",
+        );
+    }
     let left = fs::read_dir(bundle.path("states"));
     assert_eq!(left.into_iter().flatten().count(), 0);
     let log = bundle.path("log");
@@ -322,7 +367,7 @@ fn what_is_asked_wrongly_leaves_nothing() {
     let line: Value = serde_json::from_str(&fs::read_to_string(log).unwrap()).unwrap();
     assert_eq!(line["level"], "error");
     let features: Value = serde_json::from_str(&bundle.ok("features")).unwrap();
-    assert_eq!(features["linux"]["cgroup"]["systemd"], false);
+    assert_eq!(features["linux"]["cgroup"]["v2"], true);
     assert!(bundle.ok("--version").starts_with("hawser-shim version "));
 }
 

@@ -19,9 +19,9 @@ use std::os::fd::AsFd;
 
 use super::exec::{self, Exec};
 use super::update::{self, Update};
-use super::users::Staged;
-use super::{Bundle, OciError, container, explain, failed};
-use crate::cgroup::Group;
+use super::users::{Staged, is_hosts_root};
+use super::{Bundle, OciError, container, device, explain, failed};
+use crate::cgroup::{Cgroups, Group};
 use crate::cli::run::limit;
 
 const ROOT: &str = "/run/hawser/oci";
@@ -45,7 +45,7 @@ struct Line {
     /// Taken for other runtimes' sake: there are no debugging messages
     #[arg(long)]
     debug: bool,
-    /// Make control groups through systemd, which this runtime cannot
+    /// Make control groups through systemd, where they are of version 2 alone
     #[arg(long)]
     systemd_cgroup: bool,
     /// Print the version
@@ -167,12 +167,9 @@ fn say(text: &str) -> i32 {
 
 fn run(line: &Line) -> Result<i32, OciError> {
     let root = &line.root;
-    if line.systemd_cgroup {
-        return Err(OciError::Systemd);
-    }
     match &line.verb {
         None => Err(OciError::NoVerb),
-        Some(Verb::Create(create)) => make(root, create).map(|()| 0),
+        Some(Verb::Create(create)) => make(root, create, line.systemd_cgroup).map(|()| 0),
         Some(Verb::Start { id }) => {
             find(root, id)?;
             super::start(root, id).map(|()| 0)
@@ -216,8 +213,11 @@ fn find(root: &Path, id: &str) -> Result<Container, OciError> {
     Container::load(state).map_err(container("load"))
 }
 
-fn make(root: &Path, create: &Create) -> Result<(), OciError> {
+fn make(root: &Path, create: &Create, systemd: bool) -> Result<(), OciError> {
     check_id(&create.id)?;
+    if systemd {
+        check_systemd()?;
+    }
     let absolute = |path: &Path| std::path::absolute(path).map_err(failed("find", path));
     fs::create_dir_all(root).map_err(failed("create", root))?;
     if root.join(&create.id).exists() {
@@ -232,15 +232,36 @@ fn make(root: &Path, create: &Create) -> Result<(), OciError> {
         no_pivot: create.no_pivot,
         preserved: create.preserve_fds,
         ends_with_parent: false,
+        systemd,
     };
     let create_it = || {
         let _staged = Staged::enter(&asked.path, &create.id)?;
-        super::create(&asked, root, &create.id)
+        super::create(&asked, root, &create.id)?;
+        // Elsewhere the kernel takes no such program, and lets nobody make a device node either.
+        if is_hosts_root() {
+            device::restrict(&asked.path, init_of(&find(root, &create.id)?)?)?;
+        }
+        Ok(())
     };
     create_it().inspect_err(|_cause| {
         // The cause is what the caller must know.
         drop(super::delete(root, &create.id));
     })
+}
+
+/// On other hosts the library takes the name of a scope for the path of a directory, where nobody
+/// would find the processes again (`create_cgroup_manager` in libcgroups).
+fn check_systemd() -> Result<(), OciError> {
+    let cgroups = Cgroups::observe().map_err(failed("look at", Path::new("/sys/fs/cgroup")))?;
+    // sd_booted(3).
+    let is_booted = Path::new("/run/systemd/system").is_dir();
+    match (is_booted, cgroups) {
+        (true, Cgroups::Unified) => Ok(()),
+        (false, _) => Err(OciError::Systemd("systemd does not run this host")),
+        (true, Cgroups::Split(_)) => Err(OciError::Systemd(
+            "this host has control groups of version 1, which are made directly",
+        )),
+    }
 }
 
 fn status(container: &Container) -> &'static str {
@@ -351,7 +372,7 @@ fn features() -> Value {
         "linux": {
             "namespaces": ["cgroup", "ipc", "mount", "network", "pid", "user", "uts"],
             "cgroup": {
-                "v1": true, "v2": true, "systemd": false, "systemdUser": false, "rdma": false,
+                "v1": true, "v2": true, "systemd": true, "systemdUser": false, "rdma": false,
             },
             "seccomp": {
                 "enabled": true,

@@ -7,6 +7,7 @@
 //! understands `create`, `start` and `delete` fits in the same place.
 
 pub(crate) mod command;
+mod device;
 mod exec;
 mod update;
 mod users;
@@ -54,7 +55,7 @@ enum OciError {
     #[error("{op}: {}", innermost(source))]
     Container {
         op: &'static str,
-        source: LibcontainerError,
+        source: Box<LibcontainerError>,
     },
     #[error("{op} {}: {source}", path.display())]
     Io {
@@ -72,8 +73,8 @@ enum OciError {
     Loopback(io::Error),
     #[error("no command: see hawser-shim --help")]
     NoVerb,
-    #[error("this runtime makes no control groups through systemd; use the manager cgroupfs")]
-    Systemd,
+    #[error("--systemd-cgroup: {0}; use the manager cgroupfs")]
+    Systemd(&'static str),
     #[error("invalid container id {id:?}: expected letters, digits, _, +, - and .")]
     Id { id: String },
     #[error("container {id:?} does not exist")]
@@ -135,7 +136,10 @@ fn read_json(path: &Path) -> Result<Value, OciError> {
 }
 
 fn container(op: &'static str) -> impl Fn(LibcontainerError) -> OciError {
-    move |source| OciError::Container { op, source }
+    move |source| OciError::Container {
+        op,
+        source: Box::new(source),
+    }
 }
 
 /// `--root DIR --log FILE create|start|delete … ID`; returns the exit code.
@@ -192,6 +196,8 @@ struct Bundle {
     /// How many descriptors above 2 it inherits.
     preserved: i32,
     ends_with_parent: bool,
+    /// Its control groups are made by systemd.
+    systemd: bool,
 }
 
 fn bundle(arguments: &Arguments) -> Result<Bundle, OciError> {
@@ -202,16 +208,13 @@ fn bundle(arguments: &Arguments) -> Result<Bundle, OciError> {
         no_pivot: false,
         preserved: 0,
         ends_with_parent: true,
+        systemd: false,
     })
 }
 
 fn create(bundle: &Bundle, root: &Path, id: &str) -> Result<(), OciError> {
     let failed = container("create");
-    let spec =
-        Spec::load(bundle.path.join("config.json")).map_err(|source| OciError::Container {
-            op: "read config.json",
-            source: source.into(),
-        })?;
+    let spec = spec_of(&bundle.path)?;
     let is_init = wants_init(&spec);
     if is_init {
         name_init(&spec).map_err(OciError::Title)?;
@@ -232,7 +235,7 @@ fn create(bundle: &Bundle, root: &Path, id: &str) -> Result<(), OciError> {
         .with_executor(executor)
         .as_init(&bundle.path)
         .with_no_pivot(bundle.no_pivot)
-        .with_systemd(false)
+        .with_systemd(bundle.systemd)
         .build()
         .map_err(&failed)?;
     if has_own_network(&spec)
@@ -243,6 +246,11 @@ fn create(bundle: &Bundle, root: &Path, id: &str) -> Result<(), OciError> {
         loopback::bring_up(pid).map_err(OciError::Loopback)?;
     }
     Ok(())
+}
+
+fn spec_of(bundle: &Path) -> Result<Spec, OciError> {
+    Spec::load(bundle.join("config.json"))
+        .map_err(|error| container("read config.json")(error.into()))
 }
 
 fn wants_init(spec: &Spec) -> bool {

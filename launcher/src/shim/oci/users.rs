@@ -122,7 +122,7 @@ fn from(bundle: &Path, config: &mut Value) {
     }
 }
 
-fn is_hosts_root() -> bool {
+pub(super) fn is_hosts_root() -> bool {
     let everybody = IdRange {
         container: 0,
         host: 0,
