@@ -127,6 +127,11 @@ mod root {
             shop.daemon.hawser(&["exec", "made", "test", "-e", "/done"])
         });
         assert!(!container.is_empty());
+        let mounts = shop.host.output("cat", &["/proc/self/mountinfo"]);
+        let mounts = mounts.expect("a table of mounts");
+        let state = shop.daemon.directories().state().display().to_string();
+        let ours = |line: &str| line.contains(" - overlay ") && line.contains(&state);
+        assert!(!mounts.lines().any(ours), "{mounts}");
         let upper = PathBuf::from(inspect(&shop, "made", "{{.GraphDriver.Data.UpperDir}}"));
         assert_eq!(owner(upper.join("root/a")), (7, 8));
         assert_eq!(owner(upper.join("d")), (0, 0));

@@ -1,12 +1,13 @@
 //! What the shim asks of the daemon's socket.
 
+use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
 use api::Client;
 use api::client::{ClientError, escape};
 use api::net::{Attachment, Network};
-use api::path::{ENDPOINTS, NETWORKS, ROOTFS, VOLUME_USERS, VOLUMES};
+use api::path::{ENDPOINTS, NETWORKS, ROOTFS, ROOTFS_HAND_TO, VOLUME_USERS, VOLUMES};
 use api::storage::RootfsMount;
 
 /// Waits between attempts while the daemon is away: it restarts within a second or two, and a
@@ -61,8 +62,13 @@ impl Daemon {
         &self.client
     }
 
-    pub(crate) fn mount_rootfs(&self) -> Result<RootfsMount, ClientError> {
-        let route = format!("{ROOTFS}/{}/mount", self.container);
+    /// Asks for the root file system, to be sent to a socket if there is one.
+    pub(crate) fn mount_rootfs(&self, socket: Option<&Path>) -> Result<RootfsMount, ClientError> {
+        let mut route = format!("{ROOTFS}/{}/mount", self.container);
+        if let Some(socket) = socket {
+            let socket = escape(&socket.to_string_lossy());
+            route.push_str(&format!("?{ROOTFS_HAND_TO}={socket}"));
+        }
         self.client.post(&route, &())
     }
 

@@ -37,7 +37,7 @@ use super::runtime::{Runtime, last_words};
 use super::spec::capability;
 use super::spec::process::merge;
 use super::spec::user::{Accounts, User, UserError};
-use super::streams::{ConsoleSocket, remove_stale};
+use super::streams::{DescriptorSocket, remove_stale};
 use crate::container::Status;
 use crate::event;
 use crate::store::{ContainerDir, StoreError};
@@ -158,7 +158,7 @@ impl<'a> Exec<'a> {
         let (process, workload) = self.process()?;
         let console = if is_terminal {
             let path = self.scratch.with_extension("sock");
-            Some(ConsoleSocket::bind(path.clone()).map_err(failed("listen at", &path))?)
+            Some(DescriptorSocket::bind(path.clone()).map_err(failed("listen at", &path))?)
         } else {
             None
         };
@@ -283,7 +283,7 @@ impl<'a> Exec<'a> {
         &self,
         process: &Value,
         workload: Workload,
-        console: Option<&ConsoleSocket>,
+        console: Option<&DescriptorSocket>,
     ) -> Result<(Pid, Option<PipeReader>), ExecError> {
         let path = self.scratch.with_extension("json");
         fs::write(&path, process.to_string()).map_err(failed("write", &path))?;
@@ -302,13 +302,13 @@ impl<'a> Exec<'a> {
         &self,
         process: &Path,
         workload: Workload,
-        console: Option<&ConsoleSocket>,
+        console: Option<&DescriptorSocket>,
     ) -> Result<Pid, ExecError> {
         let joined = ContainerBuilder::new(self.id.clone(), SyscallType::default())
             .with_root_path(&self.runtime.root)
             .and_then(|builder| {
                 builder
-                    .with_console_socket(console.map(ConsoleSocket::path))
+                    .with_console_socket(console.map(DescriptorSocket::path))
                     .with_executor(workload)
                     .as_tenant()
                     .with_detach(true)
@@ -326,7 +326,7 @@ impl<'a> Exec<'a> {
         &self,
         program: &Path,
         process: &Path,
-        console: Option<&ConsoleSocket>,
+        console: Option<&DescriptorSocket>,
     ) -> Result<(Pid, Option<PipeReader>), ExecError> {
         set_child_subreaper(Some(getpid())).map_err(|errno| wait(errno.into()))?;
         let [pid_file, log] = ["pid", "log"].map(|end| self.scratch.with_extension(end));

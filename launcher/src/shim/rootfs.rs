@@ -5,7 +5,7 @@
 
 use std::fs::File;
 use std::io::{self, Read};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Component, Path};
 
 use rustix::fs::{Mode, OFlags, ResolveFlags, mkdirat, open, openat2};
@@ -20,12 +20,23 @@ pub(crate) struct Rootfs {
     root: OwnedFd,
 }
 
+impl AsFd for Rootfs {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.root.as_fd()
+    }
+}
+
 impl Rootfs {
     pub(crate) fn open(path: &Path) -> io::Result<Self> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         Ok(Self {
             root: open(path, flags, Mode::empty())?,
         })
+    }
+
+    /// What has been opened, or is mounted nowhere.
+    pub(crate) fn of(root: OwnedFd) -> Self {
+        Self { root }
     }
 
     /// The content of a text file; empty when there is none.

@@ -4,7 +4,7 @@
 use std::ffi::OsString;
 use std::fs;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 
@@ -53,6 +53,15 @@ pub(crate) fn null() -> io::Result<OwnedFd> {
     Ok(rustix::fs::open("/dev/null", flags, Mode::empty())?)
 }
 
+/// What is to be there before the runtime is called.
+#[derive(Debug)]
+pub(crate) struct Staged<'a> {
+    /// The file that says so.
+    pub(crate) plan: PathBuf,
+    /// The root file system, if it is mounted nowhere yet.
+    pub(crate) root: Option<BorrowedFd<'a>>,
+}
+
 /// One container of the runtime.
 #[derive(Debug)]
 pub(crate) struct Runtime {
@@ -88,13 +97,18 @@ impl Runtime {
         })
     }
 
+    /// Whether it makes containers on a [`super::stage`].
+    pub(crate) fn has_stage(&self) -> bool {
+        self.program.is_none()
+    }
+
     /// Prepares the container and returns the pid of its first process, which waits for `start`.
     pub(crate) fn create(
         &self,
         bundle: &Path,
         stdio: &Stdio3,
         console_socket: Option<&Path>,
-        stage: Option<&Path>,
+        stage: Option<&Staged<'_>>,
     ) -> Result<u32, RuntimeError> {
         let pid_file = self.scratch.join("init.pid");
         let mut flags: Vec<OsString> = vec![
@@ -107,9 +121,10 @@ impl Runtime {
             flags.extend(["--console-socket".into(), socket.into()]);
         }
         if let Some(stage) = stage {
-            flags.extend(["--stage".into(), stage.into()]);
+            flags.extend(["--stage".into(), stage.plan.clone().into()]);
         }
-        self.call("create", flags, stdio)?;
+        let root = stage.and_then(|stage| stage.root);
+        self.call("create", flags, stdio, root)?;
         let unreadable = |source| RuntimeError::PidFile {
             path: pid_file.clone(),
             source,
@@ -134,7 +149,7 @@ impl Runtime {
 
     fn call_quietly(&self, verb: &'static str, flags: Vec<OsString>) -> Result<(), RuntimeError> {
         let stdio = Stdio3::null().map_err(|source| RuntimeError::Run { verb, source })?;
-        self.call(verb, flags, &stdio)
+        self.call(verb, flags, &stdio, None)
     }
 
     fn call(
@@ -142,6 +157,7 @@ impl Runtime {
         verb: &'static str,
         flags: Vec<OsString>,
         stdio: &Stdio3,
+        handed: Option<BorrowedFd<'_>>,
     ) -> Result<(), RuntimeError> {
         let failed = |source| RuntimeError::Run { verb, source };
         // A line of an earlier failure must not explain this one.
@@ -159,10 +175,10 @@ impl Runtime {
         arguments.push(self.id.clone().into());
         let streams = [&stdio.stdin, &stdio.stdout, &stdio.stderr].map(OwnedFd::as_fd);
         let status = match &self.program {
-            None => sys::copy::run(streams, oci::main, arguments),
+            None => sys::copy::run(streams, handed, oci::main, arguments),
             Some(program) => {
                 arguments.insert(0, program.into());
-                sys::copy::run(streams, foreign::main, arguments)
+                sys::copy::run(streams, handed, foreign::main, arguments)
             }
         };
         let status = status.map_err(failed)?;

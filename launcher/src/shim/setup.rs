@@ -5,12 +5,13 @@
 
 mod network;
 mod owner;
+mod root;
 mod share;
 mod volume;
 
-use std::collections::BTreeSet;
 use std::fs;
 use std::io;
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
 use api::Client;
@@ -27,13 +28,13 @@ use super::hold::Steering;
 use super::launch::{EXIT_DAEMON, Places};
 use super::log::LogError;
 use super::rootfs::Rootfs;
-use super::runtime::{Runtime, RuntimeError, Stdio3};
+use super::runtime::{Runtime, RuntimeError, Staged, Stdio3};
 use super::spec::capability;
 use super::spec::process::{HardLimits, working_dir};
 use super::spec::user::{Accounts, User, UserError};
 use super::spec::{EtcFiles, Input, Modules, NetworkNamespace, Security, SpecError, config};
-use super::stage::{Stage, StageError};
-use super::streams::{ConsoleSocket, Streams, remove_stale};
+use super::stage::{Stage, StageError, Users};
+use super::streams::{DescriptorSocket, Streams, remove_stale};
 use super::teller::Teller;
 use crate::cgroup::limit::{self, SettingError};
 use crate::cgroup::{self, Cgroups, Group};
@@ -42,6 +43,7 @@ use crate::container::{DeviceRule, Record, Status};
 use crate::link::{self, LinkError, Linked};
 use crate::store::{ContainerDir, StoreError};
 use crate::volume::{Plugins, VolumeError};
+use root::Root;
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum SetupError {
@@ -197,13 +199,11 @@ impl Setup {
         self.runtime.delete()?;
         self.leave_networks()?;
 
-        let mounted = self.daemon.mount_rootfs()?;
-        let rootfs_path = PathBuf::from(&mounted.path);
-        *reached = Reached::Rootfs;
+        let root = self.take_root(|| *reached = Reached::Rootfs)?;
+        let root_path = root.path.clone();
         let shared = self.share()?;
-        let rootfs = Rootfs::open(&rootfs_path).map_err(failed("open", &rootfs_path))?;
-        let user = self.user(&rootfs)?;
-        self.make_working_dir(&rootfs, mounted.mapped)?;
+        let user = self.user(&root.files)?;
+        self.make_working_dir(&root)?;
 
         *reached = Reached::Volumes;
         let volumes = self.mount_volumes()?;
@@ -213,7 +213,7 @@ impl Setup {
         let own_status = own_status()?;
         let input = Input {
             record: &self.record,
-            rootfs: &rootfs_path,
+            rootfs: root_path.as_deref(),
             user: &user,
             network,
             volumes: &volumes,
@@ -226,10 +226,11 @@ impl Setup {
             devices: &devices,
             shared: &shared,
         };
-        let kept = (!mounted.mapped).then_some(rootfs_path.as_path());
-        let stage = self.write_config(&input, &self.kept_sources(&volumes, &etc, kept))?;
+        let stage = self.write_config(&input, &root)?;
         *reached = Reached::Created;
-        let created = self.create(&user, stage.as_deref())?;
+        let created = self.create(&user, stage.as_ref())?;
+        // From here on it is the container's alone.
+        drop(root);
         self.restrict(&devices)?;
 
         *reached = Reached::Networks;
@@ -419,13 +420,13 @@ impl Setup {
         Ok(accounts.resolve(&self.record.config.user, groups)?)
     }
 
-    fn make_working_dir(&self, rootfs: &Rootfs, mapped: bool) -> Result<(), SetupError> {
+    fn make_working_dir(&self, root: &Root) -> Result<(), SetupError> {
         let dir = working_dir(&self.record.config)?;
-        let make = || rootfs.create_dir_all(dir);
-        let made = if mapped {
+        let make = || root.files.create_dir_all(dir);
+        let made = if root.mapped {
             // The host's root has no id there.
-            let root = self.on_host(&User::default())?;
-            sys::owner::acting_as(root, make).flatten()
+            let user = self.on_host(&User::default())?;
+            sys::owner::acting_as(user, make).flatten()
         } else {
             make()
         };
@@ -444,11 +445,11 @@ impl Setup {
     }
 
     /// Returns the file that says what to do before the runtime creates the container, if anything.
-    fn write_config(
+    fn write_config<'a>(
         &self,
         input: &Input<'_>,
-        kept: &BTreeSet<PathBuf>,
-    ) -> Result<Option<PathBuf>, SetupError> {
+        root: &'a Root,
+    ) -> Result<Option<Staged<'a>>, SetupError> {
         let (mut config, warnings) = config(input)?;
         for warning in warnings {
             // The user's terminal: standard error is inherited until the container runs.
@@ -456,27 +457,32 @@ impl Setup {
         }
         let bundle = self.dir.bundle();
         fs::create_dir_all(&bundle).map_err(failed("create", &bundle))?;
-        let stage = match &self.record.id_maps {
-            None => None,
-            Some(maps) => {
-                let path = bundle.join("stage.json");
-                let directory = self.scratch.join("stage");
-                let joined = self.joined_users()?;
-                Stage::plan(&mut config, &directory, maps, kept, joined.as_deref()).write(&path)?;
-                Some(path)
-            }
+        let joined = self.joined_users()?;
+        let users = self.record.id_maps.as_ref().map(|maps| Users {
+            maps,
+            kept: self.kept_sources(input, root),
+            joined: joined.as_deref(),
+        });
+        let stage = if users.is_some() || self.runtime.has_stage() {
+            let plan = bundle.join("stage.json");
+            let directory = self.scratch.join("stage");
+            Stage::plan(&mut config, &directory, users.as_ref()).write(&plan)?;
+            let root = root.path.is_none().then(|| root.files.as_fd());
+            Some(Staged { plan, root })
+        } else {
+            None
         };
         let path = bundle.join("config.json");
         fs::write(&path, config.to_string()).map_err(failed("write", &path))?;
         Ok(stage)
     }
 
-    fn create(&self, user: &User, stage: Option<&Path>) -> Result<Created, SetupError> {
+    fn create(&self, user: &User, stage: Option<&Staged<'_>>) -> Result<Created, SetupError> {
         let bundle = self.dir.bundle();
         if self.record.config.tty {
             let socket = self.scratch.join("console.sock");
             let console =
-                ConsoleSocket::bind(socket.clone()).map_err(failed("listen at", &socket))?;
+                DescriptorSocket::bind(socket.clone()).map_err(failed("listen at", &socket))?;
             let none = Stdio3::null().map_err(failed("open", Path::new("/dev/null")))?;
             let pid = self
                 .runtime

@@ -1,10 +1,13 @@
-//! Where a container with a user namespace is made: a mount namespace of the runtime's own, in which
-//! everything it mounts lies below one directory that the container's root can pass through.
+//! Where a container is made: a mount namespace of the runtime's own, in which everything it mounts
+//! lies below one directory.
 //!
-//! The runtime finishes a container as the container's own root, who is nobody on the host and may
-//! not even walk to a volume. So all sources are taken beforehand, as the host's root, and those
-//! whose files have the container's ids on disk are mounted with mapped owners: layers that the
-//! storage driver does not mount itself, local volumes, the files for `/etc`.
+//! A root file system that the daemon has handed over by descriptor gets a place there, and none in the
+//! host's namespace.
+//!
+//! The runtime finishes a container with a user namespace as the container's own root, who is nobody on
+//! the host and may not even walk to a volume. So all sources are taken beforehand, as the host's root,
+//! and those whose files have the container's ids on disk are mounted with mapped owners: layers that
+//! the storage driver does not mount itself, local volumes, the files for `/etc`.
 //!
 //! ```text
 //! RUN/containers/ID12/stage/rootfs   a directory; what is below is seen by the runtime alone
@@ -21,9 +24,11 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use api::owner::IdMaps;
+use rustix::fs::{FileType, Mode, OFlags};
 use rustix::mount::{MountFlags, MountPropagationFlags};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use sys::copy::HANDED;
 use sys::user_namespace;
 
 use crate::container::IDMAP;
@@ -73,71 +78,101 @@ fn failed<'a>(op: &'static str, path: &'a Path) -> impl Fn(io::Error) -> StageEr
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Stage {
     directory: PathBuf,
-    maps: IdMaps,
+    /// Of a user namespace to be made.
+    maps: Option<IdMaps>,
     mounts: Vec<Placed>,
+}
+
+/// A container's user namespace.
+#[derive(Debug)]
+pub(crate) struct Users<'a> {
+    pub(crate) maps: &'a IdMaps,
+    /// Sources whose files have the container's ids on disk, as those of mounts with the option
+    /// [`IDMAP`] have, which no runtime gets to see.
+    pub(crate) kept: BTreeSet<PathBuf>,
+    /// Another container's, to be in.
+    pub(crate) joined: Option<&'a Path>,
+}
+
+impl Users<'_> {
+    /// Has `config` name the namespace.
+    fn join(&self, config: &mut Value, directory: &Path) {
+        if let Some(linux) = config["linux"].as_object_mut() {
+            // Said of a namespace that the runtime would make.
+            linux.retain(|name, _| name != "uidMappings" && name != "gidMappings");
+        }
+        if let Some(namespaces) = config["linux"]["namespaces"].as_array_mut() {
+            let own = directory.join(USER);
+            let path = self.joined.unwrap_or(&own);
+            namespaces.retain(|namespace| namespace["type"] != "user");
+            namespaces.push(json!({ "type": "user", "path": path }));
+        }
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Placed {
-    source: PathBuf,
+    /// The descriptor [`HANDED`] if there is no path.
+    source: Option<PathBuf>,
     /// In the stage's directory.
     name: String,
     /// With what is mounted below.
     recursive: bool,
     /// Its files have the container's ids.
     mapped: bool,
+    /// The word for how mount events pass through it.
+    propagation: String,
 }
 
 impl Stage {
-    /// Has `config` name what will be on the stage in `directory`. Of the sources in `mapped`, and of
-    /// mounts with the option [`IDMAP`], which no runtime gets to see, the files have the container's
-    /// ids. `joined` is another container's user namespace to be in.
-    pub(crate) fn plan(
-        config: &mut Value,
-        directory: &Path,
-        maps: &IdMaps,
-        mapped: &BTreeSet<PathBuf>,
-        joined: Option<&Path>,
-    ) -> Self {
+    /// Has `config` name what will be on the stage in `directory`. It names no root file system if that
+    /// is handed over.
+    pub(crate) fn plan(config: &mut Value, directory: &Path, users: Option<&Users<'_>>) -> Self {
         let mut stage = Self {
             directory: directory.to_owned(),
-            maps: maps.clone(),
+            maps: users.map(|users| users.maps.clone()),
             mounts: Vec::new(),
         };
-        let root = &mut config["root"]["path"];
         let is_mapped = |source: &Value| {
-            let source = source.as_str().unwrap_or_default();
-            mapped.contains(Path::new(source))
+            let source = Path::new(source.as_str().unwrap_or_default());
+            users.is_some_and(|users| users.kept.contains(source))
         };
+        let root = &mut config["root"]["path"];
         let root_is_mapped = is_mapped(root);
-        stage.place(root, ROOTFS.to_owned(), true, root_is_mapped);
+        stage.place(root, ROOTFS.to_owned(), "", true, root_is_mapped);
         for mount in config["mounts"].as_array_mut().into_iter().flatten() {
             if is_bind(mount) {
                 let mut is_mapped = is_mapped(&mount["source"]);
                 let mut recursive = false;
+                let mut propagation = String::new();
                 if let Some(options) = mount["options"].as_array_mut() {
                     recursive = options.contains(&json!("rbind"));
                     is_mapped |= options.contains(&json!(IDMAP));
                     options.retain(|option| option != IDMAP);
+                    let mut words = options.iter().filter_map(Value::as_str);
+                    let word = words.rfind(|word| flags_of(word).is_some());
+                    propagation = word.unwrap_or_default().to_owned();
                 }
                 let name = (stage.mounts.len() - 1).to_string();
-                stage.place(&mut mount["source"], name, recursive, is_mapped);
+                let source = &mut mount["source"];
+                stage.place(source, name, &propagation, recursive, is_mapped);
             }
         }
-        let user = directory.join(USER);
-        if let Some(linux) = config["linux"].as_object_mut() {
-            // Said of a namespace that the runtime would make.
-            linux.retain(|name, _| name != "uidMappings" && name != "gidMappings");
-        }
-        if let Some(namespaces) = config["linux"]["namespaces"].as_array_mut() {
-            namespaces.retain(|namespace| namespace["type"] != "user");
-            namespaces.push(json!({ "type": "user", "path": joined.unwrap_or(&user) }));
+        if let Some(users) = users {
+            users.join(config, directory);
         }
         stage
     }
 
-    fn place(&mut self, source: &mut Value, name: String, recursive: bool, mapped: bool) {
-        let path = PathBuf::from(source.as_str().unwrap_or_default());
+    fn place(
+        &mut self,
+        source: &mut Value,
+        name: String,
+        propagation: &str,
+        recursive: bool,
+        mapped: bool,
+    ) {
+        let path = source.as_str().map(PathBuf::from);
         *source = json!(self.directory.join(&name));
         self.mounts.push(Placed {
             source: path,
@@ -145,6 +180,7 @@ impl Stage {
             // What is mounted below has ids of its own.
             recursive: recursive && !mapped,
             mapped,
+            propagation: propagation.to_owned(),
         });
     }
 
@@ -163,21 +199,20 @@ impl Stage {
 
     /// Moves this process, which has no other threads, into a mount namespace with the stage.
     pub(crate) fn enter(&self) -> Result<(), StageError> {
+        let namespace = self.maps.as_ref().map(|maps| self.make_users(maps));
+        let namespace = namespace.transpose()?;
         let directory = &self.directory;
         // Whoever joins the container later looks for its root there (`canonicalize_rootfs` in
         // libcontainer), outside of this namespace.
         let root = directory.join(ROOTFS);
         fs::create_dir_all(&root).map_err(failed("create", &root))?;
-        fs::set_permissions(directory, fs::Permissions::from_mode(PASSABLE))
-            .map_err(failed("set the mode of", directory))?;
-        check_passable(directory)?;
-        let (uids, gids) = (self.maps.uid_map(), self.maps.gid_map());
-        let namespace = user_namespace::create(&uids, &gids).map_err(StageError::Namespace)?;
+        // Before this process leaves: a mount may ask to pass on to the host what is mounted on it.
+        let taken = self.mounts.iter();
+        let taken = taken.map(|mount| take(mount, namespace.as_ref()));
+        let taken: Vec<OwnedFd> = taken.collect::<Result<_, _>>()?;
         // What the host mounts later is still to be seen through mounts that ask for it.
         sys::mount::enter_namespace(MountPropagationFlags::DOWNSTREAM)
             .map_err(failed("make a mount namespace for", directory))?;
-        let taken = self.mounts.iter().map(|mount| take(mount, &namespace));
-        let taken: Vec<OwnedFd> = taken.collect::<Result<_, _>>()?;
         sys::mount::filesystem(
             "tmpfs",
             "stage",
@@ -190,8 +225,21 @@ impl Stage {
             let target = directory.join(&mount.name);
             put(taken, mount, &target).map_err(failed("mount", &target))?;
         }
+        let Some(namespace) = namespace else {
+            return Ok(());
+        };
         let user = directory.join(USER);
         keep(&namespace, &user).map_err(failed("mount", &user))
+    }
+
+    /// Makes a user namespace, whose root can get to the stage.
+    fn make_users(&self, maps: &IdMaps) -> Result<OwnedFd, StageError> {
+        let directory = &self.directory;
+        fs::create_dir_all(directory).map_err(failed("create", directory))?;
+        fs::set_permissions(directory, fs::Permissions::from_mode(PASSABLE))
+            .map_err(failed("set the mode of", directory))?;
+        check_passable(directory)?;
+        user_namespace::create(&maps.uid_map(), &maps.gid_map()).map_err(StageError::Namespace)
     }
 }
 
@@ -216,11 +264,16 @@ fn check_passable(directory: &Path) -> Result<(), StageError> {
     Ok(())
 }
 
-fn take(mount: &Placed, namespace: &OwnedFd) -> Result<OwnedFd, StageError> {
-    let source = &mount.source;
+fn take(mount: &Placed, namespace: Option<&OwnedFd>) -> Result<OwnedFd, StageError> {
+    let Some(source) = &mount.source else {
+        let handed = PathBuf::from(format!("/proc/self/fd/{HANDED}"));
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let opened = rustix::fs::open(&handed, flags, Mode::empty());
+        return opened.map_err(|errno| failed("open", &handed)(errno.into()));
+    };
     let taken =
         sys::owner::clone_mount(source, mount.recursive).map_err(failed("mount", source))?;
-    if mount.mapped {
+    if let Some(namespace) = namespace.filter(|_| mount.mapped) {
         sys::owner::map_mount(taken.as_fd(), namespace.as_fd()).map_err(|error| {
             let filesystem = sys::mount::filesystem_name(&taken);
             StageError::Unmappable {
@@ -233,13 +286,34 @@ fn take(mount: &Placed, namespace: &OwnedFd) -> Result<OwnedFd, StageError> {
     Ok(taken)
 }
 
+/// libcontainer binds what it finds as it is, whatever the word for the propagation is
+/// (`mount_into_container` in its `rootfs/mount.rs`), so that it is as asked here already.
 fn put(taken: &OwnedFd, mount: &Placed, target: &Path) -> io::Result<()> {
-    if fs::metadata(&mount.source)?.is_dir() {
+    let kind = FileType::from_raw_mode(rustix::fs::fstat(taken)?.st_mode);
+    if kind.is_dir() {
         fs::create_dir(target)?;
     } else {
         fs::write(target, "")?;
     }
-    sys::owner::attach(taken.as_fd(), target)
+    sys::owner::attach(taken.as_fd(), target)?;
+    match flags_of(&mount.propagation) {
+        None => Ok(()),
+        Some(flags) => sys::mount::set_propagation(target, flags),
+    }
+}
+
+/// What a word changes: `shared` mounts are so because the host's are.
+fn flags_of(word: &str) -> Option<MountPropagationFlags> {
+    let (kind, below) = match word.strip_prefix('r') {
+        Some(kind) => (kind, MountPropagationFlags::REC),
+        None => (word, MountPropagationFlags::empty()),
+    };
+    let kind = match kind {
+        "private" => MountPropagationFlags::PRIVATE,
+        "slave" => MountPropagationFlags::DOWNSTREAM,
+        _ => return None,
+    };
+    Some(kind | below)
 }
 
 /// A namespace lives as long as it is mounted somewhere.
@@ -259,15 +333,20 @@ mod tests {
             "root": { "path": "/merged", "readonly": false },
             "mounts": [
                 { "destination": "/proc", "type": "proc", "source": "proc" },
-                { "destination": "/v", "type": "bind", "source": "/vol", "options": ["rbind", "ro"] },
+                { "destination": "/v", "type": "bind", "source": "/vol", "options": ["rbind", "rslave", "ro"] },
                 { "destination": "/b", "type": "bind", "source": "/srv", "options": ["rbind"] },
                 { "destination": "/c", "type": "bind", "source": "/srv", "options": ["rbind", "idmap"] },
             ],
             "linux": { "namespaces": [{ "type": "mount" }] },
         });
-        let mapped = BTreeSet::from([PathBuf::from("/vol")]);
-        let maps = IdMaps::default();
-        let stage = Stage::plan(&mut config, Path::new("/s"), &maps, &mapped, None);
+        let mut plain = config.clone();
+        plain["root"]["path"] = Value::Null;
+        let users = Users {
+            maps: &IdMaps::default(),
+            kept: BTreeSet::from([PathBuf::from("/vol")]),
+            joined: None,
+        };
+        let stage = Stage::plan(&mut config, Path::new("/s"), Some(&users));
         assert_eq!(config["root"]["path"], "/s/rootfs");
         assert_eq!(config["mounts"][0]["source"], "proc");
         assert_eq!(config["mounts"][1]["source"], "/s/0");
@@ -279,7 +358,7 @@ mod tests {
             .mounts
             .iter()
             .map(|mount| {
-                let source = mount.source.to_str().unwrap();
+                let source = mount.source.as_ref().unwrap().to_str().unwrap();
                 (source, mount.name.as_str(), mount.recursive, mount.mapped)
             })
             .collect();
@@ -292,6 +371,18 @@ mod tests {
                 ("/srv", "2", false, true)
             ]
         );
+        // Without users of its own, and with a root that is handed over.
+        let stage = Stage::plan(&mut plain, Path::new("/s"), None);
+        assert_eq!(plain["root"]["path"], "/s/rootfs");
+        assert_eq!(plain["linux"]["namespaces"].as_array().unwrap().len(), 1);
+        assert_eq!((&stage.mounts[0].source, &stage.maps), (&None, &None));
+        let source = stage.mounts[1].source.as_deref();
+        assert_eq!(
+            (source, stage.mounts[1].mapped),
+            (Some(Path::new("/vol")), false)
+        );
+        let words = stage.mounts.iter().map(|mount| mount.propagation.as_str());
+        assert_eq!(words.collect::<Vec<_>>(), ["", "rslave", "", ""]);
     }
 
     #[test]

@@ -93,14 +93,15 @@ fn pipe_for((uid, gid): (u32, u32)) -> io::Result<(OwnedFd, OwnedFd)> {
     Ok((reader, writer))
 }
 
-/// Receives a terminal from the runtime (OCI runtime command line interface, `--console-socket`).
+/// Receives one descriptor: a terminal from the runtime (OCI runtime command line interface,
+/// `--console-socket`), a root file system from the daemon.
 #[derive(Debug)]
-pub(crate) struct ConsoleSocket {
+pub(crate) struct DescriptorSocket {
     listener: UnixListener,
     path: PathBuf,
 }
 
-impl ConsoleSocket {
+impl DescriptorSocket {
     pub(crate) fn bind(path: PathBuf) -> io::Result<Self> {
         remove_stale(&path)?;
         Ok(Self {
@@ -113,9 +114,9 @@ impl ConsoleSocket {
         &self.path
     }
 
-    /// The terminal's controlling side; to be called when the runtime has sent it.
+    /// The descriptor, of a terminal that of its controlling side; to be called when it has been sent.
     pub(crate) fn receive(self) -> io::Result<OwnedFd> {
-        // The runtime has returned, so what it sent is there or will never be.
+        // Who was to send it has answered, so it is there or will never be.
         self.listener.set_nonblocking(true)?;
         let (connection, _) = self.listener.accept()?;
         let mut name = [0; 4096];
@@ -130,20 +131,20 @@ impl ConsoleSocket {
         )?;
         for message in control.drain() {
             if let RecvAncillaryMessage::ScmRights(mut files) = message
-                && let Some(terminal) = files.next()
+                && let Some(sent) = files.next()
             {
-                fcntl_setfd(&terminal, FdFlags::CLOEXEC)?;
-                return Ok(terminal);
+                fcntl_setfd(&sent, FdFlags::CLOEXEC)?;
+                return Ok(sent);
             }
         }
         Err(io::Error::new(
             io::ErrorKind::InvalidData,
-            "the runtime sent no terminal",
+            "no descriptor was sent",
         ))
     }
 }
 
-impl Drop for ConsoleSocket {
+impl Drop for DescriptorSocket {
     fn drop(&mut self) {
         // Nothing depends on it: the next bind removes a stale one.
         drop(remove_stale(&self.path));

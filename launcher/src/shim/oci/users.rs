@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use super::{OciError, failed, read_json};
 use crate::shim::exec::joining::maps_of;
-use crate::shim::stage::{ROOTFS, Stage, is_bind};
+use crate::shim::stage::{ROOTFS, Stage, Users, is_bind};
 
 /// Not below the root of the states, which an engine may keep closed.
 const STAGES: &str = "/run/hawser/stages";
@@ -40,10 +40,13 @@ impl Staged {
             directory: Path::new(STAGES).join(format!("{id}.{}", std::process::id())),
         };
         from(bundle, &mut config);
-        let nothing = BTreeSet::new();
+        let users = Users {
+            maps: &maps,
+            kept: BTreeSet::new(),
+            joined: joined.as_deref(),
+        };
         let directory = &staged.directory;
-        let stage = Stage::plan(&mut config, directory, &maps, &nothing, joined.as_deref());
-        stage.enter()?;
+        Stage::plan(&mut config, directory, Some(&users)).enter()?;
         // Engines, and whoever joins the container later, read the bundle's own.
         let shown = directory.join(CONFIG);
         fs::write(&shown, config.to_string())

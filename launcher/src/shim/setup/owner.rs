@@ -1,11 +1,12 @@
 //! Who the container's users are on the host.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
+use std::collections::BTreeSet;
+use std::path::PathBuf;
 
+use super::root::Root;
 use super::{Setup, SetupError};
 use crate::container::MountKind;
-use crate::shim::spec::EtcFiles;
+use crate::shim::spec::Input;
 use crate::shim::spec::user::User;
 use crate::volume::LOCAL;
 
@@ -21,21 +22,17 @@ impl Setup {
     }
 
     /// The sources of mounts whose files have the container's ids on disk.
-    pub(super) fn kept_sources(
-        &self,
-        volumes: &BTreeMap<String, PathBuf>,
-        etc: &EtcFiles,
-        rootfs: Option<&Path>,
-    ) -> BTreeSet<PathBuf> {
+    pub(super) fn kept_sources(&self, input: &Input<'_>, root: &Root) -> BTreeSet<PathBuf> {
         let mounts = self.record.mounts.iter();
         let local = mounts.filter(|mount| {
             mount.kind == MountKind::Volume && (mount.driver.is_empty() || mount.driver == LOCAL)
         });
         let mut sources: BTreeSet<PathBuf> = local
-            .filter_map(|mount| volumes.get(&mount.destination).cloned())
+            .filter_map(|mount| input.volumes.get(&mount.destination).cloned())
             .collect();
+        let etc = input.etc;
         sources.extend([&etc.hosts, &etc.hostname, &etc.resolv_conf].map(Clone::clone));
-        sources.extend(rootfs.map(Path::to_owned));
+        sources.extend(root.path.clone().filter(|_| !root.mapped));
         sources
     }
 

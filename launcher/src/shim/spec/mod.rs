@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 
 use super::device::Node;
 use crate::cgroup::{self, Cgroups};
-use crate::container::{DeviceRule, Record};
+use crate::container::{DeviceRule, Mount, Record};
 use capability::Mask;
 use process::HardLimits;
 use user::User;
@@ -62,7 +62,8 @@ pub(crate) enum NetworkNamespace {
 #[derive(Debug)]
 pub(crate) struct Input<'a> {
     pub(crate) record: &'a Record,
-    pub(crate) rootfs: &'a Path,
+    /// None while it is mounted nowhere.
+    pub(crate) rootfs: Option<&'a Path>,
     pub(crate) user: &'a User,
     pub(crate) network: NetworkNamespace,
     /// Where each volume is mounted on the host, by destination.
@@ -321,6 +322,11 @@ fn linux(input: &Input<'_>, capabilities: &[&'static str]) -> Value {
     });
     if !input.devices.is_empty() {
         linux["devices"] = input.devices.iter().map(device_node).collect();
+    }
+    let passes_up = |mount: &Mount| ["shared", "rshared"].contains(&mount.propagation.as_str());
+    if input.record.mounts.iter().any(passes_up) {
+        // Else the runtime cuts every mount off from the host's before it binds them.
+        linux["rootfsPropagation"] = json!("shared");
     }
     if host.privileged {
         return linux;

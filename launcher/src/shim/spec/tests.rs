@@ -42,7 +42,7 @@ fn made<'a>(
     let volumes = BTreeMap::from([("/srv".to_owned(), PathBuf::from("/volumes/site/_data"))]);
     let mut input = Input {
         record,
-        rootfs: Path::new("/merged"),
+        rootfs: Some(Path::new("/merged")),
         user: &user,
         network: NetworkNamespace::New,
         volumes: &volumes,
