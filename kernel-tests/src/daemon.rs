@@ -314,6 +314,10 @@ impl Daemon {
                 first = result;
             }
         };
+        // Nobody else knows how to remove containers, with their control groups.
+        if self.process.is_none() && self.has_containers() {
+            note(self.launch());
+        }
         if self.process.is_some() {
             note(self.remove_objects());
             note(self.stop());
@@ -330,6 +334,11 @@ impl Daemon {
     pub fn agent(&self) -> Option<i32> {
         let lock = self.directories.state().join("agent/lock");
         fs::read_to_string(lock).ok()?.trim().parse().ok()
+    }
+
+    fn has_containers(&self) -> bool {
+        let containers = fs::read_dir(self.directories.state().join("containers"));
+        containers.is_ok_and(|mut containers| containers.next().is_some())
     }
 
     fn remove_objects(&self) -> Result<()> {
