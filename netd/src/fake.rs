@@ -408,7 +408,7 @@ impl State {
             Step::ReservePorts(ports) => {
                 let reserved = &mut self.observed.reserved_ports;
                 let before = reserved.len();
-                reserved.add(ports);
+                *reserved = reserved.iter().chain(ports.iter()).collect();
                 reserved.len() != before
             }
             Step::ReleasePorts(ports) => {

@@ -2,8 +2,9 @@
 //!
 //! Keys are paths, `net/ipv4/ip_forward`: interface names may contain dots.
 
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _};
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
 /// The value of `key` without its line end.
@@ -22,7 +23,7 @@ pub fn read(key: &str) -> io::Result<String> {
             let value = String::from_utf8(value).map_err(io::Error::other)?;
             return Ok(value.trim_end().to_owned());
         }
-        size *= 4;
+        size *= 16;
     }
 }
 
@@ -34,10 +35,28 @@ pub fn read(key: &str) -> io::Result<String> {
 pub fn ensure(key: &str, value: &str) -> io::Result<String> {
     let before = read(key)?;
     if before != value {
-        // With a line end, for an empty value would be no write at all.
-        fs::write(file(key), format!("{value}\n"))?;
+        write(key, value)?;
     }
     Ok(before)
+}
+
+/// Writes `key`, whatever it has.
+///
+/// # Errors
+/// The error of writing the file.
+pub fn write(key: &str, value: &str) -> io::Result<()> {
+    // With a line end, for an empty value would be no write at all.
+    fs::write(file(key), format!("{value}\n"))
+}
+
+/// Adds the members of `value` to `key`, a list, and leaves those it has: what is written anywhere
+/// but at the beginning of such a file is added (`proc_do_large_bitmap`, kernel/sysctl.c).
+///
+/// # Errors
+/// The error of writing the file.
+pub fn add(key: &str, value: &str) -> io::Result<()> {
+    let list = OpenOptions::new().write(true).open(file(key))?;
+    list.write_all_at(value.as_bytes(), 1)
 }
 
 fn file(key: &str) -> PathBuf {
@@ -74,6 +93,24 @@ mod tests {
             .run(|| {
                 ensure(key, &ports).unwrap();
                 assert!(read(key).unwrap() == ports);
+            })
+            .unwrap();
+    }
+
+    #[test]
+    fn a_list_grows_by_what_is_added() {
+        let key = "net/ipv4/ip_local_reserved_ports";
+        let namespace = NetNs::create().expect("root is needed to create a network namespace");
+        let ports = (1..5000).map(|number| (2 * number).to_string());
+        let ports = ports.collect::<Vec<_>>().join(",");
+        namespace
+            .run(|| {
+                write(key, "1,20001").unwrap();
+                add(key, &ports).unwrap();
+                let all = read(key).unwrap();
+                assert!(all == format!("1-2{},20001", &ports[1..]), "{all}");
+                add(key, "").unwrap();
+                assert!(read(key).unwrap() == all);
             })
             .unwrap();
     }

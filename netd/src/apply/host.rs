@@ -227,7 +227,7 @@ impl Kernel for Host {
             }
             Step::EnableForwarding { ipv6 } => setting::enable_forwarding(*ipv6),
             Step::RelaxTracking => setting::relax_tracking(),
-            Step::ReservePorts(ports) => setting::edit_reserved(|reserved| reserved.add(ports)),
+            Step::ReservePorts(ports) => setting::reserve(ports),
             Step::ReleasePorts(ports) => setting::release(ports),
             Step::GuardEndpoint { .. }
             | Step::ReleaseEndpoint { .. }

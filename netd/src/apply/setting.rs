@@ -70,21 +70,27 @@ pub(super) fn reserved() -> Result<PortSet, KernelError> {
         .map_err(|error| failed(RESERVED, io::Error::other(error)))
 }
 
-/// Others' ports stay reserved.
-pub(super) fn edit_reserved(edit: impl FnOnce(&mut PortSet)) -> Result<Change, KernelError> {
+/// Keeps `ports` from the host's own connections. The setting is not read: ten thousand ports of
+/// others would be felt with each that is published.
+pub(super) fn reserve(ports: &PortSet) -> Result<Change, KernelError> {
+    match sysctl::add(RESERVED, &ports.to_string()) {
+        Ok(()) => Ok(Change::Done),
+        // Where the setting is read-only, whoever made it so may have reserved them.
+        Err(_read_only) if reserved()?.has(ports) => Ok(Change::Unchanged),
+        Err(source) => Err(failed(RESERVED, source)),
+    }
+}
+
+/// Lets the host's own connections have `ports` again. Others' ports stay reserved.
+pub(crate) fn release(ports: &PortSet) -> Result<Change, KernelError> {
     let before = reserved()?;
     let mut after = before.clone();
-    edit(&mut after);
+    after.remove(ports);
     if after == before {
         return Ok(Change::Unchanged);
     }
-    sysctl::ensure(RESERVED, &after.to_string()).map_err(|source| failed(RESERVED, source))?;
+    sysctl::write(RESERVED, &after.to_string()).map_err(|source| failed(RESERVED, source))?;
     Ok(Change::Done)
-}
-
-/// Lets the host's own connections have `ports` again.
-pub(crate) fn release(ports: &PortSet) -> Result<Change, KernelError> {
-    edit_reserved(|reserved| reserved.remove(ports))
 }
 
 fn failed(key: &str, source: io::Error) -> KernelError {

@@ -35,10 +35,10 @@ impl PortSet {
         self.0.iter().map(|word| word.count_ones() as usize).sum()
     }
 
-    pub(crate) fn add(&mut self, others: &Self) {
-        for (word, other) in self.0.iter_mut().zip(others.0.iter()) {
-            *word |= other;
-        }
+    /// Whether all of `others` are there.
+    pub(crate) fn has(&self, others: &Self) -> bool {
+        let mut pairs = self.0.iter().zip(others.0.iter());
+        pairs.all(|(word, other)| other & !word == 0)
     }
 
     pub(crate) fn remove(&mut self, others: &Self) {
@@ -139,11 +139,13 @@ mod tests {
     }
 
     #[test]
-    fn sets_are_added_and_removed() {
+    fn a_set_has_what_is_in_it() {
         let mut set: PortSet = "80,1000-1999".parse().unwrap();
         assert_eq!((set.len(), set.is_empty()), (1001, false));
         set.remove(&(1000..1999).collect());
-        set.add(&[443, 80].into_iter().collect());
+        let added: PortSet = [443, 80].into_iter().collect();
+        set = set.iter().chain(added.iter()).collect();
+        assert!(set.has(&added) && !added.has(&set));
         assert_eq!(set.to_string(), "80,443,1999");
         assert!(set.contains(443) && !set.contains(442));
         set.remove(&set.clone());
