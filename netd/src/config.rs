@@ -9,6 +9,7 @@ use api::id::IfName;
 use ipnet::IpNet;
 use serde::Deserialize;
 
+use crate::front::Front;
 use crate::mode::Mode;
 use crate::model::ipam::Pool;
 
@@ -28,6 +29,8 @@ pub struct NetConfig {
     pub dns: Vec<SocketAddr>,
     /// How packets of published ports go; the best that this host allows when absent.
     pub mode: Option<Mode>,
+    /// Where packets from outside to published ports are met.
+    pub front: Front,
     /// How many connections to published ports are remembered: TCP, and the others.
     pub tcp_connections: TableSize,
     pub other_connections: TableSize,
@@ -58,6 +61,11 @@ impl TryFrom<u32> for TableSize {
 }
 
 impl NetConfig {
+    /// Whether XDP is to serve uplinks; an error is why not, although it is wanted.
+    pub(crate) fn front(&self) -> Result<bool, &'static str> {
+        self.front.choose(self.mode)
+    }
+
     /// The sizes of the data plane's maps that depend on the configuration.
     pub(crate) fn table_sizes(&self) -> BTreeMap<&'static str, u32> {
         [
@@ -78,6 +86,7 @@ impl Default for NetConfig {
             mtu: None,
             dns: Vec::new(),
             mode: None,
+            front: Front::default(),
             tcp_connections: TableSize(MAX_CT_TCP / 2),
             other_connections: TableSize(MAX_CT_ANY / 2),
         }

@@ -311,6 +311,10 @@ impl State {
                 let edges = &mut self.observed.data_plane.edges;
                 edges.insert(link.clone(), Some(*edge)) != Some(Some(*edge))
             }
+            Step::TakeFrames { link, .. } => {
+                let index = self.observed.links.get(link).ok_or_else(not_found)?.index;
+                self.observed.data_plane.frame_links.insert(index)
+            }
             Step::ReleaseEndpoint { link } => self.observed.data_plane.edges.remove(link).is_some(),
             Step::CreateParent { link, .. } => {
                 let exists = self.observed.links.contains_key(link);

@@ -26,6 +26,7 @@ mod doctor;
 mod error;
 #[cfg(test)]
 mod fake;
+mod front;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
 mod kernel;
@@ -57,6 +58,7 @@ mod watch;
 
 pub use config::NetConfig;
 pub use error::{NetError, OpenError};
+pub use front::Front;
 pub use kernel::KernelError;
 pub use mode::Mode;
 pub use model::ipam::Pool;

@@ -125,6 +125,7 @@ impl Netd {
             sizes: options.config.table_sizes(),
         })?);
         laps.end("data plane");
+        data_plane.want_front(options.config.front() == Ok(true));
         let host = Host::open(Arc::clone(&data_plane))?;
         let cookie = host.cookie();
         let kernel: Arc<dyn Kernel> = Arc::new(host);
@@ -227,6 +228,7 @@ impl Netd {
     pub fn data_path(&self) -> Vec<String> {
         let mut lines: Vec<String> = self.data_plane.iter().flat_map(|d| d.describe()).collect();
         lines.extend(self.mode().as_ref().map(Chosen::describe));
+        lines.extend(self.describe_front());
         lines.push(if self.hooks {
             "container DNS: 127.0.0.11 by socket hooks".to_owned()
         } else {
@@ -235,6 +237,18 @@ impl Netd {
         });
         lines.push("masquerade and isolation: nftables table inet hawser".to_owned());
         lines
+    }
+
+    /// Which uplinks XDP serves, where that is wanted, and why it does not the others.
+    fn describe_front(&self) -> Option<String> {
+        let data_plane = self.data_plane.as_ref()?;
+        match self.config.front() {
+            Ok(false) => None,
+            Ok(true) => data_plane
+                .describe_front()
+                .unwrap_or_else(|error| Some(format!("front: unknown, {error}"))),
+            Err(why) => Some(format!("front: tc, because {why}")),
+        }
     }
 
     pub(crate) fn view(&self) -> Arc<Desired> {

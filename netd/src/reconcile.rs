@@ -130,6 +130,7 @@ impl Netd {
             resolvers: [].into(),
             inside: RedBlackTreeMapSync::default(),
             host_cookie,
+            front: self.config.front() == Ok(true),
         });
         laps.end("records");
         self.undo_interrupted(&mut writer);

@@ -40,37 +40,39 @@ struct LinkDetach {
     link_fd: u32,
 }
 
-/// The beginning of `struct bpf_link_info`, with the member of its union for a cgroup's link.
+/// The beginning of `struct bpf_link_info`, with the beginning of its union: the number of what the
+/// program is attached to, where that is a cgroup (64 bits) or, by XDP, an interface (32).
 #[repr(C)]
 #[derive(Default)]
-struct CgroupLinkInfo {
+struct LinkInfo {
     kind: u32,
     id: u32,
     prog_id: u32,
     _pad: u32,
-    cgroup_id: u64,
-    attach_type: u32,
-    _tail: u32,
+    target: u64,
+    _tail: [u32; 2],
 }
 
-/// Whether the link of a program to a cgroup that is pinned at `path` is attached still: somebody
-/// may detach it (`bpftool link detach`), or remove the cgroup, and the pin stays all the same.
+/// Whether the link of a program to a cgroup, or by XDP to an interface, that is pinned at `path` is
+/// attached still: somebody may detach it (`bpftool link detach`), or remove what it is attached to,
+/// and the pin stays all the same.
 ///
 /// # Errors
 /// Of opening the pin, `NotFound` when there is none, and of asking for the link.
-pub fn is_cgroup_link_attached(path: &Path) -> io::Result<bool> {
+pub fn is_link_attached(path: &Path) -> io::Result<bool> {
     let link = open(path)?;
-    let mut info = CgroupLinkInfo::default();
+    let mut info = LinkInfo::default();
     let ask = ObjectInfo {
         bpf_fd: number(link.as_fd())?,
-        info_len: u32::try_from(size_of::<CgroupLinkInfo>()).map_err(io::Error::other)?,
+        info_len: u32::try_from(size_of::<LinkInfo>()).map_err(io::Error::other)?,
         info: (&raw mut info) as u64,
     };
     // SAFETY: the kernel writes at most `info_len` bytes to `info`, which is as long and outlives
     // the call.
     unsafe { call(BPF_OBJ_GET_INFO_BY_FD, &ask) }?;
-    // `bpf_cgroup_link_fill_link_info`, kernel/bpf/cgroup.c: no cgroup has the number zero.
-    Ok(info.cgroup_id != 0)
+    // `bpf_cgroup_link_fill_link_info`, kernel/bpf/cgroup.c, and `bpf_xdp_link_fill_link_info`,
+    // net/core/dev.c: neither has the number zero.
+    Ok(info.target != 0)
 }
 
 /// Detaches the program of a link, whoever else holds the link (Linux 5.9).

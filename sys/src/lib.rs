@@ -6,6 +6,7 @@ pub mod bpf;
 pub mod btrfs;
 pub mod copy;
 pub mod elsewhere;
+pub mod ethtool;
 pub mod freeze;
 pub mod fscrypt;
 pub mod loop_device;

@@ -36,11 +36,46 @@ impl Change {
         !((sum & 0xffff) + (sum >> 16)) as u16
     }
 
+    /// The same where zero says "no checksum", as in UDP (RFC 768): it stays, and none becomes zero.
+    #[inline(always)]
+    pub const fn apply_unless_none(self, checksum: u16) -> u16 {
+        if checksum == 0 {
+            return 0;
+        }
+        match self.apply(checksum) {
+            0 => u16::MAX,
+            changed => changed,
+        }
+    }
+
     #[inline(always)]
     const fn folded(sum: u64) -> Self {
         let sum = (sum & 0xffff_ffff) + (sum >> 32);
         Self(((sum & 0xffff_ffff) + (sum >> 32)) as u32)
     }
+}
+
+/// Whether this is what the kernel leaves in the place of a checksum for a device to complete
+/// (`CHECKSUM_PARTIAL`): the sum of the pseudo header alone (RFC 9293, 3.1; RFC 8200, 8.1), of an upper
+/// layer of `length` bytes.
+#[inline(always)]
+pub fn is_left_open(
+    checksum: u16,
+    source: Address,
+    destination: Address,
+    protocol: u8,
+    length: u32,
+) -> bool {
+    let skipped = if source.is_v4() { 3 } else { 0 };
+    let mut sum = u64::from(u32::from(protocol).to_be()) + u64::from(length.to_be());
+    let mut at = 0;
+    while at < 4 {
+        if at >= skipped {
+            sum += u64::from(source.0[at]) + u64::from(destination.0[at]);
+        }
+        at += 1;
+    }
+    Change::folded(sum).apply(u16::MAX) == !checksum
 }
 
 #[cfg(test)]
@@ -94,6 +129,42 @@ mod tests {
                 assert_eq!(change.apply(checksum), words.apply(checksum));
             }
         }
+    }
+
+    #[test]
+    fn no_checksum_stays_none_and_none_appears() {
+        for (old, new) in numbers().zip(numbers().skip(3)) {
+            let change = Change::of_words(old, new);
+            assert_eq!(change.apply_unless_none(0), 0);
+            let before = !sum(&[old, !new]);
+            if before != 0 {
+                let after = change.apply_unless_none(before);
+                assert!(after != 0, "{old:x} {new:x}");
+                assert!([0, after].contains(&change.apply(before)));
+            }
+        }
+    }
+
+    #[test]
+    fn the_sum_of_a_pseudo_header_is_no_checksum() {
+        let v4 = |octets: [u8; 4]| Address::v4(u32::from_ne_bytes(octets));
+        let (a, b) = (v4([192, 0, 2, 1]), v4([198, 51, 100, 7]));
+        // 192.0.2.1 198.51.100.7, protocol 6, 20 bytes: by hand.
+        let open = u16::to_be(fold(0xc000 + 0x0201 + 0xc633 + 0x6407 + 6 + 20));
+        assert!(is_left_open(open, a, b, 6, 20));
+        assert!(
+            !is_left_open(!open, a, b, 6, 20),
+            "complete, without a body"
+        );
+        assert!(!is_left_open(open, a, b, 6, 21) && !is_left_open(open, a, b, 17, 20));
+        let v6 = |last| Address([0x2001_0db8_u32.to_be(), 0, 0, u32::to_be(last)]);
+        let open = u16::to_be(fold(2 * (0x2001 + 0x0db8) + 1 + 2 + 17 + 0xffff));
+        assert!(is_left_open(open, v6(1), v6(2), 17, 0xffff));
+        assert!(!is_left_open(open ^ 1, v6(1), v6(2), 17, 0xffff));
+    }
+
+    fn fold(sum: u32) -> u16 {
+        ((sum & 0xffff) + (sum >> 16)) as u16
     }
 
     #[test]

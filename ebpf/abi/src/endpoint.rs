@@ -8,6 +8,9 @@ pub const REFUSALS: &str = "refusals";
 pub const MAX_ENDPOINTS: u32 = 65_536;
 /// Where the addresses of endpoints are.
 pub const PLACES: &str = "places";
+/// The host's ends of links whose other ends take frames from XDP, by index. The kernel takes them out
+/// when they are gone.
+pub const FRAME_LINKS: &str = "frame_links";
 /// One of each family.
 pub const MAX_PLACES: u32 = 2 * MAX_ENDPOINTS;
 

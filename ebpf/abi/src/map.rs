@@ -15,7 +15,7 @@
 
 use crate::address::{Address, Be16};
 use crate::dns::{ANSWERS, ASKERS, NAMES};
-use crate::endpoint::{ENDPOINTS, PLACES, REFUSALS};
+use crate::endpoint::{ENDPOINTS, FRAME_LINKS, PLACES, REFUSALS};
 #[cfg(feature = "user")]
 use crate::range::{RangeKey, RangeValue};
 use crate::shortcut::SHORTCUTS;
@@ -63,8 +63,11 @@ pub const JUMP_TC: &str = "jump_tc";
 /// Another one, indexed by [`StepSlot`]: the first keeps the size that it is pinned with.
 pub const JUMP_STEPS: &str = "jump_steps";
 
+/// That of the XDP programs, indexed by [`FrontSlot`].
+pub const JUMP_FRONT: &str = "jump_front";
+
 /// Every map but the tail-call tables.
-pub const DATA: [&str; 35] = [
+pub const DATA: [&str; 36] = [
     PREFILTER,
     PREFILTER_SCTP,
     PREFILTER_VIPS,
@@ -89,6 +92,7 @@ pub const DATA: [&str; 35] = [
     DROPS,
     ENDPOINTS,
     PLACES,
+    FRAME_LINKS,
     REFUSALS,
     NAMES,
     ASKERS,
@@ -192,6 +196,19 @@ pub enum StepSlot {
     /// An endpoint's first packet of a connection that another node has sent here.
     Clamp = 7,
 }
+
+/// Slots of [`JUMP_FRONT`].
+#[repr(u32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FrontSlot {
+    Front = 0,
+}
+
+/// How many slots [`JUMP_FRONT`] has.
+pub const FRONT_SLOTS: u32 = 4;
+
+/// The program of each slot of [`JUMP_FRONT`].
+pub const FRONT_PROGRAMS: [(FrontSlot, &str); 1] = [(FrontSlot::Front, "uplink_front")];
 
 /// How many slots [`JUMP_STEPS`] has.
 pub const STEP_SLOTS: u32 = 16;

@@ -3,13 +3,14 @@
 //! While a slot is empty, traffic goes on untouched. A stub never changes what it does, so that one
 //! left by an earlier version of the daemon is as good as a new one.
 
-use abi::map::{StepSlot, TcSlot};
+use abi::map::{FrontSlot, StepSlot, TcSlot};
 use aya_ebpf::bindings::TC_ACT_UNSPEC;
-use aya_ebpf::macros::{cgroup_sock_addr, classifier, map};
+use aya_ebpf::bindings::xdp_action::XDP_PASS;
+use aya_ebpf::macros::{cgroup_sock_addr, classifier, map, xdp};
 use aya_ebpf::maps::ProgramArray;
-use aya_ebpf::programs::{SockAddrContext, TcContext};
+use aya_ebpf::programs::{SockAddrContext, TcContext, XdpContext};
 
-use crate::map::{JUMP_STEPS, JUMP_TC};
+use crate::map::{JUMP_FRONT, JUMP_STEPS, JUMP_TC};
 use crate::socket::ALLOW;
 
 #[classifier]
@@ -45,6 +46,13 @@ pub(crate) fn tunnel_entry(ctx: TcContext) -> i32 {
     // SAFETY: as in `ingress_entry`.
     unsafe { JUMP_STEPS.tail_call(&ctx, StepSlot::Arrive as u32) };
     TC_ACT_UNSPEC
+}
+
+#[xdp]
+pub(crate) fn front_entry(ctx: XdpContext) -> u32 {
+    // SAFETY: the table holds XDP programs only, and nothing here needs to be dropped.
+    unsafe { JUMP_FRONT.tail_call(&ctx, FrontSlot::Front as u32) };
+    XDP_PASS
 }
 
 /// A socket hook's stub and its table of one slot.

@@ -24,6 +24,7 @@ mod endpoint_neighbour;
 mod endpoint_reply;
 mod endpoint_vouch;
 mod entry;
+mod frame;
 mod hairpin;
 mod icmp;
 mod learn;
@@ -43,6 +44,7 @@ mod tunnel_admit;
 mod tunnel_arrive;
 mod uplink_begin;
 mod uplink_egress;
+mod uplink_front;
 mod uplink_ingress;
 mod uplink_large;
 

@@ -5,23 +5,25 @@ use abi::endpoint::{EndpointValue, MAX_ENDPOINTS, MAX_PLACES, Place, REFUSAL_NAM
 use abi::frontend::{Bit, PREFILTER_SCTP_WORDS, PREFILTER_VIPS_WORDS, PREFILTER_WORDS};
 use abi::maglev::{self, LARGE, LARGE_WORDS, SMALL, SMALL_WORDS};
 use abi::map::{
-    Backend, Counters, DropKey, Flow, FlowKey, FragmentKey, FragmentPorts, FrontendKey,
-    FrontendValue, MAX_BACKENDS, MAX_CT_ANY, MAX_CT_HALF, MAX_CT_TCP, MAX_FRAGMENTS, MAX_FRONTENDS,
-    MAX_LOCAL_ADDRS, MAX_PEERS, MAX_QUESTIONS, MAX_RANGES, MAX_RUNTIMES, MAX_SANDBOXES,
-    MAX_SERVICE_DROPS, MAX_SERVICES, MAX_TABLES, MAX_TRAFFIC, MemberKey, Peer, PeerKey, REASONS,
-    Reason, STEP_SLOTS, SandboxValue, Service, TrafficKey,
+    Backend, Counters, DropKey, FRONT_SLOTS, Flow, FlowKey, FragmentKey, FragmentPorts,
+    FrontendKey, FrontendValue, MAX_BACKENDS, MAX_CT_ANY, MAX_CT_HALF, MAX_CT_TCP, MAX_FRAGMENTS,
+    MAX_FRONTENDS, MAX_LOCAL_ADDRS, MAX_PEERS, MAX_QUESTIONS, MAX_RANGES, MAX_RUNTIMES,
+    MAX_SANDBOXES, MAX_SERVICE_DROPS, MAX_SERVICES, MAX_TABLES, MAX_TRAFFIC, MemberKey, Peer,
+    PeerKey, REASONS, Reason, STEP_SLOTS, SandboxValue, Service, TrafficKey,
 };
 use abi::range::{ALL_BITS, RangeKey, RangeValue};
 use abi::shortcut::Shortcuts;
 use abi::trace::{Filter, TRACE_RING_BYTES};
 use abi::tunnel::{Arriving, Remote};
 use abi::{Address, protocol};
+use aya_ebpf::bindings::xdp_action::XDP_PASS;
 use aya_ebpf::bindings::{BPF_F_NO_COMMON_LRU, BPF_F_NO_PREALLOC, BPF_NOEXIST};
 use aya_ebpf::btf_maps::{Array as InnerArray, HashOfMaps};
 use aya_ebpf::macros::{btf_map, map};
 use aya_ebpf::maps::lpm_trie::Key;
 use aya_ebpf::maps::{
-    Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, PerCpuHashMap, ProgramArray, RingBuf,
+    Array, DevMapHash, HashMap, LpmTrie, LruHashMap, PerCpuArray, PerCpuHashMap, ProgramArray,
+    RingBuf,
 };
 
 use crate::clock::Clock;
@@ -121,6 +123,8 @@ static REMOTES: HashMap<u32, Remote> = HashMap::with_max_entries(MAX_BACKENDS, S
 static ARRIVALS: HashMap<u32, u32> = HashMap::with_max_entries(MAX_BACKENDS, SPARSE);
 #[map(name = "arriving")]
 static ARRIVING: Array<Arriving> = Array::with_max_entries(1, 0);
+#[map(name = "frame_links")]
+static FRAME_LINKS: DevMapHash = DevMapHash::with_max_entries(MAX_ENDPOINTS, 0);
 /// Not pinned: no more than a note.
 #[map(name = "clock")]
 static CLOCK: PerCpuArray<Clock> = PerCpuArray::with_max_entries(1, 0);
@@ -132,6 +136,8 @@ static NAME_KEY: PerCpuArray<NameKey> = PerCpuArray::with_max_entries(1, 0);
 pub(crate) static JUMP_TC: ProgramArray = ProgramArray::with_max_entries(8, 0);
 #[map(name = "jump_steps")]
 pub(crate) static JUMP_STEPS: ProgramArray = ProgramArray::with_max_entries(STEP_SLOTS, 0);
+#[map(name = "jump_front")]
+pub(crate) static JUMP_FRONT: ProgramArray = ProgramArray::with_max_entries(FRONT_SLOTS, 0);
 #[map(name = "previous")]
 pub(crate) static PREVIOUS: ProgramArray = ProgramArray::with_max_entries(2, 0);
 
@@ -289,6 +295,15 @@ pub(crate) fn endpoint(ifindex: u32) -> Option<&'static EndpointValue> {
 pub(crate) fn place(address: &Address) -> Option<&'static Place> {
     // SAFETY: as in `sandbox`.
     unsafe { PLACES.get(address) }
+}
+
+/// Has the frame enter the far end of a link when the program ends with what is returned:
+/// `XDP_REDIRECT` if that end takes frames.
+#[inline(always)]
+pub(crate) fn enter_frame(ifindex: u32) -> u32 {
+    match FRAME_LINKS.redirect(ifindex, u64::from(XDP_PASS)) {
+        Ok(action) | Err(action) => action,
+    }
 }
 
 #[inline(always)]

@@ -6,8 +6,6 @@
 //! Uplinks are Ethernet devices: the packet begins with a 14-byte header (VLAN tags are in the
 //! metadata, where `rx-vlan-offload` and `skb_vlan_untag` put them).
 
-use core::ptr::addr_of;
-
 use abi::guard::NEIGHBOUR_SOLICITATION;
 use abi::map::{Direction, FlowKey, FragmentKey, FragmentPorts};
 use abi::packet::{
@@ -17,7 +15,9 @@ use abi::packet::{
 use abi::{Address, Be16, protocol};
 use aya_ebpf::programs::TcContext;
 
+use crate::frame::Frame;
 use crate::map;
+use crate::rewrite::Failed;
 
 /// The network-layer facts of a packet.
 pub(crate) struct Header {
@@ -66,8 +66,8 @@ pub(crate) struct Ipv6 {
 
 /// Where the network header of a frame is, and what follows one without options.
 pub(crate) const NETWORK: usize = ETHERNET_LEN as usize;
-const AFTER_IPV4: usize = NETWORK + IPV4_MIN_LEN as usize;
-const AFTER_IPV6: usize = NETWORK + IPV6_LEN as usize;
+pub(crate) const AFTER_IPV4: usize = NETWORK + IPV4_MIN_LEN as usize;
+pub(crate) const AFTER_IPV6: usize = NETWORK + IPV6_LEN as usize;
 /// What is read of most packets: IPv6, and TCP without options.
 const HEADERS: u32 = 74;
 
@@ -76,8 +76,8 @@ pub(crate) struct Unknown;
 
 impl Header {
     #[inline(always)]
-    pub(crate) fn outer(ctx: &TcContext) -> Result<Self, Unknown> {
-        let mut header = match ctx.skb.protocol() {
+    pub(crate) fn outer(ctx: &impl Frame) -> Result<Self, Unknown> {
+        let mut header = match ctx.network_protocol() {
             PROTOCOL_IPV4 => Self::outer4(ctx)?,
             PROTOCOL_IPV6 => Self::outer6(ctx)?,
             _ => return Err(Unknown),
@@ -91,13 +91,13 @@ impl Header {
     }
 
     #[inline(always)]
-    pub(crate) fn outer4(ctx: &TcContext) -> Result<Self, Unknown> {
+    pub(crate) fn outer4(ctx: &impl Frame) -> Result<Self, Unknown> {
         gather(ctx);
         Self::ipv4(near::<Ipv4, NETWORK>(ctx)?, ETHERNET_LEN)
     }
 
     #[inline(always)]
-    pub(crate) fn outer6(ctx: &TcContext) -> Result<Self, Unknown> {
+    pub(crate) fn outer6(ctx: &impl Frame) -> Result<Self, Unknown> {
         gather(ctx);
         Self::ipv6(ctx, near::<Ipv6, NETWORK>(ctx)?, ETHERNET_LEN)
     }
@@ -118,7 +118,7 @@ impl Header {
     }
 
     #[inline(always)]
-    pub(crate) fn ipv6(ctx: &TcContext, ip: Ipv6, network: u32) -> Result<Self, Unknown> {
+    pub(crate) fn ipv6(ctx: &impl Frame, ip: Ipv6, network: u32) -> Result<Self, Unknown> {
         // IPv4 addresses in an IPv6 packet are on no wire (RFC 4291, 2.5.5.2), and here they would
         // be taken for those of an IPv4 packet.
         let [first, ..] = ip.version_class_flow.to_ne_bytes();
@@ -140,7 +140,7 @@ impl Header {
             if matches!(extension(header.protocol, 0), Extension::Upper) {
                 return Ok(header);
             }
-            let bytes: [u8; 8] = load(ctx, header.transport)?;
+            let bytes: [u8; 8] = ctx.fetch(header.transport)?;
             match extension(header.protocol, bytes[1]) {
                 Extension::Upper => return Ok(header),
                 Extension::Skip(length) => header.transport += length,
@@ -204,7 +204,7 @@ impl Header {
 
     /// Ports and flags. A later fragment's are those of its first one, if that was ours.
     #[inline(always)]
-    pub(crate) fn ports(&self, ctx: &TcContext) -> Result<Ports, Unknown> {
+    pub(crate) fn ports(&self, ctx: &impl Frame) -> Result<Ports, Unknown> {
         if matches!(self.fragment, Fragment::Later) {
             let ports = map::fragment_ports(&self.fragment_key()).ok_or(Unknown)?;
             return Ok(Ports {
@@ -254,7 +254,7 @@ pub(crate) struct Ports {
 
 /// The first four bytes of TCP, UDP and SCTP alike: all that an ICMP error is sure to quote.
 #[inline(always)]
-pub(crate) fn quoted_ports(ctx: &TcContext, header: &Header) -> Result<FragmentPorts, Unknown> {
+pub(crate) fn quoted_ports(ctx: &impl Frame, header: &Header) -> Result<FragmentPorts, Unknown> {
     let [source, destination]: [u16; 2] = upper(ctx, header.transport)?;
     Ok(FragmentPorts {
         source_port: Be16(source),
@@ -268,28 +268,26 @@ pub(crate) fn quoted_ports(ctx: &TcContext, header: &Header) -> Result<FragmentP
 /// number leads to a branch, and that is a million instructions soon. The context's fields are
 /// anything to it, each time they are read.
 #[inline(always)]
-fn forgotten(ctx: &TcContext, number: u32) -> u32 {
-    // SAFETY: `skb` is the program's context; the field is an aligned u32 that programs may read.
-    let read = || unsafe { addr_of!((*ctx.skb.skb).len).read_volatile() };
-    number ^ read() ^ read()
+fn forgotten(ctx: &impl Frame, number: u32) -> u32 {
+    number ^ ctx.opaque() ^ ctx.opaque()
 }
 
 /// Brings the headers of a packet into one piece, in which they nearly always are.
 #[inline(always)]
-fn gather(ctx: &TcContext) {
-    let length = ctx.len().min(HEADERS);
-    if ctx.data() + length as usize > ctx.data_end() {
-        let _scattered = ctx.pull_data(length);
+fn gather(ctx: &impl Frame) {
+    let length = ctx.length().min(HEADERS);
+    if ctx.start() + length as usize > ctx.end() {
+        ctx.pull(length);
     }
 }
 
 /// Where a `T` lies in the packet, if the packet is that long and lies there in one piece. Good until
 /// the next call that changes the packet.
 #[inline(always)]
-pub(crate) fn direct<T, const AT: usize>(ctx: &TcContext) -> Option<*mut T> {
+pub(crate) fn direct<T, const AT: usize>(ctx: &impl Frame) -> Option<*mut T> {
     // Frames begin at even addresses (`NET_IP_ALIGN`), and the places here are even.
     const { assert!(align_of::<T>() <= 2 && AT.is_multiple_of(2)) };
-    let (start, end) = (ctx.data(), ctx.data_end());
+    let (start, end) = (ctx.start(), ctx.end());
     if start + AT + size_of::<T>() > end {
         None
     } else {
@@ -299,7 +297,7 @@ pub(crate) fn direct<T, const AT: usize>(ctx: &TcContext) -> Option<*mut T> {
 
 /// A copy of what lies at a fixed place. `T` consists of integers.
 #[inline(always)]
-pub(crate) fn near<T: Copy, const AT: usize>(ctx: &TcContext) -> Result<T, Unknown> {
+pub(crate) fn near<T: Copy, const AT: usize>(ctx: &impl Frame) -> Result<T, Unknown> {
     let place = direct::<T, AT>(ctx).ok_or(Unknown)?;
     // SAFETY: the packet has a `T` there, which is aligned, and all its values are good ones.
     Ok(unsafe { *place })
@@ -307,17 +305,21 @@ pub(crate) fn near<T: Copy, const AT: usize>(ctx: &TcContext) -> Result<T, Unkno
 
 /// A copy of what the upper layer's header begins with.
 #[inline(always)]
-fn upper<T: Copy>(ctx: &TcContext, transport: u32) -> Result<T, Unknown> {
+fn upper<T: Copy>(ctx: &impl Frame, transport: u32) -> Result<T, Unknown> {
     match transport as usize {
         AFTER_IPV4 => near::<T, AFTER_IPV4>(ctx),
         AFTER_IPV6 => near::<T, AFTER_IPV6>(ctx),
-        _ => load(ctx, transport),
+        _ => ctx.fetch(transport),
     }
 }
 
 /// Writes the ports at the beginning of the upper layer's header.
 #[inline(always)]
-pub(crate) fn put_ports(ctx: &TcContext, transport: u32, ports: &FragmentPorts) -> Result<(), i64> {
+pub(crate) fn put_ports(
+    ctx: &impl Frame,
+    transport: u32,
+    ports: &FragmentPorts,
+) -> Result<(), Failed> {
     // Which of the three it was when they were read does not matter any more.
     let place = match forgotten(ctx, transport) as usize {
         AFTER_IPV4 => direct::<FragmentPorts, AFTER_IPV4>(ctx),
@@ -327,7 +329,7 @@ pub(crate) fn put_ports(ctx: &TcContext, transport: u32, ports: &FragmentPorts) 
     match place {
         // SAFETY: as in `near`; the kernel makes the packet ours to write before the program runs.
         Some(place) => unsafe { *place = *ports },
-        None => ctx.store(transport as usize, ports, 0)?,
+        None => ctx.put(transport, ports)?,
     }
     Ok(())
 }

@@ -12,9 +12,9 @@ use abi::map::FragmentPorts;
 use abi::packet::{Fragment, checksum_offset};
 use abi::{Address, Be16, MARK_PUBLISHED, protocol};
 use aya_ebpf::bindings::{BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR, BPF_F_RECOMPUTE_CSUM};
-use aya_ebpf::helpers::bpf_csum_update;
 use aya_ebpf::programs::TcContext;
 
+use crate::frame::Frame;
 use crate::packet::{Header, Ipv4, Ipv6, NETWORK, direct, put_ports};
 use crate::sctp;
 
@@ -82,6 +82,21 @@ pub(crate) fn translate(
     old: &FragmentPorts,
     new: &Translation,
 ) -> Result<(), Failed> {
+    translate_summed(ctx, header, old, new)?;
+    if header.protocol == protocol::SCTP && !matches!(header.fragment, Fragment::Later) {
+        sctp::ports(ctx, header, old, &new.ports)?;
+    }
+    Ok(())
+}
+
+/// As [`translate`], but for the ports of SCTP.
+#[inline(always)]
+pub(crate) fn translate_summed(
+    ctx: &impl Frame,
+    header: &Header,
+    old: &FragmentPorts,
+    new: &Translation,
+) -> Result<(), Failed> {
     let (had, other) = match new.side {
         Side::Source => (header.source, header.destination),
         Side::Destination => (header.destination, header.source),
@@ -93,12 +108,7 @@ pub(crate) fn translate(
     let checksum = checksum(header);
     if let Some((checksum, flags)) = checksum {
         // Calls come first: none of them leaves the places known where the packet is written below.
-        let pseudo = flags | u64::from(BPF_F_PSEUDO_HDR);
-        ctx.l4_csum_replace(checksum as usize, 0, change.0.into(), pseudo)?;
-        let (from, to) = (u64::from(old.word()), u64::from(new.ports.word()));
-        if from != to {
-            ctx.l4_csum_replace(checksum as usize, from, to, flags | 4)?;
-        }
+        ctx.sum(checksum, flags, change, (old.word(), new.ports.word()))?;
     }
     if header.is_v4() {
         addresses4(ctx, header, new, change)?;
@@ -107,8 +117,6 @@ pub(crate) fn translate(
     }
     if checksum.is_some() {
         put_ports(ctx, header.transport, &new.ports)?;
-    } else if header.protocol == protocol::SCTP && !matches!(header.fragment, Fragment::Later) {
-        sctp::ports(ctx, header, old, &new.ports)?;
     }
     Ok(())
 }
@@ -117,7 +125,7 @@ pub(crate) fn translate(
 /// device made of the packet (`CHECKSUM_COMPLETE`).
 #[inline(always)]
 fn addresses4(
-    ctx: &TcContext,
+    ctx: &impl Frame,
     header: &Header,
     new: &Translation,
     change: Change,
@@ -144,12 +152,12 @@ fn addresses4(
 
 #[inline(always)]
 fn addresses6(
-    ctx: &TcContext,
+    ctx: &impl Frame,
     header: &Header,
     new: &Translation,
     change: Change,
 ) -> Result<(), Failed> {
-    balance(ctx, change);
+    ctx.balance(change);
     // SAFETY: as in `addresses4`.
     let ip = unsafe { &mut *direct::<Ipv6, NETWORK>(ctx).ok_or(Failed)? };
     match new.side {
@@ -167,15 +175,6 @@ fn addresses6(
         }
     }
     Ok(())
-}
-
-/// Adds a change of the packet to the sum that a device made of it (`CHECKSUM_COMPLETE`), where nothing
-/// in the packet balances it: IPv6 has no header checksum, a later fragment and SCTP no sum of their
-/// own, and with a pseudo header the kernel takes out what it puts into the transport's.
-#[inline(always)]
-pub(crate) fn balance(ctx: &TcContext, change: Change) {
-    // SAFETY: the context is valid; the helper fails where there is no such sum, which is no fault.
-    let _none = unsafe { bpf_csum_update(ctx.skb.skb, change.0) };
 }
 
 /// Replaces one address of the header. `pseudo` is the offset, with flags, of an upper-layer
@@ -238,7 +237,7 @@ fn address6(
         let flags = flags | u64::from(BPF_F_PSEUDO_HDR);
         ctx.l4_csum_replace(checksum as usize, 0, change.0.into(), flags)?;
     }
-    // As in `balance`.
+    // As in `Frame::balance`.
     Ok(ctx.store(offset as usize, &new.0, u64::from(BPF_F_RECOMPUTE_CSUM))?)
 }
 

@@ -10,7 +10,7 @@ use core::mem::zeroed;
 use core::ptr::addr_of;
 
 use abi::checksum::Change;
-use abi::endpoint::Mac;
+use abi::endpoint::{Mac, Place};
 use abi::map::{Direction, Flow, FlowKey, FragmentPorts, Reason};
 use abi::packet::{ETHERNET_LEN, Flags, Fragment};
 use abi::shortcut::wire_length;
@@ -23,9 +23,9 @@ use aya_ebpf::helpers::{bpf_fib_lookup, bpf_redirect_neigh, bpf_redirect_peer};
 use aya_ebpf::programs::TcContext;
 
 use crate::endpoint_ingress::ifindex;
+use crate::frame::Frame;
 use crate::hairpin::Way;
-use crate::packet::{Header, Ipv4, Ipv6, NETWORK, Ports, direct, load};
-use crate::rewrite::balance;
+use crate::packet::{Header, Ipv4, Ipv6, NETWORK, Ports, direct};
 use crate::{clock, map};
 
 const AF_INET: u8 = 2;
@@ -43,26 +43,46 @@ pub(crate) fn inward(
     flow: &Flow,
     flags: Flags,
 ) -> Result<Way, Reason> {
-    if !matches!(header.fragment, Fragment::Whole)
-        || !map::shortcuts().admits(flow, header.protocol, flags, flow.last_seen)
-    {
-        return Ok(Way::Stack);
-    }
-    let Some(place) = map::place(&flow.address) else {
+    let Some(place) = admitted(ctx, header, flow, flags, flow.last_seen) else {
         return Ok(Way::Stack);
     };
-    if !length(ctx, header).is_some_and(|length| length <= u32::from(place.direct_mtu)) {
+    if !address(ctx, header, place)? {
         return Ok(Way::Stack);
     }
+    Ok(Way::Peer(place.ifindex))
+}
+
+/// The container that a packet of `flow` may enter at once, and fits into the link of.
+#[inline(always)]
+pub(crate) fn admitted(
+    ctx: &impl Frame,
+    header: &Header,
+    flow: &Flow,
+    flags: Flags,
+    now: u64,
+) -> Option<&'static Place> {
+    if !matches!(header.fragment, Fragment::Whole)
+        || !map::shortcuts().admits(flow, header.protocol, flags, now)
+    {
+        return None;
+    }
+    let place = map::place(&flow.address)?;
+    let fits = |length| length <= u32::from(place.direct_mtu);
+    length(ctx, header).is_some_and(fits).then_some(place)
+}
+
+/// Lets the packet be one for the container's link. False, and as it was, if it is the stack's.
+#[inline(always)]
+pub(crate) fn address(ctx: &impl Frame, header: &Header, place: &Place) -> Result<bool, Reason> {
     if !hop(ctx, header) {
-        return Ok(Way::Stack);
+        return Ok(false);
     }
     match direct::<Mac, 0>(ctx) {
         // SAFETY: the packet begins with it, and is ours to write.
         Some(destination) => unsafe { *destination = place.mac },
         None => return Err(Reason::Rewrite),
     }
-    Ok(Way::Peer(place.ifindex))
+    Ok(true)
 }
 
 /// Lets the packet enter the far end of a link.
@@ -143,7 +163,7 @@ fn leave(route: &bpf_fib_lookup) -> i32 {
 /// Counts the hop that the host is. False, and for the stack, where the packet has no more, of which its
 /// sender is told, or where its header is in several pieces.
 #[inline(always)]
-fn hop(ctx: &TcContext, header: &Header) -> bool {
+fn hop(ctx: &impl Frame, header: &Header) -> bool {
     if header.is_v4() {
         let Some(ip) = direct::<Ipv4, NETWORK>(ctx) else {
             return false;
@@ -170,27 +190,26 @@ fn hop(ctx: &TcContext, header: &Header) -> bool {
         let word = |hops| u32::from(u16::from_ne_bytes([ip.next, hops]));
         let change = Change::of_words(word(ip.hops), word(ip.hops - 1));
         ip.hops -= 1;
-        balance(ctx, change);
+        ctx.balance(change);
     }
     true
 }
 
 /// How long the packet is on the wire, from its IP header on.
 #[inline(always)]
-pub(crate) fn length(ctx: &TcContext, header: &Header) -> Option<u32> {
-    // SAFETY: the context is valid while the program runs; the field is an aligned u32.
-    let segment = unsafe { addr_of!((*ctx.skb.skb).gso_size).read_volatile() };
+pub(crate) fn length(ctx: &impl Frame, header: &Header) -> Option<u32> {
+    let segment = ctx.segment();
     let mut headers = header.transport - header.network;
     if segment != 0 {
         headers += match header.protocol {
             protocol::TCP => {
-                let offset: u8 = load(ctx, header.transport + TCP_OFFSET).ok()?;
+                let offset: u8 = ctx.fetch(header.transport + TCP_OFFSET).ok()?;
                 u32::from(offset >> 4) * 4
             }
             _ => UDP_LEN,
         };
     }
-    Some(wire_length(ctx.len() - ETHERNET_LEN, segment, headers))
+    Some(wire_length(ctx.length() - ETHERNET_LEN, segment, headers))
 }
 
 /// A reply leaves by an uplink. If it crossed the host's packet filter, the next ones need not.
@@ -243,7 +262,7 @@ pub(crate) fn crossed_inward(header: &Header, ports: &Ports) {
 /// Whether the packet has the mark that it gets where it enters the host's stack.
 #[inline(always)]
 pub(crate) fn is_vouched(ctx: &TcContext) -> bool {
-    // SAFETY: as in `length`.
+    // SAFETY: the context is valid while the program runs; the field is an aligned u32.
     let mark = unsafe { addr_of!((*ctx.skb.skb).mark).read_volatile() };
     mark & MARK_PUBLISHED != 0
 }

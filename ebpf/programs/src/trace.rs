@@ -7,6 +7,7 @@ use aya_ebpf::helpers::{bpf_get_prandom_u32, bpf_ktime_get_ns};
 use aya_ebpf::programs::TcContext;
 
 use crate::count::Lost;
+use crate::frame::Frame;
 use crate::map;
 use crate::packet::Header;
 
@@ -39,7 +40,7 @@ impl Said {
 /// Tells of a packet that follows a flow.
 #[inline(always)]
 pub(crate) fn flow(
-    ctx: &TcContext,
+    ctx: &impl Frame,
     header: &Header,
     ports: &FragmentPorts,
     flow: &Flow,
@@ -51,7 +52,7 @@ pub(crate) fn flow(
         service: flow.service,
         to: flow.address,
         to_port: flow.port,
-        length: ctx.len(),
+        length: ctx.length(),
     };
     tell(|| ends(header, ports), said);
 }

@@ -8,7 +8,7 @@ use abi::frontend::{Bit, answers_uplink};
 use abi::map::{
     Direction, FLOW_REMOTE, FLOW_SELF, FLOW_VIP, Flow, FragmentPorts, Reason, StepSlot, TcSlot,
 };
-use abi::packet::Fragment;
+use abi::packet::{Flags, Fragment};
 use abi::protocol;
 use abi::trace::Decision;
 use aya_ebpf::bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC};
@@ -16,6 +16,7 @@ use aya_ebpf::macros::classifier;
 use aya_ebpf::programs::TcContext;
 
 use crate::count::Lost;
+use crate::frame::Frame;
 use crate::hairpin::{self, Way};
 use crate::packet::{Header, Ports};
 use crate::rewrite::{Failed, Side, Translation, translate, vouch};
@@ -103,10 +104,7 @@ pub(crate) fn led(
             // It goes to the other table, and comes back.
             Verdict::Follow if begun && is_connection(flow, flags) => {}
             Verdict::Follow => {
-                flow.state = heard(flow, flags) as u8;
-                flow.last_seen = now;
-                flow.packets += 1;
-                flow.bytes += u64::from(ctx.len());
+                hear(ctx, flow, flags, now);
                 return follow(ctx, header, &Ports { ports, flags }, flow);
             }
             Verdict::Renew => {}
@@ -117,15 +115,19 @@ pub(crate) fn led(
     Ok(Way::Stack)
 }
 
-/// Translates the packet as its flow says.
+/// Enters a packet in its flow.
 #[inline(always)]
-fn follow(
-    ctx: &TcContext,
-    header: &Header,
-    Ports { ports, flags }: &Ports,
-    flow: &Flow,
-) -> Result<Way, Lost> {
-    let length = u64::from(ctx.len());
+pub(crate) fn hear(ctx: &impl Frame, flow: &mut Flow, flags: Flags, now: u64) {
+    flow.state = heard(flow, flags) as u8;
+    flow.last_seen = now;
+    flow.packets += 1;
+    flow.bytes += u64::from(ctx.length());
+}
+
+/// Tells of a packet that follows its flow.
+#[inline(always)]
+pub(crate) fn tell(ctx: &impl Frame, header: &Header, ports: &FragmentPorts, flow: &Flow) {
+    let length = u64::from(ctx.length());
     count::traffic(flow.service, flow.backend, |counters| {
         counters.packets_in += 1;
         counters.bytes_in += length;
@@ -137,13 +139,12 @@ fn follow(
         Decision::New
     };
     trace::flow(ctx, header, ports, flow, decision);
-    if flow.flags & FLOW_REMOTE != 0 {
-        return remote::send(ctx, header, ports, flow).map_err(Lost::of(flow.service));
-    }
-    if matches!(header.fragment, Fragment::First) {
-        map::remember_fragment(&header.fragment_key(), *ports);
-    }
-    let new = Translation {
+}
+
+/// What a packet becomes that follows its flow.
+#[inline(always)]
+pub(crate) fn translation(flow: &Flow) -> Translation {
+    Translation {
         side: Side::Destination,
         address: flow.address,
         turned: flow.flags & FLOW_SELF != 0,
@@ -151,7 +152,25 @@ fn follow(
             source_port: flow.client_port,
             destination_port: flow.port,
         },
-    };
+    }
+}
+
+/// Translates the packet as its flow says.
+#[inline(always)]
+fn follow(
+    ctx: &TcContext,
+    header: &Header,
+    Ports { ports, flags }: &Ports,
+    flow: &Flow,
+) -> Result<Way, Lost> {
+    tell(ctx, header, ports, flow);
+    if flow.flags & FLOW_REMOTE != 0 {
+        return remote::send(ctx, header, ports, flow).map_err(Lost::of(flow.service));
+    }
+    if matches!(header.fragment, Fragment::First) {
+        map::remember_fragment(&header.fragment_key(), *ports);
+    }
+    let new = translation(flow);
     let way = match hairpin::way(ctx, flow).map_err(Lost::of(flow.service))? {
         Way::Stack => {
             shortcut::inward(ctx, header, flow, *flags).map_err(Lost::of(flow.service))?

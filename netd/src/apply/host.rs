@@ -66,6 +66,7 @@ impl Host {
             local: self.data_plane.local_addresses()?,
             hook_lost: self.data_plane.is_hook_lost()?,
             edges: self.edges()?,
+            frame_links: self.data_plane.frame_links()?,
         })
     }
 
@@ -142,6 +143,13 @@ impl Host {
         }
     }
 
+    fn data_step(&self, step: &Step) -> Result<Change, KernelError> {
+        self.data(step).map_err(|source| KernelError::DataPlane {
+            action: step.to_string(),
+            source,
+        })
+    }
+
     fn data(&self, step: &Step) -> Result<Change, BpfError> {
         let data_plane = &self.data_plane;
         let change = match step {
@@ -156,6 +164,7 @@ impl Host {
                 None => data_plane.unbalance(*number)?,
             },
             Step::GuardEndpoint { link, edge } => data_plane.attach_endpoint(link, edge)?,
+            Step::TakeFrames { link, .. } => data_plane.take_frames(link)?,
             Step::ReleaseEndpoint { link } => data_plane.release_endpoint(link)?,
             Step::AttachHooks => data_plane.attach_hooks()?,
             Step::AdmitRuntime { process } => data_plane.admit_runtime(*process)?,
@@ -229,6 +238,17 @@ impl Kernel for Host {
             Step::RelaxTracking => setting::relax_tracking(),
             Step::ReservePorts(ports) => setting::reserve(ports),
             Step::ReleasePorts(ports) => setting::release(ports),
+            Step::TakeFrames {
+                sandbox, ifname, ..
+            } => match open(sandbox).and_then(|namespace| sandbox::take_frames(&namespace, ifname))
+            {
+                Ok(()) => self.data_step(step),
+                // Nobody depends on it: they go by tc.
+                Err(error) => {
+                    tracing::warn!(%error, "{step}");
+                    Ok(Change::Unchanged)
+                }
+            },
             Step::GuardEndpoint { .. }
             | Step::ReleaseEndpoint { .. }
             | Step::SetSandbox { .. }
@@ -239,12 +259,7 @@ impl Kernel for Host {
             | Step::AttachHooks
             | Step::AdmitRuntime { .. }
             | Step::AttachUplink { .. }
-            | Step::DetachUplink { .. } => {
-                self.data(step).map_err(|source| KernelError::DataPlane {
-                    action: step.to_string(),
-                    source,
-                })
-            }
+            | Step::DetachUplink { .. } => self.data_step(step),
         }
     }
 

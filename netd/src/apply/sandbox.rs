@@ -12,6 +12,7 @@ use netlink_packet_route::route::{
 };
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use rustix::io::Errno;
+use sys::ethtool::{self, Offload};
 use sys::netns::NetNs;
 use sys::{packet, sysctl};
 
@@ -185,4 +186,9 @@ fn route(index: u32, route: &Route) -> RouteNetlinkMessage {
 /// Sets the MTU of the interface.
 pub(super) fn set_mtu(namespace: &NetNs, name: &IfName, mtu: u32) -> io::Result<Change> {
     namespace.run(|| link::set_mtu(&mut Rtnl::open()?, name, mtu))?
+}
+
+/// Makes the interface take frames from XDP of others.
+pub(super) fn take_frames(namespace: &NetNs, name: &IfName) -> io::Result<()> {
+    namespace.run(|| ethtool::set(name.as_str(), Offload::JoinReceived, true))?
 }

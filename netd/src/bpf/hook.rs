@@ -143,7 +143,7 @@ impl Hooks {
 
     fn is_attached(&self, hook: &str) -> Result<bool, BpfError> {
         let path = self.pins.path(&pin(hook));
-        match sys::bpf::is_cgroup_link_attached(&path) {
+        match sys::bpf::is_link_attached(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
             Err(source) => Err(BpfError::Pin {
                 what: "look at the link pinned at",

@@ -9,6 +9,7 @@
 //! <pin_dir>/hook_<hook>               links of the cgroup stubs
 //! <pin_dir>/uplink_<ifindex>_<side>   links of the tc stubs (below 6.6: the stub, as a marker)
 //! <pin_dir>/tunnel_<ifindex>_ingress  the same, of what other nodes send by
+//! <pin_dir>/front_<ifindex>           links of the XDP stub, where that is wanted
 //! ```
 //!
 //! The program at each endpoint's link is a clsact filter: the kernel keeps and drops it with the
@@ -26,6 +27,7 @@ mod cookie;
 mod counters;
 mod endpoint;
 mod error;
+mod front;
 mod frontend;
 mod hook;
 mod names;
@@ -94,6 +96,13 @@ pub enum Change {
     Unchanged,
 }
 
+impl Change {
+    /// Of two that make one.
+    fn or(self, other: Self) -> Self {
+        if self == Self::Unchanged { other } else { self }
+    }
+}
+
 /// The loaded data plane. All methods are idempotent and may be called from several threads.
 pub struct DataPlane {
     parts: Mutex<Parts>,
@@ -114,6 +123,7 @@ struct Parts {
     runtimes: runtime::Runtimes,
     drops: counters::Drops,
     uplinks: uplink::Uplinks,
+    fronts: front::Fronts,
     hooks: hook::Hooks,
     edges: endpoint::Edges,
     names: names::Names,
@@ -164,6 +174,7 @@ impl Loaded {
         let runtimes = runtime::Runtimes::open(&mut object)?;
         let drops = counters::Drops::open(&mut object)?;
         object::install_tc(&mut object)?;
+        object::install_front(&mut object)?;
         let hooks = hook::Hooks::open(&mut object, pins.clone(), options.cgroup.clone())?;
         hooks.install(&mut object)?;
         let names = names::Names::open(&mut object)?;
@@ -208,6 +219,7 @@ impl Loaded {
         } = self;
         hooks.adopt(&mut object)?;
         let edges = endpoint::Edges::open(&mut object)?;
+        let fronts = front::Fronts::open(&mut object, pins.clone())?;
         let uplinks = uplink::Uplinks::open(&mut object, pins)?;
         let paths = vec![format!("uplinks: {}", uplinks.describe()), hooks.describe()];
         let parts = Parts {
@@ -219,6 +231,7 @@ impl Loaded {
             runtimes,
             drops,
             uplinks,
+            fronts,
             hooks,
             edges,
             names,
@@ -272,6 +285,7 @@ impl DataPlane {
             .chain([&options.pin_dir])
         {
             if let Some(pins) = pin::Directory::find(path)? {
+                front::remove_all(&pins)?;
                 uplink::remove_all(&pins)?;
                 pins.remove()?;
             }
@@ -409,33 +423,6 @@ impl DataPlane {
     /// [`BpfError::Map`].
     pub fn admit_runtime(&self, process: u32) -> Result<Change, BpfError> {
         self.lock().runtimes.admit(process)
-    }
-
-    /// Serves published ports on an interface of the caller's network namespace.
-    ///
-    /// # Errors
-    /// [`BpfError`]; one side may be attached, which the next call completes.
-    pub fn attach_uplink(&self, ifindex: u32, ifname: &IfName) -> Result<Change, BpfError> {
-        let Parts {
-            object, uplinks, ..
-        } = &mut *self.lock();
-        uplinks.attach(object, ifindex, ifname)
-    }
-
-    /// Undoes [`Self::attach_uplink`], also when the interface is gone.
-    ///
-    /// # Errors
-    /// [`BpfError`]; calling again goes on from where it stopped.
-    pub fn detach_uplink(&self, ifindex: u32) -> Result<Change, BpfError> {
-        self.lock().uplinks.detach(ifindex)
-    }
-
-    /// The interfaces served on both sides. Pins of interfaces that are gone are removed.
-    ///
-    /// # Errors
-    /// [`BpfError`].
-    pub fn uplinks(&self) -> Result<BTreeSet<u32>, BpfError> {
-        self.lock().uplinks.all()
     }
 
     /// Judges what an endpoint sends, at the host's end of its link in the caller's network

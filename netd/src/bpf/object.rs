@@ -3,10 +3,14 @@
 use std::collections::BTreeMap;
 use std::io;
 
-use abi::map::{DATA, JUMP_STEPS, JUMP_TC, PREVIOUS, SOCKET_HOOKS, STEP_PROGRAMS, TC_PROGRAMS};
+use abi::map::{
+    DATA, FRONT_PROGRAMS, JUMP_FRONT, JUMP_STEPS, JUMP_TC, PREVIOUS, SOCKET_HOOKS, STEP_PROGRAMS,
+    TC_PROGRAMS,
+};
 use aya::maps::{Map, MapError, ProgramArray};
-use aya::programs::{CgroupSockAddr, Program, ProgramError, ProgramFd, SchedClassifier};
+use aya::programs::{CgroupSockAddr, Program, ProgramError, ProgramFd, SchedClassifier, Xdp};
 use aya::{Ebpf, EbpfLoader};
+use aya_obj::generated::{BPF_F_RDONLY_PROG, bpf_map_type};
 use sys::bpf::map::Shape;
 
 use super::error::BpfError;
@@ -32,11 +36,20 @@ pub(super) fn shapes(sizes: &Sizes) -> Result<BTreeMap<String, Shape>, BpfError>
             key_size: map.key_size(),
             value_size: map.value_size(),
             max_entries: size.unwrap_or(map.max_entries()),
-            flags: map.map_flags(),
+            flags: map.map_flags() | added_flags(map.map_type()),
         };
         (name, shape)
     };
     Ok(object.maps.into_iter().map(shape).collect())
+}
+
+/// What the kernel adds to the flags that a map is made with (`dev_map_init_map`, kernel/bpf/devmap.c).
+fn added_flags(kind: u32) -> u32 {
+    if kind == bpf_map_type::BPF_MAP_TYPE_DEVMAP_HASH as u32 {
+        BPF_F_RDONLY_PROG
+    } else {
+        0
+    }
 }
 
 /// Creates the maps that are not pinned yet and opens the others. Loads no program.
@@ -51,7 +64,10 @@ pub(super) fn load(pins: &Directory, sizes: &Sizes) -> Result<Ebpf, BpfError> {
     let mut loader = EbpfLoader::new();
     // The programs use no kernel structures, so the kernel's 5 MB of type information stay unread.
     loader.btf(None);
-    for name in DATA.iter().chain([&JUMP_TC, &JUMP_STEPS, &PREVIOUS]) {
+    for name in DATA
+        .iter()
+        .chain([&JUMP_TC, &JUMP_STEPS, &JUMP_FRONT, &PREVIOUS])
+    {
         loader.map_pin_path(name, pins.path(name));
     }
     for (name, size) in sizes {
@@ -89,6 +105,18 @@ pub(super) fn install_tc(object: &mut Ebpf) -> Result<(), BpfError> {
         let fd = program.fd().map_err(BpfError::load(name))?;
         let fd = fd.try_clone().map_err(program_io(name))?;
         set_slot(object, table, slot, &fd)?;
+    }
+    Ok(())
+}
+
+/// The same for those of XDP.
+pub(super) fn install_front(object: &mut Ebpf) -> Result<(), BpfError> {
+    for (slot, name) in FRONT_PROGRAMS {
+        let program: &mut Xdp = program(object, name)?;
+        program.load().map_err(BpfError::load(name))?;
+        let fd = program.fd().map_err(BpfError::load(name))?;
+        let fd = fd.try_clone().map_err(program_io(name))?;
+        set_slot(object, JUMP_FRONT, slot as u32, &fd)?;
     }
     Ok(())
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use aya::Ebpf;
-use aya::programs::{SchedClassifier, TestRun as _, TestRunOptions};
+use aya::programs::{SchedClassifier, TestRun, TestRunOptions, TestRunResult, Xdp};
 
 use super::error::BpfError;
 use super::object;
@@ -35,15 +35,43 @@ pub struct Replay {
     pub duration: Duration,
 }
 
+/// Of a kind of program, what it returns for a packet that it drops, and for one that it redirects.
+struct Answers {
+    drop: u32,
+    redirect: u32,
+}
+
 /// `TC_ACT_SHOT` and `TC_ACT_REDIRECT`, include/uapi/linux/pkt_cls.h.
-const SHOT: u32 = 2;
-const REDIRECT: u32 = 7;
+const TC: Answers = Answers {
+    drop: 2,
+    redirect: 7,
+};
+/// `XDP_DROP` and `XDP_REDIRECT`, include/uapi/linux/bpf.h.
+const XDP: Answers = Answers {
+    drop: 1,
+    redirect: 4,
+};
 
 /// How much longer than the frame an answer to it may be.
 const ROOM: usize = 64;
 
 pub(super) fn run(object: &mut Ebpf, stub: &str, frame: &[u8]) -> Result<Replay, BpfError> {
-    let program: &mut SchedClassifier = object::program(object, stub)?;
+    run_by(
+        object::program::<SchedClassifier>(object, stub)?,
+        &TC,
+        frame,
+    )
+}
+
+/// The same for a stub of XDP.
+pub(super) fn run_front(object: &mut Ebpf, stub: &str, frame: &[u8]) -> Result<Replay, BpfError> {
+    run_by(object::program::<Xdp>(object, stub)?, &XDP, frame)
+}
+
+fn run_by<P>(program: &P, answers: &Answers, frame: &[u8]) -> Result<Replay, BpfError>
+where
+    P: for<'a> TestRun<Opts<'a> = TestRunOptions<'a>, Result = TestRunResult>,
+{
     let mut out = vec![0; frame.len() + ROOM];
     let result = program
         .test_run(TestRunOptions {
@@ -56,12 +84,13 @@ pub(super) fn run(object: &mut Ebpf, stub: &str, frame: &[u8]) -> Result<Replay,
             source: Box::new(source),
         })?;
     out.truncate(result.data_size_out as usize);
+    let verdict = match result.return_value {
+        value if value == answers.drop => Verdict::Drop,
+        value if value == answers.redirect => Verdict::Redirect,
+        _ => Verdict::Pass,
+    };
     Ok(Replay {
-        verdict: match result.return_value {
-            SHOT => Verdict::Drop,
-            REDIRECT => Verdict::Redirect,
-            _ => Verdict::Pass,
-        },
+        verdict,
         frame: out,
         duration: result.duration,
     })

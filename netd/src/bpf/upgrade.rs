@@ -27,9 +27,12 @@ use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use abi::map::{DATA, JUMP_STEPS, JUMP_TC, PREVIOUS, PreviousSlot, SOCKET_HOOKS, StepSlot, TcSlot};
+use abi::map::{
+    DATA, FrontSlot, JUMP_FRONT, JUMP_STEPS, JUMP_TC, PREVIOUS, PreviousSlot, SOCKET_HOOKS,
+    StepSlot, TcSlot,
+};
 use aya::Ebpf;
-use aya::programs::{CgroupSockAddr, ProgramError, SchedClassifier};
+use aya::programs::{CgroupSockAddr, ProgramError, SchedClassifier, Xdp};
 use sys::bpf::map::Existing;
 
 use super::error::BpfError;
@@ -220,7 +223,7 @@ impl Older {
     /// The links go on under the new directory.
     fn move_links(&self) -> Result<(), BpfError> {
         for name in self.pins.names()? {
-            let kinds = ["hook_", "uplink_", "tunnel_"];
+            let kinds = ["hook_", "uplink_", "tunnel_", "front_"];
             if kinds.iter().any(|kind| name.starts_with(kind)) {
                 self.move_pin(&name, &name)?;
             }
@@ -388,6 +391,9 @@ fn stubs(table: &str) -> Vec<(u32, String)> {
             (StepSlot::Arrive as u32, "tunnel_entry".to_owned()),
         ];
     }
+    if table == JUMP_FRONT {
+        return vec![(FrontSlot::Front as u32, "front_entry".to_owned())];
+    }
     let hook = table.strip_prefix(TABLE_PREFIX);
     let hook = hook.filter(|hook| SOCKET_HOOKS.contains(hook));
     hook.map(|hook| (0, format!("{hook}_entry")))
@@ -407,6 +413,10 @@ fn load_stub(object: &mut Ebpf, name: &str) -> Result<OwnedFd, BpfError> {
     };
     if is_hook {
         let stub: &mut CgroupSockAddr = object::program(object, name)?;
+        object::loaded(stub.load()).map_err(BpfError::load(name))?;
+        duplicated(stub.fd())
+    } else if name == "front_entry" {
+        let stub: &mut Xdp = object::program(object, name)?;
         object::loaded(stub.load()).map_err(BpfError::load(name))?;
         duplicated(stub.fd())
     } else {

@@ -34,6 +34,8 @@ pub(crate) struct Desired {
     pub(crate) inside: RedBlackTreeMapSync<NsId, SocketAddr>,
     /// The daemon's own namespace.
     pub(crate) host_cookie: Option<u64>,
+    /// XDP of uplinks sends frames to endpoints.
+    pub(crate) front: bool,
 }
 
 impl Desired {

@@ -65,6 +65,8 @@ pub(crate) struct DataPlane {
     pub(crate) hook_lost: bool,
     /// By the host's end of the link; nothing where the program is not attached.
     pub(crate) edges: BTreeMap<IfName, Option<Edge>>,
+    /// Links whose far ends XDP sends frames to, by the index of the host's end.
+    pub(crate) frame_links: BTreeSet<u32>,
 }
 
 /// A sandbox seen from inside.

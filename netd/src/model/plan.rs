@@ -323,10 +323,22 @@ fn connect(desired: &Desired, network: &Network, endpoint: &Endpoint) -> Vec<Ste
         .into_iter()
         .chain(guard)
         .chain([configure(endpoint)])
+        .chain(take_frames(desired, endpoint))
         .chain(limit_ingress(endpoint))
         .chain(limit_egress(endpoint))
         .chain([raise])
         .collect()
+}
+
+/// Where the front serves, endpoints that packets may enter at once take them from there as well.
+fn take_frames(desired: &Desired, endpoint: &Endpoint) -> Option<Step> {
+    let (link, edge) = desired.edge(endpoint).filter(|_| desired.front)?;
+    edge.direct_mtu?;
+    Some(Step::TakeFrames {
+        sandbox: endpoint.sandbox.clone(),
+        ifname: endpoint.attachment.ifname.clone(),
+        link,
+    })
 }
 
 /// Sets a port of the bridge up.
@@ -472,6 +484,9 @@ fn repair_endpoint(desired: &Desired, endpoint: &Endpoint, observed: &Observed) 
     let is_apart = bridge.icc || link.isolated;
     if !link.up || at.is_none() || link.master != at || !is_apart {
         steps.push(raise(bridge, host.clone()));
+    }
+    if !observed.data_plane.frame_links.contains(&link.index) {
+        steps.extend(take_frames(desired, endpoint));
     }
     steps
 }

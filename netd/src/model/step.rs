@@ -98,6 +98,12 @@ pub(crate) enum Step {
         link: IfName,
         edge: Edge,
     },
+    /// Makes the sandbox's end of a link take frames from XDP, which goes with the link.
+    TakeFrames {
+        sandbox: endpoint::Sandbox,
+        ifname: IfName,
+        link: IfName,
+    },
     /// Forgets the endpoint; it sends nothing more until its link is deleted.
     ReleaseEndpoint {
         link: IfName,
@@ -246,7 +252,8 @@ impl Step {
             | Self::AttachHooks
             // The table forgets by itself.
             | Self::AdmitRuntime { .. }
-            | Self::DetachUplink { .. } => None,
+            | Self::DetachUplink { .. }
+            | Self::TakeFrames { .. } => None,
         }
     }
 }
@@ -304,6 +311,7 @@ impl fmt::Display for Step {
                 to.1.dst, from.0, to.0, sandbox.path
             ),
             Self::GuardEndpoint { link, .. } => write!(f, "guard {link}"),
+            Self::TakeFrames { link, .. } => write!(f, "let XDP send frames through {link}"),
             Self::ReleaseEndpoint { link } => write!(f, "release {link}"),
             Self::SetRate { link, .. } => write!(f, "limit the rate of {link}"),
             Self::CreateBuffer { link, .. } => write!(f, "create rate limiting device {link}"),

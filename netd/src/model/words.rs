@@ -57,6 +57,9 @@ pub(crate) fn difference(step: &Step, desired: &Desired, observed: &Observed) ->
             "what {} sends is not checked at {name}",
             container(desired, name)
         ),
+        Step::TakeFrames { link, .. } => {
+            format!("XDP does not send frames to {}", container(desired, link))
+        }
         Step::ReleaseEndpoint { link } => format!("{link} is guarded although nobody is on it"),
         Step::SetRate { link, .. } => format!("the rate of {link} is not limited"),
         Step::SetSandbox { to: Some(_), .. } => "socket hooks do not know a namespace".to_owned(),

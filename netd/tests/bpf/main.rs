@@ -15,6 +15,7 @@ mod counters;
 mod endpoint;
 mod flood;
 mod frame;
+mod front;
 mod guard;
 mod hairpin;
 mod instance;

@@ -101,6 +101,16 @@ impl Packet {
 
     /// The same packet between other ends, as an ICMP error quotes it: nobody translates, or looks
     /// at, the transport checksum in there.
+    /// Another one between the same ends, with nothing unusual.
+    pub(crate) fn plain(&self, kind: u8) -> Self {
+        Self::new(self.protocol, self.from, self.to, kind)
+    }
+
+    /// One to its sender.
+    pub(crate) fn answer(&self, kind: u8) -> Self {
+        Self::new(self.protocol, self.to, self.from, kind)
+    }
+
     pub(crate) fn quoted_between(&self, from: SocketAddr, to: SocketAddr) -> Self {
         let summed = Some((self.from, self.to));
         self.between(from, to).with(|p| p.summed = summed)

@@ -1,12 +1,15 @@
 //! How packets of published ports go: the daemon's choice, and what follows when the host changes.
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::fd::AsFd as _;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use netd::Mode;
+use abi::map::{JUMP_TC, TcSlot};
+use netd::{Front, Mode};
+use sys::ethtool::{self, Offload};
 
 use crate::traffic::{connect, round_trip, serve};
 use crate::world::{PATIENCE, Sandbox, World, ip, soon};
@@ -76,6 +79,55 @@ fn a_connection_survives_restarts_in_other_modes() {
         }
         done.store(true, Ordering::Relaxed);
     });
+}
+
+#[test]
+fn a_connection_goes_by_the_front_that_is_wanted() {
+    let (mut world, web) = shop("front");
+    let has_front = || ip("link show eth0").contains(" xdp ");
+    assert!(!has_front(), "nobody asked for it");
+    // As of a client that is not on this very host.
+    world
+        .outside(|| ethtool::set("eth0", Offload::SendChecksums, false))
+        .unwrap();
+    let (mut stream, _) = world.outside(|| connect(published(), PATIENCE)).unwrap();
+    for (front, mode, word) in [
+        (
+            Front::Xdp,
+            Some(Mode::Fast),
+            "front: eth0 by XDP in its driver",
+        ),
+        (
+            Front::Xdp,
+            Some(Mode::Compat),
+            "front: tc, because in mode compat",
+        ),
+        (Front::Xdp, None, "front: eth0 by XDP in its driver"),
+        (Front::Tc, None, ""),
+    ] {
+        world.kill();
+        world.config.front = front;
+        world.config.mode = mode;
+        world.start();
+        let lines = world.netd().data_path();
+        let line = lines.iter().find(|line| line.starts_with("front: "));
+        let line = line.map_or("", String::as_str);
+        assert!(
+            line.starts_with(word) && word.is_empty() == line.is_empty(),
+            "{line}"
+        );
+        assert_eq!(has_front(), word.contains("XDP"), "{front:?} {mode:?}");
+        for _ in 0..20 {
+            round_trip(&mut stream).unwrap();
+        }
+        if mode == Some(Mode::Fast) {
+            // An endpoint of before, and nothing by tc.
+            let table = sys::bpf::open(&world.pin(JUMP_TC)).unwrap();
+            sys::bpf::map::clear_program(table.as_fd(), TcSlot::Ingress as u32).unwrap();
+            round_trip(&mut stream).unwrap();
+        }
+    }
+    web.detach(&world);
 }
 
 #[test]

@@ -8,6 +8,7 @@ mod checksums;
 mod destinations;
 mod flows;
 mod fragments;
+mod front;
 mod headers;
 mod icmp;
 mod lengths;
@@ -216,6 +217,11 @@ pub(crate) fn more(protocol: u8, from: SocketAddr, to: SocketAddr) -> Packet {
 /// A host that publishes port 8080 as 80 and port 9000 as itself, on all its addresses.
 fn host() -> Instance {
     let plane = Instance::open("cases", None);
+    publish(&plane);
+    plane
+}
+
+fn publish(plane: &Instance) {
     let local = ["192.0.2.1", "127.0.0.1", "2001:db8::1", "::1"];
     let local: BTreeSet<_> = local.iter().map(|ip| ip.parse().unwrap()).collect();
     plane.set_local_addresses(&local).unwrap();
@@ -251,7 +257,6 @@ fn host() -> Instance {
             .publish(frontend(&at), backend.parse().unwrap())
             .unwrap();
     }
-    plane
 }
 
 fn hex(frame: &[u8]) -> String {
@@ -290,8 +295,7 @@ fn run(plane: &Instance, case: &Case) -> Result<(), String> {
     Ok(())
 }
 
-#[test]
-fn packets_in_and_out() {
+fn all() -> Vec<Case> {
     let mut all = Cases {
         cases: Vec::new(),
         count: Cell::new(0),
@@ -305,15 +309,20 @@ fn packets_in_and_out() {
     destinations::add(&mut all);
     let names: BTreeSet<&str> = all.cases.iter().map(|case| case.name.as_str()).collect();
     assert_eq!(names.len(), all.cases.len(), "two cases have one name");
+    all.cases
+}
+
+#[test]
+fn packets_in_and_out() {
+    let cases = all();
     let plane = host();
-    let failures: Vec<String> = all
-        .cases
+    let failures: Vec<String> = cases
         .iter()
         .filter_map(|case| Some(format!("{}: {}", case.name, run(&plane, case).err()?)))
         .collect();
-    println!("{} cases", all.cases.len());
+    println!("{} cases", cases.len());
     let drops = |case: &&Case| matches!(case.expect, Expect::Drops);
-    let dropped = all.cases.iter().filter(drops).count() as u64;
+    let dropped = cases.iter().filter(drops).count() as u64;
     for (reason, count) in plane.drops().unwrap() {
         let expected = if reason == "rewrite" { dropped } else { 0 };
         assert_eq!(count, expected, "{reason}");
@@ -322,7 +331,7 @@ fn packets_in_and_out() {
         failures.is_empty(),
         "{} of {} cases fail:\n{}",
         failures.len(),
-        all.cases.len(),
+        cases.len(),
         failures.join("\n")
     );
 }
