@@ -11,6 +11,9 @@ use super::{call, number};
 const BPF_PROG_LOAD: libc::c_int = 5;
 const BPF_PROG_TEST_RUN: libc::c_int = 10;
 const BPF_PROG_TYPE_SCHED_CLS: u32 = 3;
+const BPF_PROG_TYPE_XDP: u32 = 6;
+/// What aya loads XDP programs for, and 6.18 wants of those that call them.
+const BPF_XDP: u32 = 37;
 const BPF_PSEUDO_MAP_FD: u8 = 1;
 const BPF_FUNC_TAIL_CALL: i32 = 12;
 const BPF_FUNC_SKB_VLAN_PUSH: i32 = 18;
@@ -32,6 +35,8 @@ struct Load {
     log_level: u32,
     log_size: u32,
     log: u64,
+    _between: [u32; 7],
+    attach_type: u32,
 }
 
 /// That for `BPF_PROG_TEST_RUN`.
@@ -152,16 +157,44 @@ impl Probe {
         Self::load(&program)
     }
 
+    /// In XDP: puts bytes at places of the frame, below 128, and jumps then. A frame that ends before
+    /// is left as it is.
+    ///
+    /// # Errors
+    /// As for [`Probe::empty`].
+    pub fn putting(table: BorrowedFd<'_>, slot: u32, bytes: &[(u8, u8)]) -> io::Result<Self> {
+        let end = bytes.iter().map(|(at, _)| i32::from(*at) + 1).max();
+        let skipped = i16::try_from(bytes.len()).map_err(io::Error::other)?;
+        let mut program = vec![
+            instruction(0x61, 2, 1, 0, 0),
+            instruction(0x61, 3, 1, 4, 0),
+            // r4 = r2 + the end of the bytes; if r4 > r3 goto the jump
+            instruction(0xbf, 4, 2, 0, 0),
+            instruction(0x07, 4, 0, 0, end.unwrap_or_default()),
+            instruction(0x2d, 4, 3, skipped, 0),
+        ];
+        let put = |(at, byte): &(u8, u8)| instruction(0x72, 2, 0, i16::from(*at), i32::from(*byte));
+        program.extend(bytes.iter().map(put));
+        program.extend(tail_call(table, slot)?);
+        Self::load_as(BPF_PROG_TYPE_XDP, BPF_XDP, &program)
+    }
+
     fn load(instructions: &[u64]) -> io::Result<Self> {
+        Self::load_as(BPF_PROG_TYPE_SCHED_CLS, 0, instructions)
+    }
+
+    fn load_as(kind: u32, attach_type: u32, instructions: &[u64]) -> io::Result<Self> {
         let license = c"Dual MIT/GPL";
         let load = Load {
-            kind: BPF_PROG_TYPE_SCHED_CLS,
+            kind,
             count: u32::try_from(instructions.len()).map_err(io::Error::other)?,
             instructions: instructions.as_ptr() as u64,
             license: license.as_ptr() as u64,
             log_level: 0,
             log_size: 0,
             log: 0,
+            _between: [0; 7],
+            attach_type,
         };
         // SAFETY: the instructions are as many as told, the license ends with a zero, and both outlive
         // the call.

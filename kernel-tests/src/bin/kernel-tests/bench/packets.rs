@@ -33,6 +33,7 @@ use super::turns::{self, Sample};
 use super::{NINE, Scene};
 
 mod away;
+mod front;
 
 /// Runs of a packet that finds the same each time.
 const REPEAT: u32 = 100_000;
@@ -116,6 +117,8 @@ enum Kind {
     Reverse,
     ReverseMiss,
     Away,
+    FrontMiss,
+    FrontHit,
 }
 
 /// The design's bounds are for 64 bytes of TCP, on a machine whose empty program takes 10 ns.
@@ -160,13 +163,28 @@ fn paths(own: IpAddr) -> impl Iterator<Item = Path> {
         protocol: SCTP,
         payload: 1400,
     });
-    [empty].into_iter().chain(tcp).chain(sctp).chain([away])
+    let front = [
+        ("front miss, in XDP", Kind::FrontMiss),
+        ("front hit, in XDP, to the container's link", Kind::FrontHit),
+    ];
+    let front = front.map(|(name, kind)| Path {
+        name,
+        kind,
+        ..empty
+    });
+    [empty]
+        .into_iter()
+        .chain(tcp)
+        .chain(sctp)
+        .chain([away])
+        .chain(front)
 }
 
 /// A daemon's programs on the link to the outside.
 struct Uplink {
     ingress: SchedClassifier,
     egress: SchedClassifier,
+    front: front::Front,
     host: NetNs,
     /// The daemon's table of programs.
     table: OwnedFd,
@@ -177,7 +195,7 @@ struct Uplink {
 
 impl Uplink {
     fn open() -> Result<Self> {
-        let shop = Shop::open();
+        let shop = Shop::configured("\n[network]\nfront = \"xdp\"\n");
         shop.type_("network create --ipv6 --subnet 10.95.0.0/24 --subnet fd95::/64 packets");
         shop.host.output("ip", &["netns", "add", "own"])?;
         let bindings = [("tcp", IpAddr::from(OUR_V4)), ("tcp", OUR_V6.into())]
@@ -206,6 +224,7 @@ impl Uplink {
         let uplink = Self {
             ingress: attached_program(&shop, "ingress")?,
             egress: attached_program(&shop, "egress")?,
+            front: front::Front::open(&shop)?,
             host: NetNs::open(&shop.host.network_namespace()).context("host")?,
             table: sys::bpf::open(&pinned(&shop, JUMP_TC)?).context("table of programs")?,
             beginners: RefCell::default(),
@@ -263,6 +282,12 @@ impl Uplink {
             Kind::Reverse => (PORT, true),
             Kind::ReverseMiss => (NOBODYS_PORT, true),
             Kind::Away => (AWAY_PORT, false),
+            Kind::FrontMiss | Kind::FrontHit => {
+                let enters = path.kind == Kind::FrontHit;
+                let port = if enters { PORT } else { NOBODYS_PORT };
+                let frame = frame.build(port, CLIENT_PORT, false);
+                return self.front.cost(path.own, &frame, enters);
+            }
         };
         let frame = frame.build(port, CLIENT_PORT, is_reply);
         self.run(&frame, is_reply, REPEAT)
