@@ -9,6 +9,7 @@ pub mod elsewhere;
 pub mod ethtool;
 pub mod freeze;
 pub mod fscrypt;
+pub mod image;
 pub mod loop_device;
 pub mod mount;
 pub mod netns;

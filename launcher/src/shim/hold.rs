@@ -6,6 +6,7 @@
 //! not end before the last of its processes is reaped (`zap_pid_ns_processes`,
 //! kernel/pid_namespace.c).
 
+use std::cell::Cell;
 use std::collections::VecDeque;
 use std::io::{self, PipeWriter};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -30,6 +31,8 @@ const MAX_INPUT: usize = 64 << 10;
 /// What a pipe holds.
 const READ_SIZE: usize = 64 << 10;
 const SIGKILL: i32 = 9;
+/// After so long without anything to do, a shim is as small as it can be.
+const CALM: Duration = Duration::from_secs(1);
 
 /// A container and everybody who talks to it.
 #[derive(Debug)]
@@ -52,6 +55,8 @@ pub(crate) struct Hold<'a> {
     draining: Option<(OwnedFd, i32)>,
     /// A turn lasts no longer than this.
     wake_at: Option<Instant>,
+    /// When to let go of memory, unless something happens until then.
+    settles_at: Cell<Option<Instant>>,
     /// A client asked for the start.
     pub(crate) start_requested: bool,
     /// A client asked for the end: no restart.
@@ -144,6 +149,7 @@ impl<'a> Hold<'a> {
             steering: None,
             draining: None,
             wake_at: None,
+            settles_at: Cell::default(),
             start_requested: false,
             stop_requested: false,
         }
@@ -218,13 +224,18 @@ impl<'a> Hold<'a> {
             events.set(PollFlags::IN, !is_full);
             watch(Source::Client(index), client.socket(), events);
         }
-        let timeout = self
-            .timeout()
-            .and_then(|left| Timespec::try_from(left).ok());
-        match poll(&mut fds, timeout.as_ref()) {
-            Err(Errno::INTR) => return Ok(Vec::new()),
-            outcome => outcome?,
-        };
+        let mut ready = poll_for(&mut fds, self.timeout())?;
+        if ready == 0 && self.settles_at.get().is_some_and(|at| at <= Instant::now()) {
+            self.settles_at.set(None);
+            let rest = self.timeout();
+            // Most of what a start, a client or a burst of output has brought into memory is not used
+            // again soon: nothing but the next call is from here on.
+            sys::image::let_go_of_pages();
+            ready = poll_for(&mut fds, rest)?;
+        }
+        if ready > 0 {
+            self.settles_at.set(Some(Instant::now() + CALM));
+        }
         let events = fds.iter().map(PollFd::revents);
         Ok(sources
             .into_iter()
@@ -241,7 +252,8 @@ impl<'a> Hold<'a> {
     }
 
     fn timeout(&self) -> Option<Duration> {
-        let due = [self.kill_at, self.wake_at].into_iter().flatten().min();
+        let due = [self.kill_at, self.wake_at, self.settles_at.get()];
+        let due = due.into_iter().flatten().min();
         let left = due.map(|at| at.saturating_duration_since(Instant::now()));
         let log = self.log.as_ref().and_then(Log::patience);
         let patience = [left, self.clients.patience(), log];
@@ -495,6 +507,15 @@ impl<'a> Hold<'a> {
     }
 }
 
+/// How many of `fds` are ready; none if a signal came first.
+fn poll_for(fds: &mut [PollFd<'_>], limit: Option<Duration>) -> io::Result<usize> {
+    let limit = limit.and_then(|left| Timespec::try_from(left).ok());
+    match poll(fds, limit.as_ref()) {
+        Err(Errno::INTR) => Ok(0),
+        outcome => Ok(outcome?),
+    }
+}
+
 /// Waits until every client has what was queued for it, or is given up.
 pub(crate) fn linger(clients: &mut Clients) -> io::Result<()> {
     while clients.have_unsent() {
@@ -504,13 +525,7 @@ pub(crate) fn linger(clients: &mut Clients) -> io::Result<()> {
             .filter(|client| client.has_unsent())
             .map(|client| PollFd::from_borrowed_fd(client.socket(), PollFlags::OUT))
             .collect();
-        let timeout = clients
-            .patience()
-            .and_then(|left| Timespec::try_from(left).ok());
-        match poll(&mut fds, timeout.as_ref()) {
-            Ok(_) | Err(Errno::INTR) => {}
-            Err(errno) => return Err(errno.into()),
-        }
+        poll_for(&mut fds, clients.patience())?;
         clients.list.iter_mut().for_each(|client| client.send());
         clients.sweep();
     }

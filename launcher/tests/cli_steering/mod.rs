@@ -422,3 +422,29 @@ fn a_commit_lets_the_container_stand_still_unless_told_not_to() {
     host.ok(&["commit", "box", "paused"]);
     assert_eq!(status(), "paused");
 }
+
+/// Kilobytes of a shim's own program that are in its memory.
+fn code_in_memory(pid: &str) -> Option<u64> {
+    let maps = fs::read_to_string(format!("/proc/{pid}/smaps")).ok()?;
+    let mut lines = maps.lines();
+    lines.find(|line| line.contains(" r-xp ") && line.ends_with("hawser-shim"))?;
+    let resident = lines.find_map(|line| line.strip_prefix("Rss:"))?;
+    resident.trim().trim_end_matches(" kB").parse().ok()
+}
+
+#[test]
+fn a_shim_that_has_nothing_to_do_becomes_small() {
+    let host = Host::new();
+    let script = "i=0; while [ $i -lt 2000 ]; do echo $i; i=$((i+1)); done; exec sleep 1000";
+    start(&host, "calm", &[], &["sh", "-c", script]);
+    let init = inspect(&host, "calm", "{{.State.Pid}}");
+    let status = fs::read_to_string(format!("/proc/{init}/status")).unwrap();
+    let shim = status.lines().find_map(|line| line.strip_prefix("PPid:\t"));
+    let shim = shim.unwrap();
+    let busy = code_in_memory(shim).unwrap();
+    soon(|| code_in_memory(shim).unwrap() < busy / 4);
+    // It goes on as before.
+    assert_eq!(host.ok(&["exec", "calm", "echo", "still"]), "still");
+    assert!(host.ok(&["logs", "--tail", "1", "calm"]).ends_with("1999"));
+    host.ok(&["rm", "-f", "calm"]);
+}

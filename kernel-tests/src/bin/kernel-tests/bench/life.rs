@@ -5,7 +5,8 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
-use std::time::Instant;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use kernel_tests::registry::{Guard, Registry};
@@ -23,6 +24,8 @@ const LOG_BYTES: u32 = 64_000_000;
 const LAYERS: u32 = 30;
 const PORT: u16 = 5090;
 const MANY_LAYERS: &str = "127.0.0.1:5090/many:1";
+/// After so long without output, memory is what it stays.
+const CALM: Duration = Duration::from_secs(2);
 /// Outlives what is measured, and is removed at the end.
 const IDLE: [&str; 2] = ["sleep", "3600"];
 
@@ -124,6 +127,8 @@ pub(crate) fn shim(scene: &Scene) -> Result<Vec<Row>> {
             let last = say(&["logs", "--tail", "1", NAME]).ok()?;
             (last.trim() == "end").then_some(())
         })?;
+        // What is asked is what it costs to have a container, not to have its output.
+        thread::sleep(CALM);
         let init = say(&["inspect", "-f", "{{.State.Pid}}", NAME])?;
         let resident = memory::of_process(parent(init.trim())?)?[0];
         say(&["rm", "-f", NAME])?;
