@@ -13,6 +13,7 @@ pub mod usage;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::thread;
 
 use rustix::fs::statfs;
 use rustix::process::{Pid, Signal, kill_process};
@@ -159,6 +160,21 @@ impl Group {
         Ok(())
     }
 
+    /// Removes it, and the groups that it has made itself.
+    ///
+    /// # Errors
+    /// A process is in it.
+    pub fn remove(&self) -> io::Result<()> {
+        let dirs = match Cgroups::observe()? {
+            Cgroups::Unified => vec![Path::new(MOUNT).join(&self.path)],
+            Cgroups::Split(hierarchies) => {
+                let dirs = hierarchies.iter();
+                dirs.map(|hierarchy| self.dir(hierarchy)).collect()
+            }
+        };
+        dirs.iter().try_for_each(|dir| remove_tree(dir))
+    }
+
     /// Stops all processes where they are, or lets them go on.
     ///
     /// # Errors
@@ -196,6 +212,39 @@ impl Group {
         let text = self.read("memory", file).unwrap_or_default();
         keyed(&text, "oom_kill").is_some_and(|count| count > 0)
     }
+}
+
+/// The files of a group go with it.
+fn remove_tree(dir: &Path) -> io::Result<()> {
+    match fs::remove_dir(dir) {
+        Ok(()) => return Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        // There are groups below, or processes.
+        Err(_busy) => {}
+    }
+    for entry in fs::read_dir(dir)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            remove_tree(&entry.path())?;
+        }
+    }
+    fs::remove_dir(dir)
+}
+
+/// Has processes that are put into groups soon not wait for it.
+///
+/// The kernel makes whoever moves a whole process wait until every processor has passed through its
+/// scheduler, some 10 ms, unless somebody else has just done so (`cgroup_attach_lock` in
+/// kernel/cgroup/cgroup.c, `rcu_sync_enter` in kernel/rcu/sync.c). So this process is moved to where
+/// it is, by a thread that waits meanwhile.
+pub fn expect_moves() {
+    let own = std::process::id();
+    let move_nowhere = move || {
+        let group = Group::of_process(own)?;
+        fs::write(group.dir("pids").join("cgroup.procs"), own.to_string())
+    };
+    // What it is for works without it, only later.
+    drop(thread::Builder::new().spawn(move_nowhere));
 }
 
 /// Where a process is, by its file `cgroup` (cgroups(7)): in version 2, or where its number counts.

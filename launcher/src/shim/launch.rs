@@ -13,6 +13,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::cgroup;
+
 /// Overrides where the shim's program is.
 pub const SHIM_ENV: &str = "HAWSER_SHIM";
 const SHIM: &str = "hawser-shim";
@@ -115,6 +117,7 @@ pub fn find_shim() -> Result<PathBuf, LaunchError> {
 /// # Errors
 /// [`LaunchError`].
 pub fn start(shim: &Path, places: &Places, wait_attach: bool) -> Result<Starting, LaunchError> {
+    cgroup::expect_moves();
     let mut command = Command::new(shim);
     command.arg("run").args(places.arguments());
     if wait_attach {

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! hawser run ──spawns──▶ hawser-shim run ──┬─▶ daemon: root file system, volumes
-//!     ▲   report pipe, shim.sock  │        ├─▶ a copy of itself: create|start|delete (libcontainer)
+//!     ▲   report pipe, shim.sock  │        ├─▶ a copy of itself: create|delete (libcontainer)
 //!     └───────────────────────────┘        └─▶ CNI plugins
 //! ```
 //!

@@ -136,7 +136,24 @@ impl Runtime {
     }
 
     pub(crate) fn start(&self) -> Result<(), RuntimeError> {
-        self.call_quietly("start", Vec::new())
+        if self.program.is_some() {
+            return self.call_quietly("start", Vec::new());
+        }
+        // No copy is needed: the library only visits another working directory meanwhile.
+        oci::start(&self.root, &self.id).map_err(|error| RuntimeError::Refused {
+            message: error.to_string(),
+        })
+    }
+
+    /// Forgets a container that has left no process and no control group.
+    pub(crate) fn forget(&self) -> Result<(), RuntimeError> {
+        match fs::remove_dir_all(self.root.join(&self.id)) {
+            Err(source) if source.kind() != io::ErrorKind::NotFound => Err(RuntimeError::Run {
+                verb: "delete",
+                source,
+            }),
+            _ => Ok(()),
+        }
     }
 
     /// Kills what is left of the container and removes its cgroups. Nothing there is success.

@@ -277,7 +277,7 @@ impl Setup {
             }
         };
         undo(Reached::Networks, &|| self.leave_networks());
-        undo(Reached::Created, &|| Ok(self.runtime.delete()?));
+        undo(Reached::Created, &|| self.delete());
         undo(Reached::Volumes, &|| self.unmount_volumes());
         undo(Reached::Rootfs, &|| self.unshare());
         undo(Reached::Rootfs, &|| {
@@ -295,6 +295,14 @@ impl Setup {
         };
         failures.extend(noted.err().map(failed("write", &self.leftovers())));
         failures
+    }
+
+    /// Groups that go are empty; where they do not, the runtime ends what is in them.
+    fn delete(&self) -> Result<(), SetupError> {
+        if self.runtime.has_stage() && self.group()?.remove().is_ok() {
+            return Ok(self.runtime.forget()?);
+        }
+        Ok(self.runtime.delete()?)
     }
 
     /// Removes the container for good: root file system, references to volumes, anonymous volumes,

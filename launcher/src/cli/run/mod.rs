@@ -36,7 +36,7 @@ use flags::{CreateFlags, RunFlags};
 use super::context::Context;
 use super::error::CliError;
 use super::output;
-use crate::event;
+use crate::{cgroup, event};
 
 /// `hawser create`.
 ///
@@ -71,6 +71,8 @@ pub fn run(context: &Context, flags: &RunFlags) -> Result<i32, CliError> {
         sig_proxy: flags.sig_proxy,
         detach_keys: detach::parse(keys)?,
     };
+    // As early as can be: it is needed when the container's first process is made.
+    cgroup::expect_moves();
     let (container, undo) = create::create(context, &flags.create, attached)?;
     let exit_code = if flags.detach {
         start::detached(context, &container).map(|()| 0)

@@ -49,7 +49,7 @@ const GRAMMAR: Grammar = Grammar {
 };
 
 #[derive(Debug, thiserror::Error)]
-enum OciError {
+pub(super) enum OciError {
     #[error(transparent)]
     Usage(#[from] UsageError),
     #[error("{op}: {}", innermost(source))]
@@ -142,7 +142,7 @@ fn container(op: &'static str) -> impl Fn(LibcontainerError) -> OciError {
     }
 }
 
-/// `--root DIR --log FILE create|start|delete … ID`; returns the exit code.
+/// `--root DIR --log FILE create|delete … ID`; returns the exit code.
 pub(crate) fn main(arguments: Vec<OsString>) -> i32 {
     let arguments = match Arguments::parse(arguments, GRAMMAR) {
         Ok(arguments) => arguments,
@@ -177,10 +177,9 @@ fn run(arguments: &Arguments) -> Result<(), OciError> {
             }
             create(&bundle(arguments)?, &root, id)
         }
-        [verb, id] if verb == "start" => start(&root, id),
         [verb, id] if verb == "delete" => delete(&root, id),
         _ => Err(UsageError::Words {
-            expected: "create, start or delete and an id",
+            expected: "create or delete and an id",
         }
         .into()),
     }
@@ -280,7 +279,7 @@ fn has_own_network(spec: &Spec) -> bool {
     })
 }
 
-fn start(root: &Path, id: &str) -> Result<(), OciError> {
+pub(super) fn start(root: &Path, id: &str) -> Result<(), OciError> {
     let failed = container("start");
     Container::load(root.join(id))
         .and_then(|mut container| container.start())
