@@ -6,6 +6,7 @@
 
 mod dns_query;
 mod edge;
+mod fill;
 mod gateway;
 mod isolation;
 mod mode;

@@ -485,3 +485,6 @@ fn weights(members: &BTreeMap<SocketAddr, Member>) -> BTreeMap<SocketAddr, u32> 
         .map(|(backend, member)| (*backend, member.weight))
         .collect()
 }
+
+#[cfg(test)]
+mod tests;
