@@ -1,4 +1,4 @@
-//! Overlays that are mounted in namespaces of other processes, by what the kernel says of these.
+//! Filesystems that are mounted in namespaces of other processes, by what the kernel says of these.
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
@@ -16,7 +16,7 @@ use crate::mount::on_thread;
 use crate::owner::clone_mount;
 use crate::process;
 
-/// An overlay that some process sees.
+/// A filesystem that some process sees.
 #[derive(Debug)]
 pub struct Elsewhere {
     /// One of those who see it.
@@ -40,12 +40,29 @@ struct Place {
 /// # Errors
 /// Fails when `/proc` is not mounted.
 pub fn find_overlay(upper: &Path) -> io::Result<Option<Elsewhere>> {
+    find(|line| is_overlay(line, upper))
+}
+
+/// The filesystem of the block device with this number, if any process sees its root. Otherwise as
+/// [`find_overlay`].
+///
+/// # Errors
+/// Fails when `/proc` is not mounted.
+pub fn find_device(number: u64) -> io::Result<Option<Elsewhere>> {
+    find(|line| line.root == b"/" && line.place.device == number)
+}
+
+fn find(is_wanted: impl Fn(&Line<'_>) -> bool) -> io::Result<Option<Elsewhere>> {
     let mut seen = BTreeSet::new();
-    let looked = |pid| look_at(pid, upper, &mut seen).ok().flatten();
+    let looked = |pid| look_at(pid, &is_wanted, &mut seen).ok().flatten();
     Ok(process::all()?.find_map(looked))
 }
 
-fn look_at(pid: u32, upper: &Path, seen: &mut BTreeSet<Vec<u8>>) -> io::Result<Option<Elsewhere>> {
+fn look_at(
+    pid: u32,
+    is_wanted: impl Fn(&Line<'_>) -> bool,
+    seen: &mut BTreeSet<Vec<u8>>,
+) -> io::Result<Option<Elsewhere>> {
     // Whatever is opened below it is this process's, or an error once it has ended.
     let directory = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let process = openat(CWD, format!("/proc/{pid}"), directory, Mode::empty())?;
@@ -60,7 +77,7 @@ fn look_at(pid: u32, upper: &Path, seen: &mut BTreeSet<Vec<u8>>) -> io::Result<O
     let mut table = Vec::new();
     File::from(open("mountinfo")?).read_to_end(&mut table)?;
     seen.insert(name);
-    let Some(place) = find_in(&table, upper) else {
+    let Some(place) = find_in(&table, is_wanted) else {
         return Ok(None);
     };
     Ok(Some(Elsewhere {
@@ -71,7 +88,7 @@ fn look_at(pid: u32, upper: &Path, seen: &mut BTreeSet<Vec<u8>>) -> io::Result<O
 }
 
 impl Elsewhere {
-    /// The root of the overlay alone, without what is mounted on top of it there.
+    /// The root of the filesystem alone, without what is mounted on top of it there.
     ///
     /// # Errors
     /// The kernel's, and `ESTALE` if it is no longer mounted there.
@@ -94,32 +111,46 @@ impl Elsewhere {
 }
 
 /// Looks through a mountinfo (proc_pid_mountinfo(5)).
-fn find_in(table: &[u8], upper: &Path) -> Option<Place> {
-    let lines = table.split(|byte| *byte == b'\n');
-    lines.filter_map(|line| parse(line, upper)).next()
+fn find_in(table: &[u8], is_wanted: impl Fn(&Line<'_>) -> bool) -> Option<Place> {
+    let lines = table.split(|byte| *byte == b'\n').filter_map(parse);
+    Some(lines.into_iter().find(is_wanted)?.place)
 }
 
-/// `ID PARENT MAJOR:MINOR ROOT TARGET OPTIONS FIELD… - KIND SOURCE OPTIONS`, if it is the root of such
-/// an overlay.
-fn parse(line: &[u8], upper: &Path) -> Option<Place> {
+/// A mount.
+struct Line<'a> {
+    place: Place,
+    root: &'a [u8],
+    kind: &'a [u8],
+    options: &'a [u8],
+}
+
+/// `ID PARENT MAJOR:MINOR ROOT TARGET OPTIONS FIELD… - KIND SOURCE OPTIONS`.
+fn parse(line: &[u8]) -> Option<Line<'_>> {
     let mut words = line.split(|byte| *byte == b' ');
     let device = std::str::from_utf8(words.nth(2)?).ok()?;
     let (root, target) = (words.next()?, words.next()?);
     let mut words = words.skip_while(|word| *word != b"-").skip(1);
     let (kind, options) = (words.next()?, words.nth(1)?);
-    if kind != b"overlay" || root != b"/" {
-        return None;
-    }
-    let mut options = options.split(|byte| *byte == b',');
-    let found = options.find_map(|option| option.strip_prefix(b"upperdir="))?;
-    if !unescaped(found).ends_with(upper) {
-        return None;
-    }
     let (major, minor) = device.split_once(':')?;
-    Some(Place {
+    let place = Place {
         target: unescaped(target),
         device: rustix::fs::makedev(major.parse().ok()?, minor.parse().ok()?),
+    };
+    Some(Line {
+        place,
+        root,
+        kind,
+        options,
     })
+}
+
+/// Whether it is the root of an overlay with such an upper directory.
+fn is_overlay(line: &Line<'_>, upper: &Path) -> bool {
+    let mut options = line.options.split(|byte| *byte == b',');
+    let found = options.find_map(|option| option.strip_prefix(b"upperdir="));
+    line.kind == b"overlay"
+        && line.root == b"/"
+        && found.is_some_and(|found| unescaped(found).ends_with(upper))
 }
 
 /// Blanks and the like are written as a backslash and three octal digits.
@@ -152,12 +183,13 @@ mod tests {
     #[test]
     fn a_line_is_taken_apart() {
         let line = b"99 1 0:51 / /a\\040b rw shared:7 - overlay overlay rw,lowerdir=/l,upperdir=/s/k1/diff";
-        let place = parse(line, Path::new("k1/diff")).unwrap();
-        assert_eq!(place.target, Path::new("/a b"));
-        assert_eq!(place.device, rustix::fs::makedev(0, 51));
-        assert_eq!(parse(line, Path::new("1/diff")), None);
+        let taken = parse(line).unwrap();
+        assert_eq!(taken.place.target, Path::new("/a b"));
+        assert_eq!(taken.place.device, rustix::fs::makedev(0, 51));
+        assert!(is_overlay(&taken, Path::new("k1/diff")));
+        assert!(!is_overlay(&taken, Path::new("1/diff")));
         let below = b"99 1 0:51 /sub /a rw - overlay overlay rw,upperdir=/s/k1/diff";
-        assert_eq!(parse(below, Path::new("k1/diff")), None);
+        assert!(!is_overlay(&parse(below).unwrap(), Path::new("k1/diff")));
     }
 
     struct Sleeper(Child);

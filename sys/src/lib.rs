@@ -2,11 +2,14 @@
 //!
 //! Everything here is synchronous and without policy; nothing is logged.
 
+pub mod block;
 pub mod bpf;
 pub mod btrfs;
 pub mod copy;
+pub mod device_mapper;
 pub mod elsewhere;
 pub mod ethtool;
+pub mod ext4;
 pub mod freeze;
 pub mod fscrypt;
 pub mod image;

@@ -296,12 +296,34 @@ pub fn filesystem(
 /// # Errors
 /// The kernel's.
 pub fn detached(kind: &str, source: &Path, parameters: &[&str]) -> io::Result<OwnedFd> {
+    let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV;
+    detached_with(kind, source, parameters, attributes)
+}
+
+/// As [`detached`], with these attributes of the mount; parameters may be `KEY=VALUE`, too.
+///
+/// # Errors
+/// The kernel's.
+pub fn detached_with(
+    kind: &str,
+    source: &Path,
+    parameters: &[&str],
+    attributes: MountAttrFlags,
+) -> io::Result<OwnedFd> {
     let context = fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC)?;
     fsconfig_set_string(&context, "source", source)?;
     for parameter in parameters {
-        fsconfig_set_flag(&context, *parameter)?;
+        match parameter.split_once('=') {
+            Some((key, value)) => fsconfig_set_string(&context, key, value)?,
+            None => fsconfig_set_flag(&context, *parameter)?,
+        }
     }
-    mounted_nowhere(&context)
+    fsconfig_create(&context)?;
+    Ok(fsmount(
+        &context,
+        FsMountFlags::FSMOUNT_CLOEXEC,
+        attributes,
+    )?)
 }
 
 /// As [`detached`], of a filesystem that has no device.
@@ -309,13 +331,14 @@ pub fn detached(kind: &str, source: &Path, parameters: &[&str]) -> io::Result<Ow
 /// # Errors
 /// The kernel's: `ENODEV` where it has no such filesystem.
 pub fn detached_virtual(kind: &str) -> io::Result<OwnedFd> {
-    mounted_nowhere(&fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC)?)
-}
-
-fn mounted_nowhere(context: &OwnedFd) -> io::Result<OwnedFd> {
-    fsconfig_create(context)?;
+    let context = fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC)?;
+    fsconfig_create(&context)?;
     let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV;
-    Ok(fsmount(context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)?)
+    Ok(fsmount(
+        &context,
+        FsMountFlags::FSMOUNT_CLOEXEC,
+        attributes,
+    )?)
 }
 
 /// Sets how mount events pass through `target`.
