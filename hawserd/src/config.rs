@@ -187,6 +187,7 @@ impl Config {
             network: file.network,
             storage: StorageConfig {
                 driver: flags.storage_driver.or(file.storage.driver),
+                opts: [file.storage.opts, flags.storage_opts.clone()].concat(),
                 userns_remap: file.containers.userns_remap,
                 ..file.storage
             },

@@ -29,9 +29,13 @@ pub(crate) struct Flags {
     /// Name of this daemon among several on one host [default: made from the state directory]
     #[arg(long, value_name = "NAME")]
     pub(crate) instance: Option<String>,
-    /// Storage driver: overlay2 or vfs [default: overlay2]
+    /// Storage driver: overlay2, vfs or devicemapper [default: overlay2]
     #[arg(long, value_name = "NAME", value_parser = storage_driver)]
     pub(crate) storage_driver: Option<DriverName>,
+    /// Option of the storage driver, such as dm.basesize=20G; may be given several times, and is
+    /// added to those of the configuration file
+    #[arg(long = "storage-opt", value_name = "KEY=VALUE")]
+    pub(crate) storage_opts: Vec<String>,
     /// What to log: off, error, warn, info, debug, trace, or directives such as netd=debug,info
     #[arg(long, value_name = "LEVEL")]
     pub(crate) log_level: Option<String>,

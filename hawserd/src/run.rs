@@ -138,12 +138,13 @@ async fn serve(daemon: Daemon, sockets: Sockets, reload: impl FnMut()) -> Result
     Ok(())
 }
 
-/// Deletes pruned volumes whose time is over.
+/// Deletes pruned volumes whose time is over, and what could not be deleted when it was to be.
 async fn sweep(daemon: Daemon) {
     let mut ticks = tokio::time::interval(SWEEP);
     loop {
         ticks.tick().await;
         let swept = daemon.clone().run(|daemon| {
+            daemon.storaged.settle_stuck();
             let pruned = daemon.storaged.expire_trash();
             if !pruned.deleted.is_empty() {
                 info!(volumes = ?pruned.deleted, bytes = pruned.space_reclaimed, "pruned volumes deleted");

@@ -178,12 +178,22 @@ impl Report<'_> {
         if !exists(&directory.diff())? {
             return Ok(vec!["its directory is missing".to_owned()]);
         }
+        if let Some(pool) = self.storaged.driver.pool()
+            && pool.device(&row.key).is_none()
+        {
+            return Ok(vec!["its device is not on record".to_owned()]);
+        }
         if !exists(&directory.record())? {
             return Ok(vec!["the record of its archive is missing".to_owned()]);
         }
         if !deep {
             return Ok(Vec::new());
         }
+        let _shown = self
+            .storaged
+            .driver
+            .show(&directory)
+            .map_err(StepError::io("show", &directory.diff()))?;
         let mut damage = Vec::new();
         let mut count = 0;
         let mut note = |error: AssembleError| {

@@ -9,6 +9,8 @@ use serde::{Deserialize, Serialize};
 pub struct StorageConfig {
     /// The layer driver; overlay2 when absent.
     pub driver: Option<Driver>,
+    /// Its options, as `KEY=VALUE`.
+    pub opts: Vec<String>,
     pub limits: Limits,
     pub device_nodes: DeviceNodes,
     /// For how many hours a pruned volume can come back; none: it is deleted at once.
@@ -27,6 +29,7 @@ impl Default for StorageConfig {
     fn default() -> Self {
         Self {
             driver: None,
+            opts: Vec::new(),
             limits: Limits::default(),
             device_nodes: DeviceNodes::default(),
             prune_undo_hours: 24,
@@ -45,16 +48,19 @@ pub enum Driver {
     Overlay2,
     /// Whole copies: works on every filesystem, shares space only where files can be cloned.
     Vfs,
+    /// A filesystem a layer, each a thin device of one pool.
+    Devicemapper,
 }
 
 impl Driver {
-    pub const ALL: [Self; 2] = [Self::Overlay2, Self::Vfs];
+    pub const ALL: [Self; 3] = [Self::Overlay2, Self::Vfs, Self::Devicemapper];
 
     /// Its name, which is that of its directory.
     pub fn name(self) -> &'static str {
         match self {
             Self::Overlay2 => "overlay2",
             Self::Vfs => "vfs",
+            Self::Devicemapper => "devicemapper",
         }
     }
 }

@@ -5,6 +5,7 @@
 //! What a power cut adds, lost writes, is the order of steps, which is asserted for itself.
 
 mod stories;
+mod thin;
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::Path;

@@ -17,10 +17,12 @@ use sys::mount::{Overlay, OverlayApi};
 use sys::owner::Owners;
 
 use crate::model::record::Change;
+use crate::model::thin::{DeviceRow, Message};
 use crate::model::volume_option::MountOptions;
 use crate::model::volume_spec::{ImageFilesystem, ImageSpec, Limit, Owner};
 use crate::reason::way_out;
 use crate::store::{Store, StoreError};
+use crate::thin::{Access, Pool};
 use crate::volume::copy;
 use crate::volume::directory::{self, LimitFailure};
 use crate::volume::image_file::{self, ImageFailure};
@@ -97,6 +99,16 @@ pub(crate) enum Step {
     /// Move the entries of one directory into another, onto none that exists, and its owner, mode
     /// and attributes with them.
     MoveEntries { from: PathBuf, to: PathBuf },
+    /// Tell a pool of thin devices something.
+    TellPool { pool: Arc<Pool>, message: Message },
+    /// Mount the filesystem of a thin device on `target`, to be written to.
+    MountThin {
+        pool: Arc<Pool>,
+        device: DeviceRow,
+        target: PathBuf,
+    },
+    /// Deactivate a thin device that is about to be deleted.
+    LetThinGo { pool: Arc<Pool>, device: DeviceRow },
     /// Detach what is mounted on `target`, if anything is.
     Unmount { target: PathBuf },
 }
@@ -145,6 +157,18 @@ pub enum StepError {
         path.display()
     )]
     Full { path: PathBuf, kilobytes: u64 },
+    #[error(
+        "the thin pool {pool} has {free} % of its {what} space left, and {percent} % are kept free \
+         (dm.min_free_space): remove containers or images, or give the pool more room"
+    )]
+    PoolFull {
+        pool: String,
+        what: &'static str,
+        free: u64,
+        percent: u64,
+    },
+    #[error("thin device {device} is busy: {holder}")]
+    PoolBusy { device: u32, holder: String },
     #[error("the kernel gives no random numbers: {0}")]
     Random(getrandom::Error),
     #[error(transparent)]
@@ -166,7 +190,7 @@ impl StepError {
     /// Whether the disk is full or a quota is used up.
     pub(crate) fn is_out_of_space(&self) -> bool {
         match self {
-            Self::Full { .. } => true,
+            Self::Full { .. } | Self::PoolFull { .. } => true,
             Self::Io { source, .. } => is_full(source),
             Self::Image { source, .. } => source.io().is_some_and(is_full),
             _ => false,
@@ -283,6 +307,15 @@ impl Disk for Host {
             Step::MoveEntries { from, to } => {
                 move_entries(from, to).map_err(StepError::io("move image data to", to))
             }
+            Step::TellPool { pool, message } => pool.tell(*message),
+            Step::MountThin {
+                pool,
+                device,
+                target,
+            } => pool
+                .mount_at(device, Access::Write, target)
+                .map_err(StepError::io("mount a thin device on", target)),
+            Step::LetThinGo { pool, device } => pool.let_go(device),
             Step::Unmount { target } => sys::mount::unmount(target)
                 .map(drop)
                 .map_err(StepError::io("unmount", target)),

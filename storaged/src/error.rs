@@ -30,7 +30,8 @@ fn step(error: &StepError) -> ErrorCode {
         StepError::Image {
             source: ImageFailure::Mounted,
             ..
-        } => ErrorCode::InUse,
+        }
+        | StepError::PoolBusy { .. } => ErrorCode::InUse,
         _ => ErrorCode::Internal,
     }
 }
@@ -75,7 +76,7 @@ fn rootfs(error: &RootfsError) -> ErrorCode {
         RootfsError::NoImage(_) | RootfsError::NotFound(_) => ErrorCode::NotFound,
         RootfsError::Conflict(_) => ErrorCode::Conflict,
         RootfsError::TooDeep(_) | RootfsError::Held { .. } => ErrorCode::InUse,
-        RootfsError::Hand { .. } => ErrorCode::InvalidInput,
+        RootfsError::Hand { .. } | RootfsError::TooSmall { .. } => ErrorCode::InvalidInput,
         RootfsError::Read { .. } => ErrorCode::Internal,
         RootfsError::Owner(error) => owner(error),
         RootfsError::Layer(error) => layer(error),

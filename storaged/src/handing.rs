@@ -20,7 +20,7 @@ use rustix::net::{
     AddressFamily, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketAddrUnix,
     SocketFlags, SocketType, connect, sendmsg, socket_with,
 };
-use sys::elsewhere::{Elsewhere, find_overlay};
+use sys::elsewhere::{Elsewhere, find_device, find_overlay};
 
 use crate::disk::StepError;
 use crate::model::record::{RootfsRow, Taker};
@@ -56,7 +56,8 @@ impl Storaged {
                 let (lowers, wanted) = self.what_to_mount(&row, owners);
                 if let Some(mount) = self.driver.detached(&directory, lowers, wanted) {
                     let target = directory.merged();
-                    let mount = mount.map_err(StepError::io("mount an overlay for", &target))?;
+                    let mount =
+                        mount.map_err(StepError::io("mount the root filesystem of", &target))?;
                     let mapped = self.shows_mapped(&row);
                     // Nobody can have written to it yet, and from here it is known.
                     let boot = Some(self.boot.clone());
@@ -118,13 +119,23 @@ impl Storaged {
 
     fn find_elsewhere(&self, row: &RootfsRow) -> Result<Option<Elsewhere>, StepError> {
         let diff = self.layout.layer(&row.key).diff();
+        let looking = |error| StepError::io("look for mounts of", &diff)(error);
+        if let Some(pool) = self.driver.pool() {
+            let Some(device) = pool.device(&row.key) else {
+                return Ok(None);
+            };
+            let Some(number) = pool.number(&device).map_err(looking)? else {
+                return Ok(None);
+            };
+            return find_device(number).map_err(looking);
+        }
         let upper: PathBuf = [
             row.key.as_str().as_ref(),
             diff.file_name().unwrap_or_default(),
         ]
         .iter()
         .collect();
-        find_overlay(&upper).map_err(StepError::io("look for mounts of", &diff))
+        find_overlay(&upper).map_err(looking)
     }
 
     /// What processes that have ended had mounted goes soon; what others have does not.

@@ -54,6 +54,7 @@ mod shown;
 mod sidecar;
 mod store;
 mod tar_writer;
+mod thin;
 mod tree;
 mod tree_digest;
 mod usage;
@@ -80,6 +81,7 @@ pub use owners::OwnerError;
 pub use recover::OpenError;
 pub use rootfs::RootfsError;
 pub use store::StoreError;
+pub use thin::SetupError;
 pub use volume::VolumeError;
 
 use arrival::Arrivals;

@@ -8,8 +8,8 @@ use std::sync::{Arc, Mutex};
 use crate::Storaged;
 use crate::config::StorageConfig;
 use crate::disk::{Disk, Step, StepError};
-use crate::driver;
 use crate::driver::overlay::ProbeError;
+use crate::driver::{self, Driver};
 use crate::layer::Leases;
 use crate::lock::{KeyedLocks, lock};
 use crate::metrics::Counters;
@@ -19,6 +19,7 @@ use crate::model::record::{Change, Intent, Rows};
 use crate::model::volume_spec::Spec;
 use crate::rootfs::RootfsError;
 use crate::store::{Store, StoreError};
+use crate::thin::SetupError;
 use crate::volume::directory;
 
 /// What is kept free for the database; one of its commits writes some tens of kilobytes.
@@ -30,6 +31,13 @@ pub enum OpenError {
     Store(#[from] StoreError),
     #[error(transparent)]
     Probe(#[from] ProbeError),
+    #[error(transparent)]
+    Pool(#[from] SetupError),
+    #[error("the storage driver {driver} has no options, and {option:?} is one")]
+    NoOptions {
+        driver: &'static str,
+        option: String,
+    },
     #[error(transparent)]
     Step(#[from] StepError),
     #[error("cannot reconcile a root filesystem: {0}")]
@@ -51,7 +59,20 @@ impl Storaged {
                 disk.apply(&Step::CreateDir { path, mode })?;
             }
         }
-        let driver = driver::open(config.driver.unwrap_or_default(), &layout)?;
+        let apply = |step| disk.apply(&step);
+        let name = config.driver.unwrap_or_default();
+        let driver = driver::open(name, &config.opts, &layout, &store, &apply)?;
+        Self::with_driver(layout, config, store, disk, driver, adopt)
+    }
+
+    pub(crate) fn with_driver(
+        layout: Layout,
+        config: StorageConfig,
+        store: Arc<Store>,
+        disk: Box<dyn Disk>,
+        driver: Box<dyn Driver>,
+        adopt: bool,
+    ) -> Result<Self, OpenError> {
         let storaged = Self {
             config,
             layout,
@@ -200,6 +221,12 @@ impl Storaged {
         }
     }
 
+    /// Tries again what could not be settled: a thin device that was busy may not be so any more.
+    pub fn settle_stuck(&self) {
+        let stuck: Vec<Key> = lock(&self.stuck).iter().cloned().collect();
+        self.settle_all(&stuck);
+    }
+
     /// Idempotent, and safe to repeat after a crash at any step.
     pub(crate) fn settle(&self, key: &Key) -> Result<(), StepError> {
         let Some(intent) = self.store.rows().intents.get(key).cloned() else {
@@ -208,20 +235,14 @@ impl Storaged {
         let mut changes = vec![Change::DropIntent(key.clone())];
         match intent {
             Intent::MakeLayer => {
+                let staged = self.layout.staged_layer(key);
+                self.unmount_device(&staged.diff())?;
                 self.apply(Step::RemoveTree {
-                    path: self.layout.staged_layer(key).path().to_owned(),
+                    path: staged.path().to_owned(),
                 })?;
-                self.discard(
-                    self.layout.layer(key).path(),
-                    self.layout.trashed_layer(key),
-                )?;
+                self.discard_layer(key)?;
             }
-            Intent::RemoveLayer => {
-                self.discard(
-                    self.layout.layer(key).path(),
-                    self.layout.trashed_layer(key),
-                )?;
-            }
+            Intent::RemoveLayer => self.discard_layer(key)?,
             Intent::MakeVolume(row) => {
                 let staged = self.layout.staged_volume(key);
                 let known = self.store.rows().volumes.contains_key(&row.name);
@@ -265,6 +286,27 @@ impl Storaged {
             Intent::MoveCopy(name) => changes.extend(self.move_copy(key, &name)?),
         }
         self.apply(Step::Record(changes))
+    }
+
+    /// Removes the directory of a layer or of a writable layer, and its device if it has one.
+    fn discard_layer(&self, key: &Key) -> Result<(), StepError> {
+        let layer = self.layout.layer(key);
+        self.unmount_device(&layer.diff())?;
+        self.discard(layer.path(), self.layout.trashed_layer(key))?;
+        match self.driver.pool() {
+            Some(pool) => pool.delete(key, &|step| self.apply(step)),
+            None => Ok(()),
+        }
+    }
+
+    /// What a thin device was mounted on while a layer was made of it, or looked at.
+    fn unmount_device(&self, target: &Path) -> Result<(), StepError> {
+        if self.driver.pool().is_none() {
+            return Ok(());
+        }
+        self.apply(Step::Unmount {
+            target: target.to_owned(),
+        })
     }
 
     /// Moves a directory to the trash, so that it is gone at once and whole, and deletes it there.

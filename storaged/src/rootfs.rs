@@ -39,6 +39,10 @@ pub enum RootfsError {
         filesystem: String,
         source: std::io::Error,
     },
+    #[error(
+        "--storage-opt size: {wanted} bytes are less than those of every image ({least}, dm.basesize)"
+    )]
+    TooSmall { wanted: u64, least: u64 },
     #[error("no such image: {0}")]
     NoImage(Digest),
     #[error("container {0} has no root filesystem; create it first")]
@@ -197,7 +201,10 @@ impl Storaged {
         size: Option<u64>,
     ) -> Result<RootfsRow, RootfsError> {
         let staged = self.layout.staged_layer(key);
-        let quota = size.map(|bytes| self.new_quota(bytes)).transpose()?;
+        let quota = match self.driver.pool() {
+            Some(_) => None,
+            None => size.map(|bytes| self.new_quota(bytes)).transpose()?,
+        };
         let path = staged.path().to_owned();
         match quota {
             Some(quota) => self.make_limited(path, quota)?,
@@ -222,7 +229,11 @@ impl Storaged {
             let lowers = self.lower_paths(&rows, image.chain_id.as_ref());
             (image.id.clone(), image.chain_id.clone(), lowers, id_maps)
         };
+        if let Some(pool) = self.driver.pool() {
+            self.make_sized_device(pool, key, &lowers, size)?;
+        }
         match (self.driver.base(&staged.diff(), &lowers), lowers.first()) {
+            _ if self.driver.pool().is_some() => {}
             (Some(copy), _) => {
                 self.apply(copy)?;
                 self.apply(Step::SyncFilesystem {
@@ -281,7 +292,8 @@ impl Storaged {
         self.set_use(row.clone(), Some(self.boot.clone()), None)?;
         let (lowers, wanted) = self.what_to_mount(&row, whose);
         let mount = self.driver.mount(&directory, lowers, wanted);
-        if let Err(error) = mount.map_or(Ok(()), |step| self.apply(step)) {
+        let mounted = mount.and_then(|step| step.map_or(Ok(()), |step| self.apply(step)));
+        if let Err(error) = mounted {
             self.set_use(row, None, None)?;
             return Err(error.into());
         }
@@ -374,17 +386,32 @@ impl Storaged {
             image: row.image.clone(),
             chain_id: row.chain_id.clone(),
             driver: self.driver.name().to_owned(),
-            data: BTreeMap::from(
-                [
-                    ("LowerDir", lowers.join(":")),
-                    ("MergedDir", text(&self.driver.root(&directory))),
-                    ("UpperDir", text(&directory.diff())),
-                    ("WorkDir", text(&directory.work())),
-                ]
-                .map(|(key, value)| (key.to_owned(), value)),
-            ),
+            data: self.describe_device(row).unwrap_or_else(|| {
+                BTreeMap::from(
+                    [
+                        ("LowerDir", lowers.join(":")),
+                        ("MergedDir", text(&self.driver.root(&directory))),
+                        ("UpperDir", text(&directory.diff())),
+                        ("WorkDir", text(&directory.work())),
+                    ]
+                    .map(|(key, value)| (key.to_owned(), value)),
+                )
+            }),
             id_maps: row.id_maps.clone(),
         }
+    }
+
+    /// As Docker has it of a driver that keeps devices.
+    fn describe_device(&self, row: &RootfsRow) -> Option<BTreeMap<String, String>> {
+        let pool = self.driver.pool()?;
+        let device = pool.device(&row.key)?;
+        let data = [
+            ("DeviceId", device.id.to_string()),
+            ("DeviceName", pool.device_name(&device)),
+            ("DeviceSize", device.bytes.to_string()),
+            ("MergedDir", text(&self.layout.layer(&row.key).merged())),
+        ];
+        Some(data.map(|(key, value)| (key.to_owned(), value)).into())
     }
 
     /// Brings one row up to date with this boot. Nothing that is mounted is touched.

@@ -24,6 +24,10 @@ const HOLDERS: Table = TableDefinition::new("storage.volume_holders");
 const INTENTS: Table = TableDefinition::new("storage.intents");
 const SNAPSHOTS: Table = TableDefinition::new("storage.volume_snapshots");
 const TRASH: Table = TableDefinition::new("storage.volume_trash");
+const DEVICES: Table = TableDefinition::new("storage.thin_devices");
+const POOLS: Table = TableDefinition::new("storage.thin_pools");
+/// There is one.
+const POOL: &str = "pool";
 
 /// The tables of one driver: what another one keeps is neither seen nor changed.
 #[derive(Clone, Copy)]
@@ -43,6 +47,11 @@ impl Tables {
                 "storage.vfs.images",
                 "storage.vfs.rootfs",
             ],
+            Driver::Devicemapper => [
+                "storage.devicemapper.layers",
+                "storage.devicemapper.images",
+                "storage.devicemapper.rootfs",
+            ],
         }
         .map(TableDefinition::new);
         Self {
@@ -53,7 +62,7 @@ impl Tables {
         }
     }
 
-    fn all(&self) -> [Table; 8] {
+    fn all(&self) -> [Table; 10] {
         [
             self.layers,
             self.images,
@@ -62,6 +71,8 @@ impl Tables {
             HOLDERS,
             SNAPSHOTS,
             TRASH,
+            DEVICES,
+            POOLS,
             INTENTS,
         ]
     }
@@ -203,6 +214,10 @@ fn load(database: &Database, tables: &Tables) -> Result<Rows, StoreError> {
         rows.apply(Change::PutSnapshot(row))
     })?;
     each(database, TRASH, |_, row| rows.apply(Change::PutTrash(row)))?;
+    each(database, DEVICES, |_, row| {
+        rows.apply(Change::PutDevice(row))
+    })?;
+    each(database, POOLS, |_, row| rows.apply(Change::PutPool(row)))?;
     each(database, INTENTS, |_, row: IntentRow| {
         // What another driver has begun waits for it.
         if row.driver.is_none_or(|driver| driver == tables.driver) {
@@ -302,6 +317,9 @@ fn encode(tables: &Tables, change: &Change) -> Result<Encoded, StoreError> {
         Change::DropSnapshot(volume, name) => drop(SNAPSHOTS, &snapshot_key(volume, name)),
         Change::PutTrash(row) => put(TRASH, row.key.as_str(), row),
         Change::DropTrash(key) => drop(TRASH, key.as_str()),
+        Change::PutDevice(row) => put(DEVICES, row.key.as_str(), row),
+        Change::DropDevice(key) => drop(DEVICES, key.as_str()),
+        Change::PutPool(row) => put(POOLS, POOL, row),
         Change::PutIntent(key, intent) => put(
             INTENTS,
             key.as_str(),

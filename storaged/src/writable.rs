@@ -112,8 +112,8 @@ impl Storaged {
         let shown = self.driver.root(&directory);
         let open = || tree::open_root(&shown).map_err(StepError::io("open", &shown));
         if !self.driver.keeps_differences() {
-            let root = open()?;
-            return Ok((row, root));
+            let root = self.driver.open_root(&directory);
+            return Ok((row, root.map_err(StepError::io("open", &shown))?));
         }
         // What is mounted shows mapped owners, if any; ids on disk are the container's.
         if row.id_maps.is_none()

@@ -6,6 +6,7 @@
 //! Everything else is the same for all: content is unpacked into a staging directory, flushed and
 //! renamed ([`crate::layer`]), whatever kind of directory the driver makes that.
 
+pub(crate) mod devicemapper;
 pub(crate) mod overlay;
 pub(crate) mod vfs;
 
@@ -13,13 +14,19 @@ use std::fmt::Debug;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use sys::owner::Owners;
 
 use crate::config::Driver as Name;
-use crate::disk::Step;
+use crate::disk::{Step, StepError};
 use crate::model::layout::{LayerDir, Layout};
-use overlay::{Overlay2, ProbeError};
+use crate::model::thin_options;
+use crate::recover::OpenError;
+use crate::store::Store;
+use crate::thin::{self, Pool, SetupError, Watched};
+use devicemapper::Devicemapper;
+use overlay::Overlay2;
 use vfs::Vfs;
 
 pub(crate) trait Driver: Debug + Send + Sync {
@@ -33,7 +40,12 @@ pub(crate) trait Driver: Debug + Send + Sync {
     fn base(&self, content: &Path, lowers: &[PathBuf]) -> Option<Step>;
 
     /// The step that shows a container's root filesystem; none where it lies there already.
-    fn mount(&self, directory: &LayerDir, lowers: Vec<PathBuf>, wanted: Wanted) -> Option<Step>;
+    fn mount(
+        &self,
+        directory: &LayerDir,
+        lowers: Vec<PathBuf>,
+        wanted: Wanted,
+    ) -> Result<Option<Step>, StepError>;
 
     /// The same mounted nowhere, for whoever gets the descriptor; none where that cannot be had.
     fn detached(
@@ -55,6 +67,28 @@ pub(crate) trait Driver: Debug + Send + Sync {
 
     /// Whether a layer's directory holds what differs from the layers below, and no more.
     fn keeps_differences(&self) -> bool;
+
+    /// A container's whole root filesystem, of a driver whose layers are whole: whether it is mounted
+    /// or not.
+    fn open_root(&self, directory: &LayerDir) -> io::Result<OwnedFd> {
+        Ok(crate::tree::open_root(&self.root(directory))?)
+    }
+
+    /// Has the content of a committed layer be in its directory as long as the answer lives.
+    fn show(&self, _directory: &LayerDir) -> io::Result<Shown> {
+        Ok(Shown { _watched: None })
+    }
+
+    /// The pool that everything is in, if it is not in directories.
+    fn pool(&self) -> Option<&Arc<Pool>> {
+        None
+    }
+}
+
+/// The content of a layer is in its directory.
+#[derive(Debug)]
+pub(crate) struct Shown {
+    _watched: Option<Watched>,
 }
 
 /// How a root filesystem is shown.
@@ -69,9 +103,26 @@ pub(crate) struct Wanted {
 }
 
 /// Tries a driver out in its own directory.
-pub(crate) fn open(name: Name, layout: &Layout) -> Result<Box<dyn Driver>, ProbeError> {
+pub(crate) fn open(
+    name: Name,
+    options: &[String],
+    layout: &Layout,
+    store: &Arc<Store>,
+    apply: &dyn Fn(Step) -> Result<(), StepError>,
+) -> Result<Box<dyn Driver>, OpenError> {
+    if let (Name::Overlay2 | Name::Vfs, Some(option)) = (name, options.first()) {
+        return Err(OpenError::NoOptions {
+            driver: name.name(),
+            option: option.clone(),
+        });
+    }
     Ok(match name {
         Name::Overlay2 => Box::new(Overlay2::probe(layout)?),
         Name::Vfs => Box::new(Vfs::probe(layout)),
+        Name::Devicemapper => {
+            let options = thin_options::parse(options).map_err(SetupError::from)?;
+            let pool = thin::open(layout, options, store, apply)?;
+            Box::new(Devicemapper::new(pool, layout))
+        }
     })
 }

@@ -11,7 +11,7 @@ use sys::mount::{Overlay, OverlayApi};
 use sys::owner::Owners;
 
 use super::{Driver, Name, Wanted};
-use crate::disk::{Mapped, Step};
+use crate::disk::{Mapped, Step, StepError};
 use crate::model::layout::{LayerDir, Layout};
 use crate::tree;
 
@@ -56,8 +56,13 @@ impl Driver for Overlay2 {
         None
     }
 
-    fn mount(&self, directory: &LayerDir, lowers: Vec<PathBuf>, wanted: Wanted) -> Option<Step> {
-        Some(Step::MountOverlay {
+    fn mount(
+        &self,
+        directory: &LayerDir,
+        lowers: Vec<PathBuf>,
+        wanted: Wanted,
+    ) -> Result<Option<Step>, StepError> {
+        Ok(Some(Step::MountOverlay {
             api: self.api,
             overlay: self.overlay(directory, lowers, &wanted),
             mapped: wanted.owners.map(|owners| Mapped {
@@ -65,7 +70,7 @@ impl Driver for Overlay2 {
                 below: self.store.clone(),
             }),
             target: directory.merged(),
-        })
+        }))
     }
 
     fn detached(

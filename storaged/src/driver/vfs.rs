@@ -9,7 +9,7 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use super::{Driver, Name, Wanted};
-use crate::disk::Step;
+use crate::disk::{Step, StepError};
 use crate::model::layout::{LayerDir, Layout};
 use crate::tree;
 
@@ -44,8 +44,13 @@ impl Driver for Vfs {
         })
     }
 
-    fn mount(&self, _directory: &LayerDir, _lowers: Vec<PathBuf>, _wanted: Wanted) -> Option<Step> {
-        None
+    fn mount(
+        &self,
+        _directory: &LayerDir,
+        _lowers: Vec<PathBuf>,
+        _wanted: Wanted,
+    ) -> Result<Option<Step>, StepError> {
+        Ok(None)
     }
 
     fn detached(

@@ -6,6 +6,8 @@ pub(crate) mod layout;
 pub(crate) mod record;
 pub(crate) mod size;
 pub(crate) mod subordinate;
+pub(crate) mod thin;
+pub(crate) mod thin_options;
 pub(crate) mod trash;
 pub(crate) mod volume_option;
 pub(crate) mod volume_spec;

@@ -7,6 +7,7 @@ use api::owner::IdMaps;
 use serde::{Deserialize, Serialize};
 
 use super::layout::Key;
+use super::thin::{DeviceRow, PoolRow};
 use super::volume_option::InvalidOption;
 use super::volume_spec::{self, Spec};
 
@@ -282,6 +283,9 @@ pub(crate) enum Change {
     DropSnapshot(VolumeName, SnapshotName),
     PutTrash(TrashRow),
     DropTrash(Key),
+    PutDevice(DeviceRow),
+    DropDevice(Key),
+    PutPool(PoolRow),
     PutIntent(Key, Intent),
     DropIntent(Key),
 }
@@ -296,6 +300,8 @@ pub(crate) struct Rows {
     pub(crate) holders: BTreeMap<(VolumeName, Holder), HolderRow>,
     pub(crate) snapshots: BTreeMap<(VolumeName, SnapshotName), SnapshotRow>,
     pub(crate) trash: BTreeMap<Key, TrashRow>,
+    pub(crate) devices: BTreeMap<Key, DeviceRow>,
+    pub(crate) pool: Option<PoolRow>,
     pub(crate) intents: BTreeMap<Key, Intent>,
 }
 
@@ -322,6 +328,9 @@ impl Rows {
             Change::DropSnapshot(volume, name) => drop(self.snapshots.remove(&(volume, name))),
             Change::PutTrash(row) => drop(self.trash.insert(row.key.clone(), row)),
             Change::DropTrash(key) => drop(self.trash.remove(&key)),
+            Change::PutDevice(row) => drop(self.devices.insert(row.key.clone(), row)),
+            Change::DropDevice(key) => drop(self.devices.remove(&key)),
+            Change::PutPool(row) => self.pool = Some(row),
             Change::PutIntent(key, intent) => drop(self.intents.insert(key, intent)),
             Change::DropIntent(key) => drop(self.intents.remove(&key)),
         }

@@ -33,7 +33,10 @@ pub enum ImageFailure {
     NoLoop(io::Error),
     #[error("this kernel has no {0}: choose another fs=, or load its module")]
     NoFilesystem(&'static str),
-    #[error("{program} is not installed: install {package}, or choose another fs=")]
+    #[error(
+        "{program} is not installed: install {package}{}",
+        alternative(program)
+    )]
     NoProgram {
         program: &'static str,
         package: &'static str,
@@ -68,6 +71,15 @@ impl From<Errno> for ImageFailure {
     }
 }
 
+/// What can be had without a program.
+fn alternative(program: &str) -> &'static str {
+    if program.starts_with("mkfs") {
+        ", or choose another fs="
+    } else {
+        ""
+    }
+}
+
 type Done = Result<(), ImageFailure>;
 
 /// Makes a filesystem in a new sparse file. It is on disk when this returns.
@@ -93,15 +105,20 @@ pub(crate) fn make(path: &Path, spec: ImageSpec, owner: Owner) -> Done {
     }
     // Mounted once: it is known to work here, and begins empty.
     inside(path, spec.filesystem, |root| {
-        match rustix::fs::unlinkat(root, c"lost+found", rustix::fs::AtFlags::REMOVEDIR) {
-            // e2fsck makes it when it has something to put there.
-            Ok(()) | Err(Errno::NOENT) => {}
-            Err(error) => return Err(error.into()),
-        }
-        rustix::fs::fchmod(root, rustix::fs::Mode::from_raw_mode(0o755))?;
+        make_empty(root)?;
         Ok(set_owner(root, owner)?)
     })?;
     Ok(file.sync_all()?)
+}
+
+/// Removes what a new filesystem comes with.
+pub(crate) fn make_empty(root: BorrowedFd<'_>) -> Result<(), Errno> {
+    match rustix::fs::unlinkat(root, c"lost+found", rustix::fs::AtFlags::REMOVEDIR) {
+        // e2fsck makes it when it has something to put there.
+        Ok(()) | Err(Errno::NOENT) => {}
+        Err(error) => return Err(error),
+    }
+    rustix::fs::fchmod(root, rustix::fs::Mode::from_raw_mode(0o755))
 }
 
 /// Has `action` put something into the filesystem, which nobody has mounted. It is on disk when this
@@ -287,7 +304,16 @@ fn grow_mounted_ext4(device: &Path) -> Done {
 }
 
 /// Runs a program to its end, with what it prints for its failure.
-fn run(program: &'static str, package: &'static str, command: &mut Command) -> Done {
+pub(crate) fn run(program: &'static str, package: &'static str, command: &mut Command) -> Done {
+    output(program, package, command).map(drop)
+}
+
+/// The same, with what it prints.
+pub(crate) fn output(
+    program: &'static str,
+    package: &'static str,
+    command: &mut Command,
+) -> Result<Vec<u8>, ImageFailure> {
     // Messages are matched, and dates are nobody's business.
     let output = command.env("LC_ALL", "C").output();
     let output = match output {
@@ -297,7 +323,7 @@ fn run(program: &'static str, package: &'static str, command: &mut Command) -> D
         output => output?,
     };
     if output.status.success() {
-        return Ok(());
+        return Ok(output.stdout);
     }
     let text = [output.stderr, output.stdout].concat();
     let text = String::from_utf8_lossy(&text);
