@@ -10,6 +10,7 @@ pub mod cgroup;
 pub mod cli;
 pub mod cni;
 pub mod container;
+mod engine;
 pub mod event;
 pub mod format;
 #[cfg(any(test, fuzzing))]

@@ -1,6 +1,7 @@
 //! The life of a container from the command line: `hawser` and `hawser-shim` as they are, against
 //! a daemon made for the test.
 
+mod cli_api;
 mod cli_limits;
 mod cli_logs;
 mod cli_runtime;

@@ -5,6 +5,7 @@
 //! error, one line an error.
 
 pub mod agent;
+pub mod api;
 pub mod cni;
 pub mod container;
 pub mod context;
@@ -79,6 +80,8 @@ enum Command {
     Service(service::ServiceCommand),
     /// Keep the replicas of services running, until there are none; started when needed
     Agent(agent::AgentFlags),
+    /// Answer clients of Docker's API
+    Api(api::ApiFlags),
     /// Commands on volumes
     #[command(subcommand)]
     Volume(volume::VolumeCommand),
@@ -333,6 +336,7 @@ fn dispatch(context: &Context, command: &Command) -> Result<i32, CliError> {
         Command::Cni(command) => cni::run(context, command),
         Command::Service(command) => service::run(context, command),
         Command::Agent(flags) => agent::run(context, flags),
+        Command::Api(flags) => api::run(context, flags),
         Command::Volume(command) => volume::run(context, command),
         Command::Inspect(any) => inspect::inspect(context, &any.flags, any.kind),
         Command::Info(flags) | Command::System(SystemCommand::Info(flags)) => {

@@ -9,6 +9,7 @@ use std::ffi::OsString;
 use std::io::{self, BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
+use std::thread;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -179,7 +180,12 @@ impl Starting {
     /// [`LaunchError::Refused`] when the container could not be started.
     pub fn finish(mut self) -> Result<u32, LaunchError> {
         match self.next_report()? {
-            Report::Started { started } => Ok(started),
+            Report::Started { started } => {
+                let mut shim = self.child;
+                // Of a program that stays: else what is left of its shims would stay with it.
+                drop(thread::Builder::new().spawn(move || shim.wait()));
+                Ok(started)
+            }
             Report::Failed { error, exit_code } => Err(LaunchError::Refused {
                 message: error,
                 exit_code,

@@ -72,7 +72,15 @@ pub(super) fn meanwhile<T>(
     }
 }
 
-fn ask(context: &Context, container: &ContainerDir, control: &Control) -> Result<(), CliError> {
+/// Has one container pause or go on, and waits until it does.
+///
+/// # Errors
+/// It does not run, or stands so already.
+pub(crate) fn ask(
+    context: &Context,
+    container: &ContainerDir,
+    control: &Control,
+) -> Result<(), CliError> {
     let name = container.record()?.name.to_string();
     let lost = || CliError::from(ContainerError::Lost(name.clone()));
     let Some(mut connection) = connect(context, container)? else {

@@ -39,7 +39,7 @@ pub struct RemoveFlags {
 pub fn remove(context: &Context, flags: &RemoveFlags) -> Result<i32, CliError> {
     let mut exit_code = 0;
     for key in &flags.containers {
-        match remove_one(context, key, flags) {
+        match remove_one(context, key, flags.force, flags.volumes) {
             Ok(()) => output::line(key)?,
             Err(error @ CliError::Store(StoreError::NotFound { .. })) => {
                 output::failure(&error);
@@ -55,7 +55,14 @@ pub fn remove(context: &Context, flags: &RemoveFlags) -> Result<i32, CliError> {
     Ok(exit_code)
 }
 
-fn remove_one(context: &Context, key: &str, flags: &RemoveFlags) -> Result<(), CliError> {
+/// # Errors
+/// It is not there, runs without `force`, or cannot be taken apart.
+pub(crate) fn remove_one(
+    context: &Context,
+    key: &str,
+    force: bool,
+    volumes: bool,
+) -> Result<(), CliError> {
     let container = context.container(key)?;
     let record = match container.record() {
         Ok(record) => record,
@@ -66,12 +73,12 @@ fn remove_one(context: &Context, key: &str, flags: &RemoveFlags) -> Result<(), C
         Err(error) => return Err(error.into()),
     };
     if container.state()?.status == Status::Running {
-        if !flags.force {
+        if !force {
             return Err(ContainerError::RemoveRunning(record.name.to_string()).into());
         }
         stop::stop_now(context, &container, libc::SIGKILL)?;
     }
-    match take_apart(context, &container, &record, flags.volumes) {
+    match take_apart(context, &container, &record, volumes) {
         // The shim of a container that was to be removed when it exits was faster.
         Err(CliError::Store(StoreError::NotFound { .. })) => Ok(()),
         outcome => outcome,
@@ -95,12 +102,7 @@ fn free_orphaned_name(
 /// # Errors
 /// It is gone, or cannot be taken apart.
 pub(crate) fn discard(context: &Context, key: &str) -> Result<(), CliError> {
-    let flags = RemoveFlags {
-        force: true,
-        volumes: true,
-        containers: Vec::new(),
-    };
-    remove_one(context, key, &flags)
+    remove_one(context, key, true, true)
 }
 
 /// Removes a container that does not run.
@@ -108,12 +110,7 @@ pub(crate) fn discard(context: &Context, key: &str) -> Result<(), CliError> {
 /// # Errors
 /// It runs, is gone, or cannot be taken apart.
 pub(super) fn remove_stopped(context: &Context, key: &str) -> Result<(), CliError> {
-    let flags = RemoveFlags {
-        force: false,
-        volumes: false,
-        containers: Vec::new(),
-    };
-    remove_one(context, key, &flags)
+    remove_one(context, key, false, false)
 }
 
 fn take_apart(

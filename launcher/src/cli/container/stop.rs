@@ -93,13 +93,37 @@ pub fn restart(context: &Context, flags: &StopFlags) -> Result<i32, CliError> {
     context.require_root()?;
     let signal = flags.signal.as_deref().map(limit::signal).transpose()?;
     let restart = |context: &Context, container: &ContainerDir| {
-        let waiter = ask_to_stop(context, container, signal, flags.timeout)?;
-        finish_stop(context, container, waiter)?;
-        start::detached(context, container)?;
-        context.tell_of(container, "restart");
-        Ok(())
+        restart_one(context, container, signal, flags.timeout)
     };
     super::for_each(context, &flags.containers, restart)
+}
+
+/// # Errors
+/// The shim refused, or it does not start.
+pub(crate) fn restart_one(
+    context: &Context,
+    container: &ContainerDir,
+    signal: Option<i32>,
+    timeout: Option<i64>,
+) -> Result<(), CliError> {
+    stop_one(context, container, signal, timeout)?;
+    start::detached(context, container)?;
+    context.tell_of(container, "restart");
+    Ok(())
+}
+
+/// Stops one container, if it runs, and waits for its end.
+///
+/// # Errors
+/// The shim refused.
+pub(crate) fn stop_one(
+    context: &Context,
+    container: &ContainerDir,
+    signal: Option<i32>,
+    timeout: Option<i64>,
+) -> Result<(), CliError> {
+    let waiter = ask_to_stop(context, container, signal, timeout)?;
+    finish_stop(context, container, waiter)
 }
 
 /// Stops one container by its own signal and in its own time, and waits for its end.
@@ -148,7 +172,7 @@ fn stop_signal(record: &Record) -> Result<i32, CliError> {
 }
 
 /// A connection to the shim, if the container runs.
-pub(super) fn connect(
+pub(crate) fn connect(
     context: &Context,
     container: &ContainerDir,
 ) -> Result<Option<Connection>, CliError> {
@@ -208,7 +232,7 @@ fn finish(container: &ContainerDir, waiter: Option<Connection>) -> Result<(), Cl
 }
 
 /// Waits for the container's end; its exit code, if the shim could still tell.
-fn await_exit(connection: &mut Connection) -> Result<Option<i32>, CliError> {
+pub(crate) fn await_exit(connection: &mut Connection) -> Result<Option<i32>, CliError> {
     while let Ok(Some(frame)) = connection.receive() {
         if frame.kind != Kind::Control {
             continue;
@@ -231,21 +255,30 @@ fn await_exit(connection: &mut Connection) -> Result<Option<i32>, CliError> {
 /// A bad signal.
 pub fn kill(context: &Context, flags: &KillFlags) -> Result<i32, CliError> {
     let number = limit::signal(&flags.signal)?;
-    let kill = |context: &Context, container: &ContainerDir| {
-        let refused = || CliError::from(ContainerError::Kill(container.id().short().to_owned()));
-        let Some(mut connection) = connect(context, container)? else {
-            return Err(refused());
-        };
-        if number == libc::SIGKILL {
-            // Nobody survives it, so that the state is final when this returns. As in Docker, the
-            // restart policy does not bring back what was killed on purpose.
-            return stop_now(context, container, number);
-        }
-        connection
-            .send(&Control::Signal { number })
-            .map_err(|_gone| refused())
+    super::for_each(context, &flags.containers, |context, container| {
+        kill_one(context, container, number)
+    })
+}
+
+/// # Errors
+/// It does not run.
+pub(crate) fn kill_one(
+    context: &Context,
+    container: &ContainerDir,
+    number: i32,
+) -> Result<(), CliError> {
+    let refused = || CliError::from(ContainerError::Kill(container.id().short().to_owned()));
+    let Some(mut connection) = connect(context, container)? else {
+        return Err(refused());
     };
-    super::for_each(context, &flags.containers, kill)
+    if number == libc::SIGKILL {
+        // Nobody survives it, so that the state is final when this returns. As in Docker, the
+        // restart policy does not bring back what was killed on purpose.
+        return stop_now(context, container, number);
+    }
+    connection
+        .send(&Control::Signal { number })
+        .map_err(|_gone| refused())
 }
 
 /// Prints exit codes as containers end.

@@ -99,7 +99,7 @@ fn full_name(reference: &Reference) -> String {
 ///
 /// # Errors
 /// As [`pull`]: those of the last way.
-pub(in crate::cli) fn fetch(
+pub(crate) fn fetch(
     context: &Context,
     reference: &Reference,
     platform: Option<&Platform>,

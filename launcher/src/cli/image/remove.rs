@@ -35,7 +35,15 @@ pub fn remove(context: &Context, flags: &RemoveFlags) -> Result<i32, CliError> {
     Ok(exit_code)
 }
 
-fn remove_one(context: &Context, image: &str, force: bool) -> Result<Vec<String>, CliError> {
+/// Says what was removed, line by line.
+///
+/// # Errors
+/// It is not there or in use.
+pub(crate) fn remove_one(
+    context: &Context,
+    image: &str,
+    force: bool,
+) -> Result<Vec<String>, CliError> {
     let force = if force { "?force=true" } else { "" };
     let route = format!("{IMAGES}/{}{force}", escape(image));
     let lines: Option<Vec<String>> = context.client().delete_for(&route)?;

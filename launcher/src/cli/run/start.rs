@@ -46,7 +46,10 @@ pub fn attached(
 }
 
 /// Whether there is anything to start.
-fn check_startable(container: &ContainerDir) -> Result<bool, CliError> {
+///
+/// # Errors
+/// It is being removed.
+pub(crate) fn check_startable(container: &ContainerDir) -> Result<bool, CliError> {
     match container.state()?.status {
         Status::Running => Ok(false),
         Status::Removing => Err(ContainerError::Removing(container.id().short().to_owned()).into()),

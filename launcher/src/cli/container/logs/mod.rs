@@ -63,26 +63,35 @@ pub fn logs(context: &Context, flags: &LogsFlags) -> Result<i32, CliError> {
 ///
 /// # Errors
 /// As [`logs`].
-pub(in crate::cli) fn write(
+pub(crate) fn write(
     container: &ContainerDir,
     flags: &LogsFlags,
     (stdout, stderr): (impl Write, impl Write),
 ) -> Result<(), CliError> {
+    let (selection, format) = select(container, flags)?;
+    let mut output = Output::new(flags, stdout, stderr);
+    run(container, format, &selection, flags.follow, &mut output)
+}
+
+/// Whether [`write`] has what is asked for.
+///
+/// # Errors
+/// The log is not kept, or `flags` ask for what cannot be.
+pub(crate) fn check(container: &ContainerDir, flags: &LogsFlags) -> Result<(), CliError> {
+    select(container, flags).map(drop)
+}
+
+fn select(container: &ContainerDir, flags: &LogsFlags) -> Result<(Selection, Format), CliError> {
     let selection = Selection::parse(flags, Timestamp::now())?;
     let config = container.record()?.host_config.log_config;
     let settings = Settings::parse(&config).map_err(ContainerError::from)?;
-    let Some(files) = settings.files() else {
-        let (name, driver) = (flags.container.clone(), config.driver);
-        return Err(ContainerError::NoLog { name, driver }.into());
-    };
-    let mut output = Output::new(flags, stdout, stderr);
-    run(
-        container,
-        files.format,
-        &selection,
-        flags.follow,
-        &mut output,
-    )
+    match settings.files() {
+        Some(files) => Ok((selection, files.format)),
+        None => {
+            let (name, driver) = (flags.container.clone(), config.driver);
+            Err(ContainerError::NoLog { name, driver }.into())
+        }
+    }
 }
 
 fn run(
