@@ -29,8 +29,8 @@ use crate::rootfs::RootfsError;
 use crate::{Storaged, tree};
 
 /// How long the last mount of a container may take to go when its processes have ended.
-const END_OF_USE: Duration = Duration::from_secs(2);
-const PAUSE: Duration = Duration::from_millis(5);
+pub(crate) const END_OF_USE: Duration = Duration::from_secs(2);
+pub(crate) const PAUSE: Duration = Duration::from_millis(5);
 
 impl Storaged {
     /// Mounts a root filesystem nowhere and sends it to whoever listens at `socket`, who has it from

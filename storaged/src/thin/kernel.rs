@@ -7,12 +7,15 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
+use std::thread::sleep;
+use std::time::Instant;
 
 use rustix::io::Errno;
 use rustix::mount::MountAttrFlags;
 use sys::device_mapper::{DeviceMapper, Info, Suspended, Target};
 
 use super::{Access, Mapper};
+use crate::handing::{END_OF_USE, PAUSE};
 use crate::lock::KeyedLocks;
 use crate::model::layout::Key;
 use crate::model::thin::{self, Base, DeviceRow, Filesystem, Message, PoolTable, SECTOR, Status};
@@ -149,7 +152,14 @@ impl Mapper for Kernel {
                 tracing::warn!(device = device.id, %error, "cannot discard the blocks of a device");
             }
         }
-        self.mapper.remove(&name, false)
+        // What processes that have ended had mounted goes a moment after them.
+        let deadline = Instant::now() + END_OF_USE;
+        loop {
+            match self.mapper.remove(&name, false) {
+                Err(error) if is_busy(&error) && Instant::now() < deadline => sleep(PAUSE),
+                removed => return removed,
+            }
+        }
     }
 
     fn number(&self, device: &DeviceRow) -> io::Result<Option<u64>> {
@@ -248,6 +258,10 @@ impl Kernel {
             parameters: format!("{} {}", pool.number(), device.id),
         }])
     }
+}
+
+fn is_busy(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(Errno::BUSY.raw_os_error())
 }
 
 fn is_gone(error: &io::Error) -> bool {
