@@ -1,7 +1,7 @@
 //! Disk images for guests.
 
 use std::fs::File;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result};
@@ -26,6 +26,15 @@ pub(super) fn write(tree: &Path, image: &Path, spare: u64) -> Result<()> {
             .args([tree, &part]),
     )?;
     std::fs::rename(&part, image).with_context(|| image.display().to_string())
+}
+
+/// A file of `bytes` in `dir` that takes no room until it is written to.
+pub(super) fn empty(dir: &Path, name: &str, bytes: u64) -> Result<PathBuf> {
+    let path = dir.join(name);
+    let file = File::create(&path).with_context(|| path.display().to_string())?;
+    file.set_len(bytes)
+        .with_context(|| path.display().to_string())?;
+    Ok(path)
 }
 
 fn used(tree: &Path) -> Result<u64> {

@@ -56,6 +56,17 @@ pub(super) struct Machine<'a> {
     pub(super) boot: &'a Boot,
     pub(super) userland: &'a Userland,
     pub(super) programs: &'a Path,
+    pub(super) scratch: Scratch<'a>,
+    /// Of its first process, and of stories: `NAME=VALUE`s.
+    pub(super) environment: &'a str,
+}
+
+/// Disks that stories may fill: `/dev/vdd` and what follows.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Scratch<'a> {
+    pub(super) disks: &'a [PathBuf],
+    /// What is written to them is there in the next guest.
+    pub(super) keeps: bool,
 }
 
 impl Guest {
@@ -82,17 +93,23 @@ impl Guest {
             .arg("-append")
             // What the kernel does not know becomes environment of its first process.
             .arg(format!(
-                "{COMMAND_LINE} GUEST={} GUESTS={}",
-                seat.number, seat.of
+                "{COMMAND_LINE} GUEST={} GUESTS={} {}",
+                seat.number, seat.of, machine.environment
             ))
             // Writes go to a file that nobody sees.
             .arg("-snapshot");
         let disks = [&machine.userland.image, &machine.boot.modules].map(PathBuf::as_path);
+        let mut drive = |disk: &Path, more: &str| {
+            let disk = disk.display();
+            let options = format!("file={disk},if=virtio,format=raw,cache=unsafe{more}");
+            qemu.arg("-drive").arg(options);
+        };
         for disk in disks.into_iter().chain([machine.programs]) {
-            qemu.arg("-drive").arg(format!(
-                "file={},if=virtio,format=raw,cache=unsafe",
-                disk.display()
-            ));
+            drive(disk, "");
+        }
+        for disk in machine.scratch.disks {
+            let keeps = machine.scratch.keeps;
+            drive(disk, if keeps { ",snapshot=off" } else { "" });
         }
         qemu.arg("-serial")
             .arg(format!("file:{}", console.display()))
@@ -123,6 +140,11 @@ impl Guest {
         Ok(account)
     }
 
+    /// By which its power is cut.
+    pub(super) fn plug(&self) -> Plug {
+        Plug(self.process.id())
+    }
+
     pub(super) fn console(&self) -> Result<String> {
         let bytes = fs::read(&self.console).with_context(|| self.console.display().to_string())?;
         Ok(String::from_utf8_lossy(&bytes).into_owned())
@@ -133,15 +155,22 @@ impl Guest {
     }
 }
 
+/// A guest that is not waited for before it is pulled.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Plug(u32);
+
+impl Plug {
+    /// Ends the guest between two of its instructions. What it has not written to a disk is lost.
+    pub(super) fn pull(self) {
+        // It may have ended already; timeout(1) hands the signal on.
+        drop(Command::new("kill").arg(self.0.to_string()).status());
+    }
+}
+
 impl Drop for Guest {
     fn drop(&mut self) {
-        // It may have ended already; timeout(1) hands the signal on.
         if let Ok(None) = self.process.try_wait() {
-            drop(
-                Command::new("kill")
-                    .arg(self.process.id().to_string())
-                    .status(),
-            );
+            self.plug().pull();
             drop(self.process.wait());
         }
     }

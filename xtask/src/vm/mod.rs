@@ -8,6 +8,7 @@
 mod apt;
 mod console;
 mod cpio;
+mod cut;
 mod disk;
 mod guest;
 mod kernel;
@@ -25,7 +26,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 
 use self::console::{Account, Verdict};
-use self::guest::{Guest, Machine, Seat};
+use self::guest::{Guest, Machine, Scratch, Seat};
 use self::kernel::Boot;
 use self::matrix::{Kernel, Matrix};
 use self::plan::{Plan, Stories};
@@ -40,10 +41,15 @@ const MATRIX: &str = "kernel-tests/kernels.toml";
 const PAGE: &str = "docs/kernel-support.md";
 /// How long a guest may take with everything, and beside others on a switch.
 const LIMIT: Duration = Duration::from_secs(4 * 3600);
-const TOGETHER_LIMIT: Duration = Duration::from_secs(300);
+const TOGETHER_LIMIT: Duration = Duration::from_secs(1000);
 /// How long a program may take in it: somebody's own, and a story of several guests.
 const FOREIGN_SECONDS: u32 = 3600;
-const TOGETHER_SECONDS: u32 = 240;
+const TOGETHER_SECONDS: u32 = 900;
+/// How often, and under which kernel, the power is cut in the quick tests.
+const FEW_CUTS: u32 = 2;
+const CUT_KERNEL: &str = "6.1";
+/// What a story may write to one of the empty disks.
+const SCRATCH_BYTES: u64 = 4 << 30;
 
 /// What to run in guests.
 #[derive(Debug, Default, clap::Args)]
@@ -60,8 +66,11 @@ pub(crate) struct Options {
     /// Run this program or script in guests instead, beside a daemon.
     #[arg(long, value_name = "PATH", conflicts_with_all = ["story", "quick"])]
     exec: Option<PathBuf>,
+    /// Cut the power of guests this often while they commit layers, on each kind of store.
+    #[arg(long, value_name = "COUNT", conflicts_with_all = ["story", "quick", "exec"])]
+    cuts: Option<u32>,
     /// Write what was found into docs/kernel-support.md, after all stories under all kernels.
-    #[arg(long, conflicts_with_all = ["kernel", "story", "quick", "exec"])]
+    #[arg(long, conflicts_with_all = ["kernel", "story", "quick", "exec", "cuts"])]
     write_docs: bool,
     /// Arguments of the program.
     #[arg(last = true, requires = "exec")]
@@ -75,6 +84,7 @@ impl Options {
             && self.story.is_none()
             && self.exec.is_none()
             && !self.quick
+            && self.cuts.is_none()
             && !self.write_docs
     }
 }
@@ -85,7 +95,12 @@ pub(crate) fn run_quick(bin: &Path) -> Result<Tally> {
         quick: true,
         ..Options::default()
     };
-    run(bin, &quick)
+    let cuts = Options {
+        kernel: vec![CUT_KERNEL.to_owned()],
+        cuts: Some(FEW_CUTS),
+        ..Options::default()
+    };
+    Ok(run(bin, &quick)? + run(bin, &cuts)?)
 }
 
 /// What `options` ask for.
@@ -99,6 +114,9 @@ pub(crate) fn run(bin: &Path, options: &Options) -> Result<Tally> {
         return bench
             .run(&plan, LIMIT, Shown::Everything)
             .map(|(tally, _)| tally);
+    }
+    if let Some(count) = options.cuts {
+        return bench.cut(count);
     }
     let name = options.story.as_deref();
     let stories = bench.stories(options.quick, name)?;
@@ -145,6 +163,7 @@ struct Bench {
     userland: Userland,
     boots: Vec<Boot>,
     programs: Programs,
+    scratch: [PathBuf; 2],
 }
 
 fn lock(home: &Path) -> Result<File> {
@@ -168,6 +187,9 @@ impl Bench {
             .map(|index| kernel::prepare(&home, &matrix.kernels[*index], &userland))
             .collect::<Result<Vec<Boot>>>()?;
         let programs = Programs::gather(&home, bin)?;
+        // Writes go elsewhere, so that one does for all.
+        let scratch = disk::empty(&home, "scratch.img", SCRATCH_BYTES)?;
+        let scratch = [scratch.clone(), scratch];
         Ok(Self {
             home,
             _lock: lock,
@@ -176,6 +198,7 @@ impl Bench {
             userland,
             boots,
             programs,
+            scratch,
         })
     }
 
@@ -226,6 +249,9 @@ impl Bench {
         let mut plan = Plan::default();
         plan.script("exec/script", &script.name, TOGETHER_SECONDS);
         self.programs.add_script("script", &script.text)?;
+        for (name, text) in switch::common()? {
+            self.programs.add_script(&name, &text)?;
+        }
         let disk = self.programs.disk(&plan)?;
         let mut tally = Tally::default();
         for (kernel, machine) in self.machines(disk) {
@@ -250,6 +276,11 @@ impl Bench {
                     boot,
                     userland: &self.userland,
                     programs: disk,
+                    scratch: Scratch {
+                        disks: &self.scratch,
+                        keeps: false,
+                    },
+                    environment: "",
                 };
                 (&self.matrix.kernels[*index], machine)
             })

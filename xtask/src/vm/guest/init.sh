@@ -46,7 +46,7 @@ run() {
     shift 2
     say "begin $id"
     read -r begin _ </proc/uptime
-    timeout --kill-after=5 "$limit" "$@" </dev/null >/tmp/story.log 2>&1 4>&-
+    timeout --kill-after=5 "$limit" "$@" </dev/null >/tmp/story.log 2>&1 3<&- 4>&-
     code=$?
     read -r end _ </proc/uptime
     # Centiseconds.
