@@ -65,6 +65,17 @@ fn refusal(line: &str) -> (String, i32) {
 }
 
 #[test]
+fn scripts_that_speak_of_content_trust_go_on() {
+    for verb in ["run", "create", "pull", "push"] {
+        for value in ["", "=true", "=false"] {
+            let line = format!("hawser {verb} --disable-content-trust{value} img");
+            let words: Vec<OsString> = line.split(' ').map(OsString::from).collect();
+            assert!(Cli::read(&words).is_ok(), "{line}");
+        }
+    }
+}
+
+#[test]
 fn bad_command_lines_are_one_line_with_dockers_exit_codes() {
     for (line, code, expected) in [
         (

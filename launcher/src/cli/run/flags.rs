@@ -31,6 +31,9 @@ pub struct CreateFlags {
     /// Do not show the pull
     #[arg(short, long)]
     pub quiet: bool,
+    /// Taken for scripts; signatures are never asked for
+    #[arg(long, hide = true)]
+    pub disable_content_trust: bool,
     /// Remove the container and its anonymous volumes when it exits
     #[arg(long)]
     pub rm: bool,
