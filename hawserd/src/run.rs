@@ -24,6 +24,8 @@ use crate::systemd;
 
 /// Requests do their work on threads of their own; these only move bytes.
 const MAX_WORKERS: usize = 4;
+/// How often what is left to be done is tried again.
+const SETTLE: Duration = Duration::from_secs(10);
 /// How late a pruned volume may be deleted.
 const SWEEP: Duration = Duration::from_secs(600);
 
@@ -103,6 +105,7 @@ async fn serve(daemon: Daemon, sockets: Sockets, reload: impl FnMut()) -> Result
     let upkeep = tokio::spawn(daemon.netd.clone().run(stop.clone().cancelled_owned()));
     let watchdog = tokio::spawn(systemd::watchdog());
     let sweep = tokio::spawn(sweep(daemon.clone()));
+    let settle = tokio::spawn(settle(daemon.clone()));
     let verdicts = tokio::spawn(tell_verdicts(daemon.clone()));
     let plugin_router = server::volume_plugin(daemon.clone());
     let events = Arc::clone(&daemon.events);
@@ -117,6 +120,7 @@ async fn serve(daemon: Daemon, sockets: Sockets, reload: impl FnMut()) -> Result
     systemd::stopping();
     watchdog.abort();
     sweep.abort();
+    settle.abort();
     verdicts.abort();
     stop.cancel();
     events.close();
@@ -138,13 +142,26 @@ async fn serve(daemon: Daemon, sockets: Sockets, reload: impl FnMut()) -> Result
     Ok(())
 }
 
-/// Deletes pruned volumes whose time is over, and what could not be deleted when it was to be.
+/// Deletes what was busy when it was to be deleted.
+async fn settle(daemon: Daemon) {
+    let mut ticks = tokio::time::interval(SETTLE);
+    loop {
+        ticks.tick().await;
+        let settled = daemon.clone().run(|daemon| {
+            daemon.storaged.settle_stuck();
+            fine(())
+        });
+        // A panic is in the log; the next tick tries again.
+        drop(settled.await);
+    }
+}
+
+/// Deletes pruned volumes whose time is over.
 async fn sweep(daemon: Daemon) {
     let mut ticks = tokio::time::interval(SWEEP);
     loop {
         ticks.tick().await;
         let swept = daemon.clone().run(|daemon| {
-            daemon.storaged.settle_stuck();
             let pruned = daemon.storaged.expire_trash();
             if !pruned.deleted.is_empty() {
                 info!(volumes = ?pruned.deleted, bytes = pruned.space_reclaimed, "pruned volumes deleted");

@@ -214,8 +214,10 @@ impl Storaged {
             match self.settle(key) {
                 Ok(()) => drop(lock(&self.stuck).remove(key)),
                 Err(error) => {
-                    lock(&self.stuck).insert(key.clone());
-                    tracing::warn!(%key, %error, "cannot settle unfinished work; the next start tries again");
+                    // Once for each: it is tried again and again.
+                    if lock(&self.stuck).insert(key.clone()) {
+                        tracing::warn!(%key, %error, "cannot settle unfinished work yet");
+                    }
                 }
             }
         }
