@@ -17,6 +17,7 @@ use std::thread;
 
 use rustix::fs::statfs;
 use rustix::process::{Pid, Signal, kill_process};
+use sys::signalfd::SignalFd;
 
 use crate::container::Record;
 
@@ -240,6 +241,8 @@ fn remove_tree(dir: &Path) -> io::Result<()> {
 pub fn expect_moves() {
     let own = std::process::id();
     let move_nowhere = move || {
+        // They are for the thread that forwards them to a container.
+        let _others = SignalFd::block(&[libc::SIGHUP, libc::SIGINT, libc::SIGQUIT, libc::SIGTERM])?;
         let group = Group::of_process(own)?;
         fs::write(group.dir("pids").join("cgroup.procs"), own.to_string())
     };

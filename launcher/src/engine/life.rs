@@ -130,7 +130,7 @@ fn begin(
     for (connection, attacher) in attached {
         attacher.spawn(connection)?;
     }
-    starting.finish()?;
+    starting.finish_and_reap()?;
     Ok(connection)
 }
 

@@ -179,13 +179,24 @@ impl Starting {
     /// # Errors
     /// [`LaunchError::Refused`] when the container could not be started.
     pub fn finish(mut self) -> Result<u32, LaunchError> {
+        self.await_start()
+    }
+
+    /// The same for a program that stays and does not forward signals, which the thread that reaps
+    /// the shim would get: else what is left of its shims would stay with it.
+    ///
+    /// # Errors
+    /// As [`Starting::finish`].
+    pub fn finish_and_reap(mut self) -> Result<u32, LaunchError> {
+        let started = self.await_start();
+        let mut shim = self.child;
+        drop(thread::Builder::new().spawn(move || shim.wait()));
+        started
+    }
+
+    fn await_start(&mut self) -> Result<u32, LaunchError> {
         match self.next_report()? {
-            Report::Started { started } => {
-                let mut shim = self.child;
-                // Of a program that stays: else what is left of its shims would stay with it.
-                drop(thread::Builder::new().spawn(move || shim.wait()));
-                Ok(started)
-            }
+            Report::Started { started } => Ok(started),
             Report::Failed { error, exit_code } => Err(LaunchError::Refused {
                 message: error,
                 exit_code,

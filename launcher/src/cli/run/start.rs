@@ -17,7 +17,7 @@ pub fn detached(context: &Context, container: &ContainerDir) -> Result<(), CliEr
         return Ok(());
     }
     let shim = launch::find_shim()?;
-    launch::start(&shim, &context.places(container)?, false)?.finish()?;
+    launch::start(&shim, &context.places(container)?, false)?.finish_and_reap()?;
     Ok(())
 }
 
