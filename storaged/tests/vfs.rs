@@ -98,7 +98,7 @@ fn tree(root: &Path, below: &Path, out: &mut Vec<String>) {
 #[test]
 fn both_drivers_show_the_same_and_give_the_same_archives() {
     let mut shown = Vec::new();
-    for driver in DriverName::ALL {
+    for driver in [DriverName::Overlay2, DriverName::Vfs] {
         let state = State::new();
         let storaged = state.open_with(config(driver));
         assert_eq!(storaged.driver(), driver.name());

@@ -507,7 +507,7 @@ mod tests {
 
     #[test]
     fn replies_are_taken_apart_and_never_beyond_their_end() {
-        assert_eq!(number(decode_device(0x1234_0fd05)), "253:4660");
+        assert_eq!(number(decode_device(0x0120_fd34)), "253:4660");
         let mut names = Vec::new();
         for (name, next) in [("one", 16_u32), ("two", 0)] {
             names.extend(0xfd00_u64.to_ne_bytes());
