@@ -14,6 +14,7 @@ pub mod freeze;
 pub mod fscrypt;
 pub mod image;
 pub mod loop_device;
+pub mod memory;
 pub mod mount;
 pub mod netns;
 pub mod orphan;
