@@ -1,18 +1,46 @@
 #!/usr/bin/env bash
-# Makes a fresh Debian 12 machine a Hawser host: the Rust toolchain, then what the README says.
+# Makes a fresh Debian 12 machine a Hawser host. What `cargo xtask install --root` has laid out in
+# $STAGE is used if it is there; else this machine gets the Rust toolchain and builds the checkout.
 set -euo pipefail
 
+CHECKOUT=${CHECKOUT:-/srv/hawser}
+STAGE=${STAGE:-$CHECKOUT/vagrant/stage}
 export DEBIAN_FRONTEND=noninteractive
-apt-get -qq update
-apt-get -qq install --yes --no-install-recommends build-essential ca-certificates curl git
 
-if ! command -v /root/.cargo/bin/cargo >/dev/null; then
-    curl --proto '=https' --tlsv1.2 --silent --show-error --fail https://sh.rustup.rs |
-        sh -s -- -y --profile minimal --component clippy,rustfmt
+# need COMMAND PACKAGE: what a minimal machine may lack.
+need() {
+    command -v "$1" >/dev/null || missing+=("$2")
+}
+
+missing=()
+# Sized volumes and per-container sizes; the rest of what is needed is in the kernel.
+need mkfs.ext4 e2fsprogs
+need mkfs.xfs xfsprogs
+[ -e /usr/lib/x86_64-linux-gnu/libseccomp.so.2 ] || missing+=(libseccomp2)
+if ! [ -d "$STAGE" ]; then
+    need cc build-essential
+    need curl curl
+    need git git
+    missing+=(ca-certificates)
 fi
-export PATH=/root/.cargo/bin:$PATH
+if [ "${#missing[@]}" -gt 0 ]; then
+    apt-get -qq update
+    apt-get -qq install --yes --no-install-recommends "${missing[@]}"
+fi
 
-cd /srv/hawser
-cargo xtask install
+if [ -d "$STAGE" ]; then
+    # As root's, whoever built it.
+    cp --recursive --no-preserve=ownership --remove-destination "$STAGE"/. /
+else
+    if ! [ -x /root/.cargo/bin/cargo ]; then
+        curl --proto '=https' --tlsv1.2 --silent --show-error --fail https://sh.rustup.rs |
+            sh -s -- -y --profile minimal --component clippy,rustfmt
+    fi
+    export PATH=/root/.cargo/bin:$PATH
+    cd "$CHECKOUT"
+    cargo xtask install
+fi
+
 systemctl daemon-reload
+systemctl enable hawser-resume
 systemctl enable --now hawserd

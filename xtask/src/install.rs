@@ -14,7 +14,17 @@ const UNITS: [&str; 2] = ["hawserd/hawserd.service", "launcher/hawser-resume.ser
 
 pub(crate) fn run(prefix: &Path, root: &Path) -> Result<()> {
     setup::run(Purpose::Build)?;
-    let built = build::programs(true)?;
+    lay_out(&build::programs(true)?, prefix, root)?;
+    println!(
+        "start it with `systemctl daemon-reload && systemctl enable hawser-resume && systemctl \
+         enable --now hawserd`"
+    );
+    Ok(())
+}
+
+/// Puts the programs in the directory `built`, and what belongs to them, where they are to be below
+/// `root`.
+pub(crate) fn lay_out(built: &Path, prefix: &Path, root: &Path) -> Result<()> {
     let bin = inside(root, prefix).join("bin");
     // The plugins are here for `hawser cni install`, too.
     let programs = [
@@ -38,10 +48,6 @@ pub(crate) fn run(prefix: &Path, root: &Path) -> Result<()> {
         let target = inside(root, Path::new("/etc/systemd/system")).join(name);
         write_unit(&unit, prefix, &target)?;
     }
-    println!(
-        "start it with `systemctl daemon-reload && systemctl enable hawser-resume && systemctl \
-         enable --now hawserd`"
-    );
     Ok(())
 }
 

@@ -38,7 +38,7 @@ impl Bench {
         plan.script("exec/script", "power-cut", TOGETHER_SECONDS);
         let disk = self.programs.disk(&plan)?;
         let mut tally = Tally::default();
-        for (kernel, machine) in self.machines(disk) {
+        for (kernel, machine) in self.machines(disk, "") {
             for store in STORES {
                 tally += self.cut_store(kernel, machine, store, count)?;
             }

@@ -32,7 +32,7 @@ use self::matrix::{Kernel, Matrix};
 use self::plan::{Plan, Stories};
 use self::programs::Programs;
 use self::report::Run;
-use self::switch::Script;
+use self::switch::{First, Script};
 use self::userland::Userland;
 use crate::test::Tally;
 use crate::workspace;
@@ -48,6 +48,10 @@ const TOGETHER_SECONDS: u32 = 900;
 /// How often, and under which kernel, the power is cut in the quick tests.
 const FEW_CUTS: u32 = 2;
 const CUT_KERNEL: &str = "6.1";
+/// What quick tests make a host of, by `kernel-tests/guests/provision.sh`: Vagrant's machines have
+/// this kernel.
+const PROVISION: &str = "provision";
+const INSTALLED_KERNEL: &str = "6.1";
 /// What a story may write to one of the empty disks.
 const SCRATCH_BYTES: u64 = 4 << 30;
 
@@ -100,7 +104,12 @@ pub(crate) fn run_quick(bin: &Path) -> Result<Tally> {
         cuts: Some(FEW_CUTS),
         ..Options::default()
     };
-    Ok(run(bin, &quick)? + run(bin, &cuts)?)
+    let provision = Options {
+        kernel: vec![INSTALLED_KERNEL.to_owned()],
+        story: Some(PROVISION.to_owned()),
+        ..Options::default()
+    };
+    Ok(run(bin, &quick)? + run(bin, &cuts)? + run(bin, &provision)?)
 }
 
 /// What `options` ask for.
@@ -226,7 +235,7 @@ impl Bench {
         let disk = self.programs.disk(plan)?;
         let mut tally = Tally::default();
         let mut runs = Vec::new();
-        for (kernel, machine) in self.machines(disk) {
+        for (kernel, machine) in self.machines(disk, "") {
             let logs = self.logs(kernel);
             let seat = Seat {
                 number: 1,
@@ -252,9 +261,12 @@ impl Bench {
         for (name, text) in switch::common()? {
             self.programs.add_script(&name, &text)?;
         }
+        if script.first == First::Systemd {
+            self.programs.add_stage()?;
+        }
         let disk = self.programs.disk(&plan)?;
         let mut tally = Tally::default();
-        for (kernel, machine) in self.machines(disk) {
+        for (kernel, machine) in self.machines(disk, script.first.environment()) {
             let logs = self.logs(kernel).join(&script.name);
             let tell =
                 |number, verdict: &Verdict| tell(&format!("{}/{number}", kernel.name), verdict);
@@ -267,7 +279,11 @@ impl Bench {
         Ok(tally)
     }
 
-    fn machines<'a>(&'a self, disk: &'a Path) -> impl Iterator<Item = (&'a Kernel, Machine<'a>)> {
+    fn machines<'a>(
+        &'a self,
+        disk: &'a Path,
+        environment: &'a str,
+    ) -> impl Iterator<Item = (&'a Kernel, Machine<'a>)> {
         self.kernels
             .iter()
             .zip(&self.boots)
@@ -280,7 +296,7 @@ impl Bench {
                         disks: &self.scratch,
                         keeps: false,
                     },
-                    environment: "",
+                    environment,
                 };
                 (&self.matrix.kernels[*index], machine)
             })

@@ -11,11 +11,13 @@ use anyhow::{Context, Result};
 use super::disk;
 use super::plan::{Plan, Stories};
 use crate::build::PROGRAMS;
+use crate::install;
 use crate::process;
 use crate::workspace;
 
 /// Room for what is written beside the programs.
 const SPARE: u64 = 64 << 20;
+const PROVISION: &str = "vagrant/provision.sh";
 const INIT: &str = include_str!("guest/init.sh");
 const FEATURES: &str = include_str!("guest/features.sh");
 
@@ -98,6 +100,15 @@ impl Programs {
             quoted.join(" ")
         );
         self.write("exec/run", &script)
+    }
+
+    /// What a machine that is to become a host of Hawser gets: the programs laid out by themselves,
+    /// and the script that Vagrant would run.
+    pub(super) fn add_stage(&self) -> Result<()> {
+        let exec = self.dir.join("exec");
+        let stage = exec.join("stage");
+        install::lay_out(&self.dir.join("bin"), Path::new("/usr/local"), &stage)?;
+        copy(&workspace::root().join(PROVISION), &exec.join("provision"))
     }
 
     /// A script of the guest called `name`.

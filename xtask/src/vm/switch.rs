@@ -1,5 +1,6 @@
 //! Stories of one guest, or of several on one virtual switch: the scripts of `kernel-tests/guests`, run
-//! in all of them at once. `# guests: N` in a script says how many.
+//! in all of them at once. `# guests: N` in a script says how many, and `# first: systemd` that the
+//! guests are machines as people install them.
 
 use std::path::{Path, PathBuf};
 use std::thread;
@@ -19,7 +20,27 @@ const WIRED: Duration = Duration::from_secs(30);
 pub(super) struct Script {
     pub(super) name: String,
     pub(super) guests: usize,
+    pub(super) first: First,
     pub(super) text: String,
+}
+
+/// The first process of a guest's user space.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum First {
+    /// What the plan says, and nothing else.
+    Plan,
+    /// As on an installed system, with the plan for one of its units.
+    Systemd,
+}
+
+impl First {
+    /// What `guest/initramfs.sh` reads.
+    pub(super) fn environment(self) -> &'static str {
+        match self {
+            Self::Plan => "",
+            Self::Systemd => "FIRST=/lib/systemd/systemd",
+        }
+    }
 }
 
 /// The scripts whose name contains `part`.
@@ -28,9 +49,19 @@ pub(super) fn scripts(part: &str) -> Result<Vec<Script>> {
     for (file, text) in files(&workspace::root().join(SCRIPTS))? {
         let name = file.trim_end_matches(".sh").to_owned();
         if name.contains(part) {
-            let guests =
-                guests(&text).with_context(|| format!("{file} does not say `# guests: N`"))?;
-            scripts.push(Script { name, guests, text });
+            let guests = said(&text, "guests").and_then(|number| number.parse().ok());
+            let guests = guests.with_context(|| format!("{file} does not say `# guests: N`"))?;
+            let first = match said(&text, "first") {
+                Some("systemd") => First::Systemd,
+                Some(other) => bail!("{file}: no first process {other:?}"),
+                None => First::Plan,
+            };
+            scripts.push(Script {
+                name,
+                guests,
+                first,
+                text,
+            });
         }
     }
     Ok(scripts)
@@ -57,11 +88,12 @@ fn files(dir: &Path) -> Result<Vec<(String, String)>> {
     Ok(files)
 }
 
-fn guests(text: &str) -> Option<usize> {
-    let line = text
-        .lines()
-        .find_map(|line| line.strip_prefix("# guests: "));
-    line?.trim().parse().ok()
+/// What a script says of `name` in a comment of its own.
+fn said<'a>(text: &'a str, name: &str) -> Option<&'a str> {
+    let comments = text.lines().filter_map(|line| line.strip_prefix("# "));
+    let mut pairs = comments.filter_map(|line| line.split_once(": "));
+    let (_, what) = pairs.find(|(about, _)| *about == name)?;
+    Some(what.trim())
 }
 
 /// Starts `count` guests and follows each to its end.
@@ -128,6 +160,7 @@ mod tests {
     fn every_script_says_how_many_guests() {
         assert!(scripts("").unwrap().iter().all(|script| script.guests > 0));
         assert_eq!(scripts("vxlan").unwrap().len(), 1);
-        assert_eq!(guests("#!/bin/sh\n# no number\n"), None);
+        assert_eq!(said("#!/bin/sh\n# guests: 3\n", "guests"), Some("3"));
+        assert_eq!(said("#!/bin/sh\n# no number\n", "guests"), None);
     }
 }

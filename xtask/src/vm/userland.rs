@@ -16,6 +16,7 @@ const RECIPE: &str = "1";
 const SPARE: u64 = 3 << 30;
 
 const PACKAGES: &[&str] = &[
+    "bash",
     "bpftool",
     "btrfs-progs",
     "busybox-static",
@@ -23,6 +24,7 @@ const PACKAGES: &[&str] = &[
     "cryptsetup-bin",
     "curl",
     "dash",
+    "dbus",
     "diffutils",
     "dmsetup",
     "dnsmasq-base",
@@ -46,6 +48,7 @@ const PACKAGES: &[&str] = &[
     "openssl",
     "procps",
     "sed",
+    "systemd",
     "tar",
     "thin-provisioning-tools",
     "util-linux",
@@ -63,8 +66,9 @@ const SUPERFLUOUS: [&str; 5] = [
     "usr/share/perl",
 ];
 
-/// What the packages' own scripts would have made: Debian's alternatives.
-const LINKS: [(&str, &str); 9] = [
+/// What the packages' own scripts would have made, Debian's alternatives; and for guests whose first
+/// process is systemd, where nobody logs in, and what the plan says is one unit of many.
+const LINKS: [(&str, &str); 12] = [
     ("usr/bin/awk", "gawk"),
     ("usr/bin/sh", "dash"),
     ("usr/sbin/ip6tables", "xtables-nft-multi"),
@@ -74,22 +78,34 @@ const LINKS: [(&str, &str); 9] = [
     ("usr/sbin/iptables-restore", "xtables-nft-multi"),
     ("usr/sbin/iptables-save", "xtables-nft-multi"),
     ("etc/mtab", "../proc/self/mounts"),
+    ("etc/systemd/system/getty.target", "/dev/null"),
+    (
+        "etc/systemd/system/default.target",
+        "/lib/systemd/system/multi-user.target",
+    ),
+    (
+        "etc/systemd/system/multi-user.target.wants/plan.service",
+        "../plan.service",
+    ),
 ];
 
-const FILES: [(&str, &str); 7] = [
+const FILES: [(&str, &str); 9] = [
     (
         "etc/passwd",
-        "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/sh\n",
+        "root:x:0:0:root:/root:/bin/sh\nmessagebus:x:100:100::/:/bin/false\n\
+         nobody:x:65534:65534:nobody:/:/bin/sh\n",
     ),
     (
         "etc/group",
-        "root:x:0:\ntty:x:5:\ndisk:x:6:\nnogroup:x:65534:\n",
+        "root:x:0:\ntty:x:5:\ndisk:x:6:\nmessagebus:x:100:\nnogroup:x:65534:\n",
     ),
     ("etc/hosts", "127.0.0.1 localhost\n::1 localhost\n"),
     (
         "etc/nsswitch.conf",
         "passwd: files\ngroup: files\nhosts: files dns\n",
     ),
+    // Empty: not the first boot, at which systemd would ask who and where it is.
+    ("etc/machine-id", ""),
     ("etc/resolv.conf", ""),
     (
         "etc/protocols",
@@ -99,7 +115,18 @@ const FILES: [(&str, &str); 7] = [
         "etc/os-release",
         "ID=debian\nPRETTY_NAME=\"Debian, in a guest of the kernel tests\"\n",
     ),
+    ("etc/systemd/system/plan.service", PLAN_UNIT),
 ];
+
+const PLAN_UNIT: &str = "[Unit]
+Description=What the plan of the kernel tests says
+Wants=dbus.service
+After=dbus.service basic.target
+[Service]
+Type=exec
+ExecStart=/opt/hawser/init
+PassEnvironment=GUEST GUESTS
+";
 
 #[derive(Debug)]
 pub(super) struct Userland {
@@ -160,6 +187,7 @@ impl Userland {
         }
         for (link, target) in LINKS {
             let path = self.tree.join(link);
+            make_dir(path.parent().context("a link has a directory")?)?;
             if path.symlink_metadata().is_err() {
                 symlink(target, &path).with_context(|| path.display().to_string())?;
             }

@@ -1,6 +1,7 @@
 #!/bin/dash
-# First process of the user space: runs what the plan says, and says on the second serial port how
-# each part went. Whatever is not said there has not happened.
+# First process of the user space, or a unit of systemd's where that is the first: runs what the plan
+# says, and says on the second serial port how each part went. Whatever is not said there has not
+# happened.
 export PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root TERM=dumb
 exec </dev/null >/dev/console 2>&1 4>/dev/ttyS1
 stty -F /dev/ttyS1 raw
@@ -18,18 +19,20 @@ ends() {
     sleep 60
 }
 
-mount -t proc proc /proc
-mount -t sysfs sysfs /sys
-mount -t cgroup2 cgroup2 /sys/fs/cgroup
-mount -t bpf bpf /sys/fs/bpf
-mount -t tracefs tracefs /sys/kernel/tracing
-mkdir -p /dev/pts /dev/shm /dev/mqueue
-mount -t devpts -o gid=5,mode=620,ptmxmode=666 devpts /dev/pts
-mount -t tmpfs tmpfs /dev/shm
-mount -t tmpfs -o mode=755 tmpfs /run
+if [ $$ -eq 1 ]; then
+    mount -t proc proc /proc
+    mount -t sysfs sysfs /sys
+    mount -t cgroup2 cgroup2 /sys/fs/cgroup
+    mount -t bpf bpf /sys/fs/bpf
+    mount -t tracefs tracefs /sys/kernel/tracing
+    mkdir -p /dev/pts /dev/shm /dev/mqueue
+    mount -t devpts -o gid=5,mode=620,ptmxmode=666 devpts /dev/pts
+    mount -t tmpfs tmpfs /dev/shm
+    mount -t tmpfs -o mode=755 tmpfs /run
+    ln -snf /proc/self/fd /dev/fd
+    ip link set lo up
+fi
 mkdir -p /run/lock /run/netns
-ln -snf /proc/self/fd /dev/fd
-ip link set lo up
 # What udev does on other hosts.
 modprobe -aq loop tun fuse dm_mod virtio_net
 . /opt/hawser/environment

@@ -18,4 +18,4 @@ mount -t ext4 -o ro /dev/vdb /root/usr/lib/modules
 mount -t ext4 -o noatime /dev/vdc /root/opt/hawser
 umount /proc
 mount --move /dev /root/dev
-exec switch_root /root /opt/hawser/init
+exec switch_root /root "${FIRST:-/opt/hawser/init}"

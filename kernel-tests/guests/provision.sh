@@ -1,0 +1,140 @@
+#!/bin/sh
+# guests: 1
+# first: systemd
+# A machine becomes a host of Hawser by the script that Vagrant runs, and is one as its units say:
+# with no capability, system call or directory more.
+set -eux
+export PATH=/usr/local/bin:$PATH
+
+# until_true SECONDS COMMAND…
+until_true() {
+    left=$1
+    shift
+    until "$@"; do
+        left=$((left - 1))
+        if [ "$left" -le 0 ]; then
+            echo "not in time: $*"
+            systemctl status --no-pager --lines=50 hawserd hawser-resume || true
+            exit 1
+        fi
+        sleep 1
+    done
+}
+
+# A shell that is linked statically is image enough.
+image() {
+    root=$(mktemp -d)
+    mkdir -p "$root/bin" "$root/etc"
+    cp "$(command -v busybox)" "$root/bin/busybox"
+    for name in cat echo httpd id ip nslookup ping printf sh sleep test wget; do
+        ln -s busybox "$root/bin/$name"
+    done
+    tar -C "$root" -c . | hawser import - box
+    rm -r "$root"
+}
+
+main_pid() {
+    systemctl show --property MainPID --value hawserd
+}
+
+is_another_daemon() {
+    now=$(main_pid)
+    [ "$now" != 0 ] && [ "$now" != "$1" ] && hawser info >/dev/null 2>&1
+}
+
+answers() {
+    [ "$(curl -fsS --max-time 5 "http://$1/word")" = hello ]
+}
+
+STAGE=/opt/hawser/exec/stage bash -eux /opt/hawser/exec/provision
+# Again, as `vagrant provision` would.
+STAGE=/opt/hawser/exec/stage bash -eux /opt/hawser/exec/provision
+[ "$(systemctl is-enabled hawserd)" = enabled ]
+[ "$(systemctl is-enabled hawser-resume)" = enabled ]
+[ "$(systemctl is-active hawserd)" = active ]
+hawser info
+hawser doctor
+
+# The main job, within the limits of the unit.
+image
+hawser network create shop
+hawser run -d --name web --network shop --restart always -p 8080:80 -v data:/srv box \
+    sh -c 'echo hello >/srv/word; httpd -f -h /srv'
+until_true 30 answers 127.0.0.1:8080
+hawser run --rm --network shop box sh -c 'wget -q -O - http://web/word' | grep hello
+hawser run --rm -v data:/srv:ro box cat /srv/word | grep hello
+# The daemon reads a root file system where its container has it.
+hawser exec web sh -c 'echo new >/etc/motd'
+hawser diff web | grep 'A /etc/motd'
+hawser commit web changed
+hawser run --rm changed cat /etc/motd | grep new
+hawser cp web:/etc/motd /tmp/motd
+hawser export web | tar -t | grep etc/motd
+# A neighbour learns at once that an address has moved to another interface.
+address=$(hawser network inspect --format '{{(index .IPAM.Config 0).Gateway}}' shop | sed 's/[0-9]*$/77/')
+hawser run -d --name moved --network shop --ip "$address" --mac-address 02:00:00:00:00:01 box sleep 600
+hawser exec web ping -c 1 "$address"
+hawser rm -f moved
+hawser run -d --name moved --network shop --ip "$address" --mac-address 02:00:00:00:00:02 box sleep 600
+netns=$(hawser inspect --format '{{.State.Pid}}' web)
+until_true 5 sh -c "nsenter --net=/proc/$netns/ns/net ip neighbour show $address | grep 02:00:00:00:00:02"
+hawser rm -f moved
+# Volumes with a size, snapshots, limits.
+hawser volume create --opt size=32m --opt backend=loop sized
+hawser run --rm -v sized:/srv --memory 64m --cpus 0.5 --pids-limit 20 box sh -c 'echo full >/srv/word'
+hawser volume snapshot create sized before
+journalctl --no-pager -u hawserd
+# Nothing was refused, and nothing went wrong.
+! journalctl --no-pager -u hawserd | grep -E ' (WARN|ERROR) '
+
+# A daemon that dies is started again, and one that is stopped leaves all as it is.
+before=$(main_pid)
+kill -9 "$before"
+answers 127.0.0.1:8080
+until_true 30 is_another_daemon "$before"
+answers 127.0.0.1:8080
+systemctl stop hawserd
+answers 127.0.0.1:8080
+systemctl start hawserd
+answers 127.0.0.1:8080
+[ "$(hawser ps -q | wc -l)" = 1 ]
+
+# A container that died with its shim comes back when the daemon's companion runs: at boot, and here.
+shim=$(pgrep -o hawser-shim)
+kill -9 "$shim"
+systemctl restart hawserd hawser-resume
+until_true 30 answers 127.0.0.1:8080
+
+# Another engine's control groups, made by systemd.
+scope=$(mktemp -d)
+mkdir -p "$scope/rootfs/bin" "$scope/rootfs/dev" "$scope/rootfs/proc"
+cp "$(command -v busybox)" "$scope/rootfs/bin/busybox"
+ln -s busybox "$scope/rootfs/bin/sleep"
+cat >"$scope/config.json" <<'JSON'
+{
+    "ociVersion": "1.0.2",
+    "root": {"path": "rootfs"},
+    "process": {"cwd": "/", "args": ["sleep", "600"], "user": {"uid": 0, "gid": 0}},
+    "linux": {
+        "cgroupsPath": "system.slice:hawser:engine",
+        "resources": {"pids": {"limit": 17}, "memory": {"limit": 67108864}},
+        "namespaces": [{"type": "pid"}, {"type": "mount"}]
+    },
+    "mounts": [
+        {"destination": "/proc", "type": "proc", "source": "proc"},
+        {"destination": "/dev", "type": "tmpfs", "source": "tmpfs", "options": ["mode=755"]}
+    ]
+}
+JSON
+hawser-shim --systemd-cgroup create --bundle "$scope" engine
+hawser-shim start engine
+[ "$(systemctl is-active hawser-engine.scope)" = active ]
+[ "$(cat /sys/fs/cgroup/system.slice/hawser-engine.scope/pids.max)" = 17 ]
+[ "$(systemctl show --property MemoryMax --value hawser-engine.scope)" = 67108864 ]
+hawser-shim kill engine KILL
+until_true 30 hawser-shim delete engine
+until_true 30 test ! -e /sys/fs/cgroup/system.slice/hawser-engine.scope
+
+hawser rm -f web
+hawser volume prune --all --force
+hawser network rm shop
