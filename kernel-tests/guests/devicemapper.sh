@@ -63,7 +63,7 @@ says 'Data Space Total: 2.147GB'
 # shellcheck disable=SC2086
 works $FILES
 stop -TERM
-# shellcheck disable=SC2086
+# shellcheck disable=SC2046
 refused 'it only grows' $(echo "$FILES" | sed 's/512M/400M/')
 refused 'say the same again' dm.datadev=/dev/vdd dm.metadatadev=/dev/vdd
 POOL=$(dmsetup ls --target thin-pool | cut -f1)

@@ -4,7 +4,7 @@
 # A machine becomes a host of Hawser by the script that Vagrant runs, and is one as its units say:
 # with no capability, system call or directory more.
 set -eux
-export PATH=/usr/local/bin:$PATH
+export PATH="/usr/local/bin:$PATH"
 
 # until_true SECONDS COMMAND…
 until_true() {
@@ -85,7 +85,9 @@ hawser run --rm -v sized:/srv --memory 64m --cpus 0.5 --pids-limit 20 box sh -c 
 hawser volume snapshot create sized before
 journalctl --no-pager -u hawserd
 # Nothing was refused, and nothing went wrong.
-! journalctl --no-pager -u hawserd | grep -E ' (WARN|ERROR) '
+if journalctl --no-pager -u hawserd | grep -E ' (WARN|ERROR) '; then
+    exit 1
+fi
 
 # A daemon that dies is started again, and one that is stopped leaves all as it is.
 before=$(main_pid)

@@ -37,7 +37,7 @@ ip address add "10.7.0.$GUEST/24" dev vx0
 ip link set vx0 up
 everybody 10.7.0.
 # As much as fits, whole.
-ping -c1 -W5 -M do -s 1422 "10.7.0.$((GUEST % GUESTS + 1))"
+ping -c1 -W5 -M "do" -s 1422 "10.7.0.$((GUEST % GUESTS + 1))"
 
 # Nobody leaves before all have come here: an address says so.
 ip address add "10.98.0.$GUEST/24" dev eth0

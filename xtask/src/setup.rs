@@ -74,7 +74,9 @@ const TEST: &[&str] = &[
     "python3-scapy",
     "qemu-system-x86",
     "runc",
+    "shellcheck",
     "strace",
+    "vagrant",
     "xfsprogs",
     "xz-utils",
 ];

@@ -31,8 +31,8 @@ pub(crate) fn cargo() -> Command {
 /// script compiles them.
 pub(crate) const EVERY_CRATE: [&str; 3] = ["--workspace", "--exclude", "programs"];
 
-/// Every file of the tree that is ours, relative to the root: no build output, no inputs of
-/// fuzz targets, which are any bytes, no hidden directories but the ones that hold configuration.
+/// Every file of the tree that is ours, relative to the root: no build output, nothing laid out for
+/// Vagrant, no inputs of fuzz targets, which are any bytes, no hidden directories but the ones that hold configuration.
 pub(crate) fn files() -> Result<Vec<PathBuf>> {
     let mut files = Vec::new();
     collect(root(), &mut files)?;
@@ -50,7 +50,7 @@ fn collect(dir: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
             .file_type()
             .with_context(|| path.display().to_string())?;
         if kind.is_dir() {
-            let skipped = ["target", "corpus"].contains(&name.as_str())
+            let skipped = ["target", "corpus", "stage"].contains(&name.as_str())
                 || (name.starts_with('.') && !HIDDEN.contains(&name.as_str()));
             if !skipped {
                 collect(&path, files)?;

@@ -1,6 +1,7 @@
 //! `cargo xtask test`: every check in the order of its price. All stages run, so that one run
 //! shows everything that is broken; the last line counts.
 
+mod scripts;
 mod tally;
 
 use std::path::Path;
@@ -74,6 +75,11 @@ const STAGES: &[Stage] = &[
         name: "clippy",
         tiers: &[Tier::Lint],
         run: Run::Crates(run_clippy),
+    },
+    Stage {
+        name: "scripts",
+        tiers: &[Tier::Host],
+        run: Run::Crates(scripts::run),
     },
     Stage {
         name: "unit tests",

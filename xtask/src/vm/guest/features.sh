@@ -1,3 +1,4 @@
+# shellcheck shell=dash
 # What this kernel can do, found by doing it: `feature NAME COMMAND…`, in a throwaway namespace.
 feature() {
     name=$1

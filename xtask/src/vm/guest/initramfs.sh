@@ -1,4 +1,5 @@
 #!/bin/busybox sh
+# shellcheck shell=dash
 # First process of a guest: finds the disks and goes over to the one with the user space.
 /bin/busybox --install -s /bin
 mkdir -p /dev /proc /sys /root
