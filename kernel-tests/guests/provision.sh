@@ -107,36 +107,6 @@ kill -9 "$shim"
 systemctl restart hawserd hawser-resume
 until_true 30 answers 127.0.0.1:8080
 
-# Another engine's control groups, made by systemd.
-scope=$(mktemp -d)
-mkdir -p "$scope/rootfs/bin" "$scope/rootfs/dev" "$scope/rootfs/proc"
-cp "$(command -v busybox)" "$scope/rootfs/bin/busybox"
-ln -s busybox "$scope/rootfs/bin/sleep"
-cat >"$scope/config.json" <<'JSON'
-{
-    "ociVersion": "1.0.2",
-    "root": {"path": "rootfs"},
-    "process": {"cwd": "/", "args": ["sleep", "600"], "user": {"uid": 0, "gid": 0}},
-    "linux": {
-        "cgroupsPath": "system.slice:hawser:engine",
-        "resources": {"pids": {"limit": 17}, "memory": {"limit": 67108864}},
-        "namespaces": [{"type": "pid"}, {"type": "mount"}]
-    },
-    "mounts": [
-        {"destination": "/proc", "type": "proc", "source": "proc"},
-        {"destination": "/dev", "type": "tmpfs", "source": "tmpfs", "options": ["mode=755"]}
-    ]
-}
-JSON
-hawser-shim --systemd-cgroup create --bundle "$scope" engine
-hawser-shim start engine
-[ "$(systemctl is-active hawser-engine.scope)" = active ]
-[ "$(cat /sys/fs/cgroup/system.slice/hawser-engine.scope/pids.max)" = 17 ]
-[ "$(systemctl show --property MemoryMax --value hawser-engine.scope)" = 67108864 ]
-hawser-shim kill engine KILL
-until_true 30 hawser-shim delete engine
-until_true 30 test ! -e /sys/fs/cgroup/system.slice/hawser-engine.scope
-
 hawser rm -f web
 hawser volume prune --all --force
 hawser network rm shop

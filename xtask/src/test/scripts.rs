@@ -57,8 +57,15 @@ mod tests {
     #[test]
     fn scripts_are_found_by_their_first_lines_too() {
         let scripts = scripts().unwrap();
-        for path in [".ci/run", "vagrant/provision.sh", "kernel-tests/guests/ping.sh"] {
-            assert!(scripts.contains(&PathBuf::from(path)), "{path} of {scripts:?}");
+        for path in [
+            ".ci/run",
+            "vagrant/provision.sh",
+            "kernel-tests/guests/ping.sh",
+        ] {
+            assert!(
+                scripts.contains(&PathBuf::from(path)),
+                "{path} of {scripts:?}"
+            );
         }
         assert!(!scripts.contains(&PathBuf::from("README.md")));
     }
