@@ -33,9 +33,9 @@ mod root {
     #[test]
     fn storage_is_measured_without_peers() {
         let rows = rows("storage scale-import --runs 1 --image-mib 8 --volumes 10 --volume-mib 64");
-        // Two imports beside two ways of them, four depths, two sizes, commit, two of volumes, one
-        // beside podman, a restart, two copies in three places.
-        assert_eq!(rows.len(), 21);
+        // Two imports beside two ways of them, four depths, two sizes of files that are kept and that
+        // are not, commit, two of volumes, one beside podman, a restart, two copies in three places.
+        assert_eq!(rows.len(), 23);
         for row in &rows {
             assert!(row["ours"].as_f64().is_some_and(|ours| ours > 0.0), "{row}");
         }
@@ -52,8 +52,8 @@ mod root {
     #[test]
     fn packets_are_timed_on_the_programs_of_a_daemon() {
         let rows = rows("packets --runs 1 --published 1,3");
-        // Nine ways of both families, an empty program among them, twice.
-        assert_eq!(rows.len(), 36);
+        // Eleven ways of both families, an empty program among them, twice.
+        assert_eq!(rows.len(), 44);
         for row in &rows {
             assert!(row["ours"].as_f64().is_some_and(|ours| ours > 0.0), "{row}");
             assert_eq!((&row["unit"], &row["peer"]), (&"ns".into(), &Value::Null));
