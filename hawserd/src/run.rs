@@ -29,7 +29,7 @@ const SETTLE: Duration = Duration::from_secs(10);
 /// How late a pruned volume may be deleted.
 const SWEEP: Duration = Duration::from_secs(600);
 /// How long memory is kept that is free.
-const GIVE_BACK: Duration = Duration::from_secs(60);
+const GIVE_BACK: Duration = Duration::from_secs(10);
 
 /// Opens the daemon and serves until a signal asks to stop.
 ///

@@ -2,6 +2,8 @@
 
 use std::fs;
 use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use kernel_tests::Host;
@@ -17,6 +19,9 @@ use super::{Scene, column};
 const MOST_OF_DOCKER: u32 = 100;
 /// Design: with 100 endpoints.
 const GOAL: (u32, f64) = (100, 25.0);
+
+/// What a process keeps is looked at this long after the last container came, on both sides.
+const SETTLED: Duration = Duration::from_secs(15);
 
 /// Megabytes: resident, and the part of it that no file backs.
 pub(super) type Memory = [f64; 2];
@@ -59,6 +64,7 @@ fn ours(endpoints: u32) -> Result<Memory> {
     let host = Arc::new(Host::throwaway()?);
     let hawser = Hawser::start(Arc::clone(&host))?;
     town::settle(&hawser, &host, Population::of(endpoints))?;
+    thread::sleep(SETTLED);
     of_process(hawser.daemon.pid().context("the daemon runs")?)
 }
 
@@ -67,6 +73,7 @@ fn theirs(docker: &Docker, running: &mut u32, containers: u32) -> Result<Memory>
         docker.output(&["run", "-d", docker::TOOLS, "sleep", "3600"])?;
         *running += 1;
     }
+    thread::sleep(SETTLED);
     let [resident, anonymous] = of_process(docker.pid())?;
     let containerd = of_process(child(docker.pid(), "containerd")?)?;
     Ok([resident + containerd[0], anonymous + containerd[1]])
