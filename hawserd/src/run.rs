@@ -106,10 +106,13 @@ async fn serve(daemon: Daemon, sockets: Sockets, reload: impl FnMut()) -> Result
     let stop = CancellationToken::new();
     let upkeep = tokio::spawn(daemon.netd.clone().run(stop.clone().cancelled_owned()));
     let watchdog = tokio::spawn(systemd::watchdog());
-    let sweep = tokio::spawn(sweep(daemon.clone()));
-    let settle = tokio::spawn(settle(daemon.clone()));
+    let chores = [
+        every(SWEEP, daemon.clone(), sweep),
+        every(SETTLE, daemon.clone(), settle),
+        every(GIVE_BACK, daemon.clone(), give_back),
+    ];
+    let chores = chores.map(tokio::spawn);
     let verdicts = tokio::spawn(tell_verdicts(daemon.clone()));
-    let memory = tokio::spawn(give_back_memory());
     let plugin_router = server::volume_plugin(daemon.clone());
     let events = Arc::clone(&daemon.events);
     let servers = [
@@ -122,10 +125,8 @@ async fn serve(daemon: Daemon, sockets: Sockets, reload: impl FnMut()) -> Result
     info!(signal, "stopping; containers and their connections go on");
     systemd::stopping();
     watchdog.abort();
-    sweep.abort();
-    settle.abort();
+    chores.iter().for_each(tokio::task::JoinHandle::abort);
     verdicts.abort();
-    memory.abort();
     stop.cancel();
     events.close();
     let drained = async {
@@ -146,45 +147,36 @@ async fn serve(daemon: Daemon, sockets: Sockets, reload: impl FnMut()) -> Result
     Ok(())
 }
 
-/// Deletes what was busy when it was to be deleted.
-async fn settle(daemon: Daemon) {
-    let mut ticks = tokio::time::interval(SETTLE);
+/// Does `work` now and once every `period`, beside the requests.
+async fn every(period: Duration, daemon: Daemon, work: fn(&Daemon)) {
+    let mut ticks = tokio::time::interval(period);
     loop {
         ticks.tick().await;
-        let settled = daemon.clone().run(|daemon| {
-            daemon.storaged.settle_stuck();
+        let done = daemon.clone().run(move |daemon| {
+            work(daemon);
             fine(())
         });
         // A panic is in the log; the next tick tries again.
-        drop(settled.await);
+        drop(done.await);
     }
 }
 
+/// Deletes what was busy when it was to be deleted.
+fn settle(daemon: &Daemon) {
+    daemon.storaged.settle_stuck();
+}
+
 /// Deletes pruned volumes whose time is over.
-async fn sweep(daemon: Daemon) {
-    let mut ticks = tokio::time::interval(SWEEP);
-    loop {
-        ticks.tick().await;
-        let swept = daemon.clone().run(|daemon| {
-            let pruned = daemon.storaged.expire_trash();
-            if !pruned.deleted.is_empty() {
-                info!(volumes = ?pruned.deleted, bytes = pruned.space_reclaimed, "pruned volumes deleted");
-            }
-            fine(())
-        });
-        // A panic is in the log; the next tick tries again.
-        drop(swept.await);
+fn sweep(daemon: &Daemon) {
+    let pruned = daemon.storaged.expire_trash();
+    if !pruned.deleted.is_empty() {
+        info!(volumes = ?pruned.deleted, bytes = pruned.space_reclaimed, "pruned volumes deleted");
     }
 }
 
 /// The start alone leaves four megabytes behind, half of what the daemon has for itself later.
-async fn give_back_memory() {
-    let mut ticks = tokio::time::interval(GIVE_BACK);
-    loop {
-        ticks.tick().await;
-        let given = tokio::task::spawn_blocking(sys::memory::give_back);
-        drop(given.await);
-    }
+fn give_back(_: &Daemon) {
+    sys::memory::give_back();
 }
 
 /// Passes on what probes find.

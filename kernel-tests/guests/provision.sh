@@ -4,22 +4,9 @@
 # A machine becomes a host of Hawser by the script that Vagrant runs, and is one as its units say:
 # with no capability, system call or directory more.
 set -eux
+. /opt/hawser/exec/wait
+trap '[ $? -eq 0 ] || systemctl status --no-pager --lines=50 hawserd hawser-resume' EXIT
 export PATH="/usr/local/bin:$PATH"
-
-# until_true SECONDS COMMAND…
-until_true() {
-    left=$1
-    shift
-    until "$@"; do
-        left=$((left - 1))
-        if [ "$left" -le 0 ]; then
-            echo "not in time: $*"
-            systemctl status --no-pager --lines=50 hawserd hawser-resume || true
-            exit 1
-        fi
-        sleep 1
-    done
-}
 
 # A shell that is linked statically is image enough.
 image() {

@@ -4,21 +4,8 @@
 # Another engine asks for a container whose control group systemd makes, as podman does where systemd
 # runs the host.
 set -eux
+. /opt/hawser/exec/wait
 export PATH="/opt/hawser/exec/stage/usr/local/bin:$PATH"
-
-# until_true SECONDS COMMAND…
-until_true() {
-    left=$1
-    shift
-    until "$@"; do
-        left=$((left - 1))
-        if [ "$left" -le 0 ]; then
-            echo "not in time: $*"
-            exit 1
-        fi
-        sleep 1
-    done
-}
 
 scope=$(mktemp -d)
 mkdir -p "$scope/rootfs/bin" "$scope/rootfs/dev" "$scope/rootfs/proc"

@@ -2,26 +2,13 @@
 # guests: 3
 # Guests on one switch reach each other, and again through a VXLAN of their own making.
 set -eu
-
-# until SECONDS COMMAND…
-until_true() {
-    left=$1
-    shift
-    until "$@" >/dev/null 2>&1; do
-        left=$((left - 1))
-        if [ "$left" -le 0 ]; then
-            echo "not in time: $*"
-            exit 1
-        fi
-        sleep 1
-    done
-}
+. /opt/hawser/exec/wait
 
 # everybody PREFIX: all guests answer at PREFIX and their number.
 everybody() {
     number=1
     while [ "$number" -le "$GUESTS" ]; do
-        until_true 60 ping -c1 -W1 "$1$number"
+        until_true 60 ping -q -c1 -W1 "$1$number"
         number=$((number + 1))
     done
 }

@@ -70,8 +70,20 @@ impl Disk for Fragile {
 
 const NEVER: usize = usize::MAX;
 
-/// Opens `state` with a disk that breaks at step `at`, counted from the end of the opening.
-fn open(state: &Path, at: usize, how: How) -> (Storaged, Arc<Mutex<Vec<String>>>) {
+/// With the steps that it takes.
+type Opened = (Storaged, Arc<Mutex<Vec<String>>>);
+
+/// A kind of store that operations are broken on.
+struct Bed {
+    /// Opens a state directory with a disk that breaks at a step, counted from the end of the
+    /// opening.
+    open: fn(&Path, usize, How) -> Opened,
+    assert_tidy: fn(&Storaged, &Path),
+}
+
+const DIRECTORIES: Bed = Bed { open, assert_tidy };
+
+fn open(state: &Path, at: usize, how: How) -> Opened {
     let database = Arc::new(Database::create(state.join("meta.redb")).unwrap());
     let store = Arc::new(Store::open(database, Driver::Overlay2).unwrap());
     let layout = Layout::new(state.to_owned(), Driver::Overlay2);
@@ -165,12 +177,12 @@ fn in_state(action: impl FnOnce(&Path)) {
 }
 
 /// Breaks `story` at step `at`, or not at all. Returns the steps it took.
-fn break_at(story: &Story, state: &Path, at: usize, how: How) -> usize {
-    let (storaged, _) = open(state, NEVER, how);
+fn break_at(bed: &Bed, story: &Story, state: &Path, at: usize, how: How) -> usize {
+    let (storaged, _) = (bed.open)(state, NEVER, how);
     (story.before)(&storaged);
     drop(storaged);
 
-    let (storaged, log) = open(state, at, how);
+    let (storaged, log) = (bed.open)(state, at, how);
     let succeeded = match catch_unwind(AssertUnwindSafe(|| (story.run)(&storaged))) {
         Ok(succeeded) => succeeded,
         Err(panic) if panic.is::<Crash>() => false,
@@ -179,8 +191,8 @@ fn break_at(story: &Story, state: &Path, at: usize, how: How) -> usize {
     let steps = lock(&log).len();
     drop(storaged);
 
-    let (storaged, _) = open(state, NEVER, how);
-    assert_tidy(&storaged, state);
+    let (storaged, _) = (bed.open)(state, NEVER, how);
+    (bed.assert_tidy)(&storaged, state);
     let done = (story.done)(&storaged, state);
     assert!(
         done || !succeeded,
@@ -188,20 +200,20 @@ fn break_at(story: &Story, state: &Path, at: usize, how: How) -> usize {
     );
     assert!((story.run)(&storaged), "it does not work after a restart");
     assert!((story.done)(&storaged, state));
-    assert_tidy(&storaged, state);
+    (bed.assert_tidy)(&storaged, state);
     steps
 }
 
 #[track_caller]
-fn break_everywhere(how: How) {
-    for story in &STORIES {
+fn break_everywhere(bed: &Bed, stories: &[Story], how: How) {
+    for story in stories {
         let mut steps = 0;
-        in_state(|state| steps = break_at(story, state, NEVER, how));
+        in_state(|state| steps = break_at(bed, story, state, NEVER, how));
         assert!(steps > 0, "{} takes no step", story.name);
         for at in 0..steps {
             println!("{}: {how:?} at step {at} of {steps}", story.name);
             in_state(|state| {
-                break_at(story, state, at, how);
+                break_at(bed, story, state, at, how);
             });
         }
     }
@@ -209,12 +221,12 @@ fn break_everywhere(how: How) {
 
 #[test]
 fn a_crash_at_any_step_leaves_all_or_nothing() {
-    break_everywhere(How::Crash);
+    break_everywhere(&DIRECTORIES, &STORIES, How::Crash);
 }
 
 #[test]
 fn a_failure_at_any_step_leaves_all_or_nothing() {
-    break_everywhere(How::Fail);
+    break_everywhere(&DIRECTORIES, &STORIES, How::Fail);
 }
 
 #[test]

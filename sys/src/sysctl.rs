@@ -83,12 +83,17 @@ mod tests {
         assert_eq!(read(key).unwrap(), outside);
     }
 
+    /// More than the kernel takes or gives at once.
+    fn many_ports() -> String {
+        let ports = (1..5000).map(|number| (2 * number).to_string());
+        ports.collect::<Vec<_>>().join(",")
+    }
+
     #[test]
     fn a_long_setting_is_read_and_written_whole() {
         let key = "net/ipv4/ip_local_reserved_ports";
         let namespace = NetNs::create().expect("root is needed to create a network namespace");
-        let ports = (1..5000).map(|number| (2 * number).to_string());
-        let ports = ports.collect::<Vec<_>>().join(",");
+        let ports = many_ports();
         namespace
             .run(|| {
                 ensure(key, &ports).unwrap();
@@ -101,8 +106,7 @@ mod tests {
     fn a_list_grows_by_what_is_added() {
         let key = "net/ipv4/ip_local_reserved_ports";
         let namespace = NetNs::create().expect("root is needed to create a network namespace");
-        let ports = (1..5000).map(|number| (2 * number).to_string());
-        let ports = ports.collect::<Vec<_>>().join(",");
+        let ports = many_ports();
         namespace
             .run(|| {
                 write(key, "1,20001").unwrap();

@@ -3,15 +3,17 @@
 use std::fs::create_dir_all;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
-use std::sync::{Arc, Mutex};
 
 use api::id::Digest;
 use api::storage::StorageCheck;
 use redb::Database;
 
-use super::stories::{FILES, handed, import, is_complete, layer, rootfs, with_image, with_rootfs};
-use super::{Crash, Fragile, How, NEVER, in_state, names};
+use super::stories::{
+    FILES, Story, handed, import, is_complete, layer, rootfs, with_image, with_rootfs,
+};
+use super::{Bed, Crash, Fragile, How, NEVER, Opened, break_everywhere, in_state, names};
 use crate::config::Driver as Name;
 use crate::disk::{Host, Step};
 use crate::driver::Driver;
@@ -52,7 +54,7 @@ fn start(
     )
 }
 
-fn open(state: &Path, at: usize, how: How) -> (Storaged, Arc<Mutex<Vec<String>>>) {
+fn open(state: &Path, at: usize, how: How) -> Opened {
     let store = store(state);
     let layout = Layout::new(state.to_owned(), Name::Devicemapper);
     let host = Host::new(Arc::clone(&store));
@@ -141,19 +143,14 @@ fn second(storaged: &Storaged) -> bool {
         .is_ok()
 }
 
-struct Story {
-    name: &'static str,
-    before: fn(&Storaged),
-    run: fn(&Storaged) -> bool,
-    done: fn(&Storaged) -> bool,
-}
+const THIN: Bed = Bed { open, assert_tidy };
 
 const STORIES: [Story; 7] = [
     Story {
         name: "import a layer",
         before: |_| (),
         run: |storaged| import(storaged, &FILES).is_some(),
-        done: |storaged| {
+        done: |storaged, _| {
             let layers = storaged.layers();
             let whole = |path: &Path| is_complete(path, &FILES);
             for layer in &layers {
@@ -166,7 +163,7 @@ const STORIES: [Story; 7] = [
         name: "import a layer on another",
         before: |storaged| drop(import(storaged, &FILES).unwrap()),
         run: second,
-        done: |storaged| {
+        done: |storaged, _| {
             let layers = storaged.layers();
             let top = layers.iter().find(|layer| layer.parent.is_some());
             if let Some(top) = top {
@@ -185,13 +182,13 @@ const STORIES: [Story; 7] = [
         run: |storaged| {
             storaged.image("web").is_err() || storaged.remove_image("web", false).is_ok()
         },
-        done: |storaged| storaged.image("web").is_err(),
+        done: |storaged, _| storaged.image("web").is_err(),
     },
     Story {
         name: "create a root filesystem",
         before: with_image,
         run: |storaged| rootfs(storaged, false),
-        done: |storaged| storaged.rootfs("c1").is_ok(),
+        done: |storaged, _| storaged.rootfs("c1").is_ok(),
     },
     Story {
         name: "mount a root filesystem",
@@ -201,13 +198,13 @@ const STORIES: [Story; 7] = [
                 .mount_rootfs("c1")
                 .is_ok_and(|mount| is_complete(Path::new(&mount.path), &FILES))
         },
-        done: |storaged| storaged.store.rows().rootfs["c1"].mounted_in.is_some(),
+        done: |storaged, _| storaged.store.rows().rootfs["c1"].mounted_in.is_some(),
     },
     Story {
         name: "hand over a root filesystem",
         before: with_rootfs,
         run: handed,
-        done: |storaged| {
+        done: |storaged, _| {
             let (_, root) = storaged.open_rootfs("c1").unwrap();
             let path = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&root));
             assert!(is_complete(&PathBuf::from(path), &FILES));
@@ -221,56 +218,18 @@ const STORIES: [Story; 7] = [
             storaged.mount_rootfs("c1").unwrap();
         },
         run: |storaged| storaged.remove_rootfs("c1").is_ok(),
-        done: |storaged| storaged.rootfs("c1").is_err(),
+        done: |storaged, _| storaged.rootfs("c1").is_err(),
     },
 ];
 
-fn break_at(story: &Story, state: &Path, at: usize, how: How) -> usize {
-    let (storaged, _) = open(state, NEVER, how);
-    (story.before)(&storaged);
-    drop(storaged);
-
-    let (storaged, log) = open(state, at, how);
-    let succeeded = match catch_unwind(AssertUnwindSafe(|| (story.run)(&storaged))) {
-        Ok(succeeded) => succeeded,
-        Err(panic) if panic.is::<Crash>() => false,
-        Err(panic) => resume_unwind(panic),
-    };
-    let steps = lock(&log).len();
-    drop(storaged);
-
-    let (storaged, _) = open(state, NEVER, how);
-    assert_tidy(&storaged, state);
-    let done = (story.done)(&storaged);
-    assert!(done || !succeeded, "acknowledged, and not there");
-    assert!((story.run)(&storaged), "it does not work after a restart");
-    assert!((story.done)(&storaged));
-    assert_tidy(&storaged, state);
-    steps
-}
-
-fn break_everywhere(how: How) {
-    for story in &STORIES {
-        let mut steps = 0;
-        in_state(|state| steps = break_at(story, state, NEVER, how));
-        assert!(steps > 0, "{} takes no step", story.name);
-        for at in 0..steps {
-            println!("{}: {how:?} at step {at} of {steps}", story.name);
-            in_state(|state| {
-                break_at(story, state, at, how);
-            });
-        }
-    }
-}
-
 #[test]
 fn a_crash_at_any_step_leaves_all_of_a_device_or_nothing() {
-    break_everywhere(How::Crash);
+    break_everywhere(&THIN, &STORIES, How::Crash);
 }
 
 #[test]
 fn a_failure_at_any_step_leaves_all_of_a_device_or_nothing() {
-    break_everywhere(How::Fail);
+    break_everywhere(&THIN, &STORIES, How::Fail);
 }
 
 #[test]
