@@ -27,8 +27,9 @@ const STORES: [&str; 4] = [
 const LONGEST: u128 = 4_000;
 
 impl Bench {
-    /// Cuts the power `count` times on each kind of store, under one kernel after the other.
-    pub(super) fn cut(&self, count: u32) -> Result<Tally> {
+    /// Cuts the power `count` times on each kind of store whose name contains `name`, under one kernel
+    /// after the other.
+    pub(super) fn cut(&self, count: u32, name: &str) -> Result<Tally> {
         let script = workspace::root().join(SCRIPT);
         let text =
             std::fs::read_to_string(&script).with_context(|| script.display().to_string())?;
@@ -39,7 +40,7 @@ impl Bench {
         let disk = self.programs.disk(&plan)?;
         let mut tally = Tally::default();
         for (kernel, machine) in self.machines(disk, "") {
-            for store in STORES {
+            for store in STORES.iter().filter(|store| store.contains(name)) {
                 tally += self.cut_store(kernel, machine, store, count)?;
             }
         }
@@ -122,7 +123,7 @@ impl Bench {
             troubles.push("it has not begun to work".to_owned());
         }
         if !troubles.is_empty() {
-            println!("console: {}", guest.console_path().display());
+            guest.show_end()?;
         }
         Ok(troubles)
     }

@@ -33,6 +33,8 @@ const MACHINE: [&str; 16] = [
 ];
 /// Warnings of the kernel are shown, a panic ends the guest.
 const COMMAND_LINE: &str = "console=ttyS0 loglevel=5 panic=-1 rdinit=/init";
+/// How much of a console is shown of a guest that failed.
+const SHOWN_LINES: usize = 60;
 
 /// A guest's place on the virtual switch.
 #[derive(Debug, Clone, Copy)]
@@ -150,8 +152,14 @@ impl Guest {
         Ok(String::from_utf8_lossy(&bytes).into_owned())
     }
 
-    pub(super) fn console_path(&self) -> &Path {
-        &self.console
+    /// Prints the end of the console, for whoever has the output alone, and where the whole is.
+    pub(super) fn show_end(&self) -> Result<()> {
+        let console = self.console()?;
+        let lines: Vec<&str> = console.lines().collect();
+        let shown = &lines[lines.len().saturating_sub(SHOWN_LINES)..];
+        println!("{}", shown.join("\n"));
+        println!("console: {}", self.console.display());
+        Ok(())
     }
 }
 

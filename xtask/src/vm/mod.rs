@@ -70,8 +70,9 @@ pub(crate) struct Options {
     /// Run this program or script in guests instead, beside a daemon.
     #[arg(long, value_name = "PATH", conflicts_with_all = ["story", "quick"])]
     exec: Option<PathBuf>,
-    /// Cut the power of guests this often while they commit layers, on each kind of store.
-    #[arg(long, value_name = "COUNT", conflicts_with_all = ["story", "quick", "exec"])]
+    /// Cut the power of guests this often while they commit layers, on each kind of store, or with
+    /// --story on those whose name contains it.
+    #[arg(long, value_name = "COUNT", conflicts_with_all = ["quick", "exec"])]
     cuts: Option<u32>,
     /// Write what was found into docs/kernel-support.md, after all stories under all kernels.
     #[arg(long, conflicts_with_all = ["kernel", "story", "quick", "exec", "cuts"])]
@@ -115,6 +116,7 @@ pub(crate) fn run_quick(bin: &Path) -> Result<Tally> {
 /// What `options` ask for.
 pub(crate) fn run(bin: &Path, options: &Options) -> Result<Tally> {
     let bench = Bench::set_up(bin, &options.kernel)?;
+    let name = options.story.as_deref();
     if let Some(program) = &options.exec {
         let mut plan = Plan::default();
         plan.daemon();
@@ -125,9 +127,8 @@ pub(crate) fn run(bin: &Path, options: &Options) -> Result<Tally> {
             .map(|(tally, _)| tally);
     }
     if let Some(count) = options.cuts {
-        return bench.cut(count);
+        return bench.cut(count, name.unwrap_or_default());
     }
-    let name = options.story.as_deref();
     let stories = bench.stories(options.quick, name)?;
     let scripts = if options.quick {
         Vec::new()
@@ -334,7 +335,7 @@ fn judge(kernel: &Kernel, account: &Account, guest: &Guest) -> Result<Tally> {
     }
     let failed = (account.failed.len() + troubles.len()) as u64;
     if failed > 0 {
-        println!("console: {}", guest.console_path().display());
+        guest.show_end()?;
     }
     Ok(Tally {
         passed: account.passed,
