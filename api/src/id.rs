@@ -23,6 +23,8 @@ pub enum InvalidId {
     IfName { text: String },
     #[error("invalid id {text:?}: expected 64 lower-case hexadecimal digits")]
     Hex64 { text: String },
+    #[error("invalid id {text:?}: expected 25 digits and lower-case letters")]
+    Cluster { text: String },
     #[error("invalid digest {text:?}: expected sha256: and 64 lower-case hexadecimal digits")]
     Digest { text: String },
     #[error("invalid MAC address {text:?}: expected six hexadecimal octets, not a group address")]
@@ -48,6 +50,12 @@ fn is_restricted_name(text: &str, min: usize) -> bool {
 
 fn is_lower_hex(text: &str) -> bool {
     text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
+}
+
+const CLUSTER_ID_LEN: usize = 25;
+
+fn is_base36(text: &str) -> bool {
+    text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'z'))
 }
 
 macro_rules! text_newtype {
@@ -139,6 +147,12 @@ text_newtype!(
     |text| InvalidId::Hex64 { text }
 );
 text_newtype!(
+    /// A node of a cluster: 25 digits and lower-case letters, as Docker's.
+    NodeId,
+    |text| text.len() == CLUSTER_ID_LEN && is_base36(text),
+    |text| InvalidId::Cluster { text }
+);
+text_newtype!(
     /// `sha256:` and 64 lower-case hexadecimal digits: layers (diff and chain ids) and images.
     Digest,
     |text| text.strip_prefix("sha256:").is_some_and(|hex| hex.len() == 64 && is_lower_hex(hex)),
@@ -163,6 +177,20 @@ impl Id {
     /// The first 12 digits: what listings show.
     pub fn short(&self) -> &str {
         &self.0[..12]
+    }
+}
+
+impl NodeId {
+    /// Writes 16 random bytes in base 36.
+    pub fn from_bytes(bytes: [u8; 16]) -> Self {
+        const DIGITS: &[u8; 36] = b"0123456789abcdefghijklmnopqrstuvwxyz";
+        let mut left = u128::from_be_bytes(bytes);
+        let digit = |_| {
+            let digit = DIGITS[(left % 36) as usize];
+            left /= 36;
+            char::from(digit)
+        };
+        Self((0..CLUSTER_ID_LEN).map(digit).collect())
     }
 }
 

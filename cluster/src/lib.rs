@@ -1,0 +1,20 @@
+//! What the nodes of a cluster share.
+//!
+//! [`ControlPlane`] is a store of texts that tells of every change, in order. [`Local`] is the one of
+//! a single host, kept in its database. [`key`] says what is where, [`Node`] and its kin what is there.
+//!
+//! **Invariant:** nothing that carries traffic waits for a control plane. Who has no answer goes on
+//! with what is known.
+
+#[cfg(test)]
+mod conformance;
+mod control_plane;
+pub mod key;
+mod local;
+mod node;
+
+pub use control_plane::{
+    Change, Compare, ControlError, ControlPlane, Entry, Op, Outcome, Snapshot, Transaction, Watch,
+};
+pub use local::{Local, LocalSession};
+pub use node::{Availability, Member, Node, Role};

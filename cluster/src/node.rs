@@ -1,0 +1,66 @@
+//! The members of a cluster.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use api::id::NodeId;
+use serde::{Deserialize, Serialize};
+
+use crate::control_plane::ControlPlane;
+
+/// What is on record of a member: [`crate::key::node`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Node {
+    pub id: NodeId,
+    pub hostname: String,
+    pub role: Role,
+    pub availability: Availability,
+    #[serde(default)]
+    pub labels: BTreeMap<String, String>,
+    /// RFC 3339: when it joined.
+    pub created: String,
+    /// Where other members reach its daemon; managers have it.
+    pub manager_address: Option<SocketAddr>,
+    /// Where it takes encapsulated packets.
+    pub data_address: IpAddr,
+    /// UDP port of the same.
+    pub data_port: u16,
+    /// Version of its daemon.
+    pub engine: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    Worker,
+    Manager,
+}
+
+/// Whether a node is to run replicas of services: Docker's words.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Availability {
+    Active,
+    /// Those it has stay.
+    Pause,
+    Drain,
+}
+
+/// This node's part in a cluster.
+#[derive(Debug, Clone)]
+pub struct Member {
+    pub control: Arc<dyn ControlPlane>,
+    pub node: NodeId,
+    /// Whether it knows everything and may change it.
+    pub manager: bool,
+    /// Where this node takes encapsulated packets; nothing on a host that is alone.
+    pub data_address: Option<IpAddr>,
+    /// UDP port of the same, on all nodes.
+    pub data_port: u16,
+}
+
+impl Member {
+    /// IANA's port of VXLAN (RFC 7348 §5).
+    pub const DATA_PORT: u16 = 4789;
+}
