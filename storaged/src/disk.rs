@@ -44,7 +44,7 @@ pub(crate) enum Step {
     CopyTree { from: PathBuf, to: PathBuf },
     /// Move within the filesystem; never onto something that exists.
     Rename { from: PathBuf, to: PathBuf },
-    /// Delete a tree, if it is there. Stops at mount points.
+    /// Delete a tree, if it is there, so that a power cut does not bring it back. Stops at mount points.
     RemoveTree { path: PathBuf },
     /// Mount an overlay on `target`.
     MountOverlay {
@@ -245,9 +245,9 @@ impl Disk for Host {
                 .and_then(|(from, to)| copy::tree(from.as_fd(), to.as_fd()))
                 .map_err(StepError::io("copy a tree to", to)),
             Step::Rename { from, to } => rename(from, to).map_err(StepError::io("rename to", to)),
-            Step::RemoveTree { path } => {
-                tree::remove_path(path).map_err(StepError::io("delete", path))
-            }
+            Step::RemoveTree { path } => tree::remove_path(path)
+                .and_then(|()| path.parent().map_or(Ok(()), flush_entries))
+                .map_err(StepError::io("delete", path)),
             Step::MountOverlay {
                 api,
                 overlay,
@@ -356,6 +356,14 @@ pub(crate) fn set_owner(directory: BorrowedFd<'_>, owner: Owner) -> Result<(), E
 fn open_dir(path: &Path) -> Result<OwnedFd, Errno> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
     rustix::fs::open(path, flags, Mode::empty())
+}
+
+/// Makes durable what was entered into a directory and taken out of it, if there is one.
+fn flush_entries(path: &Path) -> Result<(), Errno> {
+    match open_dir(path) {
+        Err(Errno::NOENT) => Ok(()),
+        directory => rustix::fs::fsync(directory?),
+    }
 }
 
 fn create_dir(path: &Path, mode: u32) -> Result<(), Errno> {

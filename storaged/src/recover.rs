@@ -312,6 +312,9 @@ impl Storaged {
     }
 
     /// Moves a directory to the trash, so that it is gone at once and whole, and deletes it there.
+    ///
+    /// That it is gone is durable before the intent goes: a commit of the database alone need not
+    /// write what filesystems did before, and a power cut would bring back what nobody knows.
     fn discard(&self, directory: &Path, trashed: PathBuf) -> Result<(), StepError> {
         if exists(directory)? {
             self.apply(Step::Rename {
@@ -319,7 +322,13 @@ impl Storaged {
                 to: trashed.clone(),
             })?;
         }
-        self.apply(Step::RemoveTree { path: trashed })
+        self.apply(Step::RemoveTree { path: trashed })?;
+        match directory.parent() {
+            Some(parent) if exists(parent)? => self.apply(Step::SyncDir {
+                path: parent.to_owned(),
+            }),
+            _ => Ok(()),
+        }
     }
 
     /// Moves a finished copy into its volume. What the volume got meanwhile stays as it is.
