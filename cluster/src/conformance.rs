@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::control_plane::{ControlPlane, Outcome, Transaction, Watch};
+use cluster::{Change, ControlPlane, Outcome, Transaction, Watch};
 
 const SOON: Duration = Duration::from_secs(10);
 
@@ -16,7 +16,7 @@ fn committed(control: &dyn ControlPlane, transaction: &Transaction) -> u64 {
 /// The keys of the next changes, in order, with a `-` before those that are gone.
 fn news(watch: &mut dyn Watch) -> Vec<String> {
     let changes = watch.next(SOON).unwrap();
-    let name = |change: crate::Change| match change.value {
+    let name = |change: Change| match change.value {
         Some(_) => change.key,
         None => format!("-{}", change.key),
     };
@@ -58,7 +58,11 @@ pub(crate) fn check(one: &dyn ControlPlane, other: &dyn ControlPlane) {
     assert_eq!(news(&mut *watch), ["a/1"]);
     let gone = Transaction::default().delete("a/1").delete("a/none");
     let last = committed(one, &gone);
-    assert_eq!(news(&mut *watch), ["-a/1"], "what was not there does not go");
+    assert_eq!(
+        news(&mut *watch),
+        ["-a/1"],
+        "what was not there does not go"
+    );
 
     // Whoever comes late gets all that it has missed, once.
     let mut late = other.watch("a/", first).unwrap();

@@ -150,6 +150,8 @@ pub enum ControlError {
     Unreachable(String),
     #[error("the control plane has forgotten what changed after revision {0}")]
     Compacted(u64),
+    #[error("the control plane cannot be asked: {0}")]
+    Options(String),
     #[error("the control plane's records: {0}")]
     Store(#[from] Box<redb::Error>),
 }

@@ -360,7 +360,9 @@ mod tests {
         let before = Local::open(Arc::clone(&database)).unwrap().session();
         let first = Transaction::default().put("a", "1").put_leased("b", "2");
         before.commit(&first).unwrap();
-        before.commit(&Transaction::default().put("c", "3")).unwrap();
+        before
+            .commit(&Transaction::default().put("c", "3"))
+            .unwrap();
         let was = before.snapshot("").unwrap();
         let after = Local::open(database).unwrap().session();
         let is = after.snapshot("").unwrap();

@@ -30,11 +30,13 @@ const BUILD: &[&str] = &[
     "build-essential",
     "clang",
     "libpolly-22-dev",
+    "libprotobuf-dev",
     "libseccomp-dev",
     "libstd-rust-web-dev-bpf",
     "libzstd-dev",
     "llvm-22-dev",
     "pkg-config",
+    "protobuf-compiler",
     "rustc-web",
     "zlib1g-dev",
 ];
@@ -90,7 +92,6 @@ const BENCH: &[&str] = &[
     "libnghttp2-14",
     "libprotobuf-c1",
     "libpython3.11",
-    "protobuf-compiler",
     "wrk",
 ];
 

@@ -16,11 +16,12 @@ const WEB_SERVER: [&str; 2] = ["nginx", "nginx-common"];
 
 /// What stories meet and benches measure against. dockerd and its parts are run from the unpacked tree, in
 /// namespaces of their own.
-const PEERS: [&str; 8] = [
+const PEERS: [&str; 9] = [
     "containerd",
     "containernetworking-plugins",
     "docker-registry",
     "docker.io",
+    "etcd-server",
     "runc",
     "skopeo",
     "umoci",

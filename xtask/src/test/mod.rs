@@ -210,7 +210,11 @@ fn run_unit_tests() -> Result<Tally> {
 }
 
 fn run_tests() -> Result<Tally> {
-    nextest(&["--filterset", &format!("not ({STORIES})")], &[])
+    let (peers, tree) = stories::peers()?;
+    nextest(
+        &["--filterset", &format!("not ({STORIES})")],
+        &[(peers, &tree)],
+    )
 }
 
 fn run_doc_tests() -> Result<Tally> {
