@@ -421,16 +421,18 @@ impl State {
                 reserved.remove(ports);
                 reserved.len() != before
             }
-            Step::Publish { frontend, backend } => {
+            Step::Publish(ports) => {
                 let published = &mut self.observed.data_plane.published;
-                published.insert(*frontend, *backend) != Some(*backend)
+                let before = published.clone();
+                published.extend(ports.iter().copied());
+                *published != before
             }
-            Step::Unpublish { frontend, .. } => self
-                .observed
-                .data_plane
-                .published
-                .remove(frontend)
-                .is_some(),
+            Step::Unpublish(ports) => {
+                let published = &mut self.observed.data_plane.published;
+                let before = published.len();
+                published.retain(|frontend, _| ports.iter().all(|(gone, _)| gone != frontend));
+                published.len() != before
+            }
             Step::Balance { number, to, .. } => {
                 let balanced = &mut self.observed.data_plane.balanced;
                 let before = match to {

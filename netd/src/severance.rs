@@ -29,10 +29,10 @@ pub(crate) fn start(netd: &Arc<Netd>) -> io::Result<()> {
     thread.spawn(move || serve(&gone, &netd)).map(drop)
 }
 
-fn serve(gone: &Receiver<IpAddr>, netd: &Weak<Netd>) {
+fn serve(gone: &Receiver<BTreeSet<IpAddr>>, netd: &Weak<Netd>) {
     let mut able = true;
     while let Ok(first) = gone.recv() {
-        let gone: BTreeSet<IpAddr> = gone.try_iter().chain([first]).collect();
+        let gone: BTreeSet<IpAddr> = gone.try_iter().chain([first]).flatten().collect();
         let Some(netd) = netd.upgrade() else {
             return;
         };

@@ -166,6 +166,38 @@ mod tests {
     use super::*;
 
     #[test]
+    fn many_entries_are_written_and_removed_at_once() {
+        let shape = |kind| map::Shape {
+            kind,
+            key_size: 4,
+            value_size: 8,
+            max_entries: 100,
+            flags: 0,
+        };
+        let keys: Vec<u8> = (1..=60_u32).flat_map(u32::to_ne_bytes).collect();
+        let values: Vec<u8> = (1..=60_u64).flat_map(|n| (n * 10).to_ne_bytes()).collect();
+        for kind in [map::BPF_MAP_TYPE_HASH, map::BPF_MAP_TYPE_ARRAY] {
+            let map = map::create(shape(kind)).unwrap();
+            let map = map.as_fd();
+            let read = |key: u32| map::value(map, &key.to_ne_bytes()).unwrap();
+            map::write_all(map, &keys, &values).unwrap();
+            map::write_all(map, &[], &[]).unwrap();
+            assert_eq!(read(60), Some(600_u64.to_ne_bytes().to_vec()));
+            map::write_all(map, &keys, &values[8..]).unwrap_err();
+            map::remove_all(map, &keys[1..]).unwrap_err();
+        }
+        let hash = map::create(shape(map::BPF_MAP_TYPE_HASH)).unwrap();
+        let hash = hash.as_fd();
+        map::write_all(hash, &keys, &values).unwrap();
+        for lacking in [1, 30, 60_u32] {
+            map::remove(hash, &lacking.to_ne_bytes()).unwrap();
+        }
+        map::remove_all(hash, &keys[..59 * 4]).unwrap();
+        assert_eq!(map::count(hash).unwrap(), 0);
+        map::remove_all(hash, &keys).unwrap();
+    }
+
+    #[test]
     fn what_is_no_link_is_refused() {
         let file = File::open("/dev/null").unwrap();
         let error = detach_link(file.as_fd()).unwrap_err();

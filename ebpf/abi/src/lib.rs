@@ -21,6 +21,14 @@ macro_rules! pod {
     )*};
 }
 
+/// Keys or values as the kernel has them, one after the other.
+#[cfg(feature = "user")]
+pub fn bytes_of<T: aya::Pod>(values: &[T]) -> &[u8] {
+    // SAFETY: a `Pod` is nothing but bytes that all have a value; the slice is as long as those of
+    // `values`, and borrows them.
+    unsafe { core::slice::from_raw_parts(values.as_ptr().cast(), size_of_val(values)) }
+}
+
 pub mod activity;
 pub mod address;
 pub mod answer;

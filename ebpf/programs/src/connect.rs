@@ -147,7 +147,7 @@ pub(crate) fn redirect(
         };
         trace::tell(ends, said);
     }
-    count::traffic(service, backend_id, |counters| {
+    count::begun(service, backend_id, |counters| {
         if connected {
             counters.connects += 1;
         } else {

@@ -73,3 +73,10 @@ pub(crate) fn traffic(service: u32, backend: u32, add: impl FnOnce(&mut Counters
         add(unsafe { &mut *slot });
     }
 }
+
+/// As [`traffic`], of a flow that begins.
+#[inline(always)]
+pub(crate) fn begun(service: u32, backend: u32, add: impl FnOnce(&mut Counters)) {
+    map::make_traffic(service, backend);
+    traffic(service, backend, add);
+}

@@ -268,6 +268,17 @@ pub(crate) fn traffic(service: u32, backend: u32) -> Option<*mut Counters> {
     TRAFFIC.get_ptr_mut(TrafficKey { service, backend })
 }
 
+/// Makes the counters of a backend that has none yet: its first flow does, because most published
+/// ports have none, and each entry takes a value of every CPU and the daemon 15 µs.
+#[inline(always)]
+pub(crate) fn make_traffic(service: u32, backend: u32) {
+    let key = TrafficKey { service, backend };
+    if TRAFFIC.get_ptr(key).is_none() {
+        // Another CPU may have made it meanwhile. Where there is no memory, the next flow tries again.
+        let _made = TRAFFIC.insert(key, Counters::default(), u64::from(BPF_NOEXIST));
+    }
+}
+
 /// What a service lost for one reason; the entry is made at its first packet.
 #[inline(always)]
 pub(crate) fn service_drop_counter(key: &DropKey) -> Option<*mut u64> {

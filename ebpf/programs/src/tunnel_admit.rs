@@ -43,7 +43,7 @@ fn try_tunnel_admit(ctx: &TcContext) -> Result<(), Lost> {
         trace::nowhere(ctx, &header, &ports, Some(&lost));
         return Err(lost);
     }
-    count::traffic(arrival.service, arrival.id, |counters| {
+    count::begun(arrival.service, arrival.id, |counters| {
         counters.new_flows += 1;
     });
     Ok(())

@@ -95,7 +95,7 @@ fn try_uplink_begin(ctx: &TcContext) -> Result<Begun, Lost> {
         trace::nowhere(ctx, &header, &ports, Some(&lost));
         return Err(lost);
     }
-    count::traffic(target.service, target.id, |counters| {
+    count::begun(target.service, target.id, |counters| {
         counters.new_flows += 1;
     });
     Ok(Begun::Flow)

@@ -11,7 +11,7 @@ use netlink_packet_route::tc::TcHandle;
 use sys::netns::{self, NetNs, NsId};
 
 use super::{child, limit, link, sandbox, setting};
-use crate::bpf::{self, BpfError, DataPlane, Edge};
+use crate::bpf::{self, BpfError, DataPlane, Edge, Frontend};
 use crate::kernel::{Kernel, KernelError};
 use crate::model::driver::LinkKind;
 use crate::model::endpoint::Sandbox;
@@ -153,8 +153,12 @@ impl Host {
     fn data(&self, step: &Step) -> Result<Change, BpfError> {
         let data_plane = &self.data_plane;
         let change = match step {
-            Step::Publish { frontend, backend } => data_plane.publish(*frontend, *backend)?,
-            Step::Unpublish { frontend, .. } => data_plane.unpublish(frontend)?,
+            Step::Publish(ports) => data_plane.publish_all(ports)?,
+            Step::Unpublish(ports) => {
+                let frontends: Vec<Frontend> =
+                    ports.iter().map(|(frontend, _)| *frontend).collect();
+                data_plane.unpublish_all(&frontends)?
+            }
             Step::SetSandbox { cookie, to, .. } => match to {
                 Some(sandbox) => data_plane.set_sandbox(*cookie, *sandbox)?,
                 None => data_plane.remove_sandbox(*cookie)?,
@@ -252,8 +256,8 @@ impl Kernel for Host {
             Step::GuardEndpoint { .. }
             | Step::ReleaseEndpoint { .. }
             | Step::SetSandbox { .. }
-            | Step::Publish { .. }
-            | Step::Unpublish { .. }
+            | Step::Publish(_)
+            | Step::Unpublish(_)
             | Step::Balance { .. }
             | Step::SetLocalAddresses(_)
             | Step::AttachHooks

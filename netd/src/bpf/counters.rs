@@ -1,6 +1,6 @@
 //! Traffic and drop counters, summed over the CPUs.
 //!
-//! **Invariant.** A backend's counters live as long as it does. Then they are added to those of its
+//! **Invariant.** A backend's counters live from its first flow on as long as it does. Then they are added to those of its
 //! service, whose sums therefore never go back while it lives.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -107,7 +107,7 @@ impl Traffic {
         Ok(Self { map, drops, cpus })
     }
 
-    /// Makes the backends' counters those of exactly `backends` and their services.
+    /// Forgets the counters of all but `backends` and their services.
     pub(super) fn repair(&mut self, backends: &BTreeSet<TrafficKey>) -> Result<(), BpfError> {
         let services: BTreeSet<u32> = backends.iter().map(|key| key.service).collect();
         let have: BTreeSet<TrafficKey> = self
@@ -122,15 +122,7 @@ impl Traffic {
                 self.end(*key)?;
             }
         }
-        for key in backends.difference(&have) {
-            self.start(*key)?;
-        }
         Ok(())
-    }
-
-    /// Starts a backend's counters at zero.
-    pub(super) fn start(&mut self, key: TrafficKey) -> Result<(), BpfError> {
-        self.write(key, vec![Counters::default(); self.cpus])
     }
 
     /// Adds what a backend had to its service's past.
@@ -158,14 +150,27 @@ impl Traffic {
         self.remove(key)
     }
 
-    /// Forgets a service whose last backends were these.
-    pub(super) fn stop(&mut self, service: u32, backends: &[u32]) -> Result<(), BpfError> {
-        for &backend in backends.iter().chain([&NO_BACKEND]) {
-            self.remove(TrafficKey { service, backend })?;
+    /// Forgets services, with what they had of these backends.
+    pub(super) fn stop(
+        &mut self,
+        services: &[u32],
+        backends: &[TrafficKey],
+    ) -> Result<(), BpfError> {
+        let past = services.iter().map(|&service| TrafficKey {
+            service,
+            backend: NO_BACKEND,
+        });
+        for key in past.chain(backends.iter().copied().filter(|k| k.backend != NO_BACKEND)) {
+            self.remove(key)?;
         }
-        for (reason, _name) in (0_u32..).zip(REASONS) {
-            optional(self.drops.remove(&DropKey { service, reason }))
-                .map_err(BpfError::map(SERVICE_DROPS))?;
+        if self.drops.keys().next().is_none() {
+            return Ok(());
+        }
+        for &service in services {
+            for (reason, _name) in (0_u32..).zip(REASONS) {
+                optional(self.drops.remove(&DropKey { service, reason }))
+                    .map_err(BpfError::map(SERVICE_DROPS))?;
+            }
         }
         Ok(())
     }

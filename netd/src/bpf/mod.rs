@@ -30,6 +30,7 @@ mod error;
 mod front;
 mod frontend;
 mod hook;
+mod map;
 mod names;
 mod object;
 mod pin;
@@ -110,7 +111,7 @@ pub struct DataPlane {
     /// Apart, because who traces waits.
     tracer: Mutex<trace::Tracer>,
     paths: Vec<String>,
-    backends_gone: Mutex<Option<Receiver<IpAddr>>>,
+    backends_gone: Mutex<Option<Receiver<BTreeSet<IpAddr>>>>,
 }
 
 struct Parts {
@@ -143,7 +144,7 @@ struct Loaded {
     object: aya::Ebpf,
     pins: pin::Directory,
     services: service::Services,
-    backends_gone: Receiver<IpAddr>,
+    backends_gone: Receiver<BTreeSet<IpAddr>>,
     peers: sever::Peers,
     addresses: address::Addresses,
     sandboxes: sandbox::Sandboxes,
@@ -298,7 +299,15 @@ impl DataPlane {
     /// # Errors
     /// [`BpfError`]; what was published before stays so.
     pub fn publish(&self, frontend: Frontend, backend: SocketAddr) -> Result<Change, BpfError> {
-        self.lock().services.publish(frontend, backend)
+        self.publish_all(&[(frontend, backend)])
+    }
+
+    /// As [`Self::publish`], of several at once. Those that are new are all published, or none.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn publish_all(&self, ports: &[(Frontend, SocketAddr)]) -> Result<Change, BpfError> {
+        self.lock().services.publish(ports)
     }
 
     /// Undoes [`Self::publish`]; flows in progress are cut.
@@ -306,7 +315,15 @@ impl DataPlane {
     /// # Errors
     /// [`BpfError`]; calling again goes on from where it stopped.
     pub fn unpublish(&self, frontend: &Frontend) -> Result<Change, BpfError> {
-        self.lock().services.unpublish(frontend)
+        self.unpublish_all(&[*frontend])
+    }
+
+    /// As [`Self::unpublish`], of several at once.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn unpublish_all(&self, frontends: &[Frontend]) -> Result<Change, BpfError> {
+        self.lock().services.unpublish(frontends)
     }
 
     /// Where `frontend` leads now, read from the kernel.
@@ -538,7 +555,7 @@ impl DataPlane {
 
     /// The addresses of backends that lose a service, from the start on: see [`Self::suspects`]. For the
     /// first who asks.
-    pub fn backends_gone(&self) -> Option<Receiver<IpAddr>> {
+    pub fn backends_gone(&self) -> Option<Receiver<BTreeSet<IpAddr>>> {
         let gone = self.backends_gone.lock();
         gone.unwrap_or_else(PoisonError::into_inner).take()
     }

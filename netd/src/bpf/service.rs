@@ -7,14 +7,17 @@
 //! * replace: new backend, service (which switches, and names the old backend), retire the old;
 //! * unpublish: retire the backend (which cuts its flows), frontend, service, prefilter.
 //!
+//! Several are published or unpublished together, one map after the other.
+//!
 //! Services with several backends are in `balance`.
 
 pub(super) mod balance;
+mod single;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::mpsc::Sender;
+use std::{fmt, io};
 
 use abi::frontend::{Bit, Candidates};
 use abi::map::{
@@ -26,18 +29,19 @@ use abi::range::RangeValue;
 use abi::{Be16, address::Address};
 use api::net::Protocol;
 use aya::Ebpf;
-use aya::maps::{Array, HashMap, MapData};
+use aya::maps::{Array, HashMap, MapData, MapError};
 
 use super::Change;
 use super::counters::{BackendTraffic, ServiceTraffic, Traffic};
 use super::error::{BpfError, optional};
 use super::frontend::{Frontend, address, ip};
-use super::object;
 use super::prefilter::Prefilter;
 use super::range::Ranges;
 use super::tables::Owner;
 use super::tunnel::{Remote, Tunnels, Underlay};
+use super::{map, object};
 use balance::Balancing;
+use single::Led;
 
 pub(super) struct Services {
     frontends: HashMap<MapData, FrontendKey, FrontendValue>,
@@ -54,13 +58,16 @@ pub(super) struct Services {
     /// before it is used again.
     used: BTreeSet<u32>,
     next_backend: u32,
-    /// Gets the address of each backend that is retired.
-    gone: Sender<IpAddr>,
+    /// Gets the addresses of backends that are retired.
+    gone: Sender<BTreeSet<IpAddr>>,
 }
 
 impl Services {
     /// Opens the maps and repairs them.
-    pub(super) fn open(object: &mut Ebpf, gone: Sender<IpAddr>) -> Result<Self, BpfError> {
+    pub(super) fn open(
+        object: &mut Ebpf,
+        gone: Sender<BTreeSet<IpAddr>>,
+    ) -> Result<Self, BpfError> {
         let mut services = Self {
             frontends: object::take(object, FRONTENDS)?,
             ranges: Ranges::open(object)?,
@@ -77,46 +84,6 @@ impl Services {
         };
         services.repair()?;
         Ok(services)
-    }
-
-    pub(super) fn publish(
-        &mut self,
-        frontend: Frontend,
-        backend: SocketAddr,
-    ) -> Result<Change, BpfError> {
-        let (address, port) = (address(backend.ip()), Be16::new(backend.port()));
-        let Some(id) = self.find(&frontend)? else {
-            self.create(frontend, address, port)?;
-            return Ok(Change::Created);
-        };
-        if self.is_balanced(id)? {
-            return Err(BpfError::Taken { frontend });
-        }
-        if let Some(service) = self.service(id)? {
-            let current = self.backend(service.backend)?;
-            let same = current.address == address && current.port == port;
-            if same && current.is_live() {
-                self.finish_retiring(id, service)?;
-                return Ok(Change::Unchanged);
-            }
-            self.replace(frontend, id, service, address, port)?;
-        } else {
-            self.remove_frontend(&frontend, id, None)?;
-            self.create(frontend, address, port)?;
-        }
-        Ok(Change::Changed)
-    }
-
-    pub(super) fn unpublish(&mut self, frontend: &Frontend) -> Result<Change, BpfError> {
-        let Some(id) = self.find(frontend)? else {
-            return Ok(Change::Unchanged);
-        };
-        let service = self.service(id)?;
-        if service.is_some_and(is_balanced) {
-            return Ok(Change::Unchanged);
-        }
-        self.remove_frontend(frontend, id, service)?;
-        Ok(Change::Changed)
     }
 
     pub(super) fn backend_of(&self, frontend: &Frontend) -> Result<Option<SocketAddr>, BpfError> {
@@ -246,7 +213,11 @@ impl Services {
                     });
                     bits.extend(bits_of(&frontend, backend.address));
                 }
-                (service, _) => self.remove_frontend(&frontend, id, service)?,
+                (service, _) => self.remove_frontends(&[Led {
+                    frontend,
+                    id,
+                    service,
+                }])?,
             }
         }
         for id in self.service_ids()? {
@@ -254,10 +225,9 @@ impl Services {
                 continue;
             }
             if let Some(service) = self.service(id)? {
-                self.retire(service.backend)?;
-                self.retire(service.retiring)?;
+                self.retire(&backends(service))?;
             }
-            self.remove_service(id, &[])?;
+            self.remove_services(&[id], &[])?;
         }
         self.traffic.repair(&counted)?;
         self.tunnels.repair(&self.used)?;
@@ -266,24 +236,13 @@ impl Services {
         self.prefilter.rebuild(bits.into_iter())
     }
 
-    fn create(&mut self, frontend: Frontend, address: Address, port: Be16) -> Result<(), BpfError> {
-        let backend = self.add_backend(&frontend, address, port, None)?;
-        let service = self.next_service;
-        self.next_service += 1;
-        self.traffic.start(TrafficKey { service, backend })?;
-        self.set_service(service, backend, NO_BACKEND)?;
-        self.prefilter.add(bits_of(&frontend, address))?;
-        self.lead(&frontend, service)
-    }
-
     /// Makes the frontend lead to the service.
     fn lead(&mut self, frontend: &Frontend, service: u32) -> Result<(), BpfError> {
         if frontend.is_range() {
             return self.ranges.insert(frontend, service);
         }
-        let value = FrontendValue { service, flags: 0 };
         self.frontends
-            .insert(frontend.key(), value, 0)
+            .insert(frontend.key(), leading_to(service), 0)
             .map_err(BpfError::map(FRONTENDS))
     }
 
@@ -294,29 +253,6 @@ impl Services {
         }
         let removed = optional(self.frontends.remove(&frontend.key()));
         removed.map(drop).map_err(BpfError::map(FRONTENDS))
-    }
-
-    fn replace(
-        &mut self,
-        frontend: Frontend,
-        id: u32,
-        service: Service,
-        address: Address,
-        port: Be16,
-    ) -> Result<(), BpfError> {
-        self.end(id, service.retiring)?;
-        let old = self.backend(service.backend)?;
-        let new = self.add_backend(&frontend, address, port, None)?;
-        self.prefilter.add([Bit::source(address)].into_iter())?;
-        self.traffic.start(TrafficKey {
-            service: id,
-            backend: new,
-        })?;
-        self.set_service(id, new, service.backend)?;
-        self.end(id, service.backend)?;
-        self.set_service(id, new, NO_BACKEND)?;
-        self.prefilter
-            .remove([Bit::source(old.address)].into_iter())
     }
 
     /// Completes a replacement that stopped between its two writes.
@@ -330,56 +266,42 @@ impl Services {
 
     /// Retires a backend of a service that goes on.
     fn end(&mut self, service: u32, backend: u32) -> Result<(), BpfError> {
-        self.retire(backend)?;
+        self.retire(&[backend])?;
         self.traffic.end(TrafficKey { service, backend })
     }
 
-    fn remove_frontend(
-        &mut self,
-        frontend: &Frontend,
-        id: u32,
-        service: Option<Service>,
-    ) -> Result<(), BpfError> {
-        let mut address = None;
-        let backends = service.map_or([NO_BACKEND; 2], |s| [s.backend, s.retiring]);
-        if let Some(service) = service {
-            address = Some(self.backend(service.backend)?.address);
-            self.retire(service.backend)?;
-            self.retire(service.retiring)?;
-        }
-        self.unlead(frontend)?;
-        self.remove_service(id, &backends)?;
-        match address {
-            Some(address) => self.prefilter.remove(bits_of(frontend, address)),
-            None => Ok(()),
-        }
-    }
-
-    fn remove_service(&mut self, id: u32, backends: &[u32]) -> Result<(), BpfError> {
-        optional(self.services.remove(&id)).map_err(BpfError::map(SERVICES))?;
-        self.traffic.stop(id, backends)
+    /// Removes services, and what was counted of their last backends.
+    fn remove_services(&mut self, ids: &[u32], traffic: &[TrafficKey]) -> Result<(), BpfError> {
+        map::remove(&self.services, ids).map_err(failed(SERVICES))?;
+        self.traffic.stop(ids, traffic)
     }
 
     fn set_service(&mut self, id: u32, backend: u32, retiring: u32) -> Result<(), BpfError> {
-        let service = Service {
-            backends: 1,
-            backend,
-            retiring,
-            flags: 0,
-        };
         self.services
-            .insert(id, service, 0)
+            .insert(id, service_of(backend, retiring), 0)
             .map_err(BpfError::map(SERVICES))
     }
 
     /// Fills a free slot. Until a service names it no packet can meet it.
     fn add_backend(
         &mut self,
-        subject: &impl fmt::Display,
-        address: Address,
-        port: Be16,
+        backend: SocketAddr,
         remote: Option<&Remote>,
     ) -> Result<u32, BpfError> {
+        let (slot, value) = self.reserve(&backend, backend, remote)?;
+        self.backends
+            .set(slot, value, 0)
+            .map_err(BpfError::map(BACKENDS))?;
+        Ok(slot)
+    }
+
+    /// A free slot, and what is to be written there.
+    fn reserve(
+        &mut self,
+        subject: &impl fmt::Display,
+        backend: SocketAddr,
+        remote: Option<&Remote>,
+    ) -> Result<(u32, Backend), BpfError> {
         let exhausted = || BpfError::Exhausted {
             subject: subject.to_string(),
             limit: MAX_BACKENDS - 1,
@@ -389,43 +311,49 @@ impl Services {
             .chain(1..start)
             .find(|id| !self.used.contains(id))
             .ok_or_else(exhausted)?;
-        self.tunnels.set_remote(id, remote)?;
+        // A slot that is free is nowhere else.
+        if remote.is_some() {
+            self.tunnels.set_remote(id, remote)?;
+        }
         let elsewhere = remote.map_or(0, |_| BACKEND_REMOTE);
-        let backend = Backend {
-            address,
+        let value = Backend {
+            address: address(backend.ip()),
             generation: self.backend(id)?.generation.wrapping_add(1),
-            port,
+            port: Be16::new(backend.port()),
             state: BACKEND_LIVE | elsewhere,
         };
-        self.backends
-            .set(id, backend, 0)
-            .map_err(BpfError::map(BACKENDS))?;
         self.used.insert(id);
         self.next_backend = id + 1;
-        Ok(id)
+        Ok((id, value))
     }
 
-    /// Cuts the flows to a backend and frees its slot; nothing if there is none.
-    fn retire(&mut self, id: u32) -> Result<(), BpfError> {
-        if id == NO_BACKEND {
-            return Ok(());
+    /// Cuts the flows to backends and frees their slots.
+    fn retire(&mut self, slots: &[u32]) -> Result<(), BpfError> {
+        let (mut live, mut retired) = (Vec::new(), Vec::new());
+        for &slot in slots.iter().filter(|slot| **slot != NO_BACKEND) {
+            let backend = self.backend(slot)?;
+            if backend.is_live() {
+                live.push(slot);
+                retired.push(Backend {
+                    state: 0,
+                    generation: backend.generation.wrapping_add(1),
+                    ..backend
+                });
+            }
         }
-        let backend = self.backend(id)?;
-        if backend.is_live() {
-            let retired = Backend {
-                state: 0,
-                generation: backend.generation.wrapping_add(1),
-                ..backend
-            };
-            self.backends
-                .set(id, retired, 0)
-                .map_err(BpfError::map(BACKENDS))?;
-            self.tunnels.set_remote(id, None)?;
-            self.tunnels.admit(id, None)?;
+        map::insert(&self.backends, &live, &retired).map_err(failed(BACKENDS))?;
+        for slot in live {
+            self.tunnels.set_remote(slot, None)?;
+            self.tunnels.admit(slot, None)?;
+        }
+        let gone: BTreeSet<IpAddr> = retired.iter().map(|backend| ip(backend.address)).collect();
+        if !gone.is_empty() {
             // Nobody may want to know.
-            let _listener = self.gone.send(ip(backend.address));
+            let _listener = self.gone.send(gone);
         }
-        self.used.remove(&id);
+        for slot in slots {
+            self.used.remove(slot);
+        }
         Ok(())
     }
 
@@ -524,6 +452,29 @@ impl Services {
         let backend = self.backend(service.backend)?;
         Ok((backend.is_live()).then_some(backend))
     }
+}
+
+fn leading_to(service: u32) -> FrontendValue {
+    FrontendValue { service, flags: 0 }
+}
+
+/// The service of a single backend.
+fn service_of(backend: u32, retiring: u32) -> Service {
+    Service {
+        backends: 1,
+        backend,
+        retiring,
+        flags: 0,
+    }
+}
+
+/// The slots that such a service has.
+fn backends(service: Service) -> [u32; 2] {
+    [service.backend, service.retiring]
+}
+
+fn failed(map: &'static str) -> impl FnOnce(io::Error) -> BpfError {
+    move |source| BpfError::map(map)(MapError::IoError(source))
 }
 
 fn is_balanced(service: Service) -> bool {

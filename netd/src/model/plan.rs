@@ -107,13 +107,17 @@ fn take_routes(endpoint: &Endpoint, was: &Endpoint, is: &Endpoint) -> Vec<Step> 
 }
 
 /// Takes back what `was` published and `is` does not.
-fn withdraw(was: &Endpoint, is: &Endpoint) -> Vec<Step> {
+fn withdraw(was: &Endpoint, is: &Endpoint) -> Option<Step> {
     let kept: BTreeMap<Frontend, SocketAddr> = is.frontends().collect();
     let lost = was
         .frontends()
         .filter(|(frontend, _)| !kept.contains_key(frontend));
-    lost.map(|(frontend, backend)| Step::Unpublish { frontend, backend })
-        .collect()
+    unless_empty(lost).map(Step::Unpublish)
+}
+
+fn unless_empty<T>(items: impl Iterator<Item = T>) -> Option<Vec<T>> {
+    let items: Vec<T> = items.collect();
+    (!items.is_empty()).then_some(items)
 }
 
 /// Lets `heir` carry what an endpoint of its sandbox did that is gone; `ports` are those of all
@@ -137,8 +141,7 @@ pub(crate) fn detach(
     ports: &PortTable,
 ) -> Vec<Step> {
     let mut steps = balance(before, after, services_of(endpoint));
-    let published = endpoint.frontends();
-    steps.extend(published.map(|(frontend, backend)| Step::Unpublish { frontend, backend }));
+    steps.extend(unless_empty(endpoint.frontends()).map(Step::Unpublish));
     let ports = own_ports(ports, endpoint);
     if !ports.is_empty() {
         steps.push(Step::ReleasePorts(ports));
@@ -425,10 +428,8 @@ fn services_of(endpoint: &Endpoint) -> impl Iterator<Item = &Id> {
     endpoint.memberships.iter().map(|part| &part.service)
 }
 
-fn publish(endpoint: &Endpoint) -> impl Iterator<Item = Step> {
-    endpoint
-        .frontends()
-        .map(|(frontend, backend)| Step::Publish { frontend, backend })
+fn publish(endpoint: &Endpoint) -> Option<Step> {
+    unless_empty(endpoint.frontends()).map(Step::Publish)
 }
 
 fn sandbox_change(before: &Desired, after: &Desired, endpoint: &Endpoint) -> Option<Step> {
@@ -525,21 +526,16 @@ fn repair_sandboxes(desired: &BTreeMap<u64, Sandbox>, observed: &Observed) -> Ve
         .collect()
 }
 
+/// A step for each, so that each is told of.
 fn repair_published(desired: &BTreeMap<Frontend, SocketAddr>, observed: &Observed) -> Vec<Step> {
     let observed = &observed.data_plane.published;
     let stale = observed
         .iter()
         .filter(|(frontend, _)| !desired.contains_key(frontend))
-        .map(|(frontend, backend)| Step::Unpublish {
-            frontend: *frontend,
-            backend: *backend,
-        });
+        .map(|(frontend, backend)| Step::Unpublish(vec![(*frontend, *backend)]));
     let missing = desired
         .iter()
         .filter(|(frontend, backend)| observed.get(frontend) != Some(backend))
-        .map(|(frontend, backend)| Step::Publish {
-            frontend: *frontend,
-            backend: *backend,
-        });
+        .map(|(frontend, backend)| Step::Publish(vec![(*frontend, *backend)]));
     stale.chain(missing).collect()
 }

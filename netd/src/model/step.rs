@@ -136,14 +136,9 @@ pub(crate) enum Step {
     },
     ReservePorts(PortSet),
     ReleasePorts(PortSet),
-    Publish {
-        frontend: Frontend,
-        backend: SocketAddr,
-    },
-    Unpublish {
-        frontend: Frontend,
-        backend: SocketAddr,
-    },
+    /// Leads each frontend to its backend.
+    Publish(Vec<(Frontend, SocketAddr)>),
+    Unpublish(Vec<(Frontend, SocketAddr)>),
     /// Changes which backends an entry of a service has. Flows to those that stay go on.
     Balance {
         number: u64,
@@ -221,8 +216,8 @@ impl Step {
             }),
             Self::ReservePorts(ports) => Some(Self::ReleasePorts(ports)),
             Self::ReleasePorts(ports) => Some(Self::ReservePorts(ports)),
-            Self::Publish { frontend, backend } => Some(Self::Unpublish { frontend, backend }),
-            Self::Unpublish { frontend, backend } => Some(Self::Publish { frontend, backend }),
+            Self::Publish(ports) => Some(Self::Unpublish(ports)),
+            Self::Unpublish(ports) => Some(Self::Publish(ports)),
             Self::Balance { number, from, to } => Some(Self::Balance {
                 number,
                 from: to,
@@ -321,12 +316,13 @@ impl fmt::Display for Step {
                 write!(f, "let process {process} bind what it publishes")
             }
             Self::SetSandbox { cookie, .. } => write!(f, "register namespace cookie {cookie}"),
-            Self::Publish { frontend, backend } => {
-                write!(f, "publish {frontend} to {backend}")
-            }
+            Self::Publish(ports) => match &ports[..] {
+                [(frontend, backend)] => write!(f, "publish {frontend} to {backend}"),
+                ports => write!(f, "publish {}", some(ports)),
+            },
             Self::ReservePorts(ports) => write!(f, "reserve {} ports", ports.len()),
             Self::ReleasePorts(ports) => write!(f, "release {} ports", ports.len()),
-            Self::Unpublish { frontend, .. } => write!(f, "unpublish {frontend}"),
+            Self::Unpublish(ports) => write!(f, "unpublish {}", some(ports)),
             Self::Balance { from, to, .. } => match (from, to) {
                 (_, Some(to)) => write!(f, "spread {} over {}", shown(to), backends(to)),
                 (Some(from), None) => write!(f, "spread {} over nobody", shown(from)),
@@ -345,6 +341,15 @@ impl fmt::Display for Step {
 pub(super) fn shown(balanced: &Balanced) -> String {
     let frontends = balanced.frontends.iter().map(ToString::to_string);
     frontends.collect::<Vec<_>>().join(", ")
+}
+
+/// The first of them, and how many more.
+pub(super) fn some(ports: &[(Frontend, SocketAddr)]) -> String {
+    match ports {
+        [] => "nothing".to_owned(),
+        [(frontend, _backend)] => frontend.to_string(),
+        [(frontend, _backend), others @ ..] => format!("{frontend} and {} more", others.len()),
+    }
 }
 
 fn backends(balanced: &Balanced) -> String {

@@ -2,7 +2,7 @@
 
 use super::desired::Desired;
 use super::observed::Observed;
-use super::step::{Step, shown};
+use super::step::{Step, shown, some};
 
 /// What of the kernel is not as it should be, in plain words.
 pub(crate) fn difference(step: &Step, desired: &Desired, observed: &Observed) -> String {
@@ -71,8 +71,8 @@ pub(crate) fn difference(step: &Step, desired: &Desired, observed: &Observed) ->
                 ports.len()
             )
         }
-        Step::Publish { frontend, .. } => format!("port {frontend} is not published"),
-        Step::Unpublish { frontend, .. } => format!("port {frontend} is published for nobody"),
+        Step::Publish(ports) => format!("port {} is not published", some(ports)),
+        Step::Unpublish(ports) => format!("port {} is published for nobody", some(ports)),
         Step::Balance { to: None, from, .. } => {
             let ports = from.as_ref().map(shown).unwrap_or_default();
             format!("{ports} leads to members of a service that is gone")

@@ -31,6 +31,7 @@ mod severance;
 mod shortcut;
 mod states;
 mod tags;
+mod together;
 mod topology;
 mod trace;
 mod traps;

@@ -53,7 +53,7 @@ fn hooked(name: &str, net: &Bridged) -> Instance {
 /// Ends what is to be ended in these namespaces.
 fn end(plane: &Instance, namespaces: &[&NetNs]) -> usize {
     let gone = plane.backends_gone().expect("nobody else has asked");
-    let gone: BTreeSet<IpAddr> = gone.try_iter().collect();
+    let gone: BTreeSet<IpAddr> = gone.try_iter().flatten().collect();
     let mut suspects = plane.suspects(&gone).unwrap();
     let mut ended = 0;
     for ns in namespaces {

@@ -17,8 +17,10 @@ const BPF_MAP_DELETE_ELEM: libc::c_int = 3;
 const BPF_MAP_GET_NEXT_KEY: libc::c_int = 4;
 const BPF_PROG_GET_FD_BY_ID: libc::c_int = 13;
 const BPF_MAP_LOOKUP_BATCH: libc::c_int = 24;
+const BPF_MAP_UPDATE_BATCH: libc::c_int = 26;
+const BPF_MAP_DELETE_BATCH: libc::c_int = 27;
 pub const BPF_MAP_TYPE_HASH: u32 = 1;
-const BPF_MAP_TYPE_ARRAY: u32 = 2;
+pub const BPF_MAP_TYPE_ARRAY: u32 = 2;
 const BPF_MAP_TYPE_PROG_ARRAY: u32 = 3;
 pub const BPF_MAP_TYPE_LRU_HASH: u32 = 9;
 const BPF_MAP_TYPE_LPM_TRIE: u32 = 11;
@@ -347,6 +349,72 @@ pub fn remove(map: BorrowedFd<'_>, key: &[u8]) -> io::Result<bool> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
         Err(error) => Err(error),
     }
+}
+
+/// Writes entries of a hash table or an array, in place of those that are there: keys and values one
+/// after the other. After an error some are written.
+///
+/// # Errors
+/// Of the kernel; `InvalidInput` for another map, or when there are not as many values as keys.
+pub fn write_all(map: BorrowedFd<'_>, keys: &[u8], values: &[u8]) -> io::Result<()> {
+    let shape = shape(map)?;
+    let count = entries(&shape, keys)?;
+    if values.len() != count * shape.value_size as usize {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    if count == 0 {
+        return Ok(());
+    }
+    let mut batch = batch(map, keys, values, count)?;
+    // SAFETY: keys and values are as many, and as long, as the kernel said this map's are, and outlive
+    // the call; it writes back `count`, which nothing else refers to.
+    unsafe { call(BPF_MAP_UPDATE_BATCH, &raw mut batch) }.map(drop)
+}
+
+/// Removes entries of a hash table, by their keys one after the other; those that are not there do not
+/// matter.
+///
+/// # Errors
+/// Of the kernel; `InvalidInput` for another map, or when a key is not as long as its.
+pub fn remove_all(map: BorrowedFd<'_>, keys: &[u8]) -> io::Result<()> {
+    let shape = shape(map)?;
+    let mut left = entries(&shape, keys)?;
+    while left > 0 {
+        let rest = &keys[keys.len() - left * shape.key_size as usize..];
+        let mut batch = batch(map, rest, &[], left)?;
+        // SAFETY: as in `write_all`; no values are read.
+        match unsafe { call(BPF_MAP_DELETE_BATCH, &raw mut batch) } {
+            Ok(_) => return Ok(()),
+            // It stops at the first that is not there (`generic_map_delete_batch`).
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                left = left.saturating_sub(batch.count as usize + 1);
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+/// How many keys these are.
+fn entries(shape: &Shape, keys: &[u8]) -> io::Result<usize> {
+    let size = shape.key_size as usize;
+    if !(shape.is_plain_hash() || shape.is_array()) || !keys.len().is_multiple_of(size) {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    Ok(keys.len() / size)
+}
+
+fn batch(map: BorrowedFd<'_>, keys: &[u8], values: &[u8], count: usize) -> io::Result<Batch> {
+    Ok(Batch {
+        in_batch: 0,
+        out_batch: 0,
+        keys: keys.as_ptr() as u64,
+        values: values.as_ptr() as u64,
+        count: u32::try_from(count).map_err(io::Error::other)?,
+        map_fd: number(map)?,
+        elem_flags: 0,
+        flags: 0,
+    })
 }
 
 /// The program in a slot of a tail-call table.

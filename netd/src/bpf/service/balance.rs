@@ -12,13 +12,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
-use abi::Be16;
 use abi::frontend::Bit;
 use abi::maglev::{LARGE_WORDS, SMALL_WORDS};
 use abi::map::{
     BALANCED, LARGE_TABLES, MEMBERS, MemberKey, NO_BACKEND, SERVICE_AFFINITY, SERVICE_BALANCED,
     SERVICE_CHANGING, SERVICE_LARGE, SERVICE_ONE_PORT, SERVICE_REACHABLE, SERVICE_VIP, SERVICES,
-    Service, TABLES, TrafficKey,
+    Service, TABLES,
 };
 use aya::Ebpf;
 use aya::maps::{Array, HashMap, HashOfMaps, MapData, MapError};
@@ -258,7 +257,7 @@ impl Services {
         self.set_backends(id, &nothing)?;
         self.balancing.remove_tables(id, None)?;
         self.balancing.known.remove(&id);
-        self.remove_service(id, &[])?;
+        self.remove_services(&[id], &[])?;
         optional(self.balancing.numbers.remove(&number)).map_err(BpfError::map(BALANCED))?;
         Ok(Change::Changed)
     }
@@ -306,11 +305,11 @@ impl Services {
                 let twin = known.members.insert(address, Member { slot, weight });
                 if let Some(twin) = twin {
                     // Of a backend that was about to move to another node, or from there.
-                    self.retire(twin.slot)?;
+                    self.retire(&[twin.slot])?;
                     self.balancing.remove_member(&twin.key(key.service))?;
                 }
             } else {
-                self.retire(slot)?;
+                self.retire(&[slot])?;
                 self.balancing.remove_member(&key)?;
             }
         }
@@ -361,12 +360,7 @@ impl Services {
                 _ => {
                     let address = address(backend.ip());
                     self.prefilter.add([Bit::source(address)].into_iter())?;
-                    let port = Be16::new(backend.port());
-                    let slot = self.add_backend(backend, address, port, remote)?;
-                    self.traffic.start(TrafficKey {
-                        service: id,
-                        backend: slot,
-                    })?;
+                    let slot = self.add_backend(*backend, remote)?;
                     moved.extend(held);
                     slot
                 }
