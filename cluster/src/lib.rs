@@ -10,6 +10,7 @@
 #[cfg(test)]
 extern crate self as cluster;
 
+mod authority;
 #[cfg(test)]
 mod conformance;
 mod control_plane;
@@ -17,10 +18,13 @@ mod etcd;
 pub mod key;
 mod local;
 mod node;
+mod token;
 
+pub use authority::{Authority, AuthorityError, KeyRequest, Subject, digest};
 pub use control_plane::{
     Change, Compare, ControlError, ControlPlane, Entry, Op, Outcome, Snapshot, Transaction, Watch,
 };
 pub use etcd::{Etcd, EtcdOptions, EtcdTls};
 pub use local::{Local, LocalSession};
 pub use node::{Availability, Member, Node, Role};
+pub use token::{InvalidToken, Token};

@@ -37,6 +37,16 @@ pub enum Role {
     Manager,
 }
 
+impl Role {
+    /// The organizational unit of its certificate: Docker's words.
+    pub fn unit(self) -> &'static str {
+        match self {
+            Self::Worker => "swarm-worker",
+            Self::Manager => "swarm-manager",
+        }
+    }
+}
+
 /// Whether a node is to run replicas of services: Docker's words.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
