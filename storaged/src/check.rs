@@ -178,10 +178,8 @@ impl Report<'_> {
         if !exists(&directory.diff())? {
             return Ok(vec!["its directory is missing".to_owned()]);
         }
-        if let Some(pool) = self.storaged.driver.pool()
-            && pool.device(&row.key).is_none()
-        {
-            return Ok(vec!["its device is not on record".to_owned()]);
+        if let Some(missing) = self.storaged.driver.lacks(&directory) {
+            return Ok(vec![missing.to_owned()]);
         }
         if !exists(&directory.record())? {
             return Ok(vec!["the record of its archive is missing".to_owned()]);

@@ -205,6 +205,9 @@ fn is_full(error: &io::Error) -> bool {
     )
 }
 
+/// Carries out steps.
+pub(crate) type Apply<'a> = &'a dyn Fn(Step) -> Result<(), StepError>;
+
 pub(crate) trait Disk: std::fmt::Debug + Send + Sync {
     /// # Errors
     /// [`StepError`] names the step and its subject; the step had no effect then.

@@ -10,7 +10,7 @@
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -20,7 +20,7 @@ use rustix::net::{
     AddressFamily, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketAddrUnix,
     SocketFlags, SocketType, connect, sendmsg, socket_with,
 };
-use sys::elsewhere::{Elsewhere, find_device, find_overlay};
+use sys::elsewhere::Elsewhere;
 
 use crate::disk::StepError;
 use crate::model::record::{RootfsRow, Taker};
@@ -118,24 +118,9 @@ impl Storaged {
     }
 
     fn find_elsewhere(&self, row: &RootfsRow) -> Result<Option<Elsewhere>, StepError> {
-        let diff = self.layout.layer(&row.key).diff();
-        let looking = |error| StepError::io("look for mounts of", &diff)(error);
-        if let Some(pool) = self.driver.pool() {
-            let Some(device) = pool.device(&row.key) else {
-                return Ok(None);
-            };
-            let Some(number) = pool.number(&device).map_err(looking)? else {
-                return Ok(None);
-            };
-            return find_device(number).map_err(looking);
-        }
-        let upper: PathBuf = [
-            row.key.as_str().as_ref(),
-            diff.file_name().unwrap_or_default(),
-        ]
-        .iter()
-        .collect();
-        find_overlay(&upper).map_err(looking)
+        let directory = self.layout.layer(&row.key);
+        let found = self.driver.find_elsewhere(&directory);
+        found.map_err(StepError::io("look for mounts of", &directory.diff()))
     }
 
     /// What processes that have ended had mounted goes soon; what others have does not.

@@ -8,7 +8,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read, Write};
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use api::id::Digest;
@@ -22,9 +21,7 @@ use crate::model::chain::chain_id;
 use crate::model::gc;
 use crate::model::layout::Key;
 use crate::model::record::{Change, Intent, LayerRow, RootfsRow, Rows};
-use crate::model::thin::{DeviceRow, base_key};
 use crate::recover::exists;
-use crate::thin::Pool;
 use crate::{Storaged, tree_digest};
 
 /// How long an imported layer waits for the image that names it.
@@ -202,16 +199,8 @@ impl Storaged {
             }))
         } else {
             let lowers = self.below(parent)?;
-            let base = self.driver.base(&staged.diff(), &lowers);
-            base.map(|step| self.apply(step)).transpose()?;
-            if let Some(pool) = self.driver.pool() {
-                let device = self.make_device(pool, key, &lowers, None)?;
-                self.apply(Step::MountThin {
-                    pool: Arc::clone(pool),
-                    device,
-                    target: staged.diff(),
-                })?;
-            }
+            self.driver
+                .begin_layer(&staged, &lowers, &|step| self.apply(step))?;
             Stacking::Whole
         };
         let target = Target {
@@ -250,37 +239,12 @@ impl Storaged {
             depth: u32::try_from(depth).map_err(|_too_many| LayerError::TooDeep)?,
         };
         self.apply(Step::write_sidecar(staged.sidecar(), &row)?)?;
-        if self.driver.pool().is_some() {
-            // Its filesystem is another one, and clean on its device once it is unmounted.
-            let path = staged.diff();
-            self.apply(Step::SyncFilesystem { path: path.clone() })?;
-            self.apply(Step::Unmount { target: path })?;
-        }
+        self.driver
+            .finish_layer(&staged, &|step| self.apply(step))?;
         self.apply(Step::SyncFilesystem {
             path: staged.path().to_owned(),
         })?;
         self.publish(row)
-    }
-
-    /// The device of a new layer or writable layer, with what the topmost of `lowers` holds.
-    pub(crate) fn make_device(
-        &self,
-        pool: &Arc<Pool>,
-        key: &Key,
-        lowers: &[PathBuf],
-        bytes: Option<u64>,
-    ) -> Result<DeviceRow, StepError> {
-        let (origin, least) = match lowers.first().and_then(|top| top.parent()) {
-            None => (base_key(), 0),
-            Some(directory) => {
-                let device = pool.device_of(directory);
-                let device = device.map_err(StepError::io("find the device of", directory))?;
-                (device.key, device.bytes)
-            }
-        };
-        let base = pool.device(&base_key()).map_or(0, |base| base.bytes);
-        let bytes = bytes.unwrap_or(base).max(least);
-        pool.create(&|step| self.apply(step), key, Some(&origin), bytes)
     }
 
     /// The committed layer `chain`.

@@ -238,7 +238,7 @@ impl Storaged {
         match intent {
             Intent::MakeLayer => {
                 let staged = self.layout.staged_layer(key);
-                self.unmount_device(&staged.diff())?;
+                self.driver.hide(&staged, &|step| self.apply(step))?;
                 self.apply(Step::RemoveTree {
                     path: staged.path().to_owned(),
                 })?;
@@ -290,25 +290,12 @@ impl Storaged {
         self.apply(Step::Record(changes))
     }
 
-    /// Removes the directory of a layer or of a writable layer, and its device if it has one.
+    /// Removes the directory of a layer or of a writable layer, and what the driver has of it elsewhere.
     fn discard_layer(&self, key: &Key) -> Result<(), StepError> {
         let layer = self.layout.layer(key);
-        self.unmount_device(&layer.diff())?;
+        self.driver.hide(&layer, &|step| self.apply(step))?;
         self.discard(layer.path(), self.layout.trashed_layer(key))?;
-        match self.driver.pool() {
-            Some(pool) => pool.delete(key, &|step| self.apply(step)),
-            None => Ok(()),
-        }
-    }
-
-    /// What a thin device was mounted on while a layer was made of it, or looked at.
-    fn unmount_device(&self, target: &Path) -> Result<(), StepError> {
-        if self.driver.pool().is_none() {
-            return Ok(());
-        }
-        self.apply(Step::Unmount {
-            target: target.to_owned(),
-        })
+        self.driver.delete(key, &|step| self.apply(step))
     }
 
     /// Moves a directory to the trash, so that it is gone at once and whole, and deletes it there.

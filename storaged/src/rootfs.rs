@@ -4,8 +4,7 @@
 //! now; the row tells a container that was running from one that was not, and whether an ephemeral
 //! writable layer, which is never synced, has outlived its boot.
 
-use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use api::id::{ContainerName, Digest, InvalidId};
 use api::storage::{Rootfs, RootfsCreate, RootfsMount};
@@ -13,7 +12,7 @@ use sys::owner::Owners;
 
 use crate::Storaged;
 use crate::disk::{Step, StepError};
-use crate::driver::{Wanted, overlay};
+use crate::driver::{Wanted, overlay, text};
 use crate::layer::LayerError;
 use crate::lock::lock;
 use crate::model::layout::{Key, LayerDir};
@@ -201,9 +200,9 @@ impl Storaged {
         size: Option<u64>,
     ) -> Result<RootfsRow, RootfsError> {
         let staged = self.layout.staged_layer(key);
-        let quota = match self.driver.pool() {
-            Some(_) => None,
-            None => size.map(|bytes| self.new_quota(bytes)).transpose()?,
+        let quota = match size {
+            Some(bytes) if !self.driver.limits_size() => Some(self.new_quota(bytes)?),
+            _ => None,
         };
         let path = staged.path().to_owned();
         match quota {
@@ -229,20 +228,8 @@ impl Storaged {
             let lowers = self.lower_paths(&rows, image.chain_id.as_ref());
             (image.id.clone(), image.chain_id.clone(), lowers, id_maps)
         };
-        if let Some(pool) = self.driver.pool() {
-            self.make_sized_device(pool, key, &lowers, size)?;
-        }
-        match (self.driver.base(&staged.diff(), &lowers), lowers.first()) {
-            _ if self.driver.pool().is_some() => {}
-            (Some(copy), _) => {
-                self.apply(copy)?;
-                self.apply(Step::SyncFilesystem {
-                    path: staged.diff(),
-                })?;
-            }
-            (None, Some(top)) => copy_root_mode(top, &staged.diff())?,
-            (None, None) => {}
-        }
+        self.driver
+            .begin_rootfs(&staged, &lowers, size, &|step| self.apply(step))?;
         let row = RootfsRow {
             container: request.container,
             key: key.clone(),
@@ -376,42 +363,16 @@ impl Storaged {
 
     fn describe_rootfs(&self, rows: &Rows, row: &RootfsRow) -> Rootfs {
         let directory = self.layout.layer(&row.key);
-        let lowers: Vec<String> = self
-            .lower_paths(rows, row.chain_id.as_ref())
-            .iter()
-            .map(|path| text(path))
-            .collect();
+        let lowers = self.lower_paths(rows, row.chain_id.as_ref());
+        let data = self.driver.describe(&directory, &lowers).into_iter();
         Rootfs {
             container: row.container.clone(),
             image: row.image.clone(),
             chain_id: row.chain_id.clone(),
             driver: self.driver.name().to_owned(),
-            data: self.describe_device(row).unwrap_or_else(|| {
-                BTreeMap::from(
-                    [
-                        ("LowerDir", lowers.join(":")),
-                        ("MergedDir", text(&self.driver.root(&directory))),
-                        ("UpperDir", text(&directory.diff())),
-                        ("WorkDir", text(&directory.work())),
-                    ]
-                    .map(|(key, value)| (key.to_owned(), value)),
-                )
-            }),
+            data: data.map(|(key, value)| (key.to_owned(), value)).collect(),
             id_maps: row.id_maps.clone(),
         }
-    }
-
-    /// As Docker has it of a driver that keeps devices.
-    fn describe_device(&self, row: &RootfsRow) -> Option<BTreeMap<String, String>> {
-        let pool = self.driver.pool()?;
-        let device = pool.device(&row.key)?;
-        let data = [
-            ("DeviceId", device.id.to_string()),
-            ("DeviceName", pool.device_name(&device)),
-            ("DeviceSize", device.bytes.to_string()),
-            ("MergedDir", text(&self.layout.layer(&row.key).merged())),
-        ];
-        Some(data.map(|(key, value)| (key.to_owned(), value)).into())
     }
 
     /// Brings one row up to date with this boot. Nothing that is mounted is touched.
@@ -450,27 +411,4 @@ impl Storaged {
 
 fn not_found(container: &str) -> RootfsError {
     RootfsError::NotFound(container.to_owned())
-}
-
-/// An overlay shows the root of its upper layer: give it the owner and mode of the image's.
-fn copy_root_mode(image: &Path, upper: &Path) -> Result<(), StepError> {
-    let copy = || {
-        let stat = rustix::fs::fstat(tree::open_root(image)?)?;
-        let upper = tree::open_root(upper)?;
-        let (uid, gid) = (
-            rustix::fs::Uid::from_raw(stat.st_uid),
-            rustix::fs::Gid::from_raw(stat.st_gid),
-        );
-        rustix::fs::fchown(&upper, Some(uid), Some(gid))?;
-        rustix::fs::fchmod(
-            &upper,
-            rustix::fs::Mode::from_raw_mode(stat.st_mode & 0o7777),
-        )
-    };
-    copy().map_err(StepError::io("set the owner of", upper))
-}
-
-/// Paths are below the state directory, whose path is text since it came from a command line.
-fn text(path: &Path) -> String {
-    path.to_string_lossy().into_owned()
 }

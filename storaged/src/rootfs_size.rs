@@ -2,16 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::Arc;
 
 use crate::Storaged;
 use crate::disk::{Step, StepError};
-use crate::model::layout::Key;
 use crate::model::size;
-use crate::model::thin::base_key;
 use crate::model::volume_spec::{Limit, Owner};
 use crate::rootfs::RootfsError;
-use crate::thin::Pool;
 use crate::volume::directory::LimitFailure;
 
 /// What the options of a writable layer ask for.
@@ -43,22 +39,6 @@ impl Storaged {
     pub(crate) fn new_quota(&self, bytes: u64) -> Result<Quota, StepError> {
         let project = self.new_project_below(&self.layout.store())?;
         Ok(Quota { bytes, project })
-    }
-
-    /// Makes the device that a writable layer is, which is as large as it may get.
-    pub(crate) fn make_sized_device(
-        &self,
-        pool: &Arc<Pool>,
-        key: &Key,
-        lowers: &[PathBuf],
-        size: Option<u64>,
-    ) -> Result<(), RootfsError> {
-        let least = pool.device(&base_key()).map_or(0, |base| base.bytes);
-        if let Some(wanted) = size.filter(|size| *size < least) {
-            return Err(RootfsError::TooSmall { wanted, least });
-        }
-        self.make_device(pool, key, lowers, size)?;
-        Ok(())
     }
 
     /// Makes the directory of a writable layer, and limits it while nothing is in it: what is made

@@ -6,9 +6,13 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::{Driver, Name, Shown, Wanted};
-use crate::disk::{Step, StepError};
-use crate::model::layout::{LayerDir, Layout};
+use sys::elsewhere::{Elsewhere, find_device};
+
+use super::{Driver, Name, Shown, Wanted, text};
+use crate::disk::{Apply, Step, StepError};
+use crate::model::layout::{Key, LayerDir, Layout};
+use crate::model::thin::{DeviceRow, base_key};
+use crate::rootfs::RootfsError;
 use crate::thin::{Access, Pool};
 use crate::tree;
 
@@ -22,6 +26,32 @@ impl Devicemapper {
     pub(crate) fn new(pool: Arc<Pool>, layout: &Layout) -> Self {
         let empty = layout.empty_lower();
         Self { pool, empty }
+    }
+
+    /// Bytes of the base device, below which nothing is.
+    fn least(&self) -> u64 {
+        self.pool.device(&base_key()).map_or(0, |base| base.bytes)
+    }
+
+    /// The device of a new layer or writable layer, with what the topmost of `lowers` holds.
+    fn make(
+        &self,
+        directory: &LayerDir,
+        lowers: &[PathBuf],
+        bytes: Option<u64>,
+        apply: Apply<'_>,
+    ) -> Result<DeviceRow, StepError> {
+        let (origin, least) = match lowers.first().and_then(|top| top.parent()) {
+            None => (base_key(), 0),
+            Some(below) => {
+                let device = self.pool.device_of(below);
+                let device = device.map_err(StepError::io("find the device of", below))?;
+                (device.key, device.bytes)
+            }
+        };
+        let bytes = bytes.unwrap_or_else(|| self.least()).max(least);
+        self.pool
+            .create(apply, directory.key(), Some(&origin), bytes)
     }
 
     fn open(&self, directory: &Path, access: Access) -> io::Result<OwnedFd> {
@@ -41,8 +71,75 @@ impl Driver for Devicemapper {
         self.pool.describe()
     }
 
-    fn base(&self, _content: &Path, _lowers: &[PathBuf]) -> Option<Step> {
-        None
+    fn begin_layer(
+        &self,
+        directory: &LayerDir,
+        lowers: &[PathBuf],
+        apply: Apply<'_>,
+    ) -> Result<(), StepError> {
+        let device = self.make(directory, lowers, None, apply)?;
+        apply(Step::MountThin {
+            pool: Arc::clone(&self.pool),
+            device,
+            target: directory.diff(),
+        })
+    }
+
+    fn finish_layer(&self, directory: &LayerDir, apply: Apply<'_>) -> Result<(), StepError> {
+        let path = directory.diff();
+        apply(Step::SyncFilesystem { path })?;
+        // Its filesystem is clean on its device once it is unmounted.
+        self.hide(directory, apply)
+    }
+
+    fn begin_rootfs(
+        &self,
+        directory: &LayerDir,
+        lowers: &[PathBuf],
+        size: Option<u64>,
+        apply: Apply<'_>,
+    ) -> Result<(), RootfsError> {
+        let least = self.least();
+        if let Some(wanted) = size.filter(|size| *size < least) {
+            return Err(RootfsError::TooSmall { wanted, least });
+        }
+        self.make(directory, lowers, size, apply)?;
+        Ok(())
+    }
+
+    fn limits_size(&self) -> bool {
+        true
+    }
+
+    fn hide(&self, directory: &LayerDir, apply: Apply<'_>) -> Result<(), StepError> {
+        apply(Step::Unmount {
+            target: directory.diff(),
+        })
+    }
+
+    fn delete(&self, key: &Key, apply: Apply<'_>) -> Result<(), StepError> {
+        self.pool.delete(key, apply)
+    }
+
+    fn lacks(&self, directory: &LayerDir) -> Option<&'static str> {
+        let device = self.pool.device(directory.key());
+        device.is_none().then_some("its device is not on record")
+    }
+
+    fn find_elsewhere(&self, directory: &LayerDir) -> io::Result<Option<Elsewhere>> {
+        let device = self.pool.device(directory.key());
+        let number = device.map(|device| self.pool.number(&device)).transpose()?;
+        number.flatten().map_or(Ok(None), find_device)
+    }
+
+    fn describe(&self, directory: &LayerDir, _lowers: &[PathBuf]) -> Vec<(&'static str, String)> {
+        let mut data = vec![("MergedDir", text(&directory.merged()))];
+        if let Some(device) = self.pool.device(directory.key()) {
+            data.push(("DeviceId", device.id.to_string()));
+            data.push(("DeviceName", self.pool.device_name(&device)));
+            data.push(("DeviceSize", device.bytes.to_string()));
+        }
+        data
     }
 
     fn mount(
@@ -102,9 +199,5 @@ impl Driver for Devicemapper {
         Ok(Shown {
             _watched: Some(self.pool.watch(directory)?),
         })
-    }
-
-    fn pool(&self) -> Option<&Arc<Pool>> {
-        Some(&self.pool)
     }
 }

@@ -16,15 +16,17 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use sys::elsewhere::Elsewhere;
 use sys::owner::Owners;
 
 use crate::config::Driver as Name;
-use crate::disk::{Step, StepError};
-use crate::model::layout::{LayerDir, Layout};
+use crate::disk::{Apply, Step, StepError};
+use crate::model::layout::{Key, LayerDir, Layout};
 use crate::model::thin_options;
 use crate::recover::OpenError;
+use crate::rootfs::RootfsError;
 use crate::store::Store;
-use crate::thin::{self, Pool, SetupError, Watched};
+use crate::thin::{self, SetupError, Watched};
 use devicemapper::Devicemapper;
 use overlay::Overlay2;
 use vfs::Vfs;
@@ -35,9 +37,51 @@ pub(crate) trait Driver: Debug + Send + Sync {
     /// Rows of `info`, in order.
     fn status(&self) -> Vec<(String, String)>;
 
-    /// The step that fills the new, empty directory of a layer or a writable layer with what it
-    /// starts from; none where layers hold differences only.
-    fn base(&self, content: &Path, lowers: &[PathBuf]) -> Option<Step>;
+    /// Has the new, empty directory of a layer hold what it starts from, which is nothing where
+    /// layers hold differences only.
+    fn begin_layer(
+        &self,
+        _directory: &LayerDir,
+        _lowers: &[PathBuf],
+        _apply: Apply<'_>,
+    ) -> Result<(), StepError> {
+        Ok(())
+    }
+
+    /// The content of a new layer is whole: what of it lies outside the store's filesystem becomes
+    /// durable.
+    fn finish_layer(&self, _directory: &LayerDir, _apply: Apply<'_>) -> Result<(), StepError> {
+        Ok(())
+    }
+
+    /// The same as [`Self::begin_layer`] for a writable layer, durably.
+    fn begin_rootfs(
+        &self,
+        directory: &LayerDir,
+        lowers: &[PathBuf],
+        size: Option<u64>,
+        apply: Apply<'_>,
+    ) -> Result<(), RootfsError>;
+
+    /// Whether a writable layer is limited by what [`Self::begin_rootfs`] makes, and not by a quota.
+    fn limits_size(&self) -> bool {
+        false
+    }
+
+    /// Ends what [`Self::begin_layer`] or [`Self::show`] may have left in a directory's place.
+    fn hide(&self, _directory: &LayerDir, _apply: Apply<'_>) -> Result<(), StepError> {
+        Ok(())
+    }
+
+    /// Deletes what lies outside a directory that is gone.
+    fn delete(&self, _key: &Key, _apply: Apply<'_>) -> Result<(), StepError> {
+        Ok(())
+    }
+
+    /// What is missing of a layer outside its directory.
+    fn lacks(&self, _directory: &LayerDir) -> Option<&'static str> {
+        None
+    }
 
     /// The step that shows a container's root filesystem; none where it lies there already.
     fn mount(
@@ -57,6 +101,20 @@ pub(crate) trait Driver: Debug + Send + Sync {
 
     /// Whether a root filesystem can be shown with other owners than it has on disk.
     fn can_map_owners(&self) -> io::Result<()>;
+
+    /// A process that sees a root filesystem that is mounted at no path here.
+    fn find_elsewhere(&self, directory: &LayerDir) -> io::Result<Option<Elsewhere>>;
+
+    /// A root filesystem in Docker's words.
+    fn describe(&self, directory: &LayerDir, lowers: &[PathBuf]) -> Vec<(&'static str, String)> {
+        let lowers: Vec<String> = lowers.iter().map(|path| text(path)).collect();
+        vec![
+            ("LowerDir", lowers.join(":")),
+            ("MergedDir", text(&self.root(directory))),
+            ("UpperDir", text(&directory.diff())),
+            ("WorkDir", text(&directory.work())),
+        ]
+    }
 
     /// Where it is shown.
     fn root(&self, directory: &LayerDir) -> PathBuf;
@@ -78,11 +136,11 @@ pub(crate) trait Driver: Debug + Send + Sync {
     fn show(&self, _directory: &LayerDir) -> io::Result<Shown> {
         Ok(Shown { _watched: None })
     }
+}
 
-    /// The pool that everything is in, if it is not in directories.
-    fn pool(&self) -> Option<&Arc<Pool>> {
-        None
-    }
+/// Paths are below the state directory, whose path is text since it came from a command line.
+pub(crate) fn text(path: &Path) -> String {
+    path.to_string_lossy().into_owned()
 }
 
 /// The content of a layer is in its directory.
@@ -108,7 +166,7 @@ pub(crate) fn open(
     options: &[String],
     layout: &Layout,
     store: &Arc<Store>,
-    apply: &dyn Fn(Step) -> Result<(), StepError>,
+    apply: Apply<'_>,
 ) -> Result<Box<dyn Driver>, OpenError> {
     if let (Name::Overlay2 | Name::Vfs, Some(option)) = (name, options.first()) {
         return Err(OpenError::NoOptions {

@@ -7,12 +7,14 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use rustix::io::Errno;
+use sys::elsewhere::{Elsewhere, find_overlay};
 use sys::mount::{Overlay, OverlayApi};
 use sys::owner::Owners;
 
 use super::{Driver, Name, Wanted};
-use crate::disk::{Mapped, Step, StepError};
+use crate::disk::{Apply, Mapped, Step, StepError};
 use crate::model::layout::{LayerDir, Layout};
+use crate::rootfs::RootfsError;
 use crate::tree;
 
 /// Who root is when mapped owners are tried out.
@@ -52,8 +54,23 @@ impl Driver for Overlay2 {
         .to_vec()
     }
 
-    fn base(&self, _content: &Path, _lowers: &[PathBuf]) -> Option<Step> {
-        None
+    fn begin_rootfs(
+        &self,
+        directory: &LayerDir,
+        lowers: &[PathBuf],
+        _size: Option<u64>,
+        _apply: Apply<'_>,
+    ) -> Result<(), RootfsError> {
+        match lowers.first() {
+            Some(top) => Ok(copy_root_mode(top, &directory.diff())?),
+            None => Ok(()),
+        }
+    }
+
+    fn find_elsewhere(&self, directory: &LayerDir) -> io::Result<Option<Elsewhere>> {
+        let diff = directory.diff();
+        let name = diff.file_name().unwrap_or_default();
+        find_overlay(&Path::new(directory.key().as_str()).join(name))
     }
 
     fn mount(
@@ -174,6 +191,24 @@ impl Overlay2 {
         tree::remove_path(&self.probe)?;
         mounted
     }
+}
+
+/// An overlay shows the root of its upper layer: give it the owner and mode of the image's.
+fn copy_root_mode(image: &Path, upper: &Path) -> Result<(), StepError> {
+    let copy = || {
+        let stat = rustix::fs::fstat(tree::open_root(image)?)?;
+        let upper = tree::open_root(upper)?;
+        let (uid, gid) = (
+            rustix::fs::Uid::from_raw(stat.st_uid),
+            rustix::fs::Gid::from_raw(stat.st_gid),
+        );
+        rustix::fs::fchown(&upper, Some(uid), Some(gid))?;
+        rustix::fs::fchmod(
+            &upper,
+            rustix::fs::Mode::from_raw_mode(stat.st_mode & 0o7777),
+        )
+    };
+    copy().map_err(StepError::io("set the owner of", upper))
 }
 
 /// Why layers cannot be kept here, and what to do about it.

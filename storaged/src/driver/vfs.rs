@@ -8,9 +8,12 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
+use sys::elsewhere::Elsewhere;
+
 use super::{Driver, Name, Wanted};
-use crate::disk::{Step, StepError};
+use crate::disk::{Apply, Step, StepError};
 use crate::model::layout::{LayerDir, Layout};
+use crate::rootfs::RootfsError;
 use crate::tree;
 
 #[derive(Debug)]
@@ -37,11 +40,38 @@ impl Driver for Vfs {
         vec![("Backing Filesystem".to_owned(), self.backing.clone())]
     }
 
-    fn base(&self, content: &Path, lowers: &[PathBuf]) -> Option<Step> {
-        lowers.first().map(|top| Step::CopyTree {
-            from: top.clone(),
-            to: content.to_owned(),
+    fn begin_layer(
+        &self,
+        directory: &LayerDir,
+        lowers: &[PathBuf],
+        apply: Apply<'_>,
+    ) -> Result<(), StepError> {
+        lowers.first().map_or(Ok(()), |top| {
+            apply(Step::CopyTree {
+                from: top.clone(),
+                to: directory.diff(),
+            })
         })
+    }
+
+    fn begin_rootfs(
+        &self,
+        directory: &LayerDir,
+        lowers: &[PathBuf],
+        _size: Option<u64>,
+        apply: Apply<'_>,
+    ) -> Result<(), RootfsError> {
+        if lowers.is_empty() {
+            return Ok(());
+        }
+        self.begin_layer(directory, lowers, apply)?;
+        let path = directory.diff();
+        Ok(apply(Step::SyncFilesystem { path })?)
+    }
+
+    fn find_elsewhere(&self, _directory: &LayerDir) -> io::Result<Option<Elsewhere>> {
+        // Nothing is handed to anybody.
+        Ok(None)
     }
 
     fn mount(

@@ -105,11 +105,11 @@ impl Layout {
     }
 
     pub(crate) fn layer(&self, key: &Key) -> LayerDir {
-        LayerDir(self.store().join(key.as_str()))
+        LayerDir::new(self.store(), key)
     }
 
     pub(crate) fn staged_layer(&self, key: &Key) -> LayerDir {
-        LayerDir(self.layer_tmp().join(key.as_str()))
+        LayerDir::new(self.layer_tmp(), key)
     }
 
     pub(crate) fn trashed_layer(&self, key: &Key) -> PathBuf {
@@ -173,42 +173,56 @@ pub(crate) const VOLUME_SIDECAR: &str = "volume.json";
 
 /// The directory of a layer, or of a container's writable layer.
 #[derive(Debug, Clone)]
-pub(crate) struct LayerDir(PathBuf);
+pub(crate) struct LayerDir {
+    path: PathBuf,
+    key: Key,
+}
 
 impl LayerDir {
+    fn new(parent: PathBuf, key: &Key) -> Self {
+        Self {
+            path: parent.join(key.as_str()),
+            key: key.clone(),
+        }
+    }
+
     pub(crate) fn path(&self) -> &Path {
-        &self.0
+        &self.path
+    }
+
+    pub(crate) fn key(&self) -> &Key {
+        &self.key
     }
 
     pub(crate) fn diff(&self) -> PathBuf {
-        self.0.join("diff")
+        self.path.join("diff")
     }
 
     /// How the layer's archive is put together again: [`crate::recipe`].
     pub(crate) fn record(&self) -> PathBuf {
-        self.0.join("archive")
+        self.path.join("archive")
     }
 
     /// Files that the archive itself replaced; mostly absent.
     pub(crate) fn replaced(&self) -> PathBuf {
-        self.0.join("replaced")
+        self.path.join("replaced")
     }
 
     /// The row of the layer, for a database that is lost.
     pub(crate) fn sidecar(&self) -> PathBuf {
-        self.0.join("layer.json")
+        self.path.join("layer.json")
     }
 
     /// The row of a container's writable layer.
     pub(crate) fn rootfs_sidecar(&self) -> PathBuf {
-        self.0.join("rootfs.json")
+        self.path.join("rootfs.json")
     }
 
     pub(crate) fn work(&self) -> PathBuf {
-        self.0.join("work")
+        self.path.join("work")
     }
 
     pub(crate) fn merged(&self) -> PathBuf {
-        self.0.join("merged")
+        self.path.join("merged")
     }
 }

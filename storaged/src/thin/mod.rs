@@ -21,7 +21,7 @@ use std::sync::{Arc, Mutex};
 
 use rustix::io::Errno;
 
-use crate::disk::{Step, StepError};
+use crate::disk::{Apply, Step, StepError};
 use crate::lock::lock;
 use crate::model::layout::{Key, LayerDir};
 use crate::model::record::Change;
@@ -106,9 +106,6 @@ impl PartialEq for Pool {
 }
 
 impl Eq for Pool {}
-
-/// Carries out steps.
-pub(crate) type Apply<'a> = &'a dyn Fn(Step) -> Result<(), StepError>;
 
 #[derive(Debug, thiserror::Error)]
 pub enum PoolError {

@@ -16,7 +16,8 @@ use sys::loop_device::LoopDevice;
 
 use super::kernel::Kernel;
 use super::monitor::Monitor;
-use super::{Apply, Pool, PoolError};
+use super::{Pool, PoolError};
+use crate::disk::Apply;
 use crate::lock::KeyedLocks;
 use crate::model::layout::Layout;
 use crate::model::thin::{self, Extension, PoolTable, SECTOR};
