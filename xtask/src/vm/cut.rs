@@ -33,7 +33,7 @@ impl Bench {
         let script = workspace::root().join(SCRIPT);
         let text =
             std::fs::read_to_string(&script).with_context(|| script.display().to_string())?;
-        self.programs.add_stories(&Stories::select(PROGRAM)?)?;
+        self.programs.add_stories(&Stories::select(PROGRAM, "")?)?;
         self.programs.add_script("script", &text)?;
         let mut plan = Plan::default();
         plan.script("exec/script", "power-cut", TOGETHER_SECONDS);

@@ -79,15 +79,15 @@ impl Matrix {
 
 impl Stories {
     /// What to run, in nextest's language.
-    pub(super) fn selection(&self, quick: bool, name: Option<&str>) -> String {
+    pub(super) fn selection(&self, quick: bool) -> String {
         let mut expression = format!("({})", self.filter);
         for absent in &self.absent {
             expression += &format!(" - ({})", absent.filter);
         }
-        match name {
-            Some(name) => format!("({expression}) & test({name})"),
-            None if quick => format!("({expression}) & ({})", self.quick),
-            None => expression,
+        if quick {
+            format!("({expression}) & ({})", self.quick)
+        } else {
+            expression
         }
     }
 }
@@ -135,10 +135,10 @@ mod tests {
                 why: "no b".to_owned(),
             }],
         };
-        assert_eq!(stories.selection(false, None), "(package(a)) - (test(b))");
+        assert_eq!(stories.selection(false), "(package(a)) - (test(b))");
         assert_eq!(
-            stories.selection(true, Some("x")),
-            "((package(a)) - (test(b))) & test(x)"
+            stories.selection(true),
+            "((package(a)) - (test(b))) & (test(q))"
         );
     }
 }

@@ -61,7 +61,7 @@ pub(crate) struct Options {
     /// Under these kernels of kernel-tests/kernels.toml; all of them when absent.
     #[arg(long, value_name = "NAME|all")]
     kernel: Vec<String>,
-    /// Stories whose name contains this.
+    /// Stories whose name, or whose program's, contains this.
     #[arg(long, value_name = "NAME")]
     story: Option<String>,
     /// The few stories that tell most about a kernel.
@@ -213,7 +213,10 @@ impl Bench {
     }
 
     fn stories(&self, quick: bool, name: Option<&str>) -> Result<Stories> {
-        Stories::select(&self.matrix.stories.selection(quick, name))
+        Stories::select(
+            &self.matrix.stories.selection(quick),
+            name.unwrap_or_default(),
+        )
     }
 
     /// `stories`, and what the kernel has and the daemon makes of it if they are not but a few.

@@ -43,8 +43,9 @@ pub(super) struct Stories {
 }
 
 impl Stories {
-    /// Those that `filter`, in nextest's language, selects, perhaps none; builds their programs.
-    pub(super) fn select(filter: &str) -> Result<Self> {
+    /// Those that `filter`, in nextest's language, selects and whose name, or whose program's, contains
+    /// `part`; perhaps none. Builds their programs.
+    pub(super) fn select(filter: &str, part: &str) -> Result<Self> {
         let mut list = workspace::cargo();
         list.args([
             "nextest",
@@ -54,16 +55,18 @@ impl Stories {
             filter,
         ])
         .args(EVERY_CRATE);
-        Self::read(&process::stdout(&mut list)?)
+        Self::read(&process::stdout(&mut list)?, part)
     }
 
-    fn read(text: &str) -> Result<Self> {
+    // Nextest itself takes no part of a program's name that no program has.
+    fn read(text: &str, part: &str) -> Result<Self> {
         let list: List = serde_json::from_str(text).context("nextest's list")?;
         let mut stories = Self::default();
         for (id, suite) in list.rust_suites {
             let name = id.replace("::", ".");
             for (test, case) in suite.testcases {
-                if case.filter_match.status == "matches" {
+                let is_named = test.contains(part) || id.contains(part);
+                if is_named && case.filter_match.status == "matches" {
                     stories
                         .programs
                         .insert(name.clone(), suite.binary_path.clone());
@@ -128,9 +131,13 @@ mod tests {
                 "a::b": {"filter-match": {"status": "matches"}},
                 "a::c": {"filter-match": {"status": "mismatch", "reason": "expression"}}}},
             "api": {"binary-path": "/t/api-1", "testcases": {}}}}"#;
-        let stories = Stories::read(text).unwrap();
+        let named = |part| Stories::read(text, part).unwrap();
+        let stories = named("");
         assert_eq!(stories.tests, [("netd.bpf".to_owned(), "a::b".to_owned())]);
         assert_eq!(stories.programs["netd.bpf"], PathBuf::from("/t/bpf-1"));
+        assert_eq!(named("bpf"), stories);
+        assert_eq!(named("::b"), stories);
+        assert_eq!(named("c"), Stories::default());
         let mut plan = Plan::default();
         plan.stories(&stories, 60);
         assert_eq!(plan.text(), "test\t60\tnetd.bpf\ta::b\n");
