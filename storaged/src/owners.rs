@@ -36,7 +36,7 @@ pub enum OwnerError {
     NoPeer(String),
     #[error(
         "cannot show mapped owners in {} on {filesystem} with Linux {kernel}: {source}; put the \
-         state directory on ext4, xfs, btrfs or tmpfs of Linux 5.19 or later, or run with \
+         state directory on ext4, xfs or btrfs of Linux 5.19 or later, or tmpfs of 6.3, or run with \
          --userns host",
         directory.display()
     )]

@@ -179,7 +179,7 @@ fn an_export_imported_again_is_the_whole_in_one_layer() {
 
 #[test]
 fn names_longer_than_a_header_and_odd_times_survive_a_commit() {
-    let state = State::new();
+    let state = State::on_ext4();
     let storaged = state.open();
     let layer = support::import(&storaged, None, &base());
     let image = image_of(&storaged, "i", std::slice::from_ref(&layer.diff_id));

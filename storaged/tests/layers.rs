@@ -78,7 +78,7 @@ fn layers_stack_as_images_mean_them() {
 
 #[test]
 fn owners_modes_times_and_attributes_are_kept() {
-    let state = State::new();
+    let state = State::on_ext4();
     let storaged = state.open();
     // cap_net_bind_service+ep, as `setcap` writes it (struct vfs_cap_data, revision 2).
     let capability = [1, 0, 0, 2, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];

@@ -286,7 +286,7 @@ fn prune_takes_what_nobody_holds() {
 
 #[test]
 fn image_data_is_copied_into_a_new_volume_with_all_it_is() {
-    let state = State::new();
+    let state = State::on_ext4();
     let storaged = state.open();
     let image = image(
         &storaged,

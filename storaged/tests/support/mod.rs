@@ -21,6 +21,7 @@ use api::{ApiError, ErrorCode};
 use redb::Database;
 use rustix::mount::MountFlags;
 use storaged::{Options, StorageConfig, Storaged};
+use sys::loop_device::LoopDevice;
 use tempfile::TempDir;
 
 pub struct State {
@@ -34,6 +35,16 @@ impl State {
         sys::mount::filesystem("tmpfs", "tmpfs", directory.path(), MountFlags::empty(), "")
             .unwrap();
         Self { directory }
+    }
+
+    /// On an ext4 that lies in that tmpfs: with attributes of users, which a tmpfs has since Linux 6.6,
+    /// and owners that can be mapped, which it has since 6.3.
+    pub fn on_ext4() -> Self {
+        let state = Self::new();
+        let disk = disk(state.path(), &["mkfs.ext4", "-q"]);
+        let node = disk.path().to_string_lossy();
+        sys::mount::filesystem("ext4", &node, state.path(), MountFlags::empty(), "").unwrap();
+        state
     }
 
     /// On the filesystem of the temporary directory, as an installation would be.
@@ -96,13 +107,15 @@ impl State {
 
 impl Drop for State {
     fn drop(&mut self) {
-        // Detaches whatever a failed test left mounted inside, too.
-        if let Err(error) = sys::mount::unmount(self.directory.path()) {
-            eprintln!(
-                "cannot unmount {}: {error}",
-                self.directory.path().display()
-            );
-        }
+        // Detaches whatever a failed test left mounted inside, too, and what is below an ext4.
+        while match sys::mount::unmount(self.directory.path()) {
+            Ok(was_mounted) => was_mounted,
+            Err(error) => {
+                let path = self.directory.path().display();
+                eprintln!("cannot unmount {path}: {error}");
+                false
+            }
+        } {}
     }
 }
 
@@ -381,18 +394,10 @@ pub fn ls(directory: impl AsRef<Path>) -> String {
 
 /// A filesystem made for one test, on a loop device of its own, below the state directory.
 pub fn filesystem(state: &State, mkfs: &[&str], kind: &str, options: &str) -> Option<PathBuf> {
-    let (image, target) = (state.path().join("disk"), state.path().join("mounted"));
-    let file = std::fs::File::create(&image).unwrap();
-    file.set_len(512 << 20).unwrap();
+    let target = state.path().join("mounted");
     std::fs::create_dir(&target).unwrap();
-    let output = std::process::Command::new(mkfs[0])
-        .args(&mkfs[1..])
-        .arg(&image)
-        .output()
-        .expect("cargo xtask setup test");
-    assert!(output.status.success(), "{output:?}");
-    let device = sys::loop_device::LoopDevice::attach(&image).unwrap();
-    let node = device.path().to_str().unwrap().to_owned();
+    let disk = disk(state.path(), mkfs);
+    let node = disk.path().to_string_lossy();
     match sys::mount::filesystem(kind, &node, &target, MountFlags::empty(), options) {
         Ok(()) => Some(target),
         Err(error) => {
@@ -400,4 +405,28 @@ pub fn filesystem(state: &State, mkfs: &[&str], kind: &str, options: &str) -> Op
             None
         }
     }
+}
+
+/// Makes a filesystem in a file of `directory`.
+fn disk(directory: &Path, mkfs: &[&str]) -> LoopDevice {
+    let image = directory.join("disk");
+    let file = std::fs::File::create(&image).unwrap();
+    file.set_len(512 << 20).unwrap();
+    let output = std::process::Command::new(mkfs[0])
+        .args(&mkfs[1..])
+        .arg(&image)
+        .output()
+        .expect("cargo xtask setup test");
+    assert!(output.status.success(), "{output:?}");
+    LoopDevice::attach(&image).unwrap()
+}
+
+/// Whether this kernel is as new as that.
+pub fn is_linux(major: u32, minor: u32) -> bool {
+    let name = rustix::system::uname();
+    let release = name.release().to_string_lossy();
+    let mut numbers = release
+        .split(['.', '-'])
+        .map(|number| number.parse().unwrap());
+    (numbers.next().unwrap(), numbers.next().unwrap()) >= (major, minor)
 }

@@ -115,10 +115,28 @@ pub fn create(shape: Shape) -> io::Result<OwnedFd> {
         map_flags: shape.flags,
     };
     // SAFETY: the attributes hold no address.
-    let map = unsafe { call(BPF_MAP_CREATE, &create) }?;
+    let made = || unsafe { call(BPF_MAP_CREATE, &create) };
+    let map = match made() {
+        // Before 5.11 maps and programs count against what may be locked in memory.
+        Err(error) if error.raw_os_error() == Some(libc::EPERM) => {
+            lift_limit()?;
+            made()
+        }
+        made => made,
+    }?;
     let map = libc::c_int::try_from(map).map_err(io::Error::other)?;
     // SAFETY: BPF_MAP_CREATE returns a new descriptor, which nobody else owns.
     Ok(unsafe { OwnedFd::from_raw_fd(map) })
+}
+
+/// Lets this process lock any amount of memory; others are limited as before.
+fn lift_limit() -> io::Result<()> {
+    use rustix::process::{Resource, Rlimit, setrlimit};
+    let none = Rlimit {
+        current: None,
+        maximum: None,
+    };
+    Ok(setrlimit(Resource::Memlock, none)?)
 }
 
 /// # Errors
