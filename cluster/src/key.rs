@@ -6,6 +6,9 @@
 //!                                     names, subnets and network numbers stay unique
 //! claims/NETWORK/ADDRESS              who has an address; stays when its node is silent
 //! endpoints/NETWORK/NODE/ENDPOINT     leased: an endpoint that others can reach
+//! cluster                             what it is
+//! secrets                             for managers alone
+//! leader                              leased: the manager that decides
 //! nodes/NODE                          a member, heard of or not
 //! alive/NODE                          leased: it is heard of
 //! ```
@@ -19,6 +22,9 @@ pub const NETWORKS: &str = "networks/";
 pub const GUARD: &str = "guard/networks";
 pub const CLAIMS: &str = "claims/";
 pub const ENDPOINTS: &str = "endpoints/";
+pub const CLUSTER: &str = "cluster";
+pub const SECRETS: &str = "secrets";
+pub const LEADER: &str = "leader";
 pub const NODES: &str = "nodes/";
 pub const ALIVE: &str = "alive/";
 

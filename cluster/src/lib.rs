@@ -1,7 +1,7 @@
 //! What the nodes of a cluster share.
 //!
 //! [`ControlPlane`] is a store of texts that tells of every change, in order. [`Local`] is the one of
-//! a single host, kept in its database, [`Etcd`] that of several. [`key`] says what is where, [`Node`] and its kin what is there.
+//! a single host, kept in its database, [`Etcd`] that of several. [`swarm`] is how a node gets into a cluster. [`key`] says what is where, [`Node`] and its kin what is there.
 //!
 //! **Invariant:** nothing that carries traffic waits for a control plane. Who has no answer goes on
 //! with what is known.
@@ -18,6 +18,7 @@ mod etcd;
 pub mod key;
 mod local;
 mod node;
+pub mod swarm;
 mod token;
 
 pub use authority::{Authority, AuthorityError, KeyRequest, Subject, digest};

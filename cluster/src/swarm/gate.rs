@@ -1,0 +1,254 @@
+//! Where nodes come in: a manager's port 2377, and how they ask there.
+//!
+//! Nobody is known at the door, and whoever is let in shows a token. The door is therefore narrow:
+//! few at a time, little to say, and not for long.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use api::id::NodeId;
+use axum::extract::{DefaultBodyLimit, State as Given};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use axum::routing::post;
+use axum::serve::Listener;
+use axum::{Json, Router};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::Bytes;
+use hyper_util::rt::TokioIo;
+use rustls::pki_types::CertificateDer;
+use serde::{Deserialize, Serialize};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Semaphore, mpsc};
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+use tokio_rustls::server::TlsStream;
+use tokio_rustls::{TlsAcceptor, TlsConnector};
+
+use super::home::Papers;
+use super::{SwarmError, tls};
+use crate::node::{Availability, Role};
+use crate::swarm::etcd::EtcdAddress;
+use crate::token::Token;
+
+const PATH: &str = "/v1/join";
+/// A request for a certificate has about 500 bytes.
+const LARGEST: usize = 64 << 10;
+const PATIENCE: Duration = Duration::from_secs(10);
+const AT_ONCE: usize = 32;
+
+/// Who asks to come in.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct Application {
+    pub(super) secret: NodeId,
+    /// PEM.
+    pub(super) request: String,
+    pub(super) hostname: String,
+    /// Where it would take requests itself, as a manager.
+    pub(super) manager_address: SocketAddr,
+    pub(super) data_address: std::net::IpAddr,
+    pub(super) availability: Availability,
+    pub(super) engine: String,
+}
+
+/// What it gets.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct Admission {
+    pub(super) cluster: NodeId,
+    pub(super) node: NodeId,
+    pub(super) role: Role,
+    /// PEM.
+    pub(super) authority: String,
+    pub(super) certificate: String,
+    pub(super) etcd: EtcdAddress,
+    pub(super) data_port: u16,
+}
+
+/// Why it is not let in.
+#[derive(Debug, Serialize, Deserialize)]
+struct Refusal {
+    message: String,
+}
+
+/// Who decides. Called on a thread that may wait.
+pub(super) type Admit = dyn Fn(Application) -> Result<Admission, SwarmError> + Send + Sync;
+
+/// Takes requests to join until it is dropped.
+#[derive(Debug)]
+pub(super) struct Gate(JoinHandle<()>);
+
+impl Drop for Gate {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+impl Gate {
+    pub(super) async fn open(
+        address: SocketAddr,
+        papers: &Papers,
+        admit: Arc<Admit>,
+    ) -> Result<Self, SwarmError> {
+        let listener = TcpListener::bind(address).await;
+        let listener = listener.map_err(|source| SwarmError::Listen { address, source })?;
+        let acceptor = TlsAcceptor::from(Arc::new(tls::server(papers)?));
+        let router = Router::new()
+            .route(PATH, post(join))
+            .layer(DefaultBodyLimit::max(LARGEST))
+            .with_state(admit);
+        let (sender, greeted) = mpsc::channel(AT_ONCE);
+        let task = tokio::spawn(async move {
+            tokio::join!(greet(listener, acceptor, sender), async {
+                let served = axum::serve(Greeted { greeted, address }, router).await;
+                if let Err(error) = served {
+                    tracing::warn!(%error, "nodes cannot join here any more");
+                }
+            });
+        });
+        Ok(Self(task))
+    }
+}
+
+/// Shakes hands with several at once: one that is slow keeps nobody waiting.
+async fn greet(
+    listener: TcpListener,
+    acceptor: TlsAcceptor,
+    sender: mpsc::Sender<(TlsStream<TcpStream>, SocketAddr)>,
+) {
+    let places = Arc::new(Semaphore::new(AT_ONCE));
+    loop {
+        let Ok(place) = Arc::clone(&places).acquire_owned().await else {
+            return;
+        };
+        let (stream, peer) = match listener.accept().await {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                tracing::warn!(%error, "a node could not connect to join");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                continue;
+            }
+        };
+        let handshake = acceptor.accept(stream);
+        let sender = sender.clone();
+        tokio::spawn(async move {
+            match timeout(PATIENCE, handshake).await {
+                Ok(Ok(stream)) => drop(sender.send((stream, peer)).await),
+                Ok(Err(error)) => tracing::debug!(%peer, %error, "no TLS"),
+                Err(_elapsed) => tracing::debug!(%peer, "too slow for TLS"),
+            }
+            drop(place);
+        });
+    }
+}
+
+/// Connections that have shaken hands, as axum takes them.
+struct Greeted {
+    greeted: mpsc::Receiver<(TlsStream<TcpStream>, SocketAddr)>,
+    address: SocketAddr,
+}
+
+impl Listener for Greeted {
+    type Io = TlsStream<TcpStream>;
+    type Addr = SocketAddr;
+
+    async fn accept(&mut self) -> (Self::Io, Self::Addr) {
+        match self.greeted.recv().await {
+            Some(connection) => connection,
+            // Nobody greets any more: the task is about to end.
+            None => std::future::pending().await,
+        }
+    }
+
+    fn local_addr(&self) -> std::io::Result<SocketAddr> {
+        Ok(self.address)
+    }
+}
+
+async fn join(Given(admit): Given<Arc<Admit>>, Json(asked): Json<Application>) -> Response {
+    let hostname: String = asked.hostname.chars().take(64).collect();
+    let admitted = tokio::task::spawn_blocking(move || admit(asked)).await;
+    let refusal = match admitted {
+        Ok(Ok(admission)) => return Json(admission).into_response(),
+        Ok(Err(error)) => error.to_string(),
+        Err(_panic) => "internal error, see the manager's log".to_owned(),
+    };
+    tracing::warn!(hostname, refusal, "a node is not let in");
+    let refusal = Refusal { message: refusal };
+    (StatusCode::FORBIDDEN, Json(refusal)).into_response()
+}
+
+/// A connection to a manager, and where on this host it begins.
+pub(super) struct Visit {
+    stream: tokio_rustls::client::TlsStream<TcpStream>,
+    pub(super) local: SocketAddr,
+    manager: SocketAddr,
+}
+
+impl Visit {
+    /// Connects to the manager at `address`, which must be of the cluster that `token` is for.
+    pub(super) async fn to(address: SocketAddr, token: &Token) -> Result<Self, SwarmError> {
+        let failed = |what: String| SwarmError::Manager { address, what };
+        let config = Arc::new(tls::client(token.digest)?);
+        let connected = timeout(PATIENCE, async {
+            let stream = TcpStream::connect(address).await?;
+            let local = stream.local_addr()?;
+            let connector = TlsConnector::from(config);
+            let stream = connector.connect(tls::manager_name(), stream).await?;
+            Ok::<_, std::io::Error>((stream, local))
+        });
+        let (stream, local) = match connected.await {
+            Ok(connected) => connected.map_err(|error| failed(error.to_string()))?,
+            Err(_elapsed) => return Err(failed("no answer".to_owned())),
+        };
+        let (_, session) = stream.get_ref();
+        let chain: &[CertificateDer<'_>] = session.peer_certificates().unwrap_or_default();
+        if tls::authority_of(chain, &token.digest).is_none() {
+            return Err(failed("it has shown no authority".to_owned()));
+        }
+        Ok(Self {
+            stream,
+            local,
+            manager: address,
+        })
+    }
+
+    pub(super) async fn apply(self, application: &Application) -> Result<Admission, SwarmError> {
+        let address = self.manager;
+        let failed = |what: String| SwarmError::Manager { address, what };
+        match timeout(PATIENCE, self.ask(application)).await {
+            Ok(Ok(answer)) => answer.map_err(failed),
+            Ok(Err(error)) => Err(failed(error.to_string())),
+            Err(_elapsed) => Err(failed("no answer".to_owned())),
+        }
+    }
+
+    /// What the manager says, or why it refuses.
+    async fn ask(
+        self,
+        application: &Application,
+    ) -> Result<Result<Admission, String>, Box<dyn std::error::Error + Send + Sync>> {
+        let io = TokioIo::new(self.stream);
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(io).await?;
+        tokio::spawn(connection);
+        let body = Full::new(Bytes::from(serde_json::to_vec(application)?));
+        let request = hyper::Request::post(PATH)
+            .header("host", Role::Manager.unit())
+            .header("content-type", "application/json")
+            .body(body)?;
+        let response = sender.send_request(request).await?;
+        let is_in = response.status().is_success();
+        let body = Limited::new(response.into_body(), LARGEST)
+            .collect()
+            .await?;
+        let body = body.to_bytes();
+        if is_in {
+            return Ok(Ok(serde_json::from_slice(&body)?));
+        }
+        let refusal: Result<Refusal, _> = serde_json::from_slice(&body);
+        Ok(Err(match refusal {
+            Ok(refusal) => refusal.message,
+            Err(_other) => String::from_utf8_lossy(&body).into_owned(),
+        }))
+    }
+}

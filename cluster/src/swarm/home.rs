@@ -1,0 +1,145 @@
+//! What a node keeps of its cluster on its own disk.
+//!
+//! ```text
+//! swarm/state.json                        which cluster, as whom, where
+//! swarm/certificates/swarm-root-ca.crt    the cluster's authority
+//! swarm/certificates/swarm-node.crt       this node
+//! swarm/certificates/swarm-node.key       its key, which never leaves it
+//! ```
+
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, Write};
+use std::net::{IpAddr, SocketAddr};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use api::id::NodeId;
+use serde::{Deserialize, Serialize};
+
+use super::SwarmError;
+use super::etcd::EtcdAddress;
+use crate::node::Role;
+
+const STATE: &str = "state.json";
+const CERTIFICATES: &str = "certificates";
+const AUTHORITY: &str = "swarm-root-ca.crt";
+const CERTIFICATE: &str = "swarm-node.crt";
+const KEY: &str = "swarm-node.key";
+
+/// The directory `swarm` of the state directory.
+#[derive(Debug, Clone)]
+pub(super) struct Home(PathBuf);
+
+/// Which cluster this node is in, as whom.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct State {
+    pub(super) cluster: NodeId,
+    pub(super) node: NodeId,
+    pub(super) role: Role,
+    pub(super) etcd: EtcdAddress,
+    /// Where a manager takes requests to join.
+    pub(super) listen: Option<SocketAddr>,
+    pub(super) data_address: IpAddr,
+    pub(super) data_port: u16,
+}
+
+/// A node's own certificate, its key and its authority. PEM.
+#[derive(Clone)]
+pub(super) struct Papers {
+    pub(super) authority: String,
+    pub(super) certificate: String,
+    pub(super) key: String,
+}
+
+impl Home {
+    pub(super) fn new(path: PathBuf) -> Self {
+        Self(path)
+    }
+
+    /// Nothing when the node is in no cluster.
+    pub(super) fn state(&self) -> Result<Option<State>, SwarmError> {
+        let path = self.0.join(STATE);
+        match fs::read(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(self.failed("read", &path)(error)),
+            Ok(text) => match serde_json::from_slice(&text) {
+                Ok(state) => Ok(Some(state)),
+                Err(error) => Err(self.failed("read", &path)(error.into())),
+            },
+        }
+    }
+
+    pub(super) fn papers(&self) -> Result<Papers, SwarmError> {
+        let read = |name: &str| {
+            let path = self.0.join(CERTIFICATES).join(name);
+            fs::read_to_string(&path).map_err(self.failed("read", &path))
+        };
+        Ok(Papers {
+            authority: read(AUTHORITY)?,
+            certificate: read(CERTIFICATE)?,
+            key: read(KEY)?,
+        })
+    }
+
+    /// Durable, and whole or not at all: the state comes last.
+    pub(super) fn settle(&self, state: &State, papers: &Papers) -> Result<(), SwarmError> {
+        let certificates = self.0.join(CERTIFICATES);
+        let mut directory = DirBuilder::new();
+        directory.recursive(true).mode(0o700);
+        let made = directory.create(&certificates);
+        made.map_err(self.failed("make", &certificates))?;
+        for (name, text) in [
+            (AUTHORITY, &papers.authority),
+            (CERTIFICATE, &papers.certificate),
+            (KEY, &papers.key),
+        ] {
+            let path = certificates.join(name);
+            replace(&path, text.as_bytes()).map_err(self.failed("write", &path))?;
+        }
+        let path = self.0.join(STATE);
+        let text = serde_json::to_vec_pretty(state).map_err(io::Error::from);
+        let written = text.and_then(|text| replace(&path, &text));
+        written.map_err(self.failed("write", &path))
+    }
+
+    /// The node is in no cluster any more. The state goes first.
+    pub(super) fn clear(&self) -> Result<(), SwarmError> {
+        let state = self.0.join(STATE);
+        for removed in [fs::remove_file(&state), fs::remove_dir_all(&self.0)] {
+            match removed {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    return Err(self.failed("remove", &self.0)(error));
+                }
+                _removed_or_absent => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn failed(&self, action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> SwarmError {
+        let path = path.to_owned();
+        move |source| SwarmError::Disk {
+            action,
+            path,
+            source,
+        }
+    }
+}
+
+/// Nobody but root reads it: keys are among these files.
+fn replace(path: &Path, text: &[u8]) -> io::Result<()> {
+    let part = path.with_extension("part");
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(&part)?;
+    file.write_all(text)?;
+    file.sync_all()?;
+    fs::rename(&part, path)?;
+    match path.parent() {
+        Some(parent) => File::open(parent)?.sync_all(),
+        None => Ok(()),
+    }
+}

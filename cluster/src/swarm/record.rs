@@ -1,0 +1,88 @@
+//! What a cluster has on record of itself, beside its nodes.
+
+use std::time::Duration;
+
+use api::id::NodeId;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use super::SwarmError;
+use crate::control_plane::{ControlPlane, Entry};
+use crate::node::Role;
+
+/// Docker's: three months.
+pub const CERT_EXPIRY: Duration = Duration::from_secs(90 * 86_400);
+
+/// [`crate::key::CLUSTER`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cluster {
+    pub id: NodeId,
+    /// RFC 3339.
+    pub created: String,
+    /// The authority's certificate, PEM.
+    pub authority: String,
+    /// How long a node's certificate is good.
+    pub cert_expiry: Duration,
+    /// UDP port of the data plane.
+    pub data_port: u16,
+}
+
+/// [`crate::key::SECRETS`]: for managers alone.
+#[derive(Clone, Serialize, Deserialize)]
+pub(super) struct Secrets {
+    /// The authority's key, PEM.
+    pub(super) key: String,
+    /// Join secrets.
+    pub(super) worker: NodeId,
+    pub(super) manager: NodeId,
+}
+
+impl Secrets {
+    pub(super) fn of(&self, role: Role) -> &NodeId {
+        match role {
+            Role::Worker => &self.worker,
+            Role::Manager => &self.manager,
+        }
+    }
+
+    pub(super) fn replace(&mut self, role: Role, secret: NodeId) {
+        match role {
+            Role::Worker => self.worker = secret,
+            Role::Manager => self.manager = secret,
+        }
+    }
+
+    /// The role that `secret` opens. Takes as long for any other.
+    pub(super) fn role(&self, secret: &NodeId) -> Option<Role> {
+        let is = |own: &NodeId| {
+            let pairs = own.as_str().bytes().zip(secret.as_str().bytes());
+            pairs.fold(0, |differs, (a, b)| differs | (a ^ b)) == 0
+        };
+        match (is(&self.worker), is(&self.manager)) {
+            (_, true) => Some(Role::Manager),
+            (true, false) => Some(Role::Worker),
+            (false, false) => None,
+        }
+    }
+}
+
+/// The record at `key`, if there is one, with the revision that put it.
+pub(super) fn read<T: DeserializeOwned>(
+    control: &dyn ControlPlane,
+    key: &str,
+) -> Result<Option<(T, u64)>, SwarmError> {
+    let mut snapshot = control.snapshot(key)?;
+    let Some(Entry { value, modified }) = snapshot.entries.remove(key) else {
+        return Ok(None);
+    };
+    let record = serde_json::from_str(&value).map_err(|source| SwarmError::Record {
+        key: key.to_owned(),
+        source,
+    })?;
+    Ok(Some((record, modified)))
+}
+
+/// As it is stored. Our records are plain: they have no maps whose keys are no texts.
+pub(super) fn write(record: &impl Serialize) -> String {
+    serde_json::to_string(record).unwrap_or_default()
+}

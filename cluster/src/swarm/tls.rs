@@ -1,0 +1,125 @@
+//! How nodes speak before they know each other, and after.
+
+use std::sync::Arc;
+
+use rustls::client::WebPkiServerVerifier;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{CryptoProvider, ring};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::{
+    ClientConfig, DigitallySignedStruct, Error, RootCertStore, ServerConfig, SignatureScheme,
+};
+
+use super::SwarmError;
+use super::home::Papers;
+use crate::authority::digest;
+use crate::node::Role;
+
+fn failed(action: &'static str) -> impl Fn(Error) -> SwarmError {
+    move |source| SwarmError::Tls { action, source }
+}
+
+/// What a manager shows to whoever connects: itself, and its authority behind it.
+pub(super) fn server(papers: &Papers) -> Result<ServerConfig, SwarmError> {
+    let certificate = |pem: &str| {
+        let parsed = CertificateDer::from_pem_slice(pem.as_bytes());
+        parsed.map_err(|error| Error::General(error.to_string()))
+    };
+    let action = "read this node's certificate";
+    let chain = vec![
+        certificate(&papers.certificate).map_err(failed(action))?,
+        certificate(&papers.authority).map_err(failed(action))?,
+    ];
+    let key = PrivateKeyDer::from_pem_slice(papers.key.as_bytes())
+        .map_err(|error| failed("read this node's key")(Error::General(error.to_string())))?;
+    let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .map_err(failed("choose a version of TLS"))?;
+    config
+        .with_no_client_auth()
+        .with_single_cert(chain, key)
+        .map_err(failed("use this node's certificate"))
+}
+
+/// Trusts managers whose authority has this digest: that of a join token.
+pub(super) fn client(digest: [u8; 32]) -> Result<ClientConfig, SwarmError> {
+    let provider = Arc::new(ring::default_provider());
+    let config = ClientConfig::builder_with_provider(Arc::clone(&provider))
+        .with_safe_default_protocol_versions()
+        .map_err(failed("choose a version of TLS"))?;
+    Ok(config
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(Pinned { digest, provider }))
+        .with_no_client_auth())
+}
+
+/// The name that a manager's certificate has, wherever it is reached.
+pub(super) fn manager_name() -> ServerName<'static> {
+    ServerName::try_from(Role::Manager.unit()).expect("a name of the DNS")
+}
+
+/// Of a chain, the certificate that the token speaks of.
+pub(super) fn authority_of<'a, 'b>(
+    chain: &'a [CertificateDer<'b>],
+    wanted: &[u8; 32],
+) -> Option<&'a CertificateDer<'b>> {
+    chain.iter().find(|der| digest(der) == *wanted)
+}
+
+/// Verifies as usual, from the one root that the token names.
+#[derive(Debug)]
+struct Pinned {
+    digest: [u8; 32],
+    provider: Arc<CryptoProvider>,
+}
+
+impl ServerCertVerifier for Pinned {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        let Some(root) = authority_of(intermediates, &self.digest) else {
+            return Err(Error::General(
+                "it is not of the cluster that the token is for".to_owned(),
+            ));
+        };
+        let mut roots = RootCertStore::empty();
+        roots.add(root.clone().into_owned())?;
+        let provider = Arc::clone(&self.provider);
+        let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider);
+        let verifier = verifier
+            .build()
+            .map_err(|e| Error::General(e.to_string()))?;
+        verifier.verify_server_cert(end_entity, &[], server_name, ocsp_response, now)
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        let algorithms = &self.provider.signature_verification_algorithms;
+        rustls::crypto::verify_tls12_signature(message, cert, dss, algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        let algorithms = &self.provider.signature_verification_algorithms;
+        rustls::crypto::verify_tls13_signature(message, cert, dss, algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        let algorithms = &self.provider.signature_verification_algorithms;
+        algorithms.supported_schemes()
+    }
+}
