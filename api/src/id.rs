@@ -59,7 +59,7 @@ fn is_base36(text: &str) -> bool {
 }
 
 macro_rules! text_newtype {
-    ($(#[$doc:meta])* $name:ident, |$text:ident| $check:expr, $error:expr) => {
+    ($(#[$doc:meta])* $name:ident, |$text:ident| $check:expr, $error:expr $(, or $also:expr)?) => {
         $(#[$doc])*
         #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
         #[serde(try_from = "String", into = "String")]
@@ -102,6 +102,12 @@ macro_rules! text_newtype {
         impl TryFrom<String> for $name {
             type Error = InvalidId;
             fn try_from(text: String) -> Result<Self, InvalidId> {
+                $(
+                    let $text = text.as_str();
+                    if $also {
+                        return Ok(Self(text));
+                    }
+                )?
                 Self::parse(&text)
             }
         }
@@ -141,10 +147,13 @@ text_newtype!(
     |text| InvalidId::Name { what: "container", text, min: 2, max: NAME_MAX }
 );
 text_newtype!(
-    /// A random id of 64 lower-case hexadecimal digits: containers, networks, endpoints.
+    /// A random id of 64 lower-case hexadecimal digits: containers, networks, endpoints. A network
+    /// of the cluster has one as nodes do: nobody types it where a container's is expected, so that
+    /// [`Id::parse`] knows the former alone.
     Id,
     |text| text.len() == 64 && is_lower_hex(text),
-    |text| InvalidId::Hex64 { text }
+    |text| InvalidId::Hex64 { text },
+    or text.len() == CLUSTER_ID_LEN && is_base36(text)
 );
 text_newtype!(
     /// A node of a cluster: 25 digits and lower-case letters, as Docker's.
@@ -172,6 +181,11 @@ impl Id {
     /// Formats 32 random bytes.
     pub fn from_bytes(bytes: [u8; 32]) -> Self {
         Self(bytes.iter().map(|b| format!("{b:02x}")).collect())
+    }
+
+    /// Of an object that the whole cluster knows: written from 16 random bytes as [`NodeId`]s are.
+    pub fn of_cluster(bytes: [u8; 16]) -> Self {
+        Self(NodeId::from_bytes(bytes).0)
     }
 
     /// The first 12 digits: what listings show.
@@ -325,5 +339,15 @@ mod tests {
         assert_eq!(digest.hex(), "ab".repeat(32));
         assert_eq!(Digest::parse(digest.as_str()).unwrap(), digest);
         assert!(Digest::parse("sha256:AB").is_err());
+    }
+
+    #[test]
+    fn an_id_of_the_cluster_is_read_but_not_typed() {
+        let id = Id::of_cluster([7; 16]);
+        assert_eq!((id.as_str().len(), id.short().len()), (25, 12));
+        let text = serde_json::to_string(&id).unwrap();
+        assert_eq!(serde_json::from_str::<Id>(&text).unwrap(), id);
+        assert!(Id::parse(id.as_str()).is_err());
+        assert!(serde_json::from_str::<Id>(r#""abc""#).is_err());
     }
 }
