@@ -20,6 +20,7 @@ use crate::model::port::{self, Bound, BoundSocket, HolderNames, PortHolder};
 use crate::model::step::Step;
 use crate::netd::{Netd, Writer};
 use crate::networks::random_id;
+use crate::overlay::Claimed;
 use crate::resolver;
 use crate::service;
 use crate::store::Cursors;
@@ -33,6 +34,15 @@ impl Netd {
     /// # Errors
     /// [`NetError`]; nothing is left of the endpoint then.
     pub fn attach(&self, request: AttachRequest) -> Result<Attachment, NetError> {
+        let attached = self.try_attach(request);
+        if attached.is_err() {
+            // A network of the cluster may have been made for it.
+            self.shrink_all(&mut self.writer());
+        }
+        attached
+    }
+
+    fn try_attach(&self, request: AttachRequest) -> Result<Attachment, NetError> {
         endpoint::check(&request)?;
         let (mut writer, network, found) = self.take_turn(&request)?;
         if request.exclusive {
@@ -53,14 +63,60 @@ impl Netd {
             },
         };
         self.make_way(&mut writer, &request, &network, &sandbox)?;
-        let mut endpoint = self.new_endpoint(&mut writer, &request, &network, &sandbox)?;
+        // Whoever was in the way may have been the last one here.
+        let network = self.network_to_join(&request.network, !request.services.is_empty())?;
+        self.join_network(&mut writer, &request, network, &sandbox)
+    }
+
+    /// Claims the endpoint's addresses and connects it; without it, nothing stays claimed.
+    fn join_network(
+        &self,
+        writer: &mut Writer,
+        request: &AttachRequest,
+        network: Arc<Network>,
+        sandbox: &Sandbox,
+    ) -> Result<Attachment, NetError> {
+        let endpoint = self.claimed_endpoint(writer, request, &network, sandbox)?;
+        let key = endpoint.key();
+        let connected = self.connect_new(writer, request, Arc::clone(&network), endpoint.clone());
+        // One that is being removed gives them back when it is.
+        if connected.is_err() && self.view().endpoints.get(&key).is_none() {
+            self.withdraw(&network, &endpoint);
+        }
+        connected
+    }
+
+    /// An endpoint whose addresses are its own among all nodes'.
+    fn claimed_endpoint(
+        &self,
+        writer: &mut Writer,
+        request: &AttachRequest,
+        network: &Network,
+        sandbox: &Sandbox,
+    ) -> Result<Endpoint, NetError> {
+        loop {
+            // Of those that others were faster with it takes none again, and ends where none is left.
+            let endpoint = self.new_endpoint(writer, request, network, sandbox)?;
+            if self.claim(network, &endpoint)? == Claimed::Yes {
+                return Ok(endpoint);
+            }
+        }
+    }
+
+    fn connect_new(
+        &self,
+        writer: &mut Writer,
+        request: &AttachRequest,
+        network: Arc<Network>,
+        mut endpoint: Endpoint,
+    ) -> Result<Attachment, NetError> {
         let network = self.note_mac(network, &endpoint)?;
         let before = self.view();
         let losers = gateway::join(&before, &mut endpoint);
         let attachment = endpoint.attachment.clone();
         let announcement = plan::announce(&network, &endpoint);
-        self.admit_runtime(&request);
-        self.connect(&mut writer, &before, &network, (endpoint, losers))?;
+        self.admit_runtime(request);
+        self.connect(writer, &before, &network, (endpoint, losers))?;
         if let Some(step) = announcement {
             self.announcements.add(step);
         }
@@ -104,8 +160,8 @@ impl Netd {
         let ifname = &request.ifname;
         loop {
             let mut writer = self.writer();
-            let network = Arc::clone(self.view().network(&request.network)?);
             self.finish_removal(&mut writer, request)?;
+            let network = self.network_to_join(&request.network, !request.services.is_empty())?;
             let rounds = self.departures.rounds();
             let found = self.sandbox(request)?;
             let Found::Occupied(sandbox) = &found else {

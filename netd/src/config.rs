@@ -19,6 +19,8 @@ use crate::model::ipam::Pool;
 pub struct NetConfig {
     /// Where subnets of networks without `--subnet` come from, in order of preference.
     pub address_pools: Vec<Pool>,
+    /// The same of networks of the cluster.
+    pub overlay_pools: Vec<Pool>,
     /// Kernel name of the network `bridge`.
     pub default_bridge: IfName,
     /// Subnet of the network `bridge`; the first free pool when absent.
@@ -81,6 +83,7 @@ impl Default for NetConfig {
     fn default() -> Self {
         Self {
             address_pools: Pool::defaults(),
+            overlay_pools: Pool::of_overlays(),
             default_bridge: IfName::parse("hawser0").expect("a valid name"),
             default_bridge_subnet: None,
             mtu: None,

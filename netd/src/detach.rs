@@ -92,8 +92,12 @@ impl Netd {
         }
         writer.free(&after, endpoint);
         self.hand_over(writer, &mut after, endpoint);
-        self.publish_view(after);
+        self.publish_view(after.clone());
         self.service_changed();
+        if let Some(network) = after.networks.get(&endpoint.attachment.network_id) {
+            self.withdraw(network, endpoint);
+            self.shrink(writer, &network.id)?;
+        }
         Ok(())
     }
 

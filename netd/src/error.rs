@@ -4,6 +4,7 @@ use std::io;
 
 use api::id::IfName;
 use api::{ApiError, ErrorCode};
+use cluster::ControlError;
 
 use crate::bpf::BpfError;
 use crate::dns::DnsError;
@@ -43,6 +44,17 @@ pub enum NetError {
     NoDataPlane,
     #[error("data plane: {0}")]
     DataPlane(#[from] BpfError),
+    #[error("network {0} is one of the cluster: create and remove it on a manager")]
+    NotManager(String),
+    #[error("network {0} is one of the cluster, and this daemon has no control plane")]
+    NoControlPlane(String),
+    #[error("network {0} is being changed by other nodes all the time: try again")]
+    Contended(String),
+    #[error("network {network}: {source}")]
+    Control {
+        network: String,
+        source: ControlError,
+    },
     #[error(transparent)]
     Kernel(#[from] KernelError),
     #[error(transparent)]
@@ -81,8 +93,11 @@ fn code(error: &NetError) -> ErrorCode {
         NetError::Service(error) => service_code(error),
         NetError::NoSandbox { .. } | NetError::NoTraffic(_) => ErrorCode::NotFound,
         NetError::Check { .. } | NetError::DataPlane(BpfError::Busy) => ErrorCode::Conflict,
-        NetError::NoDataPlane => ErrorCode::Unsupported,
-        NetError::Degraded { .. } => ErrorCode::Unavailable,
+        NetError::NotManager(_) => ErrorCode::InvalidInput,
+        NetError::NoDataPlane | NetError::NoControlPlane(_) => ErrorCode::Unsupported,
+        NetError::Degraded { .. } | NetError::Contended(_) | NetError::Control { .. } => {
+            ErrorCode::Unavailable
+        }
         NetError::Store(StoreError::Full { .. }) => ErrorCode::Exhausted,
         NetError::DataPlane(_) | NetError::Kernel(_) | NetError::Store(_) | NetError::Dns(_) => {
             ErrorCode::Internal
@@ -97,9 +112,11 @@ fn network_code(error: &NetworkError) -> ErrorCode {
         | NetworkError::LinkExists(_)
         | NetworkError::BridgeTaken { .. } => ErrorCode::Conflict,
         NetworkError::InUse { .. } | NetworkError::HasService { .. } => ErrorCode::InUse,
-        NetworkError::Driver(DriverError::NotYet(_) | DriverError::NoKernelSupport { .. }) => {
+        NetworkError::Driver(DriverError::NotYet { .. } | DriverError::NoKernelSupport { .. }) => {
             ErrorCode::Unsupported
         }
+        NetworkError::Driver(DriverError::VniTaken(_)) => ErrorCode::Conflict,
+        NetworkError::Driver(DriverError::NoVni) => ErrorCode::Exhausted,
         NetworkError::Driver(DriverError::Parent(error)) => parent_code(error),
         NetworkError::Ipam(error) => ipam_code(error),
         NetworkError::Name(_)
@@ -145,6 +162,7 @@ fn endpoint_code(error: &EndpointError) -> ErrorCode {
         | EndpointError::Owner { .. }
         | EndpointError::Addresses { .. }
         | EndpointError::NoPorts { .. }
+        | EndpointError::NotAttachable { .. }
         | EndpointError::SharedMac { .. }
         | EndpointError::NoIpv4 { .. }
         | EndpointError::NoIpv6 { .. } => ErrorCode::InvalidInput,

@@ -1,5 +1,7 @@
 //! A kernel in memory for the unit tests, which can stop working after any number of steps.
 
+mod vxlan;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::IpAddr;
@@ -172,7 +174,8 @@ impl FakeKernel {
                 .map(|(key, (_, link))| (key.clone(), (link.up, link.mtu, link.addresses.clone())))
                 .collect(),
             rest: format!(
-                "{:?} {} {:?} {:?} {}",
+                "{:?} {:?} {} {:?} {:?} {}",
+                observed.forwarding,
                 observed.data_plane.local,
                 observed.reserved_ports,
                 observed.filter,
@@ -200,6 +203,7 @@ impl State {
             addresses: addresses.iter().map(|text| address(text)).collect(),
             limited: false,
             isolated: false,
+            vxlan: None,
         };
         self.observed
             .links
@@ -209,6 +213,7 @@ impl State {
 
     fn delete_link(&mut self, name: &IfName) -> bool {
         self.inside.retain(|_, (host, _)| host != name);
+        self.observed.forwarding.remove(name);
         let Some(gone) = self.observed.links.remove(name) else {
             return false;
         };
@@ -316,6 +321,10 @@ impl State {
                 self.observed.data_plane.frame_links.insert(index)
             }
             Step::ReleaseEndpoint { link } => self.observed.data_plane.edges.remove(link).is_some(),
+            Step::CreateVxlan(new) => self.create_vxlan(new).ok_or_else(not_found)?,
+            Step::Forward {
+                link, gone, new, ..
+            } => self.forward(link, gone, new).ok_or_else(not_found)?,
             Step::CreateParent { link, .. } => {
                 let exists = self.observed.links.contains_key(link);
                 if !exists {

@@ -39,6 +39,7 @@ fn network(request: NetworkCreate) -> Result<Network, String> {
         mtu: 1500,
         links: &BTreeMap::new(),
         parents: &[],
+        vnis: &BTreeSet::new(),
         pools: &Pool::defaults(),
         taken: &[],
     };
@@ -86,6 +87,7 @@ fn endpoint(request: &AttachRequest) -> Result<Endpoint, String> {
         holders: Holders {
             endpoints: &Endpoints::default(),
             services: &Services::default(),
+            peers: &BTreeMap::new(),
         },
         memberships: Vec::new(),
         walks: &Walks::default(),

@@ -41,6 +41,7 @@ mod netlink;
 mod networks;
 mod nft;
 mod observe;
+mod overlay;
 mod reconcile;
 mod resolver;
 #[cfg(test)]

@@ -40,6 +40,7 @@ impl Netd {
         for endpoint in renamed {
             if let Some(network) = view.networks.get(&endpoint.attachment.network_id) {
                 self.publish_names(&after, network, &endpoint);
+                self.announce_endpoint(network, &endpoint);
             }
             after.endpoints.insert(Arc::new(endpoint));
         }

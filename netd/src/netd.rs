@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use api::id::Id;
 use api::net::{Attachment, Network};
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use tokio::runtime::Handle;
 
 use crate::announcement::Announcements;
@@ -26,6 +26,7 @@ use crate::model::endpoint::Endpoint;
 use crate::model::ipam::Walks;
 use crate::model::port::{PortHolder, PortTable};
 use crate::model::traffic::Episodes;
+use crate::overlay::Membership;
 use crate::service::HealthNotes;
 use crate::severance;
 use crate::store::Store;
@@ -63,6 +64,8 @@ pub struct Netd {
     pub(crate) health_notes: HealthNotes,
     /// Whether socket hooks lead 127.0.0.11:53 to where the resolver listens.
     pub(crate) hooks: bool,
+    /// This node's part in a cluster, or of a host that is alone.
+    pub(crate) membership: ArcSwapOption<Membership>,
     view: ArcSwap<Desired>,
     writer: Mutex<Writer>,
     episodes: Mutex<Episodes>,
@@ -146,6 +149,7 @@ impl Netd {
             config: options.config,
             hooks: options.cgroup.is_some() && cookie.is_some(),
             health_notes: HealthNotes::default(),
+            membership: ArcSwapOption::empty(),
             view: ArcSwap::default(),
             writer: Mutex::default(),
             episodes: Mutex::default(),
@@ -182,6 +186,7 @@ impl Netd {
             config,
             hooks: true,
             health_notes: HealthNotes::default(),
+            membership: ArcSwapOption::empty(),
             view: ArcSwap::default(),
             writer: Mutex::default(),
             episodes: Mutex::default(),
@@ -192,14 +197,14 @@ impl Netd {
         Ok(netd)
     }
 
-    /// All networks, ordered by name.
+    /// All networks, ordered by name. A worker knows those of the cluster that it has part in.
     pub fn networks(&self) -> Vec<Network> {
         let view = self.view();
-        let mut networks: Vec<Network> = view
-            .networks
-            .values()
-            .map(|network| network.to_api(view.containers(&network.id)))
-            .collect();
+        let to_api = |network: &Arc<_>| to_api(&view, network);
+        let mut networks: Vec<Network> = match self.is_manager() {
+            true => view.all_networks().map(to_api).collect(),
+            false => view.networks.values().map(to_api).collect(),
+        };
         networks.sort_by(|a, b| a.name.cmp(&b.name));
         networks
     }
@@ -210,8 +215,11 @@ impl Netd {
     /// [`NetError::Network`] when there is none, or several.
     pub fn network(&self, key: &str) -> Result<Network, NetError> {
         let view = self.view();
-        let network = view.network(key)?;
-        Ok(network.to_api(view.containers(&network.id)))
+        let network = match self.is_manager() {
+            true => view.any_network(key)?,
+            false => view.network(key)?,
+        };
+        Ok(to_api(&view, network))
     }
 
     /// The endpoints of one container, or all.
@@ -286,6 +294,10 @@ impl Netd {
         desired.resolvers.insert(network.clone(), address);
         Ok(())
     }
+}
+
+fn to_api(view: &Desired, network: &Arc<crate::model::network::Network>) -> Network {
+    network.to_api(view.containers(&network.id))
 }
 
 /// Where the resolvers listen: not on 53, which belongs to servers of the host's or the container's

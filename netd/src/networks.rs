@@ -26,21 +26,31 @@ impl Netd {
     /// [`NetError`]; nothing is left of the network then.
     pub fn create_network(&self, request: NetworkCreate) -> Result<NetworkCreated, NetError> {
         let _writer = self.writer();
-        let before = self.view();
-        let name = NetworkName::parse(&request.name).map_err(NetworkError::Name)?;
-        if before.networks.values().any(|other| other.name == name) {
-            return Err(NetworkError::Exists(name).into());
+        if Self::is_shared(&request) {
+            return self.create_shared(&request);
         }
+        let before = self.view();
         let observed = self.kernel.observe()?;
         let network = self.new_network(request, &before, &observed)?;
-        check_bridge(&network, &before, &observed)?;
-        self.check_support(&network)?;
+        self.check_new(&network, &before, &observed)?;
+        let name = network.name.clone();
         let id = network.id.clone();
         let warning = network.warning(&observed).unwrap_or_default();
         self.add_network(&before, network)?;
         self.follow_host();
         tracing::info!(%name, id = id.short(), "network created");
         Ok(NetworkCreated { id, warning })
+    }
+
+    /// Refuses what this host cannot have, now and not at the first attach.
+    pub(crate) fn check_new(
+        &self,
+        network: &Network,
+        before: &Desired,
+        observed: &Observed,
+    ) -> Result<(), NetError> {
+        check_bridge(network, before, observed)?;
+        self.check_support(network)
     }
 
     /// Refuses a network that the kernel has no interfaces for, now and not at the first attach.
@@ -61,7 +71,10 @@ impl Netd {
     pub fn remove_network(&self, key: &str) -> Result<(), NetError> {
         let mut writer = self.writer();
         let before = self.view();
-        let network = before.network(key)?;
+        let network = before.any_network(key)?;
+        if network.driver.overlay().is_some() {
+            return self.remove_shared(network);
+        }
         if network.is_predefined() {
             return Err(NetworkError::Predefined(network.name.clone()).into());
         }
@@ -91,7 +104,8 @@ impl Netd {
             let view = self.view();
             let networks = view.networks.values();
             networks
-                .filter(|n| !n.is_predefined() && view.endpoints_of(&n.id).next().is_none())
+                .filter(|n| !n.is_predefined() && n.driver.overlay().is_none())
+                .filter(|n| view.endpoints_of(&n.id).next().is_none())
                 .filter(|n| view.services.on(&n.id).next().is_none())
                 .filter(|n| selection.selects(n))
                 .cloned()
@@ -152,23 +166,39 @@ impl Netd {
         }
     }
 
-    fn new_network(
+    pub(crate) fn new_network(
         &self,
         request: NetworkCreate,
         before: &Desired,
         observed: &Observed,
     ) -> Result<Network, NetError> {
         let mtu = self.config.mtu.or(observed.underlay_mtu);
+        let name = NetworkName::parse(&request.name).map_err(NetworkError::Name)?;
+        if before.all_networks().any(|other| other.name == name) {
+            return Err(NetworkError::Exists(name).into());
+        }
+        let shared = Self::is_shared(&request);
+        let overlays = before.cluster.values().map(|shared| &shared.network);
+        let vnis = overlays.filter_map(|network| Some(network.driver.overlay()?.vni));
         let network = Network::create(
             request,
             NewNetwork {
-                id: random_id(),
+                id: if shared {
+                    Id::of_cluster(random())
+                } else {
+                    random_id()
+                },
                 created: now(),
                 random: random(),
                 mtu: mtu.unwrap_or(DEFAULT_MTU),
                 links: &observed.links,
                 parents: &before.parents().collect::<Vec<_>>(),
-                pools: &self.config.address_pools,
+                vnis: &vnis.collect(),
+                pools: if shared {
+                    &self.config.overlay_pools
+                } else {
+                    &self.config.address_pools
+                },
                 taken: &before.taken(observed, &self.config.default_bridge),
             },
         )?;
@@ -176,7 +206,11 @@ impl Netd {
     }
 
     /// Resolver, record, kernel, record: the first failure undoes what came before it.
-    fn add_network(&self, before: &Desired, mut network: Network) -> Result<(), NetError> {
+    pub(crate) fn add_network(
+        &self,
+        before: &Desired,
+        mut network: Network,
+    ) -> Result<(), NetError> {
         let mut after = before.clone();
         // First, because it leaves nothing behind: it needs no bridge.
         if let Some(gateway) = network.first_gateway() {

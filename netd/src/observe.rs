@@ -1,5 +1,9 @@
 //! Reading the kernel: links, addresses, routes, and a sandbox from inside.
 
+mod forwarding;
+
+pub(crate) use forwarding::{destination, link_address_of};
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -8,7 +12,8 @@ use api::id::{IfName, MacAddr};
 use ipnet::IpNet;
 use netlink_packet_route::address::{AddressAttribute, AddressMessage, AddressScope};
 use netlink_packet_route::link::{
-    InfoBridgePort, InfoPortData, LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo, LinkMessage,
+    InfoBridgePort, InfoData, InfoPortData, InfoVxlan, LinkAttribute, LinkExtentMask, LinkFlags,
+    LinkInfo, LinkMessage,
 };
 use netlink_packet_route::route::{
     RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteType,
@@ -16,8 +21,10 @@ use netlink_packet_route::route::{
 use netlink_packet_route::tc::{TcHandle, TcMessage};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
+use crate::apply::vxlan;
 use crate::bpf::{FILTER_HANDLE, FILTER_PRIORITY};
-use crate::model::observed::{Address, InsideLink, Link, Observed};
+use crate::model::driver::{LINK_PREFIX, Tunnel};
+use crate::model::observed::{Address, InsideLink, Link, Observed, Vxlan};
 use crate::netlink::Rtnl;
 
 /// Links, addresses and routes of the socket's namespace; the rest stays as it is by default.
@@ -51,6 +58,14 @@ pub(crate) fn host(rtnl: &mut Rtnl) -> io::Result<Observed> {
                 add_route(&mut observed, &names, &message);
             }
         }
+    }
+    let ours = observed.links.iter();
+    let ours =
+        ours.filter(|(name, link)| link.vxlan.is_some() && name.as_str().starts_with(LINK_PREFIX));
+    for (name, link) in ours {
+        let bridge = link.master.unwrap_or_default();
+        let entries = forwarding::of(rtnl, link.index, bridge)?;
+        observed.forwarding.insert(name.clone(), entries);
     }
     Ok(observed)
 }
@@ -220,6 +235,7 @@ fn link(message: &LinkMessage) -> Option<(IfName, Link)> {
         addresses: Vec::new(),
         limited: false,
         isolated: false,
+        vxlan: None,
     };
     for attribute in &message.attributes {
         match attribute {
@@ -227,7 +243,10 @@ fn link(message: &LinkMessage) -> Option<(IfName, Link)> {
             LinkAttribute::Mtu(mtu) => link.mtu = *mtu,
             LinkAttribute::Qdisc(kind) => link.limited = kind == "tbf",
             LinkAttribute::Controller(index) => link.master = Some(*index),
-            LinkAttribute::LinkInfo(info) => link.isolated = is_isolated(info),
+            LinkAttribute::LinkInfo(info) => {
+                link.isolated = is_isolated(info);
+                link.vxlan = vxlan(info);
+            }
             _ => {}
         }
     }
@@ -241,6 +260,31 @@ fn is_isolated(info: &[LinkInfo]) -> bool {
         }
         _ => false,
     })
+}
+
+fn vxlan(info: &[LinkInfo]) -> Option<Vxlan> {
+    let data = info.iter().find_map(|info| match info {
+        LinkInfo::Data(InfoData::Vxlan(data)) => Some(data),
+        _ => None,
+    })?;
+    let (mut vni, mut local, mut port) = (0, None, 0);
+    for attribute in data {
+        match attribute {
+            InfoVxlan::Id(id) => vni = *id,
+            InfoVxlan::Local(address) => local = Some(IpAddr::from(*address)),
+            InfoVxlan::Local6(address) => local = Some(IpAddr::from(*address)),
+            InfoVxlan::Port(number) => port = *number,
+            _ => {}
+        }
+    }
+    let quiet = info.iter().any(|info| match info {
+        LinkInfo::PortData(InfoPortData::BridgePort(port)) => {
+            vxlan::QUIET.iter().all(|setting| port.contains(setting))
+        }
+        _ => false,
+    });
+    let tunnel = local.map(|local| Tunnel { local, port });
+    Some(Vxlan { vni, tunnel, quiet })
 }
 
 fn address_of(message: &AddressMessage) -> Option<IpAddr> {

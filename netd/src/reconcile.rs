@@ -127,6 +127,8 @@ impl Netd {
             networks: by(networks, |network| network.id.clone()),
             endpoints: endpoints.into_iter().collect(),
             services: services.into_iter().collect(),
+            peers: [].into(),
+            cluster: Arc::default(),
             resolvers: [].into(),
             inside: RedBlackTreeMapSync::default(),
             host_cookie,
@@ -220,6 +222,7 @@ impl Netd {
     pub(crate) fn collect(&self, writer: &mut Writer, report: &mut Report) {
         self.departures.retry();
         self.collect_endpoints(writer, report);
+        self.shrink_all(writer);
         let view = self.view();
         for service in view.services.values() {
             if service.stage == Stage::Removing

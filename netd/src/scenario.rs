@@ -3,10 +3,12 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use api::id::IfName;
+use api::id::{IfName, NodeId};
 use api::net::{AttachRequest, EndpointRename, NetworkCreate, NetworkPrune};
 use api::{ApiError, ErrorCode};
+use cluster::{Local, Member};
 use redb::Database;
+use redb::backends::InMemoryBackend;
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
@@ -23,12 +25,15 @@ mod crash;
 mod gateway;
 mod mtu;
 mod network;
+mod overlay;
 mod parent;
 mod service;
 
 /// A host: its kernel and directories outlive the daemon.
 pub(crate) struct World {
     pub(crate) kernel: FakeKernel,
+    /// What the cluster knows.
+    pub(crate) control: Local,
     runtime: Runtime,
     directory: TempDir,
 }
@@ -49,6 +54,7 @@ impl World {
         namespace.enter().unwrap();
         Self {
             kernel: booted(),
+            control: Local::open(in_memory()).unwrap(),
             runtime: tokio::runtime::Builder::new_multi_thread()
                 .worker_threads(1)
                 .enable_all()
@@ -81,6 +87,21 @@ impl World {
         &self,
         departures: fn(Arc<dyn Kernel>, Arc<Store>) -> Departures,
     ) -> Result<Netd, OpenError> {
+        let netd = self.open(departures)?;
+        let membership = netd.enter(self.member());
+        netd.catch_up(&membership).unwrap();
+        Ok(netd)
+    }
+
+    /// Without a control plane.
+    pub(crate) fn start_alone(&self) -> Result<Netd, OpenError> {
+        self.open(Departures::inline)
+    }
+
+    fn open(
+        &self,
+        departures: fn(Arc<dyn Kernel>, Arc<Store>) -> Departures,
+    ) -> Result<Netd, OpenError> {
         let durable = Arc::new(Database::create(self.path("meta.redb")).unwrap());
         let directory = self.directory.path();
         let store = Arc::new(Store::open(durable, directory, directory)?);
@@ -88,6 +109,22 @@ impl World {
         let departures = departures(Arc::clone(&kernel), Arc::clone(&store));
         Netd::on(kernel, store, departures, self.runtime.handle().clone())
     }
+
+    /// A manager at the address of eth0.
+    fn member(&self) -> Member {
+        Member {
+            control: self.control.session(),
+            node: NodeId::from_bytes([1; 16]),
+            manager: true,
+            data_address: Some([192, 0, 2, 10].into()),
+            data_port: Member::DATA_PORT,
+        }
+    }
+}
+
+fn in_memory() -> Arc<Database> {
+    let database = Database::builder().create_with_backend(InMemoryBackend::new());
+    Arc::new(database.unwrap())
 }
 
 /// With the namespaces that tests use.

@@ -66,6 +66,9 @@ impl Netd {
         }
         let mut parents = Vec::new();
         for network in networks {
+            if let Some(overlay) = network.driver.overlay() {
+                remove(&overlay.link)?;
+            }
             if let Some(bridge) = network.bridge() {
                 remove(&bridge.link)?;
             }

@@ -1,7 +1,7 @@
 //! Following the kernel: what others change is heard of and repaired, and everything is looked at
 //! now and then.
 //!
-//! Heard of are links, addresses, default routes, tc filters and forwarding by rtnetlink, and packet
+//! Heard of are links, addresses, what overlay networks lead to, default routes, tc filters and forwarding by rtnetlink, and packet
 //! filters by nftables: our table is repaired, and connections show themselves to everybody else's. A link of a program can be taken off without a word, so that those are asked
 //! after twice a second: a few system calls for each uplink and each hook. Settings that send no
 //! notification wait for the periodic look.
@@ -241,6 +241,7 @@ fn is_own_thread(thread: u32) -> bool {
 /// `enum rtnetlink_groups` of include/uapi/linux/rtnetlink.h.
 mod group {
     pub(super) const LINK: u32 = 1;
+    pub(super) const NEIGH: u32 = 3;
     pub(super) const TC: u32 = 4;
     pub(super) const IPV4_IFADDR: u32 = 5;
     pub(super) const IPV4_ROUTE: u32 = 7;
@@ -253,6 +254,7 @@ mod group {
 fn subscribe() -> io::Result<Socket> {
     let groups = [
         group::LINK,
+        group::NEIGH,
         group::TC,
         group::IPV4_IFADDR,
         group::IPV4_ROUTE,

@@ -173,7 +173,7 @@ fn alias(endpoint: &Id) -> String {
 
 /// Whether the kernel knows links of `kind`; it loads the module, if there is one.
 pub(super) fn supports(rtnl: &mut Rtnl, kind: LinkKind) -> io::Result<bool> {
-    // Every one of them needs a parent: a kernel that knows the kind misses it (EINVAL).
+    // Every one of them needs a parent, or a number: a kernel that knows the kind misses it (EINVAL).
     let message = of_kind(&probe_name(), info_kind(kind));
     match rtnl.ask(RouteNetlinkMessage::NewLink(message), Mode::Create) {
         Ok(()) => delete(rtnl, &probe_name()).map(|_removed| true),
@@ -253,6 +253,7 @@ fn info_kind(kind: LinkKind) -> InfoKind {
         LinkKind::Macvlan => InfoKind::MacVlan,
         LinkKind::Ipvlan => InfoKind::IpVlan,
         LinkKind::Vlan => InfoKind::Vlan,
+        LinkKind::Vxlan => InfoKind::Vxlan,
     }
 }
 

@@ -10,7 +10,7 @@ use api::net::Protocol;
 use netlink_packet_route::tc::TcHandle;
 use sys::netns::{self, NetNs, NsId};
 
-use super::{child, limit, link, sandbox, setting};
+use super::{child, limit, link, sandbox, setting, vxlan};
 use crate::bpf::{self, BpfError, DataPlane, Edge, Frontend};
 use crate::kernel::{Kernel, KernelError};
 use crate::model::driver::LinkKind;
@@ -111,6 +111,13 @@ impl Host {
                 let namespace = open(&pair.sandbox)?;
                 link::create_pair(&mut self.rtnl(), pair, &namespace)
             }
+            Step::CreateVxlan(new) => vxlan::create(&mut self.rtnl(), new),
+            Step::Forward {
+                link,
+                bridge,
+                gone,
+                new,
+            } => vxlan::forward(&mut self.rtnl(), (link, bridge), gone, new),
             Step::CreateParent { link, made } => child::create_parent(&mut self.rtnl(), link, made),
             Step::DeleteParent { link } => child::delete_parent(&mut self.rtnl(), link),
             Step::CreateChild(new) => {
@@ -215,6 +222,8 @@ impl Kernel for Host {
             | Step::SetMaster { .. }
             | Step::AddAddress { .. }
             | Step::CreatePair(_)
+            | Step::CreateVxlan(_)
+            | Step::Forward { .. }
             | Step::CreateParent { .. }
             | Step::DeleteParent { .. }
             | Step::CreateChild(_)

@@ -104,7 +104,7 @@ pub(super) fn delete_all(rtnl: &mut Rtnl, names: &[IfName]) -> io::Result<Change
 
 /// Requests in one datagram; each is answered in one of its own, and the answers wait in the
 /// socket's buffer.
-const MAX_BATCH: usize = 64;
+pub(super) const MAX_BATCH: usize = 64;
 
 pub(super) fn set_mtu(rtnl: &mut Rtnl, name: &IfName, mtu: u32) -> io::Result<Change> {
     let link = observe::link_by_name(rtnl, name)?.ok_or(Errno::NODEV)?;

@@ -6,6 +6,7 @@ mod limit;
 mod link;
 mod sandbox;
 mod setting;
+pub(crate) mod vxlan;
 
 pub(crate) use child::{delete_child, delete_parent};
 pub(crate) use host::{Host, open};

@@ -101,9 +101,12 @@ impl Edge {
     }
 }
 
-/// Tells the networks of one host apart: the first 64 of an id's 256 random bits.
+/// Tells the networks of one host apart: the first 64 of an id's 256 random bits, or 62 of those of a
+/// network of the cluster.
 pub(crate) fn network_number(network: &Id) -> u64 {
-    u64::from_str_radix(&network.as_str()[..16], 16).unwrap_or_default()
+    let id = network.as_str();
+    let (digits, radix) = if id.len() == 64 { (16, 16) } else { (12, 36) };
+    u64::from_str_radix(&id[..digits], radix).unwrap_or_default()
 }
 
 /// As in a packet.

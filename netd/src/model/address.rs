@@ -1,8 +1,9 @@
 //! Which addresses an endpoint gets: asked for, chosen, or given by somebody else's management.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 
-use api::id::MacAddr;
+use api::id::{Id, MacAddr};
 use api::net::{AttachRequest, EndpointAddress, LinkBy};
 use ipnet::IpNet;
 
@@ -10,6 +11,7 @@ use super::endpoint::{EndpointError, NewEndpoint};
 use super::endpoints::Endpoints;
 use super::ipam::{IpamError, Walks};
 use super::network::Network;
+use super::peer::Peers;
 use super::services::Services;
 use super::subnet::{Subnet, outside_all};
 
@@ -18,18 +20,28 @@ use super::subnet::{Subnet, outside_all};
 pub(crate) struct Holders<'a> {
     pub(crate) endpoints: &'a Endpoints,
     pub(crate) services: &'a Services,
+    /// On other nodes.
+    pub(crate) peers: &'a BTreeMap<Id, Peers>,
 }
 
 impl Holders<'_> {
     fn has(&self, network: &Network, address: IpAddr) -> bool {
         self.endpoints.holder(&network.id, address).is_some()
             || self.services.holder(&network.id, address).is_some()
+            || self.elsewhere(network, address).is_some()
+    }
+
+    fn elsewhere(&self, network: &Network, address: IpAddr) -> Option<&str> {
+        self.peers.get(&network.id)?.holder(address)
     }
 
     /// Who has the address, for people.
     fn name(&self, network: &Network, address: IpAddr) -> Option<String> {
         if let Some(endpoint) = self.endpoints.holder(&network.id, address) {
             return Some(format!("container {}", endpoint.display_name()));
+        }
+        if let Some(holder) = self.elsewhere(network, address) {
+            return Some(format!("{holder} of another node"));
         }
         let service = self.services.holder(&network.id, address)?;
         Some(format!("service {}", service.spec.name))

@@ -46,7 +46,9 @@ impl ChildKind {
         match driver {
             Driver::Macvlan(macvlan) => Some(Self::Macvlan(macvlan.mode)),
             Driver::Ipvlan(ipvlan) => Some(Self::Ipvlan(ipvlan.mode, ipvlan.flag)),
-            Driver::Bridge(_) | Driver::Host | Driver::Null | Driver::Pool => None,
+            Driver::Bridge(_) | Driver::Overlay(_) | Driver::Host | Driver::Null | Driver::Pool => {
+                None
+            }
         }
     }
 }

@@ -14,13 +14,23 @@ use super::driver::ParentUse;
 use super::endpoint::{self, Endpoint};
 use super::endpoints::Endpoints;
 use super::filter::Filter;
+use super::forwarding::Forwarding;
 use super::ipam::{Taken, TakenBy};
 use super::network::Stage;
 use super::network::{Network, NetworkError};
 use super::observed::Observed;
+use super::peer::Peers;
 use super::service::{Member, Service};
 use super::services::Services;
 use crate::bpf::{self, Balanced, Edge, Frontend, Sandbox};
+
+/// A network of the cluster as all nodes know it.
+#[derive(Debug, Clone)]
+pub(crate) struct Shared {
+    pub(crate) network: Arc<Network>,
+    /// The revision of the control plane that put it.
+    pub(crate) modified: u64,
+}
 
 /// A snapshot: cheap to clone, never changed in place once published.
 #[derive(Debug, Clone, Default)]
@@ -28,6 +38,11 @@ pub(crate) struct Desired {
     pub(crate) networks: BTreeMap<Id, Arc<Network>>,
     pub(crate) endpoints: Endpoints,
     pub(crate) services: Services,
+    /// Endpoints of other nodes, by network. A network is absent while it is not known who is
+    /// on it.
+    pub(crate) peers: BTreeMap<Id, Peers>,
+    /// Networks of the cluster, whether or not this node has anything of them.
+    pub(crate) cluster: Arc<BTreeMap<Id, Shared>>,
     /// Where each network's resolver listens.
     pub(crate) resolvers: BTreeMap<Id, SocketAddr>,
     /// Where the resolver listens inside each sandbox.
@@ -42,23 +57,19 @@ impl Desired {
     /// By name, id or unambiguous prefix of an id, in this order. A prefix may be as short as one
     /// digit, as in Docker.
     pub(crate) fn network(&self, key: &str) -> Result<&Arc<Network>, NetworkError> {
-        let not_found = || NetworkError::NotFound(key.chars().take(64).collect());
-        if let Some(network) = self.networks.values().find(|n| n.name.as_str() == key) {
-            return Ok(network);
-        }
-        if key.is_empty() {
-            return Err(not_found());
-        }
-        let matching: Vec<&Arc<Network>> = self
-            .networks
-            .values()
-            .filter(|network| network.id.as_str().starts_with(key))
-            .collect();
-        match matching.as_slice() {
-            [network] => Ok(network),
-            [] => Err(not_found()),
-            several => Err(NetworkError::ambiguous(key, several)),
-        }
+        find(self.networks.values(), key)
+    }
+
+    /// As [`Self::network`], also of those that this node has nothing of.
+    pub(crate) fn any_network(&self, key: &str) -> Result<&Arc<Network>, NetworkError> {
+        find(self.all_networks(), key)
+    }
+
+    /// Those of this node, and those of the cluster that it has nothing of.
+    pub(crate) fn all_networks(&self) -> impl Iterator<Item = &Arc<Network>> + Clone {
+        let elsewhere = self.cluster.values().map(|shared| &shared.network);
+        let elsewhere = elsewhere.filter(|network| !self.networks.contains_key(&network.id));
+        self.networks.values().chain(elsewhere)
     }
 
     pub(crate) fn endpoints_of(&self, network: &Id) -> impl Iterator<Item = &Arc<Endpoint>> {
@@ -77,8 +88,7 @@ impl Desired {
                 range: *range,
                 by: TakenBy::Route(link.to_string()),
             });
-        self.networks
-            .values()
+        self.all_networks()
             .flat_map(|network| network.taken())
             .chain(routes)
             .collect()
@@ -103,6 +113,23 @@ impl Desired {
         filter
     }
 
+    /// Where the network leads to other nodes; nothing while that is not known. What has an address
+    /// here is not elsewhere.
+    pub(crate) fn forwarding(&self, network: &Network) -> Option<Forwarding> {
+        let here = network.driver.overlay()?.tunnel.map(|tunnel| tunnel.local);
+        let mut forwarding = Forwarding::default();
+        for (_key, peer) in self.peers.get(&network.id)?.iter() {
+            let is_here = |address: &IpAddr| self.endpoints.holder(&network.id, *address).is_some();
+            let Some(at) = peer.at.filter(|at| Some(*at) != here) else {
+                continue;
+            };
+            if !peer.addresses.iter().any(is_here) {
+                forwarding.add(peer.mac, at, &peer.addresses);
+            }
+        }
+        Some(forwarding)
+    }
+
     /// Whether any bridge carries IPv6.
     pub(crate) fn has_ipv6(&self) -> bool {
         let mut bridges = self.networks.values().filter(|n| n.bridge().is_some());
@@ -120,6 +147,7 @@ impl Desired {
         Holders {
             endpoints: &self.endpoints,
             services: &self.services,
+            peers: &self.peers,
         }
     }
 
@@ -292,5 +320,26 @@ impl Desired {
                 (attachment.container_id.clone(), container)
             })
             .collect()
+    }
+}
+
+fn find<'a>(
+    networks: impl Iterator<Item = &'a Arc<Network>> + Clone,
+    key: &str,
+) -> Result<&'a Arc<Network>, NetworkError> {
+    let not_found = || NetworkError::NotFound(key.chars().take(64).collect());
+    if let Some(network) = networks.clone().find(|n| n.name.as_str() == key) {
+        return Ok(network);
+    }
+    if key.is_empty() {
+        return Err(not_found());
+    }
+    let matching: Vec<&Arc<Network>> = networks
+        .filter(|network| network.id.as_str().starts_with(key))
+        .collect();
+    match matching.as_slice() {
+        [network] => Ok(network),
+        [] => Err(not_found()),
+        several => Err(NetworkError::ambiguous(key, several)),
     }
 }

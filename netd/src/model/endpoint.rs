@@ -160,6 +160,11 @@ pub enum EndpointError {
     },
     #[error("network {network} has no IPv4 subnet: address {address} cannot be used")]
     NoIpv4 { network: String, address: Ipv4Addr },
+    #[error(
+        "network {network} is not manually attachable: only services' containers join it, unless it is \
+         created with --attachable"
+    )]
+    NotAttachable { network: String },
     #[error(transparent)]
     Ipam(#[from] IpamError),
     #[error(transparent)]

@@ -47,6 +47,12 @@ impl Pool {
             .collect()
     }
 
+    /// Docker's for a swarm: 10.0.0.0/8 in blocks of 256.
+    pub fn of_overlays() -> Vec<Self> {
+        let base = IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::new(10, 0, 0, 0), 8));
+        vec![Self { base, size: 24 }]
+    }
+
     /// The first subnet of the pool that is clear of everything taken, or what the last one clashes
     /// with. However large the pool, there are at most as many tries as there are taken ranges.
     fn first_clear(self, taken: &[Taken]) -> Result<IpNet, &Taken> {

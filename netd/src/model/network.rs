@@ -1,6 +1,6 @@
 //! Networks: checking a request, and the record that is kept.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -9,8 +9,10 @@ use api::net::{ConfigFrom, Ipam, NetworkContainer, NetworkCreate, PortBinding};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+use super::address;
 use super::driver::{
     Bridge, Driver, DriverError, GatewayMode, Made, Options, ParentUse, Sharing, Surroundings,
+    Tunnel, VXLAN_IDS,
 };
 use super::endpoint::Endpoint;
 use super::filter::Filter;
@@ -137,6 +139,8 @@ pub(crate) struct NewNetwork<'a> {
     /// Interfaces that other networks are made from.
     pub(crate) parents: &'a [ParentUse],
     pub(crate) pools: &'a [Pool],
+    /// VXLAN network numbers of other networks.
+    pub(crate) vnis: &'a BTreeSet<u32>,
     /// Networks and host routes to keep clear of.
     pub(crate) taken: &'a [Taken],
 }
@@ -148,17 +152,22 @@ impl Network {
         new: NewNetwork<'_>,
     ) -> Result<Self, NetworkError> {
         let name = NetworkName::parse(&request.name)?;
-        let options = Options(&request.options);
+        let given = Options(&request.options);
         let around = Surroundings {
             id: &new.id,
             mtu: new.mtu,
             links: new.links,
             parents: new.parents,
+            vnis: new.vnis,
             internal: request.internal,
         };
-        let driver = Driver::parse(&request.driver, &options, &around)?;
+        let driver = Driver::parse(&request.driver, &given, &around)?;
         check_ipam(&request.ipam)?;
         let subnets = subnets::choose(&request, &driver, &new)?;
+        let mut options = request.options;
+        if let Some(overlay) = driver.overlay() {
+            options.insert(VXLAN_IDS.to_owned(), overlay.vni.to_string());
+        }
         Ok(Self {
             id: new.id,
             name,
@@ -169,10 +178,36 @@ impl Network {
             internal: request.internal,
             attachable: request.attachable,
             subnets,
-            options: request.options,
+            options,
             labels: request.labels,
             other_macs: false,
         })
+    }
+
+    /// What this node makes of a network of the cluster.
+    pub(crate) fn extended(
+        &self,
+        tunnel: Option<Tunnel>,
+        observed: &Observed,
+        configured: Option<u32>,
+    ) -> Self {
+        let mut network = self.clone();
+        network.stage = Stage::Pending;
+        // Nobody here knows what endpoints of other nodes have had.
+        network.other_macs = true;
+        network.retunnel(tunnel);
+        if let Some(mtu) = network.due_mtu(observed, configured) {
+            network.driver.follow_mtu(mtu);
+        }
+        network
+    }
+
+    /// Lets the network's tunnels begin elsewhere; whether that is a change.
+    pub(crate) fn retunnel(&mut self, tunnel: Option<Tunnel>) -> bool {
+        match &mut self.driver {
+            Driver::Overlay(overlay) => std::mem::replace(&mut overlay.tunnel, tunnel) != tunnel,
+            _ => false,
+        }
     }
 
     /// `host` or `none`.
@@ -311,6 +346,12 @@ impl Network {
     /// The bridge's address: fixed, because a bridge without one takes over its ports' and changes
     /// it as they come and go.
     pub(crate) fn mac(&self) -> MacAddr {
+        // The same on every node, so that it is the same gateway wherever a container is.
+        if self.driver.overlay().is_some()
+            && let Some(gateway) = self.first_gateway()
+        {
+            return address::mac_of(gateway);
+        }
         let mut octets = [0x02, 0x42, 0, 0, 0, 0];
         for (at, octet) in octets[2..].iter_mut().enumerate() {
             let digits = &self.id.as_str()[at * 2..at * 2 + 2];
@@ -350,7 +391,9 @@ impl Network {
                 mode: ipvlan.mode,
                 flag: ipvlan.flag,
             },
-            Driver::Bridge(_) | Driver::Host | Driver::Null | Driver::Pool => return None,
+            Driver::Bridge(_) | Driver::Overlay(_) | Driver::Host | Driver::Null | Driver::Pool => {
+                return None;
+            }
         };
         Some(ParentUse {
             network: self.name.clone(),
@@ -369,9 +412,10 @@ impl Network {
     /// The MTU of the underlay, if this network's links are to follow it and do not yet.
     pub(crate) fn due_mtu(&self, observed: &Observed, configured: Option<u32>) -> Option<u32> {
         let mtu = self.driver.mtu().filter(|mtu| !mtu.fixed)?;
-        let underlay = match self.driver.parent() {
-            Some(parent) => observed.links.get(&parent.link).map(|link| link.mtu),
-            None => configured.or(observed.underlay_mtu),
+        let underlay = match (self.driver.parent(), self.driver.overlay()) {
+            (Some(parent), _) => observed.links.get(&parent.link).map(|link| link.mtu),
+            (None, Some(overlay)) => overlay.mtu(observed, configured),
+            (None, None) => configured.or(observed.underlay_mtu),
         };
         underlay.filter(|bytes| *bytes != mtu.bytes)
     }
@@ -408,7 +452,7 @@ impl Network {
             name: self.name.clone(),
             id: self.id.clone(),
             created: self.created.clone(),
-            scope: "local".to_owned(),
+            scope: self.driver.scope().to_owned(),
             driver: self.driver.name().to_owned(),
             // Docker says so of `host` and `none`, too.
             enable_ipv4: self.subnets.is_empty() || self.subnets.iter().any(|s| !s.is_ipv6()),
@@ -458,6 +502,7 @@ mod tests {
                 mtu: 1500,
                 links: &BTreeMap::new(),
                 parents: &[],
+                vnis: &BTreeSet::new(),
                 pools: &Pool::defaults(),
                 taken: &[],
             },

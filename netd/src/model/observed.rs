@@ -6,8 +6,10 @@ use std::net::{IpAddr, SocketAddr};
 use api::id::{IfName, MacAddr};
 use ipnet::IpNet;
 
+use super::driver::Tunnel;
 use super::endpoint::EndpointKey;
 use super::filter::Filter;
+use super::forwarding::Forwarding;
 use super::reserved::PortSet;
 use crate::bpf::{Balanced, Edge, Frontend, Sandbox};
 
@@ -25,6 +27,8 @@ pub(crate) struct Observed {
     /// Absent when the table is missing or not as this version writes it.
     pub(crate) filter: Option<Filter>,
     pub(crate) data_plane: DataPlane,
+    /// Where frames to other nodes go, by our VXLAN interfaces.
+    pub(crate) forwarding: BTreeMap<IfName, Forwarding>,
     /// Endpoints without an end on the host whose interface is gone from its sandbox. Filled in
     /// by a reconcile: it takes a look into each of these sandboxes.
     pub(crate) lost: BTreeSet<EndpointKey>,
@@ -43,6 +47,16 @@ pub(crate) struct Link {
     pub(crate) addresses: Vec<Address>,
     /// Its root queue is a token bucket.
     pub(crate) limited: bool,
+    pub(crate) vxlan: Option<Vxlan>,
+}
+
+/// What a VXLAN interface is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Vxlan {
+    pub(crate) vni: u32,
+    pub(crate) tunnel: Option<Tunnel>,
+    /// As a bridge's port: it learns nothing, and nothing is flooded through it.
+    pub(crate) quiet: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

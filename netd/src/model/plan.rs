@@ -14,6 +14,7 @@ use super::filter::Filter;
 use super::limit::Rate;
 use super::network::Network;
 use super::observed::{Link, Observed};
+use super::overlay;
 use super::port::{PortHolder, PortTable};
 use super::reserved::PortSet;
 use super::route::is_default;
@@ -40,6 +41,7 @@ pub(crate) fn create_network(before: &Desired, network: &Network) -> Vec<Step> {
     });
     steps.push(create_bridge(network, bridge));
     steps.extend(add_addresses(network, bridge));
+    steps.extend(overlay::create(before, network));
     steps
 }
 
@@ -49,15 +51,15 @@ pub(crate) fn remove_network(after: &Desired, network: &Network) -> Vec<Step> {
         let others = after.networks.values().map(|other| &**other);
         return child::delete_parent(network, others).into_iter().collect();
     };
-    vec![
-        Step::DeleteLink {
-            link: bridge.link.clone(),
-        },
-        Step::SetFilter {
-            from: None,
-            to: after.filter(),
-        },
-    ]
+    let bridge = Step::DeleteLink {
+        link: bridge.link.clone(),
+    };
+    let filter = Step::SetFilter {
+        from: None,
+        to: after.filter(),
+    };
+    let port = overlay::remove(network);
+    port.into_iter().chain([bridge, filter]).collect()
 }
 
 /// Connects `endpoint`, which `after` has and `before` lacks. `ports` are those of all endpoints, with
@@ -210,7 +212,7 @@ pub(crate) fn repair(desired: &Desired, observed: &Observed) -> Vec<Step> {
         });
     }
     for network in desired.networks.values() {
-        steps.extend(repair_network(network, observed));
+        steps.extend(repair_network(desired, network, observed));
     }
     for endpoint in desired.endpoints.values() {
         steps.extend(repair_endpoint(desired, endpoint, observed));
@@ -242,7 +244,7 @@ pub(crate) fn missing(desired: &Desired, network: &Network, observed: &Observed)
     let uplinks = host(desired, observed)
         .into_iter()
         .filter(|step| matches!(step, Step::AttachUplink { .. }));
-    repair_network(network, observed)
+    repair_network(desired, network, observed)
         .into_iter()
         .chain(uplinks)
         .next()
@@ -439,7 +441,7 @@ fn sandbox_change(before: &Desired, after: &Desired, endpoint: &Endpoint) -> Opt
     (from != to).then_some(Step::SetSandbox { cookie, from, to })
 }
 
-fn repair_network(network: &Network, observed: &Observed) -> Vec<Step> {
+fn repair_network(desired: &Desired, network: &Network, observed: &Observed) -> Vec<Step> {
     let Some(bridge) = network.bridge() else {
         return child::repair_parent(network, observed)
             .into_iter()
@@ -454,6 +456,7 @@ fn repair_network(network: &Network, observed: &Observed) -> Vec<Step> {
         Step::AddAddress { address, .. } => !link.is_some_and(|link| has_address(link, *address)),
         _ => true,
     }));
+    steps.extend(overlay::repair(desired, network, observed));
     steps
 }
 

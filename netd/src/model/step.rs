@@ -12,9 +12,10 @@ use api::net::Route;
 use ipnet::IpNet;
 
 use super::child::Child;
-use super::driver::{LinkKind, Made};
+use super::driver::{LinkKind, Made, Tunnel};
 use super::endpoint;
 use super::filter::Filter;
+use super::forwarding::Forwarding;
 use super::limit::Rate;
 use super::reserved::PortSet;
 use crate::bpf::{Balanced, Edge, Frontend, Sandbox};
@@ -56,6 +57,16 @@ pub(crate) enum Step {
         to: Filter,
     },
     CreatePair(Pair),
+    /// Creates the VXLAN interface if it is missing, puts it on its bridge as a port that floods and
+    /// learns nothing, and sets it up.
+    CreateVxlan(Vxlan),
+    /// Changes where a VXLAN interface leads.
+    Forward {
+        link: IfName,
+        bridge: IfName,
+        gone: Forwarding,
+        new: Forwarding,
+    },
     /// Makes the interface that a network's endpoints are made from, marks it as ours, and sets it
     /// up. One that exists is left as it is.
     CreateParent {
@@ -168,6 +179,16 @@ pub(crate) struct Pair {
     pub(crate) mtu: u32,
 }
 
+/// A node's port to the others of an overlay network.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Vxlan {
+    pub(crate) link: IfName,
+    pub(crate) bridge: IfName,
+    pub(crate) vni: u32,
+    pub(crate) tunnel: Tunnel,
+    pub(crate) mtu: u32,
+}
+
 /// The settings of an interface inside a sandbox.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct SandboxLink {
@@ -192,6 +213,18 @@ impl Step {
         match self.clone() {
             Self::CreateBridge { link, .. } => Some(Self::DeleteLink { link }),
             Self::CreatePair(pair) => Some(Self::DeleteLink { link: pair.host }),
+            Self::CreateVxlan(vxlan) => Some(Self::DeleteLink { link: vxlan.link }),
+            Self::Forward {
+                link,
+                bridge,
+                gone,
+                new,
+            } => Some(Self::Forward {
+                link,
+                bridge,
+                gone: new,
+                new: gone,
+            }),
             Self::CreateBuffer { link, .. } => Some(Self::DeleteLink { link }),
             Self::CreateParent { link, .. } => Some(Self::DeleteParent { link }),
             Self::CreateChild(child) => Some(Self::DeleteChild {
@@ -275,6 +308,14 @@ impl fmt::Display for Step {
                 "create interface pair {} and {} in {}",
                 pair.host, pair.ifname, pair.sandbox.path
             ),
+            Self::CreateVxlan(vxlan) => {
+                write!(
+                    f,
+                    "create VXLAN interface {} on {}",
+                    vxlan.link, vxlan.bridge
+                )
+            }
+            Self::Forward { link, .. } => write!(f, "change what is behind {link}"),
             Self::CreateParent { link, .. } => write!(f, "create parent interface {link}"),
             Self::DeleteParent { link } => write!(f, "delete parent interface {link}"),
             Self::CreateChild(child) => write!(

@@ -34,6 +34,19 @@ pub(crate) fn difference(step: &Step, desired: &Desired, observed: &Observed) ->
             Some(port) if !port.up => format!("interface {name} is down"),
             _ => format!("interface {name} may talk to its neighbours on bridge {bridge}"),
         },
+        Step::CreateVxlan(vxlan) => match link(&vxlan.link) {
+            None => format!("VXLAN interface {} is missing", vxlan.link),
+            Some(_) => format!("VXLAN interface {} is not as it was made", vxlan.link),
+        },
+        Step::Forward {
+            link, gone, new, ..
+        } => format!(
+            "interface {link} leads to {} nodes and {} neighbours it should not, and not to {} and {}",
+            gone.nodes.len(),
+            gone.neighbours.len(),
+            new.nodes.len(),
+            new.neighbours.len()
+        ),
         Step::CreatePair(pair) => format!(
             "interface {} of {} is gone",
             pair.ifname,

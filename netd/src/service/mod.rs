@@ -19,7 +19,6 @@ use api::task::{UpdateState, UpdateStatus};
 use crate::apply;
 use crate::attach::Holders;
 use crate::error::NetError;
-use crate::model::address;
 use crate::model::desired::Desired;
 use crate::model::endpoint::Endpoint;
 use crate::model::network::{self, Network, Stage};
@@ -70,6 +69,10 @@ impl Netd {
             return Err(ServiceError::Exists(spec.name).into());
         }
         let created = now();
+        let ports = self.service_ports(&mut writer, &before, &spec, None)?;
+        let places = self.places(&writer, &spec, &[])?;
+        // Addresses that are the cluster's are known as taken by now.
+        let before = self.view();
         let mut service = Service {
             stage: Stage::Pending,
             id: random_id(),
@@ -77,8 +80,8 @@ impl Netd {
             version: 1,
             updated: created.clone(),
             created,
-            places: self.places(&writer, &before, &spec, &[])?,
-            ports: self.service_ports(&mut writer, &before, &spec, None)?,
+            places,
+            ports,
             spec,
             previous: None,
             update_status: None,
@@ -180,12 +183,16 @@ impl Netd {
         let (spec, update_status) = next(&old)?;
         service::check(&spec)?;
         check_update(&old, version, &spec)?;
-        let places = self.places(&writer, &before, &spec, &old.places)?;
-        check_left(&before, &old, &places)?;
+        let places = self.places(&writer, &spec, &old.places)?;
+        let before = self.view();
+        let ports = check_left(&before, &old, &places)
+            .map_err(NetError::from)
+            .and_then(|()| self.service_ports(&mut writer, &before, &spec, Some(&old)));
+        let ports = ports.inspect_err(|_refusal| self.unclaim(&places, &old.places))?;
         let new = Service {
             version: old.version + 1,
             updated: now(),
-            ports: self.service_ports(&mut writer, &before, &spec, Some(&old))?,
+            ports,
             places,
             spec,
             previous: Some(old.spec.clone()),
@@ -276,6 +283,7 @@ impl Netd {
         writer.ports.remove(&holder, &service.bindings());
         for (network, subnet, address) in leases(&after, &service.places) {
             writer.walks.freed(&network.id, subnet, address);
+            self.withdraw_service(network, &[address]);
         }
         for member in &members {
             if let Some(network) = after.networks.get(&member.attachment.network_id) {
@@ -285,6 +293,9 @@ impl Netd {
         self.republish_namesakes(&after, service);
         self.publish_view(after);
         self.service_changed();
+        for place in &service.places {
+            self.shrink(writer, &place.network)?;
+        }
         Ok(())
     }
 
@@ -292,19 +303,18 @@ impl Netd {
     fn places(
         &self,
         writer: &Writer,
-        before: &Desired,
         spec: &ServiceSpec,
         old: &[Place],
     ) -> Result<Vec<Place>, NetError> {
+        self.extend_for(spec)?;
         let mut places: Vec<Place> = Vec::new();
-        for network in networks(before, spec)? {
+        for network in networks(&self.view(), spec)? {
             let kept = old.iter().find(|place| place.network == network.id);
             let has_addresses = spec.endpoint_spec.mode == wire::EndpointMode::Vip;
             let addresses = match kept {
                 _ if !has_addresses => Vec::new(),
                 Some(place) if !place.addresses.is_empty() => place.addresses.clone(),
-                _ => address::for_service(network, &writer.walks, before.holders())
-                    .map_err(ServiceError::from)?,
+                _ => self.claimed_for_service(network, writer, &spec.name)?,
             };
             places.push(Place {
                 network: network.id.clone(),
@@ -381,6 +391,7 @@ impl Netd {
         for (network, subnet, address) in &had {
             if !has.iter().any(|(_, _, other)| other == address) {
                 writer.walks.freed(&network.id, *subnet, *address);
+                self.withdraw_service(network, &[*address]);
             }
         }
         if let Err(error) = self.store.put_cursors(&cursors) {

@@ -188,16 +188,16 @@ fn entry(service: &Service, place: &Place, network: &Arc<Network>, kind: Kind) -
     }
 }
 
-/// Half of each id, both random.
+/// Half of each id, both random; that of a network may have other than hexadecimal digits.
 fn entry_id(service: &Service, place: &Place, kind: Kind) -> Id {
     let digit = match kind {
         Kind::Own => 'a',
         Kind::Tasks => 'b',
     };
     let text = format!(
-        "{}{}{digit}",
+        "{}{}0{digit}",
         &service.id.as_str()[..32],
-        &place.network.as_str()[..31]
+        hex::encode(&place.network.as_str()[..15])
     );
     Id::parse(&text).expect("64 hexadecimal digits")
 }

@@ -1,11 +1,13 @@
 //! What a burst of notifications asks for.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 
-use api::id::IfName;
+use api::id::{IfName, MacAddr};
 use ipnet::IpNet;
 use netlink_packet_core::NetlinkPayload;
 use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
+use netlink_packet_route::neighbour::{NeighbourMessage, NeighbourState};
 use netlink_packet_route::tc::TcMessage;
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
@@ -34,6 +36,9 @@ pub(super) struct Due {
     addresses_lost: BTreeSet<IpNet>,
     /// Links that lost a filter of our priority.
     filters_lost: BTreeSet<u32>,
+    /// Static entries of bridges and VXLAN interfaces that are gone, and of neighbours.
+    frames_lost: BTreeSet<MacAddr>,
+    neighbours_lost: BTreeSet<IpAddr>,
     links_gone: BTreeSet<u32>,
     links_down: BTreeSet<u32>,
 }
@@ -46,7 +51,10 @@ enum Fate {
     Down,
     Gone,
     /// A port that may talk to all others of its bridge.
-    Unguarded,
+    Unguarded {
+        /// It floods, or learns.
+        loud: bool,
+    },
 }
 
 impl Due {
@@ -118,7 +126,20 @@ impl Due {
             RouteNetlinkMessage::DelQueueDiscipline(qdisc) => {
                 self.filters_lost.extend(u32::try_from(qdisc.header.index));
             }
+            RouteNetlinkMessage::DelNeighbour(entry) => self.note_neighbour(&entry),
             _ => {}
+        }
+    }
+
+    fn note_neighbour(&mut self, entry: &NeighbourMessage) {
+        let state = entry.header.state;
+        let is_static = matches!(state, NeighbourState::Permanent | NeighbourState::Noarp);
+        if entry.header.family == AddressFamily::Bridge {
+            let lost = observe::link_address_of(entry);
+            self.frames_lost.extend(lost.filter(|_| is_static));
+        // Whoever deletes one by hand lets it fail first (`neigh_delete`, net/core/neighbour.c).
+        } else if is_static || state == NeighbourState::Failed {
+            self.neighbours_lost.extend(observe::destination(entry));
         }
     }
 
@@ -130,7 +151,9 @@ impl Due {
             self.links_down.insert(link.header.index);
             Fate::Down
         } else if is_unguarded(frame).unwrap_or_default() {
-            Fate::Unguarded
+            Fate::Unguarded {
+                loud: is_loud(frame).unwrap_or_default(),
+            }
         } else {
             let is_port = |a: &LinkAttribute| matches!(a, LinkAttribute::Controller(_));
             Fate::Up {
@@ -176,7 +199,11 @@ impl Due {
                 matches!(fate, Some(Fate::Down | Fate::Gone))
             })
         };
-        bridge || parent() || gateway() || self.concerns_endpoint(view)
+        bridge
+            || parent()
+            || gateway()
+            || self.concerns_overlay(view)
+            || self.concerns_endpoint(view)
     }
 
     /// Whether one of these links went down, or away. Its IPv4 routes go with it without a word
@@ -184,6 +211,27 @@ impl Due {
     pub(super) fn stops_any(&self, links: &BTreeSet<u32>) -> bool {
         let stopped = self.links_down.iter().chain(&self.links_gone);
         stopped.into_iter().any(|link| links.contains(link))
+    }
+
+    fn concerns_overlay(&self, view: &Desired) -> bool {
+        let lost = !self.frames_lost.is_empty() || !self.neighbours_lost.is_empty();
+        view.networks.values().any(|network| {
+            let overlay = network.driver.overlay();
+            let Some(overlay) = overlay.filter(|overlay| overlay.tunnel.is_some()) else {
+                return false;
+            };
+            match self.links.get(&overlay.link) {
+                None | Some(Fate::Up { is_port: true } | Fate::Unguarded { loud: false }) => {}
+                Some(_) => return true,
+            }
+            let entries = lost.then(|| view.forwarding(network)).flatten();
+            entries.is_some_and(|entries| {
+                let mut frames = self.frames_lost.iter();
+                let mut neighbours = self.neighbours_lost.iter();
+                frames.any(|mac| entries.nodes.contains_key(mac))
+                    || neighbours.any(|address| entries.neighbours.contains_key(address))
+            })
+        })
     }
 
     fn concerns_endpoint(&self, view: &Desired) -> bool {
@@ -196,7 +244,7 @@ impl Due {
             match link.and_then(|link| self.links.get(link)) {
                 None | Some(Fate::Up { is_port: true }) => false,
                 Some(Fate::Down | Fate::Gone | Fate::Up { is_port: false }) => true,
-                Some(Fate::Unguarded) => {
+                Some(Fate::Unguarded { .. }) => {
                     let network = view.networks.get(&attachment.network_id);
                     let bridge = network.and_then(|network| network.bridge());
                     bridge.is_some_and(|bridge| !bridge.icc)
@@ -220,12 +268,30 @@ fn stops_forwarding(frame: &Frame<'_>) -> Option<bool> {
     Some(value(IFINDEX)? == ALL && value(FORWARDING)? == 0)
 }
 
-/// Whether a bridge tells of a port that is not isolated: `IFLA_BRPORT_ISOLATED` in
-/// `IFLA_PROTINFO`, include/uapi/linux/if_link.h.
+/// Whether a bridge tells of a port that is not isolated: `IFLA_BRPORT_ISOLATED` of
+/// include/uapi/linux/if_link.h.
 fn is_unguarded(frame: &Frame<'_>) -> Option<bool> {
+    const ISOLATED: u16 = 33;
+    Some(attribute(port(frame)?, ISOLATED)? == [0])
+}
+
+/// Whether a bridge tells of a port that something is flooded through, that it learns from, or that it
+/// does not answer for: other `IFLA_BRPORT_*`.
+fn is_loud(frame: &Frame<'_>) -> Option<bool> {
+    const LEARNING: u16 = 8;
+    const UNICAST_FLOOD: u16 = 9;
+    const MULTICAST_FLOOD: u16 = 27;
+    const BROADCAST_FLOOD: u16 = 30;
+    const NEIGH_SUPPRESS: u16 = 32;
+    let port = port(frame)?;
+    let is = |kind, value: u8| attribute(port, kind).is_some_and(|found| found == [value]);
+    let loud = [LEARNING, UNICAST_FLOOD, MULTICAST_FLOOD, BROADCAST_FLOOD];
+    Some(loud.into_iter().any(|kind| is(kind, 1)) || is(NEIGH_SUPPRESS, 0))
+}
+
+/// `IFLA_PROTINFO`.
+fn port<'a>(frame: &Frame<'a>) -> Option<&'a [u8]> {
     const HEADER: usize = 16;
     const PROTINFO: u16 = 12;
-    const ISOLATED: u16 = 33;
-    let port = attribute(frame.payload.get(HEADER..)?, PROTINFO)?;
-    Some(attribute(port, ISOLATED)? == [0])
+    attribute(frame.payload.get(HEADER..)?, PROTINFO)
 }

@@ -12,6 +12,7 @@ mod isolation;
 mod mode;
 mod names;
 mod option;
+mod overlay;
 mod parent;
 mod range;
 mod repair;

@@ -180,7 +180,7 @@ impl Drop for World {
 }
 
 /// The host's root cgroup: the hooks act on the test's own namespaces alone.
-fn cgroup() -> PathBuf {
+pub(crate) fn cgroup() -> PathBuf {
     ["/sys/fs/cgroup/unified", "/sys/fs/cgroup"]
         .map(PathBuf::from)
         .into_iter()
@@ -260,7 +260,7 @@ pub(crate) fn eth0() -> IfName {
 }
 
 /// A path of the namespace that goes with this process's descriptor of it.
-fn path(namespace: &NetNs) -> String {
+pub(crate) fn path(namespace: &NetNs) -> String {
     let descriptor = namespace.as_fd().as_raw_fd();
     format!("/proc/{}/fd/{descriptor}", std::process::id())
 }

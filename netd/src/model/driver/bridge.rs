@@ -16,7 +16,7 @@ const ICC: &str = "com.docker.network.bridge.enable_icc";
 /// Docker marks the default bridge with it; it asks for nothing here.
 const DEFAULT_BRIDGE: &str = "com.docker.network.bridge.default_bridge";
 /// Whether containers may send in their own name only.
-const SPOOF_CHECK: &str = "hawser.spoof-check";
+pub(super) const SPOOF_CHECK: &str = "hawser.spoof-check";
 const HOST_BINDING: &str = "com.docker.network.bridge.host_binding_ipv4";
 const INHIBIT_IPV4: &str = "com.docker.network.bridge.inhibit_ipv4";
 const GATEWAY_MODE_IPV4: &str = "com.docker.network.bridge.gateway_mode_ipv4";
@@ -61,9 +61,18 @@ impl Bridge {
         options: &Options<'_>,
         around: &Surroundings<'_>,
     ) -> Result<Self, DriverError> {
-        let mut bridge = Self {
-            link: default_link(around.id),
-            mtu: options.mtu(around.mtu)?,
+        let mut bridge = Self::plain(around.id, options.mtu(around.mtu)?);
+        for given in options.iter() {
+            bridge.set(given, around.internal)?;
+        }
+        Ok(bridge)
+    }
+
+    /// One of which nothing is asked.
+    pub(super) fn plain(id: &Id, mtu: Mtu) -> Self {
+        Self {
+            link: default_link(id),
+            mtu,
             masquerade: true,
             icc: true,
             spoof_check: true,
@@ -71,11 +80,7 @@ impl Bridge {
             inhibit_ipv4: false,
             gateway_mode_ipv4: GatewayMode::Nat,
             gateway_mode_ipv6: GatewayMode::Nat,
-        };
-        for given in options.iter() {
-            bridge.set(given, around.internal)?;
         }
-        Ok(bridge)
     }
 
     fn set(&mut self, given: Given<'_>, internal: bool) -> Result<(), DriverError> {

@@ -7,9 +7,10 @@ mod bridge;
 mod ipvlan;
 mod macvlan;
 mod option;
+mod overlay;
 mod parent;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use api::id::{Id, IfName, InvalidId};
 use serde::{Deserialize, Serialize};
@@ -20,6 +21,7 @@ pub(crate) use bridge::{BRIDGE_NAME, Bridge, GatewayMode};
 pub(crate) use ipvlan::{Ipvlan, IpvlanFlag, IpvlanMode};
 pub(crate) use macvlan::{Macvlan, MacvlanMode};
 pub(crate) use option::Options;
+pub(crate) use overlay::{LINK_PREFIX, Overlay, Tunnel, VXLAN_IDS};
 pub(crate) use parent::{Made, Parent, ParentError, ParentUse, Sharing};
 
 /// The driver of networks that are nothing but addresses.
@@ -32,6 +34,7 @@ pub(crate) enum Driver {
     Bridge(Bridge),
     Macvlan(Macvlan),
     Ipvlan(Ipvlan),
+    Overlay(Overlay),
     /// The host's own namespace. There is nothing to attach.
     Host,
     /// No interface but loopback. There is nothing to attach.
@@ -58,15 +61,24 @@ pub(crate) struct Surroundings<'a> {
     pub(crate) links: &'a BTreeMap<IfName, Link>,
     /// Interfaces that other networks are made from.
     pub(crate) parents: &'a [ParentUse],
+    /// VXLAN network numbers of other networks.
+    pub(crate) vnis: &'a BTreeSet<u32>,
     pub(crate) internal: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum DriverError {
-    #[error("unknown network driver {0:?}: expected bridge, macvlan, ipvlan or {POOL}")]
+    #[error("unknown network driver {0:?}: expected bridge, overlay, macvlan, ipvlan or {POOL}")]
     Unknown(String),
-    #[error("network driver {0} is not supported yet: use bridge, macvlan or ipvlan")]
-    NotYet(String),
+    #[error(
+        "option {key} of the {driver} driver is not supported yet: what the nodes send each other \
+         is in clear text, leave it out if that will do"
+    )]
+    NotYet { driver: &'static str, key: String },
+    #[error("VXLAN network number {0} is that of another network already: choose another one")]
+    VniTaken(u32),
+    #[error("no VXLAN network number is left: remove unused networks")]
+    NoVni,
     #[error("only one {0} network is allowed")]
     Single(String),
     #[error("unknown option {key:?} of the {driver} driver: known are {known}")]
@@ -108,6 +120,7 @@ pub enum LinkKind {
     Macvlan,
     Ipvlan,
     Vlan,
+    Vxlan,
 }
 
 impl LinkKind {
@@ -117,6 +130,7 @@ impl LinkKind {
             Self::Macvlan => "macvlan",
             Self::Ipvlan => "ipvlan",
             Self::Vlan => "vlan",
+            Self::Vxlan => "vxlan",
         }
     }
 
@@ -128,6 +142,7 @@ impl LinkKind {
                 "CONFIG_VLAN_8021Q",
                 "name a parent interface that exists already",
             ),
+            Self::Vxlan => ("CONFIG_VXLAN", "use another driver"),
         };
         DriverError::NoKernelSupport {
             kind: self,
@@ -155,7 +170,7 @@ impl Driver {
             "macvlan" => Macvlan::parse(options, around).map(Self::Macvlan),
             "ipvlan" => Ipvlan::parse(options, around).map(Self::Ipvlan),
             POOL => options.none(POOL).map(|()| Self::Pool),
-            "overlay" => Err(DriverError::NotYet(name.to_owned())),
+            "overlay" => Overlay::parse(options, around).map(Self::Overlay),
             "host" | "null" => Err(DriverError::Single(name.to_owned())),
             _ => Err(DriverError::Unknown(name.chars().take(64).collect())),
         }
@@ -166,6 +181,7 @@ impl Driver {
             Self::Bridge(_) => "bridge",
             Self::Macvlan(_) => "macvlan",
             Self::Ipvlan(_) => "ipvlan",
+            Self::Overlay(_) => "overlay",
             Self::Host => "host",
             Self::Null => "null",
             Self::Pool => POOL,
@@ -175,7 +191,23 @@ impl Driver {
     pub(crate) fn bridge(&self) -> Option<&Bridge> {
         match self {
             Self::Bridge(bridge) => Some(bridge),
+            Self::Overlay(overlay) => Some(&overlay.bridge),
             _ => None,
+        }
+    }
+
+    pub(crate) fn overlay(&self) -> Option<&Overlay> {
+        match self {
+            Self::Overlay(overlay) => Some(overlay),
+            _ => None,
+        }
+    }
+
+    /// Who knows the driver's networks: this host, or the cluster.
+    pub(crate) fn scope(&self) -> &'static str {
+        match self {
+            Self::Overlay(_) => "swarm",
+            _ => "local",
         }
     }
 
@@ -184,7 +216,7 @@ impl Driver {
         match self {
             Self::Macvlan(macvlan) => Some(&macvlan.parent),
             Self::Ipvlan(ipvlan) => Some(&ipvlan.parent),
-            Self::Bridge(_) | Self::Host | Self::Null | Self::Pool => None,
+            Self::Bridge(_) | Self::Overlay(_) | Self::Host | Self::Null | Self::Pool => None,
         }
     }
 
@@ -194,6 +226,7 @@ impl Driver {
             Self::Bridge(bridge) => Some(bridge.mtu),
             Self::Macvlan(macvlan) => Some(macvlan.mtu),
             Self::Ipvlan(ipvlan) => Some(ipvlan.mtu),
+            Self::Overlay(overlay) => Some(overlay.bridge.mtu),
             Self::Host | Self::Null | Self::Pool => None,
         }
     }
@@ -204,6 +237,7 @@ impl Driver {
             Self::Bridge(bridge) => &mut bridge.mtu,
             Self::Macvlan(macvlan) => &mut macvlan.mtu,
             Self::Ipvlan(ipvlan) => &mut ipvlan.mtu,
+            Self::Overlay(overlay) => &mut overlay.bridge.mtu,
             Self::Host | Self::Null | Self::Pool => return,
         };
         if !mtu.fixed {
@@ -221,7 +255,7 @@ impl Driver {
         match self {
             Self::Macvlan(macvlan) => macvlan.mode != MacvlanMode::Passthru,
             Self::Ipvlan(_) => false,
-            Self::Bridge(_) | Self::Host | Self::Null | Self::Pool => true,
+            Self::Bridge(_) | Self::Overlay(_) | Self::Host | Self::Null | Self::Pool => true,
         }
     }
 
@@ -241,6 +275,7 @@ impl Driver {
         let own = match self {
             Self::Macvlan(_) => Some(LinkKind::Macvlan),
             Self::Ipvlan(_) => Some(LinkKind::Ipvlan),
+            Self::Overlay(_) => Some(LinkKind::Vxlan),
             Self::Bridge(_) | Self::Host | Self::Null | Self::Pool => None,
         };
         let parent = self.parent().and_then(|parent| match parent.made {

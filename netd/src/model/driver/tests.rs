@@ -19,6 +19,7 @@ impl Host {
             addresses: Vec::new(),
             isolated: false,
             limited: false,
+            vxlan: None,
         };
         let links = [
             ("lo", link(1, true, None)),
@@ -43,6 +44,7 @@ impl Host {
             mtu: 1500,
             links: &self.links,
             parents: &self.parents,
+            vnis: &BTreeSet::from([4096]),
             internal: false,
         };
         Driver::parse(driver, &Options(&options), &around)
@@ -184,7 +186,20 @@ fn refusals_name_the_option() {
     );
     host.refuses("ipvlan", &[("ipvlan_mode", "l4")], "l2, l3 or l3s");
     host.refuses("ipvlan", &[("ipvlan_flag", "x")], "bridge, private or vepa");
-    host.refuses("overlay", &[], "overlay is not supported yet");
+    host.refuses(
+        "overlay",
+        &[("encrypted", "")],
+        "encrypted of the overlay driver is not supported yet",
+    );
+    let vnis = "com.docker.network.driver.overlay.vxlanid_list";
+    for value in ["", "0", "15728640", "7,8"] {
+        host.refuses("overlay", &[(vnis, value)], "one number from 1 to 15728639");
+    }
+    host.refuses(
+        "overlay",
+        &[(vnis, "4096")],
+        "number 4096 is that of another network",
+    );
     host.refuses("host", &[], "only one host network is allowed");
     host.refuses("frobnicate", &[], "unknown network driver \"frobnicate\"");
     let prefix = "com.docker.network.container_iface_prefix";

@@ -1,0 +1,109 @@
+//! VXLAN between the nodes of a cluster: a bridge on each, with a port to all others.
+
+use std::net::IpAddr;
+use std::ops::Range;
+
+use api::id::{Id, IfName};
+use serde::{Deserialize, Serialize};
+
+use super::bridge::{Bridge, SPOOF_CHECK};
+use super::option::{Given, Options};
+use super::{DriverError, Surroundings};
+use crate::model::observed::{Link, Observed};
+
+const DRIVER: &str = "overlay";
+pub(crate) const VXLAN_IDS: &str = "com.docker.network.driver.overlay.vxlanid_list";
+const ENCRYPTED: &str = "encrypted";
+/// What our VXLAN interfaces are called, before twelve digits of the network's id.
+pub(crate) const LINK_PREFIX: &str = "vx-";
+/// Numbers below are left to those who choose by hand; those from the end on are the routing mesh's.
+const CHOSEN: Range<u32> = 4096..MESH;
+const MESH: u32 = 0x00f0_0000;
+
+/// What one node has of a network of the cluster.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Overlay {
+    pub(crate) bridge: Bridge,
+    pub(crate) link: IfName,
+    pub(crate) vni: u32,
+    /// This node's end of the tunnels; a host that is alone has none.
+    pub(crate) tunnel: Option<Tunnel>,
+}
+
+/// Where a node takes encapsulated packets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Tunnel {
+    pub(crate) local: IpAddr,
+    pub(crate) port: u16,
+}
+
+impl Tunnel {
+    /// What encapsulation adds to a packet: an Ethernet header, VXLAN's, UDP's and IP's.
+    pub(crate) fn overhead(self) -> u32 {
+        match self.local {
+            IpAddr::V4(_) => 14 + 8 + 8 + 20,
+            IpAddr::V6(_) => 14 + 8 + 8 + 40,
+        }
+    }
+}
+
+impl Overlay {
+    /// What fits the link that carries this node's tunnels, or the host's where there are none.
+    pub(crate) fn mtu(&self, observed: &Observed, configured: Option<u32>) -> Option<u32> {
+        let Some(tunnel) = self.tunnel else {
+            return configured.or(observed.underlay_mtu);
+        };
+        let has_it = |link: &&Link| link.addresses.iter().any(|a| a.net.addr() == tunnel.local);
+        let link = observed.links.values().find(has_it);
+        let below = link.map(|link| link.mtu).or(observed.underlay_mtu)?;
+        let fits = below.saturating_sub(tunnel.overhead());
+        Some(configured.map_or(fits, |configured| configured.min(fits)))
+    }
+
+    pub(super) fn parse(
+        options: &Options<'_>,
+        around: &Surroundings<'_>,
+    ) -> Result<Self, DriverError> {
+        let mut bridge = Bridge::plain(around.id, options.mtu(around.mtu)?);
+        let mut vni = None;
+        for given in options.iter() {
+            match given.key {
+                VXLAN_IDS => vni = Some(asked(given, around)?),
+                ENCRYPTED if given.flag() != Ok(false) => {
+                    return Err(DriverError::NotYet {
+                        driver: DRIVER,
+                        key: ENCRYPTED.to_owned(),
+                    });
+                }
+                ENCRYPTED => {}
+                SPOOF_CHECK => bridge.spoof_check = given.flag()?,
+                _ => given.common(DRIVER, &[VXLAN_IDS, ENCRYPTED, SPOOF_CHECK])?,
+            }
+        }
+        let is_free = |vni: &u32| !around.vnis.contains(vni);
+        Ok(Self {
+            bridge,
+            link: link(around.id),
+            vni: match vni {
+                Some(vni) => vni,
+                None => CHOSEN.clone().find(is_free).ok_or(DriverError::NoVni)?,
+            },
+            tunnel: None,
+        })
+    }
+}
+
+/// Docker takes a list, a number for each subnet; here a network is one segment.
+fn asked(given: Given<'_>, around: &Surroundings<'_>) -> Result<u32, DriverError> {
+    let number = given.value.parse().ok();
+    let vni = number.filter(|vni| (1..MESH).contains(vni));
+    let vni = vni.ok_or_else(|| given.invalid("one number from 1 to 15728639"))?;
+    if around.vnis.contains(&vni) {
+        return Err(DriverError::VniTaken(vni));
+    }
+    Ok(vni)
+}
+
+fn link(id: &Id) -> IfName {
+    IfName::parse(&format!("{LINK_PREFIX}{}", id.short())).expect("15 bytes without separators")
+}

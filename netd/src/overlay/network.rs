@@ -1,0 +1,306 @@
+//! Networks of the cluster: creating and removing them, and extending them to this node.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use api::id::Id;
+use api::net::{NetworkCreate, NetworkCreated};
+use api::service::ServiceSpec;
+use cluster::{ControlError, Entry, Outcome, Snapshot, Transaction, key};
+
+use super::claim::{TRIES, encode, parse};
+use super::{Membership, about};
+use crate::error::NetError;
+use crate::model::desired::{Desired, Shared};
+use crate::model::ipam;
+use crate::model::network::{Network, NetworkError, Stage};
+use crate::model::peer::Peers;
+use crate::netd::{Netd, Writer};
+
+/// The driver of networks of the cluster.
+const DRIVER: &str = "overlay";
+
+/// There while somebody removes the network: nobody claims an address of it.
+pub(super) fn removal(network: &str) -> String {
+    format!("guard/removal/{network}")
+}
+
+pub(super) fn shared(entry: &Entry) -> Option<Shared> {
+    let network = serde_json::from_str(&entry.value);
+    let network = network.map_err(|error| tracing::error!(%error, "a network cannot be read"));
+    Some(Shared {
+        network: Arc::new(network.ok()?),
+        modified: entry.modified,
+    })
+}
+
+pub(super) fn all_shared(read: &Snapshot) -> BTreeMap<Id, Shared> {
+    let networks = read.entries.values().filter_map(shared);
+    let by_id = |shared: Shared| (shared.network.id.clone(), shared);
+    networks.map(by_id).collect()
+}
+
+impl Netd {
+    pub(crate) fn is_shared(request: &NetworkCreate) -> bool {
+        request.driver == DRIVER
+    }
+
+    /// Creates a network of the cluster. Its name, subnets and number are its own among all nodes'.
+    pub(crate) fn create_shared(
+        &self,
+        request: &NetworkCreate,
+    ) -> Result<NetworkCreated, NetError> {
+        let membership = self.managing(&request.name)?;
+        let control = &membership.member.control;
+        let failed = |source| NetError::Control {
+            network: request.name.clone(),
+            source,
+        };
+        for _ in 0..TRIES {
+            let guard = control.snapshot(key::GUARD).map_err(failed)?;
+            let guard = guard.entries.get(key::GUARD).map_or(0, |e| e.modified);
+            self.read_networks(&membership).map_err(failed)?;
+            let before = self.view();
+            let observed = self.kernel.observe()?;
+            let network = self.new_network(request.clone(), &before, &observed)?;
+            self.check_new(&network, &before, &observed)?;
+            let (id, name) = (network.id.clone(), network.name.clone());
+            let put = Transaction::default()
+                .when(key::GUARD, guard)
+                .put(key::GUARD, id.as_str())
+                .put(key::network(id.as_str()), encode(&committed(network)));
+            if control.commit(&put).map_err(failed)? != Outcome::Refused {
+                self.read_networks(&membership).map_err(failed)?;
+                tracing::info!(%name, id = id.short(), "network of the cluster created");
+                let warning = String::new();
+                return Ok(NetworkCreated { id, warning });
+            }
+        }
+        Err(NetError::Contended(request.name.clone()))
+    }
+
+    /// Removes a network of the cluster that nobody is on.
+    pub(crate) fn remove_shared(&self, network: &Network) -> Result<(), NetError> {
+        let membership = self.managing(network.name.as_str())?;
+        let control = &membership.member.control;
+        let failed = about(network);
+        let (name, removal) = (
+            key::network(network.id.as_str()),
+            removal(network.id.as_str()),
+        );
+        let read = control.snapshot(&name).map_err(&failed)?;
+        let Some(modified) = read.entries.get(&name).map(|entry| entry.modified) else {
+            return Err(NetworkError::NotFound(network.name.to_string()).into());
+        };
+        let begin = Transaction::default()
+            .when(name.clone(), modified)
+            .put_leased(removal.clone(), "");
+        control.commit(&begin).map_err(&failed)?;
+        let claims = control.snapshot(&key::claims(network.id.as_str()));
+        let users = claims.and_then(|claims| membership.users(&claims));
+        let end = match &users {
+            Ok(users) if users.is_empty() => Transaction::default()
+                .when(name.clone(), modified)
+                .put(key::GUARD, network.id.as_str())
+                .delete(name),
+            _ => Transaction::default(),
+        };
+        let ended = control.commit(&end.delete(removal)).map_err(&failed)?;
+        network.check_unused(users.map_err(&failed)?.iter().map(String::as_str))?;
+        if ended == Outcome::Refused {
+            return Err(NetError::Contended(network.name.to_string()));
+        }
+        self.read_networks(&membership).map_err(&failed)?;
+        tracing::info!(name = %network.name, id = network.id.short(), "network of the cluster removed");
+        Ok(())
+    }
+
+    fn managing(&self, network: &str) -> Result<Arc<Membership>, NetError> {
+        let membership = self.membership_for(network)?;
+        if membership.member.manager {
+            Ok(membership)
+        } else {
+            Err(NetError::NotManager(network.to_owned()))
+        }
+    }
+
+    /// Knows the cluster's networks as they are now; the revision that says so.
+    pub(super) fn read_networks(&self, membership: &Membership) -> Result<u64, ControlError> {
+        let read = membership.member.control.snapshot(key::NETWORKS)?;
+        let mut view = Desired::clone(&self.view());
+        view.cluster = Arc::new(all_shared(&read));
+        self.publish_view(view);
+        Ok(read.revision)
+    }
+
+    /// The network that a container is to join. One of the cluster that nobody here is on yet is made
+    /// here.
+    pub(crate) fn network_to_join(
+        &self,
+        key: &str,
+        of_service: bool,
+    ) -> Result<Arc<Network>, NetError> {
+        let view = self.view();
+        let membership = self.membership.load_full();
+        let network = match (view.any_network(key), &membership) {
+            (Ok(network), _) => Arc::clone(network),
+            // It may have been created a moment ago on another node.
+            (Err(_), Some(membership)) => {
+                if let Err(error) = self.read_networks(membership) {
+                    tracing::warn!(%error, "networks of the cluster may be newer than known here");
+                }
+                Arc::clone(self.view().any_network(key)?)
+            }
+            (Err(error), None) => return Err(error.into()),
+        };
+        if network.driver.overlay().is_some() && !network.attachable && !of_service {
+            let network = network.name.to_string();
+            return Err(crate::model::endpoint::EndpointError::NotAttachable { network }.into());
+        }
+        match self.view().networks.get(&network.id) {
+            Some(here) => Ok(Arc::clone(here)),
+            None => self.extend(&network),
+        }
+    }
+
+    /// Makes the networks of a service here, which its names and addresses need.
+    pub(crate) fn extend_for(&self, spec: &ServiceSpec) -> Result<(), NetError> {
+        for network in &spec.networks {
+            // Whoever asks for one that is not there is told so next.
+            if self.view().network(&network.target).is_err() {
+                self.network_to_join(&network.target, true)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes a network of the cluster in this node's kernel.
+    fn extend(&self, network: &Network) -> Result<Arc<Network>, NetError> {
+        let membership = self.membership_for(network.name.as_str())?;
+        let observed = self.kernel.observe()?;
+        let extended = network.extended(membership.tunnel(), &observed, self.config.mtu);
+        let mut before = Desired::clone(&self.view());
+        // The routes of this host are not those of the manager's.
+        let mut others = before.clone();
+        let mut cluster = (*others.cluster).clone();
+        cluster.remove(&network.id);
+        others.cluster = Arc::new(cluster);
+        let taken = others.taken(&observed, &self.config.default_bridge);
+        for subnet in &network.subnets {
+            ipam::check_clear(subnet.subnet, &taken).map_err(NetworkError::from)?;
+        }
+        self.check_new(&extended, &others, &observed)?;
+        let peers = self.read_peers(&membership, &network.id);
+        let peers = peers.map_err(about(network))?;
+        before.peers.insert(network.id.clone(), peers.clone());
+        self.publish_view(before.clone());
+        let id = extended.id.clone();
+        if let Err(error) = self.add_network(&before, extended) {
+            self.forget_peers(&id);
+            return Err(error);
+        }
+        for (_key, peer) in peers.iter() {
+            self.publish_peer(network, peer);
+        }
+        self.follow_host();
+        tracing::info!(name = %network.name, "network extended to this node");
+        Ok(Arc::clone(self.view().network(id.as_str())?))
+    }
+
+    /// The endpoints of a network on other nodes as they are now, and the addresses that are taken.
+    pub(super) fn read_peers(
+        &self,
+        membership: &Membership,
+        network: &Id,
+    ) -> Result<Peers, ControlError> {
+        let control = &membership.member.control;
+        let claims = control.snapshot(&key::claims(network.as_str()))?;
+        let mut peers = Peers::default();
+        for (name, entry) in &claims.entries {
+            if let Some((address, claim)) = parse(name, &entry.value)
+                && claim.node != membership.member.node
+            {
+                peers.take(address, claim.holder);
+            }
+        }
+        let read = control.snapshot(&key::endpoints(network.as_str()))?;
+        for (name, entry) in read.entries {
+            if let Some(peer) = membership.peer(&entry.value) {
+                peers.insert(name, Arc::new(peer));
+            }
+        }
+        membership.read().insert(network.clone(), read.revision);
+        Ok(peers)
+    }
+
+    /// Takes a network of the cluster from this node's kernel when nothing here needs it.
+    pub(crate) fn shrink(&self, writer: &mut Writer, network: &Id) -> Result<(), NetError> {
+        let view = self.view();
+        let Some(network) = view.networks.get(network) else {
+            return Ok(());
+        };
+        let is_used = view.endpoints_of(&network.id).next().is_some()
+            || view.services.on(&network.id).next().is_some();
+        if network.driver.overlay().is_none() || network.stage == Stage::Removing || is_used {
+            return Ok(());
+        }
+        self.drop_network(writer, &view, network)?;
+        self.forget_peers(&network.id);
+        tracing::info!(name = %network.name, "network taken from this node");
+        Ok(())
+    }
+
+    /// [`Self::shrink`], where a failure is somebody else's: every reconcile tries again.
+    pub(crate) fn shrink_all(&self, writer: &mut Writer) {
+        let view = self.view();
+        let overlays = view.networks.values();
+        let overlays = overlays.filter(|network| network.driver.overlay().is_some());
+        for id in overlays.map(|network| &network.id) {
+            if let Err(error) = self.shrink(writer, id) {
+                tracing::warn!(%error, "a network stays on this node");
+            }
+        }
+    }
+
+    pub(super) fn forget_peers(&self, network: &Id) {
+        let mut view = Desired::clone(&self.view());
+        let Some(peers) = view.peers.remove(network) else {
+            return;
+        };
+        self.publish_view(view);
+        for (_key, peer) in peers.iter() {
+            self.dns.remove(&peer.endpoint);
+        }
+    }
+}
+
+/// What all nodes know: nobody's part is in it.
+fn committed(mut network: Network) -> Network {
+    network.stage = Stage::Committed;
+    network
+}
+
+impl Membership {
+    /// Who has addresses, for people.
+    fn users(&self, claims: &Snapshot) -> Result<Vec<String>, ControlError> {
+        let mut users = BTreeSet::new();
+        let mut hostnames = BTreeMap::new();
+        for (name, entry) in &claims.entries {
+            let Some((_, claim)) = parse(name, &entry.value) else {
+                continue;
+            };
+            if !hostnames.contains_key(&claim.node) {
+                let name = key::node(&claim.node);
+                let read = self.member.control.snapshot(&name)?;
+                let node = read.entries.get(&name);
+                let node = node.and_then(|e| serde_json::from_str::<cluster::Node>(&e.value).ok());
+                let hostname = node.map_or_else(|| claim.node.to_string(), |node| node.hostname);
+                hostnames.insert(claim.node.clone(), hostname);
+            }
+            let on = &hostnames[&claim.node];
+            let holder = claim.holder.trim_start_matches("container ");
+            users.insert(format!("{holder} on node {on}"));
+        }
+        Ok(users.into_iter().collect())
+    }
+}

@@ -1,0 +1,168 @@
+//! Networks of a cluster, where the other node is whoever writes its records.
+
+use std::net::IpAddr;
+
+use api::id::{Id, IfName, NodeId};
+use cluster::{ControlPlane, Transaction, key};
+
+use super::crash::crash_everywhere;
+use super::{World, eth0, network, refusal, request};
+use crate::Report;
+use crate::model::forwarding::Forwarding;
+use crate::model::peer::{Claim, Peer};
+use crate::netd::Netd;
+
+const SHOP: &str = r#"{"Name":"shop","Driver":"overlay","Attachable":true,"EnableIPv6":true}"#;
+
+fn other_node() -> NodeId {
+    NodeId::from_bytes([2; 16])
+}
+
+fn id_of(netd: &Netd) -> Id {
+    netd.network("shop").unwrap().id
+}
+
+fn control(netd: &Netd) -> std::sync::Arc<dyn ControlPlane> {
+    netd.control().expect("it has joined")
+}
+
+/// What another node has at 10.0.0.`last`.
+fn peer(last: u8) -> Peer {
+    Peer {
+        node: other_node(),
+        endpoint: Id::from_bytes([last; 32]),
+        container: format!("other{last}"),
+        name: Some(format!("other{last}")),
+        aliases: Vec::new(),
+        mac: format!("02:42:0a:00:00:{last:02x}").parse().unwrap(),
+        addresses: vec![IpAddr::from([10, 0, 0, last])],
+        at: Some([198, 51, 100, 7].into()),
+    }
+}
+
+fn put(netd: &Netd, peer: &Peer) {
+    let id = id_of(netd);
+    let claim = Claim {
+        node: other_node(),
+        holder: format!("container {}", peer.container),
+    };
+    let put = Transaction::default()
+        .put(
+            key::claim(id.as_str(), peer.addresses[0]),
+            serde_json::to_string(&claim).unwrap(),
+        )
+        .put(
+            key::endpoint(id.as_str(), &other_node(), peer.endpoint.as_str()),
+            serde_json::to_string(peer).unwrap(),
+        );
+    control(netd).commit(&put).unwrap();
+}
+
+fn with_peer(netd: &Netd) {
+    netd.create_network(network(SHOP)).unwrap();
+    put(netd, &peer(2));
+}
+
+fn leads(world: &World) -> Vec<Forwarding> {
+    let mut found = Vec::new();
+    world
+        .kernel
+        .edit(|observed| found = observed.forwarding.values().cloned().collect());
+    found
+}
+
+#[test]
+fn a_network_of_the_cluster_is_in_the_kernel_while_somebody_is_on_it() {
+    let world = World::new();
+    let netd = world.start().unwrap();
+    let before = world.kernel.snapshot();
+    with_peer(&netd);
+    assert_eq!(world.kernel.snapshot(), before);
+    let attached = netd.attach(request("shop", "web", 10)).unwrap();
+    assert_eq!(attached.addresses[0].address.to_string(), "10.0.0.3/24");
+    assert_eq!(attached.mtu, 1450);
+    let mut expected = Forwarding::default();
+    let peer = peer(2);
+    expected.add(peer.mac, peer.at.unwrap(), &peer.addresses);
+    assert_eq!(leads(&world), [expected.clone()]);
+    let link = format!("vx-{}", id_of(&netd).short());
+    world.kernel.lose_link(&IfName::parse(&link).unwrap());
+    assert!(netd.reconcile().unwrap().repaired > 0);
+    assert_eq!(leads(&world), [expected.clone()]);
+    drop(netd);
+    let netd = world.start().unwrap();
+    assert_eq!(leads(&world), [expected]);
+    assert_eq!(netd.reconcile().unwrap(), Report::default());
+    let (_code, message) = refusal(netd.remove_network("shop"));
+    assert!(message.contains("other2 on node"), "{message}");
+    netd.detach("web", &eth0()).unwrap();
+    netd.reconcile().unwrap();
+    assert_eq!(world.kernel.snapshot(), before);
+}
+
+#[test]
+fn what_a_node_does_not_know_yet_stays_in_the_kernel() {
+    let world = World::new();
+    let netd = world.start().unwrap();
+    with_peer(&netd);
+    netd.attach(request("shop", "web", 10)).unwrap();
+    let led = leads(&world);
+    drop(netd);
+    let netd = world.start_alone().unwrap();
+    assert_eq!(netd.reconcile().unwrap(), Report::default());
+    assert_eq!(leads(&world), led);
+}
+
+#[test]
+fn an_address_that_is_claimed_meanwhile_is_not_given() {
+    let world = World::new();
+    let netd = world.start().unwrap();
+    with_peer(&netd);
+    netd.attach(request("shop", "web", 10)).unwrap();
+    // This node has not heard of it.
+    put(&netd, &peer(4));
+    let next = netd.attach(request("shop", "db", 11)).unwrap();
+    assert_eq!(next.addresses[0].address.to_string(), "10.0.0.5/24");
+    let mut third = request("shop", "third", 12);
+    third.ipv4 = "10.0.0.4".parse().ok();
+    let (_code, message) = refusal(netd.attach(third));
+    assert!(message.contains("10.0.0.4 already in use"), "{message}");
+    let claims = control(&netd).snapshot(key::CLAIMS).unwrap();
+    // Two of the other node, and one of each family of those here.
+    assert_eq!(claims.entries.len(), 2 + 4);
+}
+
+#[test]
+fn a_service_has_an_address_among_all_nodes() {
+    let world = World::new();
+    let netd = world.start().unwrap();
+    with_peer(&netd);
+    let spec = r#"{"Name":"pages","Networks":[{"Target":"shop"}]}"#;
+    netd.create_service(serde_json::from_str(spec).unwrap())
+        .unwrap();
+    let claims = |netd: &Netd| control(netd).snapshot(key::CLAIMS).unwrap().entries.len();
+    assert_eq!(claims(&netd), 3);
+    let (_code, message) = refusal(netd.remove_network("shop"));
+    assert!(message.contains("service pages on node"), "{message}");
+    netd.remove_service("pages", false).unwrap();
+    assert_eq!(claims(&netd), 1);
+    assert!(leads(&world).is_empty());
+}
+
+#[test]
+fn a_crash_while_a_network_comes_to_a_node_is_undone() {
+    crash_everywhere(with_peer, |netd| {
+        netd.attach(request("shop", "web", 10)).map(drop)
+    });
+}
+
+#[test]
+fn a_crash_while_a_network_leaves_a_node_is_completed() {
+    crash_everywhere(
+        |netd| {
+            with_peer(netd);
+            netd.attach(request("shop", "web", 10)).unwrap();
+        },
+        |netd| netd.detach("web", &eth0()),
+    );
+}
