@@ -7,6 +7,7 @@
 //! * The daemon is optional for traffic: starting, stopping and killing it disturbs no container.
 //! * A request can fail; it cannot take the daemon with it.
 
+mod alone;
 mod cgroup;
 mod config;
 mod daemon;

@@ -14,6 +14,7 @@ use redb::Database;
 use storaged::Storaged;
 use tokio::runtime::Handle;
 
+use crate::alone;
 use crate::cgroup::{self, Hierarchy};
 use crate::config::Config;
 use crate::daemon::Daemon;
@@ -48,6 +49,8 @@ pub(crate) enum StartError {
     Remap(#[from] storaged::OwnerError),
     #[error("network: {0}")]
     Network(#[from] netd::OpenError),
+    #[error("networks of the cluster: {0}")]
+    Cluster(#[from] cluster::ControlError),
     #[error("records of networks: {0}")]
     Records(#[from] netd::StoreError),
     #[error(transparent)]
@@ -150,6 +153,7 @@ impl Claim {
         }
         let netd = Netd::open(self.network_options(config), runtime)?;
         database::keep_copy(&self.database, &config.state_dir);
+        netd.join(alone::member(&self.database)?)?;
         Ok(Daemon {
             config: Arc::new(config.clone()),
             netd,
