@@ -80,16 +80,21 @@ impl Netd {
         }
         let users = before.endpoints_of(&network.id);
         network.check_unused(users.map(|endpoint| endpoint.display_name()))?;
-        if let Some(service) = before.services.on(&network.id).next() {
-            return Err(NetworkError::HasService {
-                name: network.name.clone(),
-                service: service.spec.name.clone(),
-            }
-            .into());
-        }
+        self.refuse_service(network)?;
         self.drop_network(&mut writer, &before, network)?;
         tracing::info!(name = %network.name, id = network.id.short(), "network removed");
         Ok(())
+    }
+
+    /// Refuses to remove a network that a service needs.
+    pub(crate) fn refuse_service(&self, network: &Network) -> Result<(), NetworkError> {
+        match self.view().services.on(&network.id).next() {
+            None => Ok(()),
+            Some(service) => Err(NetworkError::HasService {
+                name: network.name.clone(),
+                service: service.spec.name.clone(),
+            }),
+        }
     }
 
     /// Removes every network that no container is on and `which` selects, other than the
@@ -114,7 +119,11 @@ impl Netd {
         for network in &unused {
             self.drop_network(&mut writer, &self.view(), network)?;
         }
-        Ok(unused.iter().map(|n| n.name.to_string()).collect())
+        let mut removed: Vec<String> = unused.iter().map(|n| n.name.to_string()).collect();
+        if self.is_manager() {
+            removed.extend(self.prune_shared(&selection)?);
+        }
+        Ok(removed)
     }
 
     /// The networks that every host has. Those on record stay as they are.

@@ -16,6 +16,7 @@ use crate::model::ipam;
 use crate::model::network::{Network, NetworkError, Stage};
 use crate::model::peer::Peers;
 use crate::netd::{Netd, Writer};
+use crate::selection::Selection;
 
 /// The driver of networks of the cluster.
 const DRIVER: &str = "overlay";
@@ -82,6 +83,7 @@ impl Netd {
     /// Removes a network of the cluster that nobody is on.
     pub(crate) fn remove_shared(&self, network: &Network) -> Result<(), NetError> {
         let membership = self.managing(network.name.as_str())?;
+        self.refuse_service(network)?;
         let control = &membership.member.control;
         let failed = about(network);
         let (name, removal) = (
@@ -113,6 +115,25 @@ impl Netd {
         self.read_networks(&membership).map_err(&failed)?;
         tracing::info!(name = %network.name, id = network.id.short(), "network of the cluster removed");
         Ok(())
+    }
+
+    /// Removes the networks of the cluster that nobody is on and that are selected.
+    pub(crate) fn prune_shared(&self, selection: &Selection) -> Result<Vec<String>, NetError> {
+        let mut removed = Vec::new();
+        for shared in self.view().cluster.values() {
+            let network = &shared.network;
+            if !selection.selects(network) {
+                continue;
+            }
+            match self.remove_shared(network) {
+                Ok(()) => removed.push(network.name.to_string()),
+                Err(NetError::Network(
+                    NetworkError::InUse { .. } | NetworkError::HasService { .. },
+                )) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(removed)
     }
 
     fn managing(&self, network: &str) -> Result<Arc<Membership>, NetError> {

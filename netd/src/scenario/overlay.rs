@@ -98,6 +98,10 @@ fn a_network_of_the_cluster_is_in_the_kernel_while_somebody_is_on_it() {
     netd.detach("web", &eth0()).unwrap();
     netd.reconcile().unwrap();
     assert_eq!(world.kernel.snapshot(), before);
+    netd.create_network(network(r#"{"Name":"bank","Driver":"overlay"}"#))
+        .unwrap();
+    let pruned = netd.prune_networks(&api::net::NetworkPrune::default());
+    assert_eq!(pruned.unwrap(), ["bank"], "somebody is on shop");
 }
 
 #[test]
@@ -143,7 +147,7 @@ fn a_service_has_an_address_among_all_nodes() {
     let claims = |netd: &Netd| control(netd).snapshot(key::CLAIMS).unwrap().entries.len();
     assert_eq!(claims(&netd), 3);
     let (_code, message) = refusal(netd.remove_network("shop"));
-    assert!(message.contains("service pages on node"), "{message}");
+    assert!(message.contains("carries service pages"), "{message}");
     netd.remove_service("pages", false).unwrap();
     assert_eq!(claims(&netd), 1);
     assert!(leads(&world).is_empty());
