@@ -21,6 +21,7 @@ pub mod program;
 pub mod registry;
 pub mod shop;
 pub mod soak;
+pub mod stray;
 pub mod wait;
 
 pub use daemon::{Daemon, Directories};
@@ -30,3 +31,4 @@ pub use podman::Podman;
 pub use pods::Pods;
 pub use registry::Registry;
 pub use shop::Shop;
+pub use stray::Stray;

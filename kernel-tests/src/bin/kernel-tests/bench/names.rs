@@ -2,13 +2,13 @@
 //! network namespace beside theirs.
 
 use std::fs;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use kernel_tests::docker::peer;
-use kernel_tests::{Host, Outside, program, shop, wait};
+use kernel_tests::{Host, Outside, Stray, program, shop, wait};
 
 use super::published::number_after;
 use super::row::{Goal, Row, Subject, compare};
@@ -80,10 +80,11 @@ impl Drop for Asker<'_> {
 
 /// aardvark-dns on a throwaway host, asked by a host outside.
 struct Aardvark {
-    process: Child,
+    /// Ended before its directory goes.
+    _process: Stray,
     outside: Outside,
     queries: tempfile::NamedTempFile,
-    directory: tempfile::TempDir,
+    _directory: tempfile::TempDir,
 }
 
 impl Aardvark {
@@ -99,7 +100,7 @@ impl Aardvark {
         // Not beside the network: every file there is one.
         let queries = tempfile::NamedTempFile::new().context("queries")?;
         fs::write(queries.path(), "asked.dns.podman A\n").context("queries")?;
-        let process = host
+        let mut starter = host
             .command(peer("usr/local/bin/aardvark-dns")?)
             .arg("--config")
             .arg(root)
@@ -107,11 +108,17 @@ impl Aardvark {
             .stdin(Stdio::null())
             .spawn()
             .context("aardvark-dns")?;
+        // It forks, and the server writes its process id beside its networks.
+        let pid_file = root.join("aardvark.pid");
+        let process = wait::until(SOON, "aardvark-dns starts", || {
+            Stray::new(&pid_file, "aardvark-dns").ok()
+        })?;
+        starter.wait().context("aardvark-dns")?;
         let aardvark = Self {
-            process,
+            _process: process,
             outside,
             queries,
-            directory,
+            _directory: directory,
         };
         wait::until(SOON, "aardvark-dns answers", || aardvark.ask().ok())?;
         Ok(aardvark)
@@ -125,17 +132,6 @@ impl Aardvark {
                 .args(["-s", &address, "-p", PEER_PORT, "-d"])
                 .arg(self.queries.path()),
         )
-    }
-}
-
-impl Drop for Aardvark {
-    fn drop(&mut self) {
-        // What was started has forked; the server wrote its process id beside its networks.
-        let pid = fs::read_to_string(self.directory.path().join("aardvark.pid"));
-        if let Err(error) = pid.map(|pid| program::output(Command::new("kill").arg(pid.trim()))) {
-            eprintln!("clean-up of aardvark-dns: {error}");
-        }
-        drop(self.process.wait());
     }
 }
 

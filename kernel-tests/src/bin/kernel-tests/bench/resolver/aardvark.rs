@@ -1,14 +1,13 @@
 //! aardvark-dns, as netavark runs it.
 
-use std::fs::{self, OpenOptions};
+use std::fs::OpenOptions;
 use std::io::Write;
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::process::Command;
 use std::sync::Arc;
 
-use anyhow::{Context, Result, bail};
-use kernel_tests::{Host, program};
+use anyhow::{Context, Result};
+use kernel_tests::{Host, Stray, program};
 use sys::netns::NetNs;
 
 use super::{Server, address_of};
@@ -20,7 +19,7 @@ pub(super) struct Aardvark {
     asker: NetNs,
     guests: Vec<Sandbox>,
     /// Dropped before the directory it lives in.
-    _process: Process,
+    _process: Stray,
     netavark: Netavark,
     _host: Arc<Host>,
 }
@@ -36,9 +35,7 @@ impl Aardvark {
         let first = guests.pop().context("there is an asker")?;
         netavark.prepare(&first, Ports::NONE)?;
         let directory = netavark.state().join("aardvark-dns");
-        let process = Process {
-            pid_file: directory.join("aardvark.pid"),
-        };
+        let process = Stray::new(&directory.join("aardvark.pid"), "aardvark-dns")?;
         let mut names = OpenOptions::new()
             .append(true)
             .open(directory.join("bench"))
@@ -47,7 +44,7 @@ impl Aardvark {
             writeln!(names, "id{number} {}  name{number}", address_of(number))
                 .context("names of aardvark-dns")?;
         }
-        process.signal("HUP")?;
+        program::output(Command::new("kill").args(["-s", "HUP", process.pid()]))?;
         Ok(Self {
             asker: NetNs::open(&first.path).context("namespace of the asker")?,
             guests,
@@ -79,30 +76,5 @@ impl Server for Aardvark {
     fn detach(&self, number: u32) -> Result<()> {
         let guest = &self.guests[number as usize];
         self.netavark.run(Verb::Del, guest, Ports::NONE).map(drop)
-    }
-}
-
-/// It has left its parent; its process id is in a file.
-struct Process {
-    pid_file: PathBuf,
-}
-
-impl Process {
-    fn signal(&self, signal: &str) -> Result<()> {
-        let pid = fs::read_to_string(&self.pid_file).context("process id of aardvark-dns")?;
-        let pid = pid.trim();
-        let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
-        if name.trim() != "aardvark-dns" {
-            bail!("aardvark-dns has ended");
-        }
-        program::output(Command::new("kill").args(["-s", signal, pid])).map(drop)
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        if let Err(error) = self.signal("TERM") {
-            eprintln!("clean-up: {error:#}");
-        }
     }
 }
