@@ -5,8 +5,9 @@ use std::net::{Ipv4Addr, TcpStream, UdpSocket};
 
 use domain::base::iana::Rcode;
 use domain::base::name::Name;
+use domain::base::name::ParsedName;
 use domain::base::{Message, MessageBuilder, Rtype};
-use domain::rdata::A;
+use domain::rdata::{A, Ptr};
 
 use crate::world::PATIENCE;
 
@@ -34,6 +35,21 @@ pub(crate) fn lookup_from(source: Ipv4Addr, name: &str) -> Result<Vec<Ipv4Addr>,
             .collect()),
         code => Err(code),
     }
+}
+
+/// The name that an address is called by. To be run inside a sandbox.
+pub(crate) fn pointer(address: Ipv4Addr) -> Option<String> {
+    let [a, b, c, d] = address.octets();
+    let name: Name<Vec<u8>> = format!("{d}.{c}.{b}.{a}.in-addr.arpa.").parse().unwrap();
+    let mut question = MessageBuilder::new_vec().question();
+    question.header_mut().set_id(7);
+    question.header_mut().set_rd(true);
+    question.push((&name, Rtype::PTR)).unwrap();
+    let answer = ask_udp(Ipv4Addr::UNSPECIFIED, &question.finish());
+    let message = Message::from_octets(answer).unwrap();
+    let mut records = message.answer().unwrap().limit_to::<Ptr<ParsedName<_>>>();
+    let record = records.next()?.unwrap();
+    Some(record.data().ptrdname().to_string())
 }
 
 /// Sends a message, to be run inside a sandbox; returns the answer.

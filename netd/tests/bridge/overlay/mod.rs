@@ -5,10 +5,10 @@ mod nodes;
 use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 
-use api::net::Attachment;
+use api::net::{Attachment, EndpointRename};
 use api::{ApiError, ErrorCode};
 
-use crate::dns_query::lookup;
+use crate::dns_query::{lookup, pointer};
 use crate::world::{PATIENCE, Sandbox, address, ip, soon};
 use nodes::Nodes;
 
@@ -146,12 +146,24 @@ fn a_network_is_on_a_node_from_its_first_endpoint_to_its_last() {
         "{}",
         refusal.message
     );
+    // A replica is called by its service, slot and task: so is the one hop to it.
+    let renamed = EndpointRename {
+        container_id: db.request("").container_id,
+        name: "test.2.ttcpiv3p".to_owned(),
+    };
+    nodes[1].run(|| nodes[1].netd().rename(&renamed)).unwrap();
+    let IpAddr::V4(db_at) = address(&at, false) else {
+        panic!("{at:?}");
+    };
+    soon("the new name is known", || {
+        web.run(|| pointer(db_at)).as_deref() == Some("test.2.ttcpiv3p.shop")
+    });
     nodes[1].detach(&db);
     soon("node 1 knows that db is gone", || {
         nodes[0].leads().is_empty()
     });
     assert!(nodes[1].overlays().is_empty() && nodes[1].ports().is_empty());
-    assert!(web.run(|| lookup("db")).is_err());
+    assert!(web.run(|| lookup("test.2.ttcpiv3p")).is_err());
     // Its address is somebody else's on another node, and is found there.
     let other = Sandbox::new("other");
     let mut request = other.request("shop");
