@@ -342,10 +342,7 @@ impl Services {
             }
         }
         map::insert(&self.backends, &live, &retired).map_err(failed(BACKENDS))?;
-        for slot in live {
-            self.tunnels.set_remote(slot, None)?;
-            self.tunnels.admit(slot, None)?;
-        }
+        self.tunnels.forget(&live)?;
         let gone: BTreeSet<IpAddr> = retired.iter().map(|backend| ip(backend.address)).collect();
         if !gone.is_empty() {
             // Nobody may want to know.

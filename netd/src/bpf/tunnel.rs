@@ -184,6 +184,22 @@ impl Tunnels {
         .map_err(BpfError::map(ARRIVALS))
     }
 
+    /// Forgets where the backends of these slots are, and for whom they are. Without other nodes, two
+    /// calls tell that there is nothing to forget.
+    pub(super) fn forget(&mut self, slots: &[u32]) -> Result<(), BpfError> {
+        if self.remotes.keys().next().is_some() {
+            for slot in slots {
+                self.set_remote(*slot, None)?;
+            }
+        }
+        if self.arrivals.keys().next().is_some() {
+            for slot in slots {
+                self.admit(*slot, None)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Forgets slots that are not in use.
     pub(super) fn repair(&mut self, used: &BTreeSet<u32>) -> Result<(), BpfError> {
         let slots = |keys: Result<Vec<u32>, MapError>, map| keys.map_err(BpfError::map(map));
