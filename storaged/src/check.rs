@@ -276,6 +276,10 @@ impl Report<'_> {
             let what = format!("{subject}: its filesystem {} is missing", image.display());
             self.add(what, "restore it from a copy, or remove the volume", None);
         }
+        if self.storaged.lacks_device(row) {
+            let what = format!("{subject}: its thin device is not on record");
+            self.add(what, "remove the volume", None);
+        }
         let path = self.storaged.layout.volume_sidecar(&row.name);
         self.sidecar(&path, &row.as_made(), &subject)
     }

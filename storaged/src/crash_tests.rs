@@ -6,6 +6,7 @@
 
 mod stories;
 mod thin;
+mod thin_volumes;
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::Path;

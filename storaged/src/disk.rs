@@ -19,7 +19,7 @@ use sys::owner::Owners;
 use crate::model::record::Change;
 use crate::model::thin::{DeviceRow, Message};
 use crate::model::volume_option::MountOptions;
-use crate::model::volume_spec::{ImageFilesystem, ImageSpec, Limit, Owner};
+use crate::model::volume_spec::{Filesystem, ImageSpec, Limit, Owner};
 use crate::reason::way_out;
 use crate::store::{Store, StoreError};
 use crate::thin::{Access, Pool};
@@ -84,14 +84,14 @@ pub(crate) enum Step {
     CopyImage {
         from: PathBuf,
         to: PathBuf,
-        filesystem: ImageFilesystem,
+        filesystem: Filesystem,
     },
     /// Let the filesystem in a file grow to `spec`, mounted or not.
     GrowImage { path: PathBuf, spec: ImageSpec },
     /// Mount the filesystem in a file.
     MountImage {
         path: PathBuf,
-        filesystem: ImageFilesystem,
+        filesystem: Filesystem,
         target: PathBuf,
     },
     /// Give a directory the owner and mode that were asked for.
@@ -106,6 +106,21 @@ pub(crate) enum Step {
         pool: Arc<Pool>,
         device: DeviceRow,
         target: PathBuf,
+    },
+    /// Make a filesystem with an empty top directory on the thin device of a volume.
+    FormatThin {
+        pool: Arc<Pool>,
+        device: DeviceRow,
+        spec: ImageSpec,
+        owner: Owner,
+    },
+    /// Mount the filesystem on the thin device of a volume, which fills the device from then on; on
+    /// `target`, or for that moment only.
+    MountThinVolume {
+        pool: Arc<Pool>,
+        device: DeviceRow,
+        filesystem: Filesystem,
+        target: Option<PathBuf>,
     },
     /// Deactivate a thin device that is about to be deleted.
     LetThinGo { pool: Arc<Pool>, device: DeviceRow },
@@ -318,6 +333,26 @@ impl Disk for Host {
             } => pool
                 .mount_at(device, Access::Write, target)
                 .map_err(StepError::io("mount a thin device on", target)),
+            Step::FormatThin {
+                pool,
+                device,
+                spec,
+                owner,
+            } => pool
+                .format(device, *spec, *owner)
+                .map_err(image("make the filesystem on", &pool.node(device))),
+            Step::MountThinVolume {
+                pool,
+                device,
+                filesystem,
+                target,
+            } => pool
+                .mount_volume(device, *filesystem)
+                .and_then(|mount| match target {
+                    Some(target) => sys::owner::attach(mount.as_fd(), target),
+                    None => Ok(()),
+                })
+                .map_err(StepError::io("mount", &pool.node(device))),
             Step::LetThinGo { pool, device } => pool.let_go(device),
             Step::Unmount { target } => sys::mount::unmount(target)
                 .map(drop)

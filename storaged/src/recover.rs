@@ -15,7 +15,7 @@ use crate::lock::{KeyedLocks, lock};
 use crate::metrics::Counters;
 use crate::model::gc;
 use crate::model::layout::{Key, Layout, VOLUME_DATA};
-use crate::model::record::{Change, Intent, Rows};
+use crate::model::record::{Change, Intent, Rows, VolumeRow};
 use crate::model::volume_spec::Spec;
 use crate::rootfs::RootfsError;
 use crate::store::{Store, StoreError};
@@ -247,11 +247,14 @@ impl Storaged {
             Intent::RemoveLayer => self.discard_layer(key)?,
             Intent::MakeVolume(row) => {
                 let staged = self.layout.staged_volume(key);
-                let known = self.store.rows().volumes.contains_key(&row.name);
+                let known = self.store.rows().volumes.get(&row.name).cloned();
                 if exists(&staged)? {
                     self.apply(Step::RemoveTree { path: staged })?;
-                } else if !known && exists(&self.layout.volume_data(&row.name))? {
+                    self.discard_device_of(&row, known.as_ref())?;
+                } else if known.is_none() && exists(&self.layout.volume_data(&row.name))? {
                     changes.push(Change::PutVolume(row));
+                } else {
+                    self.discard_device_of(&row, known.as_ref())?;
                 }
             }
             Intent::RemoveVolume(name) => {
@@ -296,6 +299,20 @@ impl Storaged {
         self.driver.hide(&layer, &|step| self.apply(step))?;
         self.discard(layer.path(), self.layout.trashed_layer(key))?;
         self.driver.delete(key, &|step| self.apply(step))
+    }
+
+    /// Deletes the thin device of a volume that was not made, unless it is that of `known`.
+    fn discard_device_of(
+        &self,
+        row: &VolumeRow,
+        known: Option<&VolumeRow>,
+    ) -> Result<(), StepError> {
+        match &row.device {
+            Some(key) if known.and_then(|known| known.device.as_ref()) != Some(key) => {
+                self.driver.delete(key, &|step| self.apply(step))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Moves a directory to the trash, so that it is gone at once and whole, and deletes it there.

@@ -396,6 +396,7 @@ mod tests {
                 populated: false,
                 project: None,
                 key_id: None,
+                device: None,
             }),
             Change::PutHolder(HolderRow {
                 volume: name.clone(),

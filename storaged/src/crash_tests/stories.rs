@@ -99,7 +99,11 @@ pub(super) fn content(state: &Path, volume: &str) -> Option<String> {
 }
 
 pub(super) fn image_volume(storaged: &Storaged) -> bool {
-    let options = [("backend", "loop"), ("size", "8m")];
+    sized_volume(storaged, "loop")
+}
+
+pub(super) fn sized_volume(storaged: &Storaged, backend: &str) -> bool {
+    let options = [("backend", backend), ("size", "8m")];
     storaged
         .create_volume(VolumeCreate {
             name: "data".to_owned(),

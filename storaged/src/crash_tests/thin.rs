@@ -107,8 +107,16 @@ fn assert_tidy(storaged: &Storaged, state: &Path) {
     let keys = rows.layers.values().map(|row| &row.key);
     let keys = keys.chain(rows.rootfs.values().map(|row| &row.key));
     let mut expected: Vec<String> = keys.map(ToString::to_string).collect();
+    let trashed = rows.trash.values().map(|row| &row.volume);
+    let volumes = rows.volumes.values().chain(trashed);
+    let volumes = volumes.filter_map(|row| row.device.as_ref());
+    let snapshots = rows.snapshots.values().map(|row| &row.key);
+    let of_volumes: Vec<_> = volumes.chain(snapshots).collect();
+    for key in &of_volumes {
+        assert!(rows.devices.contains_key(key), "a volume has no device");
+    }
     // One more is the base.
-    assert_eq!(expected.len() + 1, ids.len());
+    assert_eq!(expected.len() + of_volumes.len() + 1, ids.len());
     for key in &expected {
         let diff = state.join("devicemapper").join(key).join("diff");
         assert!(!sys::mount::is_mount_root(&diff).unwrap());
@@ -143,7 +151,7 @@ fn second(storaged: &Storaged) -> bool {
         .is_ok()
 }
 
-const THIN: Bed = Bed { open, assert_tidy };
+pub(super) const THIN: Bed = Bed { open, assert_tidy };
 
 const STORIES: [Story; 7] = [
     Story {

@@ -200,4 +200,8 @@ impl Driver for Devicemapper {
             _watched: Some(self.pool.watch(directory)?),
         })
     }
+
+    fn pool(&self) -> Option<&Arc<Pool>> {
+        Some(&self.pool)
+    }
 }

@@ -26,7 +26,7 @@ use crate::model::thin_options;
 use crate::recover::OpenError;
 use crate::rootfs::RootfsError;
 use crate::store::Store;
-use crate::thin::{self, SetupError, Watched};
+use crate::thin::{self, Pool, SetupError, Watched};
 use devicemapper::Devicemapper;
 use overlay::Overlay2;
 use vfs::Vfs;
@@ -130,6 +130,11 @@ pub(crate) trait Driver: Debug + Send + Sync {
     /// or not.
     fn open_root(&self, directory: &LayerDir) -> io::Result<OwnedFd> {
         Ok(crate::tree::open_root(&self.root(directory))?)
+    }
+
+    /// The pool that layers are in, which may hold volumes as well.
+    fn pool(&self) -> Option<&Arc<Pool>> {
+        None
     }
 
     /// Has the content of a committed layer be in its directory as long as the answer lives.

@@ -102,6 +102,9 @@ pub(crate) struct VolumeRow {
     /// The identifier of the key that its directory is encrypted with, in hexadecimal.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) key_id: Option<String>,
+    /// The thin device that its content is on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) device: Option<Key>,
 }
 
 /// What a volume held at one time, for good.
@@ -166,10 +169,12 @@ impl VolumeRow {
         volume_spec::parse(&self.options)
     }
 
-    /// As its sidecar has it, which is written when the volume is made.
+    /// As its sidecar has it, which is written when the volume is made. Which device it is on changes
+    /// with a rollback, and without the database nobody knows devices at all.
     pub(crate) fn as_made(&self) -> Self {
         Self {
             populated: false,
+            device: None,
             ..self.clone()
         }
     }

@@ -72,6 +72,14 @@ impl Filesystem {
         }
     }
 
+    /// Bytes of a volume: with less, ext4 has no journal, and `mkfs.xfs` refuses.
+    pub(crate) fn least(self) -> u64 {
+        match self {
+            Self::Ext4 => 8 << 20,
+            Self::Xfs => 300 << 20,
+        }
+    }
+
     pub(crate) fn package(self) -> &'static str {
         match self {
             Self::Ext4 => "e2fsprogs",
@@ -192,6 +200,12 @@ pub(crate) fn parse_status(line: &str) -> Option<Status> {
         },
         needs_check: words.contains(&"needs_check"),
     })
+}
+
+/// Bytes that are mapped of a thin device, of its status line (`thin_status` in the same file).
+pub(crate) fn parse_used(line: &str) -> Option<u64> {
+    let sectors: u64 = line.split_whitespace().next()?.parse().ok()?;
+    sectors.checked_mul(SECTOR)
 }
 
 /// What is known of the block size and the devices of a pool, by its table.
@@ -412,6 +426,8 @@ mod tests {
         ] {
             assert_eq!(parse_status(line), None, "{line}");
         }
+        assert_eq!(parse_used("24 1023"), Some(24 * SECTOR));
+        assert_eq!(parse_used("Fail"), None);
         let table = parse_table("253:1 253:2 1024 4096 1 skip_block_zeroing").unwrap();
         assert_eq!(table.block, 512 << 10);
         for waits in [false, true] {

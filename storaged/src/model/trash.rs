@@ -56,6 +56,7 @@ mod tests {
                 populated: false,
                 project: None,
                 key_id: None,
+                device: None,
             },
             trashed_at: "2026-01-02T00:00:00Z".to_owned(),
             size: 0,

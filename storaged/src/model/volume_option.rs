@@ -38,13 +38,15 @@ pub(crate) enum InvalidOption {
         value: String,
         expected: &'static str,
     },
-    #[error("invalid backend {0:?}: \"dir\" is a directory, \"loop\" a filesystem in a file")]
+    #[error(
+        "invalid backend {0:?}: \"dir\" is a directory, \"loop\" a filesystem in a file, \"thin\" one on a thin device"
+    )]
     Backend(String),
-    #[error("option {0:?} is for directories, and not for backend=loop")]
+    #[error("option {0:?} is for directories, and not for backend=loop or backend=thin")]
     NeedsDirectory(&'static str),
-    #[error("option {0:?} needs backend=loop")]
+    #[error("option {0:?} needs backend=loop or backend=thin")]
     NeedsLoop(&'static str),
-    #[error("invalid fs {0:?}: a volume in a file has ext4 or xfs")]
+    #[error("invalid fs {0:?}: a volume with a filesystem of its own has ext4 or xfs")]
     Filesystem(String),
     #[error("size is too small: a volume with {filesystem} has at least {megabytes} MiB")]
     TooSmall {

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use super::size;
+pub(crate) use super::thin::Filesystem;
 use super::volume_option::{self, InvalidOption, MountOptions};
 
 /// A volume as its options describe it.
@@ -35,6 +36,9 @@ pub(crate) enum Content {
     Directory(Limit),
     /// A filesystem of its own in a file, mounted while somebody has the volume mounted.
     Image(ImageSpec),
+    /// A filesystem of its own on a thin device of the pool that layers are in, mounted while somebody
+    /// has the volume mounted.
+    Thin(ImageSpec),
     /// What `device` names, mounted while somebody has the volume mounted.
     Device(MountOptions),
 }
@@ -54,32 +58,9 @@ impl Limit {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct ImageSpec {
-    pub(crate) filesystem: ImageFilesystem,
+    pub(crate) filesystem: Filesystem,
     pub(crate) bytes: u64,
     pub(crate) inodes: Option<u64>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum ImageFilesystem {
-    Ext4,
-    Xfs,
-}
-
-impl ImageFilesystem {
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Self::Ext4 => "ext4",
-            Self::Xfs => "xfs",
-        }
-    }
-
-    /// With less, ext4 has no journal, and `mkfs.xfs` refuses.
-    fn least(self) -> u64 {
-        match self {
-            Self::Ext4 => 8 << 20,
-            Self::Xfs => 300 << 20,
-        }
-    }
 }
 
 /// Owner and mode of the top directory, as far as they were asked for.
@@ -128,7 +109,8 @@ pub(crate) fn parse(options: &BTreeMap<String, String>) -> Result<Spec, InvalidO
                 inodes: given.inodes()?,
             })
         }
-        Some("loop") => Content::Image(given.image()?),
+        Some("loop") => Content::Image(given.image("backend=loop")?),
+        Some("thin") => Content::Thin(given.image("backend=thin")?),
         Some(other) => return Err(InvalidOption::Backend(other.to_owned())),
     };
     let encryption = given.encryption()?;
@@ -212,15 +194,15 @@ impl Given {
         )
     }
 
-    fn image(&self) -> Result<ImageSpec, InvalidOption> {
+    fn image(&self, backend: &'static str) -> Result<ImageSpec, InvalidOption> {
         let filesystem = match self.get("fs") {
-            None | Some("ext4") => ImageFilesystem::Ext4,
-            Some("xfs") => ImageFilesystem::Xfs,
+            None | Some("ext4") => Filesystem::Ext4,
+            Some("xfs") => Filesystem::Xfs,
             Some(other) => return Err(InvalidOption::Filesystem(other.to_owned())),
         };
         let bytes = self.size()?.ok_or(InvalidOption::Missing {
             missing: "size",
-            given: "backend=loop",
+            given: backend,
         })?;
         if bytes < filesystem.least() {
             return Err(InvalidOption::TooSmall {
@@ -229,7 +211,7 @@ impl Given {
             });
         }
         let inodes = self.inodes()?;
-        if inodes.is_some() && filesystem != ImageFilesystem::Ext4 {
+        if inodes.is_some() && filesystem != Filesystem::Ext4 {
             return Err(InvalidOption::InodesOfXfs);
         }
         Ok(ImageSpec {
@@ -290,13 +272,16 @@ mod tests {
 
     #[test]
     fn an_image_is_sized_in_blocks() {
-        let image = spec(&[("backend", "loop"), ("size", "10000001"), ("inodes", "50")]).unwrap();
+        let sized = |backend| {
+            spec(&[("backend", backend), ("size", "10000001"), ("inodes", "50")]).unwrap()
+        };
         let expected = ImageSpec {
-            filesystem: ImageFilesystem::Ext4,
+            filesystem: Filesystem::Ext4,
             bytes: 10_002_432,
             inodes: Some(50),
         };
-        assert_eq!(image.content, Content::Image(expected));
+        assert_eq!(sized("loop").content, Content::Image(expected));
+        assert_eq!(sized("thin").content, Content::Thin(expected));
     }
 
     #[test]
@@ -326,6 +311,7 @@ mod tests {
                 "encrypt",
             ),
             (&[("backend", "loop")], "size"),
+            (&[("backend", "thin")], "backend=thin"),
             (&[("backend", "loop"), ("size", "1m")], "8 MiB"),
             (
                 &[("backend", "loop"), ("size", "1g"), ("fs", "ntfs")],

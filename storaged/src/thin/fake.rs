@@ -115,6 +115,10 @@ impl Mapper for Fake {
         Ok(())
     }
 
+    fn used(&self, device: &DeviceRow) -> io::Result<u64> {
+        Ok(tree::size(&self.device(device.id)).bytes)
+    }
+
     fn number(&self, _device: &DeviceRow) -> io::Result<Option<u64>> {
         Ok(None)
     }

@@ -92,16 +92,15 @@ impl Mapper for Kernel {
     }
 
     fn identity(&self, device: &DeviceRow, filesystem: Filesystem) -> io::Result<String> {
-        let info = self.activate(device)?;
-        let file = File::open(info.node())?;
         let mut uuid = [0; 16];
         // `struct dsb` (fs/xfs/libxfs/xfs_format.h) and `struct ext4_super_block` (fs/ext4/ext4.h).
         let at = match filesystem {
             Filesystem::Xfs => 32,
             Filesystem::Ext4 => 1024 + 0x68,
         };
-        file.read_exact_at(&mut uuid, at)?;
-        drop(file);
+        self.with_active(device, |info| {
+            File::open(info.node())?.read_exact_at(&mut uuid, at)
+        })?;
         self.mapper.remove(&self.device_name(&device.key), true)?;
         Ok(hex::encode(uuid))
     }
@@ -116,17 +115,12 @@ impl Mapper for Kernel {
         let _one = self.active.lock(device.key.as_str());
         let (parameters, attributes) = mount_options(filesystem, access, options);
         let parameters: Vec<&str> = parameters.iter().map(String::as_str).collect();
-        let mut left = ATTEMPTS;
-        let (info, mount) = loop {
-            left -= 1;
-            let info = self.activate(device)?;
+        let (info, mount) = self.with_active(device, |info| {
             let node = info.node();
-            match sys::mount::detached_with(filesystem.name(), &node, &parameters, attributes) {
-                // Its last user has gone since, and it with them.
-                Err(error) if left > 0 && is_gone(&error) => std::thread::yield_now(),
-                mount => break (info, mount?),
-            }
-        };
+            let mount =
+                sys::mount::detached_with(filesystem.name(), &node, &parameters, attributes);
+            Ok((*info, mount?))
+        })?;
         if access == Access::Write {
             let root = tree::open_dir_at(mount.as_fd(), c".")?;
             grow(&root, &info, filesystem, device.bytes)?;
@@ -162,6 +156,16 @@ impl Mapper for Kernel {
         }
     }
 
+    fn used(&self, device: &DeviceRow) -> io::Result<u64> {
+        let _one = self.active.lock(device.key.as_str());
+        let name = self.device_name(&device.key);
+        let status = self.with_active(device, |_info| self.mapper.status(&name))?;
+        self.mapper.remove(&name, true)?;
+        let line = status.into_iter().next();
+        line.and_then(|target| thin::parse_used(&target.parameters))
+            .ok_or_else(|| io::Error::other("it is no thin device, or one that has failed"))
+    }
+
     fn number(&self, device: &DeviceRow) -> io::Result<Option<u64>> {
         let info = self.mapper.info(&self.device_name(&device.key))?;
         Ok(info.map(|info| info.device))
@@ -185,12 +189,18 @@ impl Kernel {
         format!("{}-{key}", self.name)
     }
 
-    /// Removes what a daemon that was killed had activated and not mounted.
+    /// Removes what a daemon that was killed had activated and not mounted, and lets go on what it had
+    /// suspended.
     pub(super) fn remove_unused(&self) -> io::Result<()> {
         for name in self.mapper.names()? {
             let rest = name.strip_prefix(&self.name);
             let key = rest.and_then(|rest| rest.strip_prefix('-'));
             if key.is_some_and(|key| Key::parse(key).is_some()) {
+                let info = self.mapper.info(&name)?;
+                if info.is_some_and(|info| info.is_suspended && info.is_active) {
+                    tracing::warn!(%name, "writers waited for a snapshot that was never finished; they go on");
+                    self.mapper.resume(&name)?;
+                }
                 self.mapper.remove(&name, true)?;
             }
         }
@@ -219,6 +229,23 @@ impl Kernel {
             }
         }
         Ok(active)
+    }
+
+    /// Does something with a device that is active, again if it goes in the moment before: with its last
+    /// user, who was there when it was looked at.
+    fn with_active<T>(
+        &self,
+        device: &DeviceRow,
+        mut action: impl FnMut(&Info) -> io::Result<T>,
+    ) -> io::Result<T> {
+        let mut left = ATTEMPTS;
+        loop {
+            left -= 1;
+            match self.activate(device).and_then(|info| action(&info)) {
+                Err(error) if left > 0 && is_gone(&error) => sleep(PAUSE),
+                done => return done,
+            }
+        }
     }
 
     fn activate(&self, device: &DeviceRow) -> io::Result<Info> {
@@ -303,6 +330,11 @@ fn mount_options(
     if filesystem == Filesystem::Xfs && !parameters.iter().any(|name| name == "nouuid") {
         parameters.push("nouuid".to_owned());
     }
+    if filesystem == Filesystem::Ext4 && !parameters.iter().any(|name| name.starts_with("errors="))
+    {
+        // Never write on after an error.
+        parameters.push("errors=remount-ro".to_owned());
+    }
     if access == Access::Read {
         parameters.push("ro".to_owned());
         attributes |= MountAttrFlags::MOUNT_ATTR_RDONLY;
@@ -359,6 +391,6 @@ mod tests {
         let expected = MountAttrFlags::MOUNT_ATTR_NOATIME | MountAttrFlags::MOUNT_ATTR_RDONLY;
         assert_eq!(attributes, expected);
         let (parameters, _) = mount_options(Filesystem::Ext4, Access::Write, &options);
-        assert_eq!(parameters, ["discard", "logbufs=4"]);
+        assert_eq!(parameters, ["discard", "logbufs=4", "errors=remount-ro"]);
     }
 }

@@ -21,7 +21,7 @@ use std::sync::{Arc, Mutex};
 
 use rustix::io::Errno;
 
-use crate::disk::{Apply, Step, StepError};
+use crate::disk::{Apply, Step, StepError, set_owner};
 use crate::lock::lock;
 use crate::model::layout::{Key, LayerDir};
 use crate::model::record::Change;
@@ -29,7 +29,9 @@ use crate::model::thin::{
     self, Base, DeviceRow, Filesystem, Message, Mismatch, PoolRow, Settled, Status, base_key,
 };
 use crate::model::thin_options::ThinOptions;
+use crate::model::volume_spec::{ImageSpec, Owner};
 use crate::store::Store;
+use crate::tree;
 use crate::volume::image_file::ImageFailure;
 
 pub use setup::SetupError;
@@ -62,6 +64,9 @@ pub(crate) trait Mapper: Debug + Send + Sync {
 
     /// Deactivates a device, and has it give back its blocks if `discard`.
     fn let_go(&self, device: &DeviceRow, discard: bool) -> io::Result<()>;
+
+    /// Bytes that are mapped of a device.
+    fn used(&self, device: &DeviceRow) -> io::Result<u64>;
 
     /// The number of a device's node while it is active.
     fn number(&self, device: &DeviceRow) -> io::Result<Option<u64>>;
@@ -437,6 +442,11 @@ impl Pool {
         format!("{}-{}", self.mapper.name(), device.key)
     }
 
+    /// As errors name it.
+    pub(crate) fn node(&self, device: &DeviceRow) -> PathBuf {
+        Path::new("/dev/mapper").join(self.device_name(device))
+    }
+
     pub(crate) fn number(&self, device: &DeviceRow) -> io::Result<Option<u64>> {
         self.mapper.number(device)
     }
@@ -466,6 +476,58 @@ impl Pool {
     pub(crate) fn mount(&self, device: &DeviceRow, access: Access) -> io::Result<OwnedFd> {
         self.mapper
             .mount(device, self.filesystem()?, access, &self.options)
+    }
+
+    /// How filesystems of volumes are made and mounted: like those of layers, but for what is not a
+    /// root filesystem.
+    fn for_volumes(&self, filesystem: Filesystem) -> ThinOptions {
+        let own = ["nosuid", "nodev"].map(str::to_owned);
+        ThinOptions {
+            filesystem: Some(filesystem),
+            mkfs_arguments: Vec::new(),
+            mount_options: self
+                .options
+                .mount_options
+                .iter()
+                .cloned()
+                .chain(own)
+                .collect(),
+            ..self.options.clone()
+        }
+    }
+
+    /// Makes the filesystem of a new volume.
+    pub(crate) fn format(
+        &self,
+        device: &DeviceRow,
+        spec: ImageSpec,
+        owner: Owner,
+    ) -> Result<(), ImageFailure> {
+        let mut options = self.for_volumes(spec.filesystem);
+        if let Some(inodes) = spec.inodes {
+            options.mkfs_arguments = vec!["-N".to_owned(), inodes.to_string()];
+        }
+        self.mapper.format(device, &options)?;
+        let mount = self.mount_volume(device, spec.filesystem)?;
+        let root = tree::open_dir_at(mount.as_fd(), c".")?;
+        set_owner(root.as_fd(), owner)?;
+        Ok(rustix::fs::syncfs(&root)?)
+    }
+
+    /// The content of a volume, mounted nowhere, to be written to. It fills its device from then on.
+    pub(crate) fn mount_volume(
+        &self,
+        device: &DeviceRow,
+        filesystem: Filesystem,
+    ) -> io::Result<OwnedFd> {
+        let options = self.for_volumes(filesystem);
+        self.mapper
+            .mount(device, filesystem, Access::Write, &options)
+    }
+
+    /// Bytes that a device has of the pool, those shared with others included.
+    pub(crate) fn used(&self, device: &DeviceRow) -> io::Result<u64> {
+        self.mapper.used(device)
     }
 
     pub(crate) fn mount_at(&self, device: &DeviceRow, access: Access, at: &Path) -> io::Result<()> {

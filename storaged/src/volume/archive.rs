@@ -152,6 +152,7 @@ impl Storaged {
         let row = VolumeRow {
             project: self.new_project(&spec)?,
             key_id: self.take_key(&name, &spec, "")?,
+            device: self.new_device(&name, &spec)?,
             ..row
         };
         self.make_volume(row.clone(), |staged| {
@@ -191,6 +192,17 @@ impl Storaged {
                     }
                     .into()
                 })
+            }
+            Content::Thin(of) => {
+                let Some(key) = &row.device else {
+                    return Ok(());
+                };
+                let root = self.open_thin(row, key, of.filesystem)?;
+                let again = root.try_clone().map_err(StepError::io("open", &image))?;
+                unpack(archive, again, spec, device_nodes)
+                    .map_err(|error| refused(error.in_own_filesystem()))?;
+                let flushed = rustix::fs::syncfs(&root);
+                Ok(flushed.map_err(StepError::io("flush the filesystem of", staged))?)
             }
             _ => {
                 let data = staged.join(VOLUME_DATA);
@@ -234,6 +246,7 @@ pub(crate) fn imported(
         populated: true,
         project: None,
         key_id: None,
+        device: None,
     };
     let spec = spec_of(&row)?;
     let refused = |problem: &str| {
@@ -252,7 +265,7 @@ pub(crate) fn imported(
             "it was exported from an encrypted volume: say -o encrypt=FILE with the file of a key, \
              or -o encrypt= for a volume in the clear",
         ),
-        Content::Directory(_) | Content::Image(_) => Ok(row),
+        Content::Directory(_) | Content::Image(_) | Content::Thin(_) => Ok(row),
     }
 }
 

@@ -37,6 +37,10 @@ impl Storaged {
                     self.apply(Step::SetOwner { path: data, owner })?;
                 }
             }
+            Content::Thin(spec) => {
+                self.make_mount_point(data)?;
+                self.make_thin(row, spec, owner)?;
+            }
             Content::Device(_) => self.make_mount_point(data)?,
         }
         Ok(())
@@ -126,6 +130,7 @@ impl Storaged {
                 self.block_io.begin(&row.name, &target);
                 return Ok(());
             }
+            Content::Thin(spec) => return self.mount_thin(row, spec),
             Content::Device(options) => Step::MountVolume {
                 address: resolve(&row.name, &options)?,
                 options,
@@ -160,7 +165,10 @@ impl Storaged {
         let old = spec_of(&row)?.content;
         row.options.insert("size".to_owned(), size.to_owned());
         match (old, spec_of(&row)?.content) {
-            (Content::Image(old), Content::Image(new)) if new.bytes < old.bytes => {
+            (Content::Image(old), Content::Image(new))
+            | (Content::Thin(old), Content::Thin(new))
+                if new.bytes < old.bytes =>
+            {
                 return Err(VolumeError::Shrinks {
                     volume: name,
                     bytes: old.bytes,
@@ -171,6 +179,7 @@ impl Storaged {
                 path: self.layout.volume_image(&name),
                 spec,
             })?,
+            (Content::Thin(_), Content::Thin(spec)) => self.grow_thin(&row, spec)?,
             (Content::Directory(Limit { bytes: Some(_), .. }), Content::Directory(limit)) => {
                 self.limit_content(&row, limit, self.layout.volume_data(&name))?;
             }

@@ -19,7 +19,7 @@ use sys::loop_device::LoopDevice;
 
 use super::copy;
 use crate::disk::set_owner;
-use crate::model::volume_spec::{ImageFilesystem, ImageSpec, Owner};
+use crate::model::volume_spec::{Filesystem, ImageSpec, Owner};
 use crate::tree;
 
 /// Why something could not be done with a filesystem in a file.
@@ -87,7 +87,7 @@ pub(crate) fn make(path: &Path, spec: ImageSpec, owner: Owner) -> Done {
     let file = File::create_new(path)?;
     file.set_len(spec.bytes)?;
     match spec.filesystem {
-        ImageFilesystem::Ext4 => {
+        Filesystem::Ext4 => {
             let mut command = Command::new("mkfs.ext4");
             // No reserve for root: the volume is for one user. A file that was made now has no blocks
             // to discard. Tables of a sparse file need not be written.
@@ -98,7 +98,7 @@ pub(crate) fn make(path: &Path, spec: ImageSpec, owner: Owner) -> Done {
             }
             run("mkfs.ext4", "e2fsprogs", command.arg(path))?;
         }
-        ImageFilesystem::Xfs => {
+        Filesystem::Xfs => {
             let mut command = Command::new("mkfs.xfs");
             run("mkfs.xfs", "xfsprogs", command.args(["-q", "-K"]).arg(path))?;
         }
@@ -125,7 +125,7 @@ pub(crate) fn make_empty(root: BorrowedFd<'_>) -> Result<(), Errno> {
 /// returns.
 pub(crate) fn write(
     path: &Path,
-    filesystem: ImageFilesystem,
+    filesystem: Filesystem,
     action: impl FnOnce(BorrowedFd<'_>) -> Done,
 ) -> Done {
     inside(path, filesystem, action)?;
@@ -135,7 +135,7 @@ pub(crate) fn write(
 /// Copies what a directory holds into an empty filesystem.
 pub(crate) fn fill(
     path: &Path,
-    filesystem: ImageFilesystem,
+    filesystem: Filesystem,
     from: BorrowedFd<'_>,
     owner: Owner,
 ) -> Done {
@@ -146,7 +146,7 @@ pub(crate) fn fill(
 }
 
 /// Whether nobody has put anything into it.
-pub(crate) fn is_empty(path: &Path, filesystem: ImageFilesystem) -> Result<bool, ImageFailure> {
+pub(crate) fn is_empty(path: &Path, filesystem: Filesystem) -> Result<bool, ImageFailure> {
     let mut names = Vec::new();
     inside(path, filesystem, |root| {
         names = tree::names(root)?;
@@ -156,14 +156,14 @@ pub(crate) fn is_empty(path: &Path, filesystem: ImageFilesystem) -> Result<bool,
 }
 
 /// Mounts the filesystem on `target`, after a repair if it was not unmounted.
-pub(crate) fn mount(path: &Path, filesystem: ImageFilesystem, target: &Path) -> Done {
+pub(crate) fn mount(path: &Path, filesystem: Filesystem, target: &Path) -> Done {
     let device = prepare(path, filesystem)?;
     let flags = MountFlags::NOSUID | MountFlags::NODEV;
     let data = match filesystem {
         // Never write on after an error.
-        ImageFilesystem::Ext4 => "errors=remount-ro",
+        Filesystem::Ext4 => "errors=remount-ro",
         // A copy of a volume has its identity.
-        ImageFilesystem::Xfs => "nouuid",
+        Filesystem::Xfs => "nouuid",
     };
     let (kind, node) = (filesystem.name(), device.path().to_string_lossy());
     sys::mount::filesystem(kind, &node, target, flags, data)
@@ -173,13 +173,13 @@ pub(crate) fn mount(path: &Path, filesystem: ImageFilesystem, target: &Path) -> 
 /// Runs `action` on the top directory of the filesystem, which is mounted nowhere else to be seen.
 fn inside(
     path: &Path,
-    filesystem: ImageFilesystem,
+    filesystem: Filesystem,
     action: impl FnOnce(BorrowedFd<'_>) -> Done,
 ) -> Done {
     let device = prepare(path, filesystem)?;
     let parameters: &[&str] = match filesystem {
-        ImageFilesystem::Ext4 => &[],
-        ImageFilesystem::Xfs => &["nouuid"],
+        Filesystem::Ext4 => &[],
+        Filesystem::Xfs => &["nouuid"],
     };
     let mount = sys::mount::detached(filesystem.name(), device.path(), parameters)
         .map_err(|error| mount_failure(error, filesystem, path))?;
@@ -189,14 +189,14 @@ fn inside(
     Ok(rustix::fs::syncfs(root)?)
 }
 
-fn mount_failure(error: io::Error, filesystem: ImageFilesystem, path: &Path) -> ImageFailure {
+fn mount_failure(error: io::Error, filesystem: Filesystem, path: &Path) -> ImageFailure {
     let path = path.display();
     match (
         error.raw_os_error().map(Errno::from_raw_os_error),
         filesystem,
     ) {
         (Some(Errno::NODEV), _) => ImageFailure::NoFilesystem(filesystem.name()),
-        (Some(Errno::UCLEAN | Errno::BADMSG), ImageFilesystem::Xfs) => {
+        (Some(Errno::UCLEAN | Errno::BADMSG), Filesystem::Xfs) => {
             ImageFailure::Damaged(format!("{error}; repair it with \"xfs_repair {path}\""))
         }
         (Some(Errno::UCLEAN | Errno::BADMSG | Errno::INVAL), _) => {
@@ -207,12 +207,12 @@ fn mount_failure(error: io::Error, filesystem: ImageFilesystem, path: &Path) -> 
 }
 
 /// Attaches the file, once it is known to be in a state to be mounted.
-fn prepare(path: &Path, filesystem: ImageFilesystem) -> Result<LoopDevice, ImageFailure> {
+fn prepare(path: &Path, filesystem: Filesystem) -> Result<LoopDevice, ImageFailure> {
     if let Some(device) = LoopDevice::find(path)? {
         // Mounted by somebody still: the kernel gives the same filesystem again.
         return Ok(device);
     }
-    if filesystem == ImageFilesystem::Ext4 && !is_clean(&File::open(path)?)? {
+    if filesystem == Filesystem::Ext4 && !is_clean(&File::open(path)?)? {
         repair(path, &["-p"])?;
     }
     LoopDevice::attach(path).map_err(|error| match error.raw_os_error() {
@@ -248,7 +248,7 @@ fn repair(path: &Path, arguments: &[&str]) -> Done {
 }
 
 /// Copies the file to a new one, sharing blocks where the filesystem that holds both can.
-pub(crate) fn copy(from: &Path, to: &Path, filesystem: ImageFilesystem) -> Done {
+pub(crate) fn copy(from: &Path, to: &Path, filesystem: Filesystem) -> Done {
     let (source, target) = (File::open(from)?, File::create_new(to)?);
     if LoopDevice::find(from)?.is_none() {
         copy::content(&source, &target)?;
@@ -278,11 +278,11 @@ pub(crate) fn grow(path: &Path, spec: ImageSpec) -> Done {
         device.refresh_size()?;
     }
     match (spec.filesystem, device) {
-        (ImageFilesystem::Xfs, _) => inside(path, spec.filesystem, |root| {
+        (Filesystem::Xfs, _) => inside(path, spec.filesystem, |root| {
             Ok(sys::xfs::grow(root, spec.bytes)?)
         })?,
-        (ImageFilesystem::Ext4, Some(device)) => grow_mounted_ext4(device.path())?,
-        (ImageFilesystem::Ext4, None) => {
+        (Filesystem::Ext4, Some(device)) => grow_mounted_ext4(device.path())?,
+        (Filesystem::Ext4, None) => {
             // What resize2fs insists on before it touches a filesystem that is not mounted.
             repair(path, &["-f", "-p"])?;
             let mut command = Command::new("resize2fs");

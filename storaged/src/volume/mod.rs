@@ -12,6 +12,7 @@ pub(crate) mod mount;
 mod populate;
 mod snapshot;
 mod stats;
+mod thin;
 mod trash;
 
 use std::collections::BTreeMap;
@@ -178,6 +179,7 @@ impl Storaged {
                 populated: false,
                 project: self.new_project(&spec)?,
                 key_id,
+                device: self.new_device(&name, &spec)?,
             };
             self.make_volume(row.clone(), |staged| self.make_content(staged, &row))?;
         }
@@ -227,7 +229,8 @@ impl Storaged {
         };
         let candidate = |row: VolumeRow| PruneCandidate {
             // While it is mounted the directory shows the device's content, which stays.
-            size: tree::size(&self.layout.volume(&row.name)).bytes,
+            size: self.used_thin(&row).unwrap_or_default()
+                + tree::size(&self.layout.volume(&row.name)).bytes,
             created_at: row.created_at,
             anonymous: row.anonymous,
             name: row.name,
@@ -338,14 +341,20 @@ impl Storaged {
     }
 
     fn remove_locked(&self, name: &VolumeName) -> Result<(), VolumeError> {
-        self.check_removable(name)?;
-        let key = crate::new_key()?;
-        self.apply(Step::Record(vec![
-            Change::PutIntent(key.clone(), Intent::RemoveVolume(name.clone())),
+        let row = self.check_removable(name)?;
+        let device = self.removal_of_thin(&row)?;
+        let mut keys = vec![crate::new_key()?];
+        let mut changes = vec![
+            Change::PutIntent(keys[0].clone(), Intent::RemoveVolume(name.clone())),
             Change::DropVolume(name.clone()),
-        ]))?;
+        ];
+        if let Some((key, removal)) = device {
+            keys.push(key);
+            changes.push(removal);
+        }
+        self.apply(Step::Record(changes))?;
         self.block_io.forget(name);
-        self.settle_all(&[key]);
+        self.settle_all(&keys);
         Ok(())
     }
 

@@ -6,7 +6,7 @@
 //! sees the data arrive. What nothing can move into, a filesystem in a file or a btrfs subvolume, is
 //! replaced whole instead by a copy that has the data, if nobody has it mounted.
 
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use api::id::VolumeName;
@@ -17,10 +17,10 @@ use rustix::io::Errno;
 use super::content::spec_of;
 use super::image_file::{self, ImageFailure};
 use super::{VolumeError, copy};
-use crate::disk::{Step, StepError};
+use crate::disk::{Step, StepError, set_owner};
 use crate::model::layout::{Key, VOLUME_DATA, VOLUME_IMAGE};
 use crate::model::record::{Change, Intent, VolumeRow};
-use crate::model::volume_spec::{Content, ImageFilesystem, ImageSpec, Owner};
+use crate::model::volume_spec::{Content, Filesystem, ImageSpec, Owner};
 use crate::reason::in_own_filesystem;
 use crate::{Storaged, tree};
 
@@ -47,6 +47,7 @@ impl Storaged {
         let spec = spec_of(&row)?;
         let image = match spec.content {
             Content::Device(_) => return Ok(()),
+            Content::Thin(thin) => return self.populate_thin(row, thin, spec.owner, &request),
             Content::Directory(_) if !self.is_empty(&name)? => return Ok(()),
             Content::Directory(_) => None,
             Content::Image(image) if !self.is_empty_image(&name, image)? => return Ok(()),
@@ -73,7 +74,7 @@ impl Storaged {
         key: &Key,
         row: &VolumeRow,
         request: &VolumePopulate,
-        image: Option<(ImageFilesystem, Owner)>,
+        image: Option<(Filesystem, Owner)>,
     ) -> Result<bool, VolumeError> {
         let staged = self.layout.staged_volume(key);
         self.apply(Step::CreateDir {
@@ -113,6 +114,51 @@ impl Storaged {
         Ok(copied)
     }
 
+    /// The same for a volume on a thin device, unless somebody has it mounted: a copy of the device
+    /// that has the data takes its place.
+    fn populate_thin(
+        &self,
+        row: VolumeRow,
+        spec: ImageSpec,
+        owner: Owner,
+        request: &VolumePopulate,
+    ) -> Result<(), VolumeError> {
+        let Some(origin) = row.device.clone() else {
+            return Ok(());
+        };
+        if !self.store.rows().mounts_of(&row.name).is_empty() {
+            return Ok(());
+        }
+        let filled = VolumeRow {
+            populated: true,
+            ..row.clone()
+        };
+        self.replace_thin(filled, &origin, |key| {
+            let target = self.open_thin(&row, key, spec.filesystem)?;
+            let fill = || -> std::io::Result<bool> {
+                if !tree::names(target.as_fd())?.is_empty() {
+                    return Ok(false);
+                }
+                let (_, root) = self
+                    .open_rootfs(&request.container)
+                    .map_err(std::io::Error::other)?;
+                let Some(source) = open_source(root.as_fd(), &request.path)? else {
+                    return Ok(false);
+                };
+                copy::tree(source.as_fd(), target.as_fd())?;
+                set_owner(target.as_fd(), owner)?;
+                rustix::fs::syncfs(&target)?;
+                Ok(true)
+            };
+            fill().map_err(|source| VolumeError::Copy {
+                volume: row.name.clone(),
+                container: request.container.clone(),
+                path: request.path.clone(),
+                source: in_own_filesystem(source),
+            })
+        })
+    }
+
     /// Not while somebody has it mounted: then it keeps what it has.
     fn is_empty_image(&self, volume: &VolumeName, image: ImageSpec) -> Result<bool, VolumeError> {
         if !self.store.rows().mounts_of(volume).is_empty() {
@@ -139,20 +185,27 @@ impl Storaged {
     }
 }
 
+/// The directory at `path` of the filesystem tree `root`, if there is one.
+fn open_source(root: BorrowedFd<'_>, path: &str) -> Result<Option<OwnedFd>, Errno> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY;
+    let within = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+    match tree::resolve(root, path.as_bytes(), flags, within) {
+        Ok(source) => Ok(Some(source)),
+        Err(Errno::NOENT | Errno::NOTDIR) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
 /// Copies the directory at `path` of the filesystem tree `root` into what is staged; `false` if there
 /// is none.
 fn copy_directory(
     root: BorrowedFd<'_>,
     path: &str,
     staged: &Path,
-    image: Option<(ImageFilesystem, Owner)>,
+    image: Option<(Filesystem, Owner)>,
 ) -> std::io::Result<bool> {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY;
-    let within = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-    let source = match tree::resolve(root, path.as_bytes(), flags, within) {
-        Ok(source) => source,
-        Err(Errno::NOENT | Errno::NOTDIR) => return Ok(false),
-        Err(error) => return Err(error.into()),
+    let Some(source) = open_source(root, path)? else {
+        return Ok(false);
     };
     match image {
         Some((filesystem, owner)) => {

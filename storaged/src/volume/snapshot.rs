@@ -17,7 +17,7 @@ use super::{VolumeError, copy, directory, not_found};
 use crate::disk::{Step, StepError};
 use crate::model::layout::{Key, VOLUME_DATA, VOLUME_IMAGE};
 use crate::model::record::{Change, Intent, Rows, SnapshotRow, VolumeRow};
-use crate::model::volume_spec::{Content, ImageFilesystem, Limit};
+use crate::model::volume_spec::{Content, Filesystem, Limit};
 use crate::{Storaged, recover, tree};
 
 pub(super) const STOP_OR_LIVE: &str =
@@ -89,8 +89,13 @@ impl Storaged {
         let volume = self.known(volume)?;
         let _guard = self.volume_locks.lock(volume.as_str());
         let row = self.snapshot(volume.as_str(), name)?;
+        let source = self.existing_volume(&volume)?;
+        let removal = match self.removal_of_thin(&source)? {
+            Some(_) => Intent::RemoveLayer,
+            None => Intent::RemoveSnapshot(volume.clone()),
+        };
         self.apply(Step::Record(vec![
-            Change::PutIntent(row.key.clone(), Intent::RemoveSnapshot(volume.clone())),
+            Change::PutIntent(row.key.clone(), removal),
             Change::DropSnapshot(volume, row.name),
         ]))?;
         self.settle_all(&[row.key]);
@@ -109,6 +114,9 @@ impl Storaged {
         self.check_unmounted(&volume, STOP)?;
         let row = self.existing_volume(&volume)?;
         self.check_unlocked(&row)?;
+        if row.device.is_some() {
+            return self.replace_thin(row, &snapshot.key, |_key| Ok(true));
+        }
         let image = image_filesystem(&row)?;
         let key = self.begin(Intent::CopyUp)?;
         // Left over if a crash came between the mount and its undoing.
@@ -166,15 +174,15 @@ impl Storaged {
         let _first = self.volume_locks.lock(first);
         let _second = self.volume_locks.lock(second);
         let origin = self.existing_volume(&source)?;
-        let from = match &request.snapshot {
+        let (from, origin_device) = match &request.snapshot {
             Some(name) => {
                 let row = self.snapshot(source.as_str(), name)?;
                 self.check_unlocked(&origin)?;
-                self.layout.snapshot(&source, &row.key)
+                (self.layout.snapshot(&source, &row.key), Some(row.key))
             }
             None => {
                 self.check_source(&origin, request.live)?;
-                self.measured_path(&origin)
+                (self.measured_path(&origin), origin.device.clone())
             }
         };
         let spec = spec_of(&origin)?;
@@ -192,6 +200,7 @@ impl Storaged {
             populated: origin.populated,
             project: self.new_project(&spec)?,
             key_id: origin.key_id,
+            device: self.new_device(&target, &spec)?,
         };
         self.make_volume(row.clone(), |staged| match spec.content {
             Content::Directory(limit) => self.copy_directory(staged, &source, &from, |copy| {
@@ -201,6 +210,15 @@ impl Storaged {
             Content::Image(image) => {
                 self.make_mount_point(staged.join(VOLUME_DATA))?;
                 self.copy_image(staged, &from, image.filesystem)
+            }
+            Content::Thin(spec) => {
+                self.make_mount_point(staged.join(VOLUME_DATA))?;
+                match (&row.device, &origin_device) {
+                    (Some(key), Some(from)) => {
+                        self.copy_thin(&target, key, from, spec.bytes).map(drop)
+                    }
+                    _ => Ok(()),
+                }
             }
             Content::Device(_) => Err(VolumeError::Device(source.clone())),
         })?;
@@ -232,7 +250,7 @@ impl Storaged {
             Content::Directory(_) if !live && !self.is_subvolume(&row.name)? => {
                 self.check_unmounted(&row.name, STOP_OR_LIVE)
             }
-            Content::Directory(_) | Content::Image(_) => Ok(()),
+            Content::Directory(_) | Content::Image(_) | Content::Thin(_) => Ok(()),
         }
     }
 
@@ -269,6 +287,10 @@ impl Storaged {
         mut row: SnapshotRow,
     ) -> Result<(), VolumeError> {
         let volume = &source.name;
+        if source.device.is_some() {
+            row.size = self.snapshot_thin(source, key)?;
+            return Ok(self.announce(key, Intent::MakeSnapshot(row))?);
+        }
         let image = image_filesystem(source)?;
         // A snapshot counts for nobody.
         let prepare = |copy| self.encrypt_content(source, copy);
@@ -299,7 +321,7 @@ impl Storaged {
         key: &Key,
         volume: &VolumeName,
         from: &Path,
-        image: Option<ImageFilesystem>,
+        image: Option<Filesystem>,
         prepare: impl FnOnce(PathBuf) -> Result<(), StepError>,
     ) -> Result<(), VolumeError> {
         let staged = self.layout.staged_volume(key);
@@ -317,7 +339,7 @@ impl Storaged {
         &self,
         staged: &Path,
         from: &Path,
-        filesystem: ImageFilesystem,
+        filesystem: Filesystem,
     ) -> Result<(), VolumeError> {
         Ok(self.apply(Step::CopyImage {
             from: from.to_owned(),
@@ -371,7 +393,11 @@ impl Storaged {
         self.apply(Step::RemoveTree {
             path: self.layout.staged_volume(key),
         })?;
-        let is_there = recover::exists(&self.layout.snapshot(&row.volume, key))?;
+        let is_there = recover::exists(&self.layout.snapshot(&row.volume, key))?
+            || self
+                .driver
+                .pool()
+                .is_some_and(|pool| pool.device(key).is_some());
         Ok(is_there.then_some(Change::PutSnapshot(row)))
     }
 
@@ -408,15 +434,15 @@ impl Storaged {
 }
 
 /// The filesystem of a volume that has one of its own.
-fn image_filesystem(row: &VolumeRow) -> Result<Option<ImageFilesystem>, VolumeError> {
+fn image_filesystem(row: &VolumeRow) -> Result<Option<Filesystem>, VolumeError> {
     Ok(match spec_of(row)?.content {
         Content::Image(image) => Some(image.filesystem),
-        Content::Directory(_) | Content::Device(_) => None,
+        Content::Directory(_) | Content::Thin(_) | Content::Device(_) => None,
     })
 }
 
 /// The name that copied content has in a volume's directory.
-fn content_name(image: Option<ImageFilesystem>) -> &'static str {
+fn content_name(image: Option<Filesystem>) -> &'static str {
     match image {
         Some(_) => VOLUME_IMAGE,
         None => VOLUME_DATA,

@@ -52,7 +52,8 @@ impl Storaged {
         };
         match spec_of(row).map(|spec| spec.content) {
             Ok(Content::Directory(limit)) => directory(&mut stats, row, limit, &data),
-            Ok(Content::Image(image)) => filesystem_in_file(&mut stats, image, &data),
+            Ok(Content::Image(image)) => own_filesystem(&mut stats, "loop", image, &data),
+            Ok(Content::Thin(spec)) => own_filesystem(&mut stats, "thin", spec, &data),
             Ok(Content::Device(device)) => {
                 (stats.bytes, stats.inodes) = (None, None);
                 stats.backend = device.kind.clone();
@@ -78,7 +79,8 @@ impl Storaged {
     /// Paths of all volumes that are measured: what is mounted from elsewhere is not.
     pub(crate) fn measured_volumes(&self, rows: &Rows) -> Vec<PathBuf> {
         let is_own = |row: &&VolumeRow| {
-            !spec_of(row).is_ok_and(|spec| matches!(spec.content, Content::Device(_)))
+            let elsewhere = |content| matches!(content, Content::Device(_) | Content::Thin(_));
+            !spec_of(row).is_ok_and(|spec| elsewhere(spec.content))
         };
         let own = rows.volumes.values().filter(is_own);
         own.map(|row| self.measured_path(row)).collect()
@@ -98,8 +100,8 @@ fn directory(stats: &mut VolumeStats, row: &VolumeRow, limit: Limit, data: &Path
     }
 }
 
-fn filesystem_in_file(stats: &mut VolumeStats, image: ImageSpec, data: &Path) {
-    stats.backend = "loop".to_owned();
+fn own_filesystem(stats: &mut VolumeStats, backend: &str, image: ImageSpec, data: &Path) {
+    stats.backend = backend.to_owned();
     stats.max_bytes = Some(image.bytes);
     // The one inode that the file is says nothing.
     stats.inodes = None;

@@ -120,7 +120,7 @@ impl Storaged {
     }
 
     /// Whether it was still there.
-    fn delete_one(&self, row: &TrashRow) -> Result<bool, StepError> {
+    fn delete_one(&self, row: &TrashRow) -> Result<bool, VolumeError> {
         let _guard = self.volume_locks.lock(row.volume.name.as_str());
         {
             let rows = self.store.rows();
@@ -129,11 +129,17 @@ impl Storaged {
                 return Ok(false);
             }
         }
-        self.apply(Step::Record(vec![
+        let mut keys = vec![row.key.clone()];
+        let mut changes = vec![
             Change::PutIntent(row.key.clone(), Intent::EmptyTrash),
             Change::DropTrash(row.key.clone()),
-        ]))?;
-        self.settle_all(std::slice::from_ref(&row.key));
+        ];
+        if let Some((key, removal)) = self.removal_of_thin(&row.volume)? {
+            keys.push(key);
+            changes.push(removal);
+        }
+        self.apply(Step::Record(changes))?;
+        self.settle_all(&keys);
         Ok(true)
     }
 

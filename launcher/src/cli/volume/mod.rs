@@ -59,8 +59,8 @@ pub enum VolumeCommand {
     Lock(lock::LockFlags),
     /// Change how much a volume with a size may hold
     ///
-    /// A volume in a file of its own (backend=loop) only grows; a limited directory can also be given
-    /// less.
+    /// A volume with a filesystem of its own (backend=loop or thin) only grows; a limited directory
+    /// can also be given less.
     Resize(ResizeFlags),
 }
 
@@ -72,7 +72,7 @@ pub struct CreateFlags {
     pub driver: String,
     /// Option of the driver: NAME=VALUE
     ///
-    /// Driver local: size=10g, inodes=N, uid=N, gid=N, mode=0750, encrypt=on, backend=dir|loop,
+    /// Driver local: size=10g, inodes=N, uid=N, gid=N, mode=0750, encrypt=on, backend=dir|loop|thin,
     /// fs=ext4|xfs, or type=, o= and device= for what is to be mounted
     #[arg(short, long = "opt", value_name = "OPTION")]
     pub opt: Vec<String>,
