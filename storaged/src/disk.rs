@@ -22,7 +22,7 @@ use crate::model::volume_option::MountOptions;
 use crate::model::volume_spec::{Filesystem, ImageSpec, Limit, Owner};
 use crate::reason::way_out;
 use crate::store::{Store, StoreError};
-use crate::thin::{Access, Pool};
+use crate::thin::{Access, Content, Pool};
 use crate::volume::copy;
 use crate::volume::directory::{self, LimitFailure};
 use crate::volume::image_file::{self, ImageFailure};
@@ -110,16 +110,15 @@ pub(crate) enum Step {
     /// Make a filesystem with an empty top directory on the thin device of a volume.
     FormatThin {
         pool: Arc<Pool>,
-        device: DeviceRow,
-        spec: ImageSpec,
+        content: Content,
+        inodes: Option<u64>,
         owner: Owner,
     },
     /// Mount the filesystem on the thin device of a volume, which fills the device from then on; on
     /// `target`, or for that moment only.
     MountThinVolume {
         pool: Arc<Pool>,
-        device: DeviceRow,
-        filesystem: Filesystem,
+        content: Content,
         target: Option<PathBuf>,
     },
     /// Deactivate a thin device that is about to be deleted.
@@ -335,24 +334,23 @@ impl Disk for Host {
                 .map_err(StepError::io("mount a thin device on", target)),
             Step::FormatThin {
                 pool,
-                device,
-                spec,
+                content,
+                inodes,
                 owner,
             } => pool
-                .format(device, *spec, *owner)
-                .map_err(image("make the filesystem on", &pool.node(device))),
+                .format(content, *inodes, *owner)
+                .map_err(image("make the filesystem on", &pool.node(&content.device))),
             Step::MountThinVolume {
                 pool,
-                device,
-                filesystem,
+                content,
                 target,
             } => pool
-                .mount_volume(device, *filesystem)
+                .mount_volume(content)
                 .and_then(|mount| match target {
                     Some(target) => sys::owner::attach(mount.as_fd(), target),
                     None => Ok(()),
                 })
-                .map_err(StepError::io("mount", &pool.node(device))),
+                .map_err(StepError::io("mount", &pool.node(&content.device))),
             Step::LetThinGo { pool, device } => pool.let_go(device),
             Step::Unmount { target } => sys::mount::unmount(target)
                 .map(drop)

@@ -42,7 +42,7 @@ pub(crate) enum InvalidOption {
         "invalid backend {0:?}: \"dir\" is a directory, \"loop\" a filesystem in a file, \"thin\" one on a thin device"
     )]
     Backend(String),
-    #[error("option {0:?} is for directories, and not for backend=loop or backend=thin")]
+    #[error("option {0:?} is not for backend=loop, but for directories and backend=thin")]
     NeedsDirectory(&'static str),
     #[error("option {0:?} needs backend=loop or backend=thin")]
     NeedsLoop(&'static str),

@@ -114,7 +114,7 @@ pub(crate) fn parse(options: &BTreeMap<String, String>) -> Result<Spec, InvalidO
         Some(other) => return Err(InvalidOption::Backend(other.to_owned())),
     };
     let encryption = given.encryption()?;
-    if encryption.is_some() && !matches!(content, Content::Directory(_)) {
+    if encryption.is_some() && matches!(content, Content::Image(_)) {
         return Err(InvalidOption::NeedsDirectory("encrypt"));
     }
     Ok(Spec {

@@ -91,7 +91,12 @@ impl Mapper for Fake {
         }
     }
 
-    fn format(&self, device: &DeviceRow, _options: &ThinOptions) -> Result<Base, ImageFailure> {
+    fn format(
+        &self,
+        device: &DeviceRow,
+        _options: &ThinOptions,
+        _key: Option<&[u8]>,
+    ) -> Result<Base, ImageFailure> {
         let filesystem = Filesystem::Ext4;
         let uuid = self.identity(device, filesystem)?;
         Ok(Base { filesystem, uuid })
@@ -107,6 +112,7 @@ impl Mapper for Fake {
         _filesystem: Filesystem,
         _access: Access,
         _options: &ThinOptions,
+        _key: Option<&[u8]>,
     ) -> io::Result<OwnedFd> {
         sys::owner::clone_mount(&self.device(device.id), false)
     }

@@ -14,6 +14,7 @@ use rustix::io::Errno;
 use rustix::mount::MountAttrFlags;
 use sys::device_mapper::{DeviceMapper, Info, Suspended, Target};
 
+use super::luks::{self, HEADER};
 use super::{Access, Mapper};
 use crate::handing::{END_OF_USE, PAUSE};
 use crate::lock::KeyedLocks;
@@ -25,6 +26,8 @@ use crate::volume::image_file::{self, ImageFailure};
 
 /// How often a device is activated anew that goes in the moment before it is used.
 const ATTEMPTS: u32 = 20;
+
+const DECRYPTED: &str = "-crypt";
 
 /// A pool of the kernel, and what it was made of.
 #[derive(Debug)]
@@ -61,17 +64,34 @@ impl Mapper for Kernel {
         };
         // A snapshot of what is being written to would be of no one moment.
         let active = self.active_names(origin)?;
-        let held = active.iter().map(|name| Suspended::new(&self.mapper, name));
-        let held = held.collect::<io::Result<Vec<_>>>()?;
+        let mut held = Vec::new();
+        for name in active {
+            // The filesystem of one that is encrypted is on the device above it.
+            let above = decrypted(&name);
+            let info = self.mapper.info(&above)?;
+            if info.is_some_and(|info| info.is_active) {
+                held.push(Suspended::new(&self.mapper, &above)?);
+            }
+            held.push(Suspended::new(&self.mapper, &name)?);
+        }
         let told = tell();
-        drop(held);
+        // From below.
+        while held.pop().is_some() {}
         told
     }
 
-    fn format(&self, device: &DeviceRow, options: &ThinOptions) -> Result<Base, ImageFailure> {
+    fn format(
+        &self,
+        device: &DeviceRow,
+        options: &ThinOptions,
+        key: Option<&[u8]>,
+    ) -> Result<Base, ImageFailure> {
         let filesystem = options.filesystem.unwrap_or_else(best_filesystem);
-        let info = self.activate(device)?;
-        let node = info.node();
+        let thin = self.activate(device)?;
+        if let Some(key) = key {
+            luks::format(&thin.node(), key)?;
+        }
+        let node = self.decrypt(device, &thin, key)?.node();
         let mut command = Command::new(filesystem.maker());
         match filesystem {
             // As for volumes: nobody wants a reserve, and what is not written has no blocks.
@@ -82,12 +102,15 @@ impl Mapper for Kernel {
         };
         command.args(&options.mkfs_arguments).arg(&node);
         image_file::run(filesystem.maker(), filesystem.package(), &mut command)?;
-        let mount = self.mount(device, filesystem, Access::Write, options)?;
+        let mount = self.mount(device, filesystem, Access::Write, options, key)?;
         let root = tree::open_dir_at(mount.as_fd(), c".")?;
         image_file::make_empty(root.as_fd())?;
         rustix::fs::syncfs(&root)?;
         drop((root, mount));
-        let uuid = self.identity(device, filesystem)?;
+        let uuid = match key {
+            None => self.identity(device, filesystem)?,
+            Some(_) => String::new(),
+        };
         Ok(Base { filesystem, uuid })
     }
 
@@ -111,11 +134,13 @@ impl Mapper for Kernel {
         filesystem: Filesystem,
         access: Access,
         options: &ThinOptions,
+        key: Option<&[u8]>,
     ) -> io::Result<OwnedFd> {
         let _one = self.active.lock(device.key.as_str());
         let (parameters, attributes) = mount_options(filesystem, access, options);
         let parameters: Vec<&str> = parameters.iter().map(String::as_str).collect();
         let (info, mount) = self.with_active(device, |info| {
+            let info = &self.decrypt(device, info, key)?;
             let node = info.node();
             let mount =
                 sys::mount::detached_with(filesystem.name(), &node, &parameters, attributes);
@@ -123,15 +148,21 @@ impl Mapper for Kernel {
         })?;
         if access == Access::Write {
             let root = tree::open_dir_at(mount.as_fd(), c".")?;
-            grow(&root, &info, filesystem, device.bytes)?;
+            let header = key.map_or(0, |_key| HEADER);
+            grow(&root, &info, filesystem, device.bytes - header)?;
             if filesystem == Filesystem::Xfs
                 && let Some(tries) = options.xfs_retries
             {
                 give_up_when_full(&info, tries);
             }
         }
+        let name = self.device_name(&device.key);
+        if key.is_some() {
+            // Whatever becomes of the one below: what is decrypted is there only while it is used.
+            self.mapper.remove(&decrypted(&name), true)?;
+        }
         if self.deferred_removal {
-            self.mapper.remove(&self.device_name(&device.key), true)?;
+            self.mapper.remove(&name, true)?;
         }
         Ok(mount)
     }
@@ -148,12 +179,15 @@ impl Mapper for Kernel {
         }
         // What processes that have ended had mounted goes a moment after them.
         let deadline = Instant::now() + END_OF_USE;
-        loop {
-            match self.mapper.remove(&name, false) {
-                Err(error) if is_busy(&error) && Instant::now() < deadline => sleep(PAUSE),
-                removed => return removed,
+        for name in [decrypted(&name), name] {
+            loop {
+                match self.mapper.remove(&name, false) {
+                    Err(error) if is_busy(&error) && Instant::now() < deadline => sleep(PAUSE),
+                    removed => break removed?,
+                }
             }
         }
+        Ok(())
     }
 
     fn used(&self, device: &DeviceRow) -> io::Result<u64> {
@@ -167,7 +201,11 @@ impl Mapper for Kernel {
     }
 
     fn number(&self, device: &DeviceRow) -> io::Result<Option<u64>> {
-        let info = self.mapper.info(&self.device_name(&device.key))?;
+        let name = self.device_name(&device.key);
+        let info = match self.mapper.info(&decrypted(&name))? {
+            None => self.mapper.info(&name)?,
+            above => above,
+        };
         Ok(info.map(|info| info.device))
     }
 
@@ -195,6 +233,7 @@ impl Kernel {
         for name in self.mapper.names()? {
             let rest = name.strip_prefix(&self.name);
             let key = rest.and_then(|rest| rest.strip_prefix('-'));
+            let key = key.map(|key| key.strip_suffix(DECRYPTED).unwrap_or(key));
             if key.is_some_and(|key| Key::parse(key).is_some()) {
                 let info = self.mapper.info(&name)?;
                 if info.is_some_and(|info| info.is_suspended && info.is_active) {
@@ -248,6 +287,17 @@ impl Kernel {
         }
     }
 
+    /// The device with the filesystem, which is another one if there is a key.
+    fn decrypt(&self, device: &DeviceRow, info: &Info, key: Option<&[u8]>) -> io::Result<Info> {
+        let Some(key) = key else {
+            return Ok(*info);
+        };
+        // It stays while it is looked at.
+        let _held = File::open(info.node())?;
+        let name = decrypted(&self.device_name(&device.key));
+        luks::open(&self.mapper, &info.node(), &name, device.bytes, key)
+    }
+
     fn activate(&self, device: &DeviceRow) -> io::Result<Info> {
         let name = self.device_name(&device.key);
         let wanted = self.thin_table(device)?;
@@ -285,6 +335,11 @@ impl Kernel {
             parameters: format!("{} {}", pool.number(), device.id),
         }])
     }
+}
+
+/// The name of what is decrypted of a device.
+fn decrypted(name: &str) -> String {
+    format!("{name}{DECRYPTED}")
 }
 
 fn is_busy(error: &io::Error) -> bool {

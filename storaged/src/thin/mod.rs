@@ -9,6 +9,7 @@
 pub(crate) mod fake;
 mod info;
 mod kernel;
+mod luks;
 mod monitor;
 mod setup;
 
@@ -29,11 +30,12 @@ use crate::model::thin::{
     self, Base, DeviceRow, Filesystem, Message, Mismatch, PoolRow, Settled, Status, base_key,
 };
 use crate::model::thin_options::ThinOptions;
-use crate::model::volume_spec::{ImageSpec, Owner};
+use crate::model::volume_spec::Owner;
 use crate::store::Store;
 use crate::tree;
 use crate::volume::image_file::ImageFailure;
 
+pub(crate) use luks::{HEADER, name_of_key};
 pub use setup::SetupError;
 pub(crate) use setup::open;
 
@@ -47,8 +49,13 @@ pub(crate) trait Mapper: Debug + Send + Sync {
 
     fn tell(&self, message: Message) -> io::Result<()>;
 
-    /// Makes an empty filesystem on a device, and returns its identity.
-    fn format(&self, device: &DeviceRow, options: &ThinOptions) -> Result<Base, ImageFailure>;
+    /// Makes an empty filesystem on a device, encrypted if there is a key, and returns its identity.
+    fn format(
+        &self,
+        device: &DeviceRow,
+        options: &ThinOptions,
+        key: Option<&[u8]>,
+    ) -> Result<Base, ImageFailure>;
 
     /// The identity of the filesystem on a device.
     fn identity(&self, device: &DeviceRow, filesystem: Filesystem) -> io::Result<String>;
@@ -60,6 +67,7 @@ pub(crate) trait Mapper: Debug + Send + Sync {
         filesystem: Filesystem,
         access: Access,
         options: &ThinOptions,
+        key: Option<&[u8]>,
     ) -> io::Result<OwnedFd>;
 
     /// Deactivates a device, and has it give back its blocks if `discard`.
@@ -77,6 +85,25 @@ pub(crate) trait Mapper: Debug + Send + Sync {
     fn name(&self) -> &str;
 
     fn discards(&self) -> bool;
+}
+
+/// What a volume is: a filesystem on a device.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Content {
+    pub(crate) device: DeviceRow,
+    pub(crate) filesystem: Filesystem,
+    /// Names the key in the keyring that it is encrypted with.
+    pub(crate) key_id: Option<String>,
+}
+
+impl Content {
+    fn key(&self) -> io::Result<Option<Vec<u8>>> {
+        let Some(id) = &self.key_id else {
+            return Ok(None);
+        };
+        let key = sys::keyring::get(&name_of_key(id))?;
+        key.map(Some).ok_or_else(|| Errno::NOKEY.into())
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -262,7 +289,7 @@ impl Pool {
         }
         let made = self.create(apply, &key, None, self.options.base);
         let device = made.map_err(PoolError::Base)?;
-        let formatted = self.mapper.format(&device, &self.options);
+        let formatted = self.mapper.format(&device, &self.options, None);
         let base = formatted.map_err(|source| {
             PoolError::Base(StepError::Image {
                 what: "make a filesystem in",
@@ -475,7 +502,7 @@ impl Pool {
     /// The content of a device, mounted nowhere.
     pub(crate) fn mount(&self, device: &DeviceRow, access: Access) -> io::Result<OwnedFd> {
         self.mapper
-            .mount(device, self.filesystem()?, access, &self.options)
+            .mount(device, self.filesystem()?, access, &self.options, None)
     }
 
     /// How filesystems of volumes are made and mounted: like those of layers, but for what is not a
@@ -499,30 +526,32 @@ impl Pool {
     /// Makes the filesystem of a new volume.
     pub(crate) fn format(
         &self,
-        device: &DeviceRow,
-        spec: ImageSpec,
+        content: &Content,
+        inodes: Option<u64>,
         owner: Owner,
     ) -> Result<(), ImageFailure> {
-        let mut options = self.for_volumes(spec.filesystem);
-        if let Some(inodes) = spec.inodes {
+        let mut options = self.for_volumes(content.filesystem);
+        if let Some(inodes) = inodes {
             options.mkfs_arguments = vec!["-N".to_owned(), inodes.to_string()];
         }
-        self.mapper.format(device, &options)?;
-        let mount = self.mount_volume(device, spec.filesystem)?;
+        let key = content.key()?;
+        self.mapper
+            .format(&content.device, &options, key.as_deref())?;
+        let mount = self.mount_volume(content)?;
         let root = tree::open_dir_at(mount.as_fd(), c".")?;
         set_owner(root.as_fd(), owner)?;
         Ok(rustix::fs::syncfs(&root)?)
     }
 
     /// The content of a volume, mounted nowhere, to be written to. It fills its device from then on.
-    pub(crate) fn mount_volume(
-        &self,
-        device: &DeviceRow,
-        filesystem: Filesystem,
-    ) -> io::Result<OwnedFd> {
-        let options = self.for_volumes(filesystem);
+    pub(crate) fn mount_volume(&self, content: &Content) -> io::Result<OwnedFd> {
+        let Content {
+            device, filesystem, ..
+        } = content;
+        let options = self.for_volumes(*filesystem);
+        let key = content.key()?;
         self.mapper
-            .mount(device, filesystem, Access::Write, &options)
+            .mount(device, *filesystem, Access::Write, &options, key.as_deref())
     }
 
     /// Bytes that a device has of the pool, those shared with others included.

@@ -1,5 +1,5 @@
-//! Volumes that the filesystem encrypts. The key comes with a request and goes to the kernel; what is
-//! kept is its identifier, which tells nothing of it. After a reboot a volume is locked until the key
+//! Volumes that are encrypted, directories by the filesystem and thin devices by dm-crypt. The key comes
+//! with a request and goes to the kernel; what is kept is its identifier, which tells nothing of it. After a reboot a volume is locked until the key
 //! comes again.
 
 use std::io;
@@ -9,12 +9,14 @@ use std::path::{Path, PathBuf};
 use api::id::VolumeName;
 use api::storage::Volume;
 use rustix::io::Errno;
+use sha2::{Digest as _, Sha256};
 use sys::fscrypt::{self, Identifier, KEY_BYTES};
 
 use super::VolumeError;
 use crate::disk::{Step, StepError};
 use crate::model::record::VolumeRow;
-use crate::model::volume_spec::{Encryption, Spec};
+use crate::model::volume_spec::{Content, Encryption, Spec};
+use crate::thin::name_of_key;
 use crate::{Storaged, tree};
 
 impl Storaged {
@@ -32,7 +34,10 @@ impl Storaged {
             };
         };
         let key = read_key(name, encryption, given)?;
-        let identifier = self.add_key(name, &key)?;
+        let identifier = match spec.content {
+            Content::Thin(_) => keep(name, &key)?,
+            _ => self.add_key(name, &key)?,
+        };
         Ok(Some(hex::encode(identifier)))
     }
 
@@ -60,6 +65,13 @@ impl Storaged {
         let _guard = self.volume_locks.lock(name.as_str());
         let (identifier, encryption) = self.encrypted(&name)?;
         let key = read_key(&name, &encryption, key)?;
+        if self.existing_volume(&name)?.device.is_some() {
+            if identifier_of_key(&key) != identifier {
+                return Err(VolumeError::WrongKey(name));
+            }
+            keep(&name, &key)?;
+            return self.volume(name.as_str());
+        }
         let found = self.add_key(&name, &key)?;
         if found == identifier {
             return self.volume(name.as_str());
@@ -90,6 +102,11 @@ impl Storaged {
                 volume: name,
                 others,
             });
+        }
+        if self.existing_volume(&name)?.device.is_some() {
+            let kept = name_of_key(&hex::encode(identifier));
+            let forgotten = sys::keyring::forget(&kept);
+            return Ok(forgotten.map_err(StepError::io("forget the key", Path::new(&kept)))?);
         }
         Ok(self.remove_key(identifier)?)
     }
@@ -135,6 +152,10 @@ impl Storaged {
         let Some(identifier) = identifier_of(row) else {
             return row.key_id.is_some();
         };
+        if row.device.is_some() {
+            let kept = sys::keyring::get(&name_of_key(&hex::encode(identifier)));
+            return !matches!(kept, Ok(Some(_)));
+        }
         let has_key = tree::open_root(&self.layout.volumes())
             .map_err(io::Error::from)
             .and_then(|root| fscrypt::has_key(root.as_fd(), identifier));
@@ -148,6 +169,28 @@ impl Storaged {
             None => Ok(()),
         }
     }
+}
+
+/// Gives the kernel the key of a device. Returns its identifier.
+fn keep(name: &VolumeName, key: &[u8]) -> Result<Identifier, VolumeError> {
+    let identifier = identifier_of_key(key);
+    let kept = name_of_key(&hex::encode(identifier));
+    sys::keyring::put(&kept, key).map_err(StepError::io(
+        "keep the key of volume",
+        Path::new(name.as_str()),
+    ))?;
+    Ok(identifier)
+}
+
+/// Tells nothing of a key that is random.
+fn identifier_of_key(key: &[u8]) -> Identifier {
+    let digest = Sha256::new()
+        .chain_update(b"hawser volume key")
+        .chain_update(key);
+    let digest: [u8; 32] = digest.finalize().into();
+    let mut identifier = Identifier::default();
+    identifier.copy_from_slice(&digest[..16]);
+    identifier
 }
 
 fn identifier_of(row: &VolumeRow) -> Option<Identifier> {

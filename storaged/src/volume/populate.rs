@@ -129,33 +129,35 @@ impl Storaged {
         if !self.store.rows().mounts_of(&row.name).is_empty() {
             return Ok(());
         }
+        let failed = |source| VolumeError::Copy {
+            volume: row.name.clone(),
+            container: request.container.clone(),
+            path: request.path.clone(),
+            source: in_own_filesystem(source),
+        };
+        let (_, root) = self.open_rootfs(&request.container)?;
+        let source = open_source(root.as_fd(), &request.path);
+        let Some(source) = source.map_err(|error| failed(error.into()))? else {
+            return Ok(());
+        };
+        let present = self.open_thin(&row, &origin, spec.filesystem)?;
+        let names = tree::names(present.as_fd());
+        drop(present);
+        if !names.map_err(|error| failed(error.into()))?.is_empty() {
+            return Ok(());
+        }
         let filled = VolumeRow {
             populated: true,
             ..row.clone()
         };
         self.replace_thin(filled, &origin, |key| {
             let target = self.open_thin(&row, key, spec.filesystem)?;
-            let fill = || -> std::io::Result<bool> {
-                if !tree::names(target.as_fd())?.is_empty() {
-                    return Ok(false);
-                }
-                let (_, root) = self
-                    .open_rootfs(&request.container)
-                    .map_err(std::io::Error::other)?;
-                let Some(source) = open_source(root.as_fd(), &request.path)? else {
-                    return Ok(false);
-                };
+            let fill = || -> std::io::Result<()> {
                 copy::tree(source.as_fd(), target.as_fd())?;
                 set_owner(target.as_fd(), owner)?;
-                rustix::fs::syncfs(&target)?;
-                Ok(true)
+                Ok(rustix::fs::syncfs(&target)?)
             };
-            fill().map_err(|source| VolumeError::Copy {
-                volume: row.name.clone(),
-                container: request.container.clone(),
-                path: request.path.clone(),
-                source: in_own_filesystem(source),
-            })
+            fill().map_err(failed)
         })
     }
 

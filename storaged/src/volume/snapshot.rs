@@ -13,6 +13,7 @@ use api::id::{Id, SnapshotName, VolumeName};
 use api::storage::{Snapshot, SnapshotCreate, Volume, VolumeClone};
 
 use super::content::spec_of;
+use super::thin::with_header;
 use super::{VolumeError, copy, directory, not_found};
 use crate::disk::{Step, StepError};
 use crate::model::layout::{Key, VOLUME_DATA, VOLUME_IMAGE};
@@ -115,7 +116,7 @@ impl Storaged {
         let row = self.existing_volume(&volume)?;
         self.check_unlocked(&row)?;
         if row.device.is_some() {
-            return self.replace_thin(row, &snapshot.key, |_key| Ok(true));
+            return self.replace_thin(row, &snapshot.key, |_key| Ok(()));
         }
         let image = image_filesystem(&row)?;
         let key = self.begin(Intent::CopyUp)?;
@@ -214,9 +215,9 @@ impl Storaged {
             Content::Thin(spec) => {
                 self.make_mount_point(staged.join(VOLUME_DATA))?;
                 match (&row.device, &origin_device) {
-                    (Some(key), Some(from)) => {
-                        self.copy_thin(&target, key, from, spec.bytes).map(drop)
-                    }
+                    (Some(key), Some(from)) => self
+                        .copy_thin(&target, key, from, with_header(&row, spec.bytes))
+                        .map(drop),
                     _ => Ok(()),
                 }
             }

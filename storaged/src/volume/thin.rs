@@ -18,7 +18,7 @@ use crate::model::layout::Key;
 use crate::model::record::{Change, Intent, VolumeRow};
 use crate::model::thin::DeviceRow;
 use crate::model::volume_spec::{Content, Filesystem, ImageSpec, Owner, Spec};
-use crate::thin::Pool;
+use crate::thin::{self, Pool};
 use crate::{Storaged, tree};
 
 impl Storaged {
@@ -70,11 +70,12 @@ impl Storaged {
         let Some(key) = &row.device else {
             return Ok(());
         };
-        let device = pool.create(&|step| self.apply(step), key, None, spec.bytes)?;
+        let bytes = with_header(row, spec.bytes);
+        let device = pool.create(&|step| self.apply(step), key, None, bytes)?;
         Ok(self.apply(Step::FormatThin {
             pool: Arc::clone(pool),
-            device,
-            spec,
+            content: content_of(row, device, spec.filesystem),
+            inodes: spec.inodes,
             owner,
         })?)
     }
@@ -116,8 +117,8 @@ impl Storaged {
     /// Lets the volume grow, mounted or not.
     pub(super) fn grow_thin(&self, row: &VolumeRow, spec: ImageSpec) -> Result<(), VolumeError> {
         let (_, device) = self.device_of(row)?;
-        if spec.bytes > device.bytes {
-            let bytes = spec.bytes;
+        let bytes = with_header(row, spec.bytes);
+        if bytes > device.bytes {
             let grown = DeviceRow { bytes, ..device };
             self.apply(Step::Record(vec![Change::PutDevice(grown)]))?;
         }
@@ -133,8 +134,7 @@ impl Storaged {
         let (pool, device) = self.device_of(row)?;
         Ok(self.apply(Step::MountThinVolume {
             pool: Arc::clone(pool),
-            device,
-            filesystem: spec.filesystem,
+            content: content_of(row, device, spec.filesystem),
             target,
         })?)
     }
@@ -151,18 +151,19 @@ impl Storaged {
             device,
             ..row.clone()
         })?;
-        let mount = pool.mount_volume(&device, filesystem);
+        let node = pool.node(&device);
+        let mount = pool.mount_volume(&content_of(row, device, filesystem));
         let root = mount.and_then(|mount| Ok(tree::open_dir_at(mount.as_fd(), c".")?));
-        Ok(root.map_err(StepError::io("mount", &pool.node(&device)))?)
+        Ok(root.map_err(StepError::io("mount", &node))?)
     }
 
-    /// Puts a copy of `origin` in the place of the volume's device, once `fill` has been at it and says
-    /// that it is to be so. Nobody has the volume mounted.
+    /// Puts a copy of `origin` in the place of the volume's device, once `fill` has been at it. Nobody has
+    /// the volume mounted.
     pub(super) fn replace_thin(
         &self,
         row: VolumeRow,
         origin: &Key,
-        fill: impl FnOnce(&Key) -> Result<bool, VolumeError>,
+        fill: impl FnOnce(&Key) -> Result<(), VolumeError>,
     ) -> Result<(), VolumeError> {
         let (_, old) = self.device_of(&row)?;
         let target = self.layout.volume_data(&row.name);
@@ -174,9 +175,9 @@ impl Storaged {
         let filled = self
             .copy_thin(&row.name, &key, origin, old.bytes)
             .and_then(|_device| fill(&key));
-        if !matches!(filled, Ok(true)) {
+        if let Err(error) = filled {
             self.abandon(&key);
-            return filled.map(drop);
+            return Err(error);
         }
         let replaced = self.apply(Step::Record(vec![
             Change::PutVolume(VolumeRow {
@@ -211,5 +212,21 @@ impl Storaged {
     pub(crate) fn lacks_device(&self, row: &VolumeRow) -> bool {
         let is_thin = spec_of(row).is_ok_and(|spec| matches!(spec.content, Content::Thin(_)));
         is_thin && self.driver.pool().is_some() && self.device_of(row).is_err()
+    }
+}
+
+fn content_of(row: &VolumeRow, device: DeviceRow, filesystem: Filesystem) -> thin::Content {
+    thin::Content {
+        device,
+        filesystem,
+        key_id: row.key_id.clone(),
+    }
+}
+
+/// The size of a device whose filesystem has `bytes`.
+pub(super) fn with_header(row: &VolumeRow, bytes: u64) -> u64 {
+    match row.key_id {
+        Some(_) => bytes.saturating_add(thin::HEADER),
+        None => bytes,
     }
 }
