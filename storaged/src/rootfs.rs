@@ -157,7 +157,7 @@ impl Storaged {
     /// Deletes a container's writable layer, unmounting it first; fine if there is none.
     ///
     /// # Errors
-    /// [`RootfsError::Step`].
+    /// [`RootfsError::Held`] while somebody uses it, if the driver is to refuse that.
     pub fn remove_rootfs(&self, container: &str) -> Result<(), RootfsError> {
         let _guard = self.rootfs_locks.lock(container);
         let Some(row) = self.rootfs_row(container) else {
@@ -166,6 +166,9 @@ impl Storaged {
         self.apply(Step::Unmount {
             target: self.layout.layer(&row.key).merged(),
         })?;
+        if !self.driver.deletes_later() {
+            self.await_end_of_use(&row, None)?;
+        }
         let mut garbage = vec![row.key.clone()];
         {
             let mut leases = lock(&self.graph);

@@ -117,6 +117,10 @@ impl Driver for Devicemapper {
         })
     }
 
+    fn deletes_later(&self) -> bool {
+        self.pool.deletes_later()
+    }
+
     fn delete(&self, key: &Key, apply: Apply<'_>) -> Result<(), StepError> {
         self.pool.delete(key, apply)
     }

@@ -73,6 +73,11 @@ pub(crate) trait Driver: Debug + Send + Sync {
         Ok(())
     }
 
+    /// Whether a writable layer that somebody still uses goes once that ends, rather than not at all.
+    fn deletes_later(&self) -> bool {
+        true
+    }
+
     /// Deletes what lies outside a directory that is gone.
     fn delete(&self, _key: &Key, _apply: Apply<'_>) -> Result<(), StepError> {
         Ok(())

@@ -399,6 +399,10 @@ impl Pool {
         Ok(())
     }
 
+    pub(crate) fn deletes_later(&self) -> bool {
+        self.options.deferred_deletion
+    }
+
     /// Deletes the device of `key`, if there is one, and its row. Repeating it does no harm.
     ///
     /// # Errors
