@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::owner::IdMaps;
+use crate::swarm::Membership;
 
 /// `hawser version`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -63,6 +64,9 @@ pub struct Info {
     /// OCI runtimes by the names that `--runtime` takes, besides programs in `PATH`.
     #[serde(default)]
     pub runtimes: BTreeMap<String, Runtime>,
+    /// Which cluster the host is in, if any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub swarm: Option<Membership>,
     /// Who the users of containers are on the host that say nothing else, if they are others.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub userns_remap: Option<Remap>,

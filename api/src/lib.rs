@@ -20,6 +20,7 @@ pub mod path;
 pub mod reference;
 pub mod service;
 pub mod storage;
+pub mod swarm;
 pub mod task;
 pub mod traffic;
 pub mod volume_plugin;

@@ -57,6 +57,20 @@ pub const ENDPOINTS_RENAME: &str = "/v1/endpoints/rename";
 /// send the container nothing new. Answers when its connections have ended, or after `wait`.
 pub const DRAIN: &str = "drain";
 
+/// `GET` [`crate::swarm::Swarm`], of managers.
+pub const SWARM: &str = "/v1/swarm";
+/// `POST` [`crate::swarm::SwarmInit`] → [`crate::swarm::Membership`].
+pub const SWARM_INIT: &str = "/v1/swarm/init";
+/// `POST` [`crate::swarm::SwarmJoin`] → [`crate::swarm::Membership`].
+pub const SWARM_JOIN: &str = "/v1/swarm/join";
+/// `POST ?force=`.
+pub const SWARM_LEAVE: &str = "/v1/swarm/leave";
+/// `POST /v1/swarm/rotate/{worker|manager}`: another token.
+pub const SWARM_ROTATE: &str = "/v1/swarm/rotate";
+/// `GET` list of [`crate::swarm::Node`]. `GET /v1/nodes/{node}`; `DELETE ?force=`.
+pub const NODES: &str = "/v1/nodes";
+/// `POST /v1/nodes/{node}/update` [`crate::swarm::NodeUpdate`].
+pub const NODE_UPDATE: &str = "update";
 /// `GET` list of [`crate::service::Service`]. `GET|DELETE /v1/services/{name-or-id}`; a `DELETE` of
 /// one that has members needs `?force=true`.
 pub const SERVICES: &str = "/v1/services";

@@ -141,7 +141,7 @@ impl Authority {
     ) -> Result<String, AuthorityError> {
         let request = CertificateSigningRequestParams::from_pem(request);
         let mut request = request.map_err(failed("read the request for a certificate"))?;
-        let role = subject.role.unit();
+        let role = unit(subject.role);
         let params = &mut request.params;
         *params = CertificateParams::default();
         params.distinguished_name = DistinguishedName::new();
@@ -174,6 +174,14 @@ impl Authority {
         params.not_after = now + expiry;
         let certificate = request.signed_by(&self.issuer);
         Ok(certificate.map_err(failed("sign a certificate"))?.pem())
+    }
+}
+
+/// The organizational unit of a node's certificate, and a name that it answers to: Docker's words.
+pub(crate) fn unit(role: Role) -> &'static str {
+    match role {
+        Role::Worker => "swarm-worker",
+        Role::Manager => "swarm-manager",
     }
 }
 

@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use api::id::NodeId;
+pub use api::swarm::{Availability, Role};
 use serde::{Deserialize, Serialize};
 
 use crate::control_plane::ControlPlane;
@@ -28,33 +29,6 @@ pub struct Node {
     pub data_port: u16,
     /// Version of its daemon.
     pub engine: String,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Role {
-    Worker,
-    Manager,
-}
-
-impl Role {
-    /// The organizational unit of its certificate: Docker's words.
-    pub fn unit(self) -> &'static str {
-        match self {
-            Self::Worker => "swarm-worker",
-            Self::Manager => "swarm-manager",
-        }
-    }
-}
-
-/// Whether a node is to run replicas of services: Docker's words.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Availability {
-    Active,
-    /// Those it has stay.
-    Pause,
-    Drain,
 }
 
 /// This node's part in a cluster.

@@ -11,6 +11,7 @@ use crate::config::Config;
 use crate::events::Events;
 use crate::failure::Failure;
 use crate::metrics::Metrics;
+use crate::swarm::Clustering;
 use crate::turns::Turns;
 
 /// The open daemon. Cheap to clone: every request has its own.
@@ -19,6 +20,7 @@ pub(crate) struct Daemon {
     pub(crate) config: Arc<Config>,
     pub(crate) netd: Arc<Netd>,
     pub(crate) storaged: Arc<Storaged>,
+    pub(crate) cluster: Arc<Clustering>,
     pub(crate) hierarchy: Arc<Hierarchy>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) events: Arc<Events>,

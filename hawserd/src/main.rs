@@ -29,6 +29,7 @@ mod run;
 mod server;
 mod shutdown;
 mod start;
+mod swarm;
 mod systemd;
 mod turns;
 

@@ -29,6 +29,7 @@ pub(crate) fn api(daemon: Daemon) -> Router {
         .merge(routes::event::routes())
         .merge(routes::network::routes())
         .merge(routes::service::routes())
+        .merge(routes::swarm::routes())
         .merge(routes::volume::routes())
         .merge(routes::image::routes())
         .merge(routes::rootfs::routes())

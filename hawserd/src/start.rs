@@ -14,7 +14,6 @@ use redb::Database;
 use storaged::Storaged;
 use tokio::runtime::Handle;
 
-use crate::alone;
 use crate::cgroup::{self, Hierarchy};
 use crate::config::Config;
 use crate::daemon::Daemon;
@@ -23,6 +22,7 @@ use crate::events::Events;
 use crate::listen::{self, ListenError, Socket};
 use crate::lock::{Lock, LockError};
 use crate::metrics::Metrics;
+use crate::swarm::Clustering;
 use crate::turns::Turns;
 
 const PLUGIN_SOCKET: &str = "hawser.sock";
@@ -49,8 +49,8 @@ pub(crate) enum StartError {
     Remap(#[from] storaged::OwnerError),
     #[error("network: {0}")]
     Network(#[from] netd::OpenError),
-    #[error("networks of the cluster: {0}")]
-    Cluster(#[from] cluster::ControlError),
+    #[error("cluster: {0}")]
+    Cluster(#[source] cluster::swarm::SwarmError),
     #[error("records of networks: {0}")]
     Records(#[from] netd::StoreError),
     #[error(transparent)]
@@ -151,12 +151,13 @@ impl Claim {
         {
             tracing::warn!(%error, "networks and services are those of the older copy");
         }
-        let netd = Netd::open(self.network_options(config), runtime)?;
+        let netd = Netd::open(self.network_options(config), runtime.clone())?;
         database::keep_copy(&self.database, &config.state_dir);
-        netd.join(alone::member(&self.database)?)?;
+        let cluster = Clustering::open(config, &self.database, Arc::clone(&netd), runtime)?;
         Ok(Daemon {
             config: Arc::new(config.clone()),
             netd,
+            cluster: Arc::new(cluster),
             storaged: Arc::new(storaged),
             hierarchy: Arc::clone(&self.hierarchy),
             metrics: Arc::new(Metrics::new()),

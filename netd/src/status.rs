@@ -1,5 +1,9 @@
-//! Whether a network could take another endpoint.
+//! Whether a network could take another endpoint, and where others reach this host.
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use api::id::IfName;
 use api::net::Network;
 
 use crate::error::NetError;
@@ -25,5 +29,26 @@ impl Netd {
             });
         }
         Ok(network.to_api(view.containers(&network.id)))
+    }
+
+    /// Addresses that others can send to, of links that are up and not ours, by link.
+    ///
+    /// # Errors
+    /// [`NetError::Kernel`].
+    pub fn host_addresses(&self) -> Result<BTreeMap<IfName, Vec<IpAddr>>, NetError> {
+        let view = self.view();
+        let own: BTreeSet<&IfName> = view.bridges().collect();
+        let links = self.kernel.observe()?.links;
+        let of_others = links
+            .into_iter()
+            .filter(|(name, link)| link.up && !link.loopback && !own.contains(name));
+        let addresses = of_others.map(|(name, link)| {
+            let addresses = link.addresses.iter();
+            let global = addresses.filter(|address| address.global);
+            (name, global.map(|address| address.net.addr()).collect())
+        });
+        Ok(addresses
+            .filter(|(_, addresses): &(_, Vec<IpAddr>)| !addresses.is_empty())
+            .collect())
     }
 }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use api::id::NodeId;
+use api::swarm::EtcdAddress;
 use axum::extract::{DefaultBodyLimit, State as Given};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
@@ -28,8 +29,8 @@ use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 use super::home::Papers;
 use super::{SwarmError, tls};
+use crate::authority::unit;
 use crate::node::{Availability, Role};
-use crate::swarm::etcd::EtcdAddress;
 use crate::token::Token;
 
 const PATH: &str = "/v1/join";
@@ -233,7 +234,7 @@ impl Visit {
         tokio::spawn(connection);
         let body = Full::new(Bytes::from(serde_json::to_vec(application)?));
         let request = hyper::Request::post(PATH)
-            .header("host", Role::Manager.unit())
+            .header("host", unit(Role::Manager))
             .header("content-type", "application/json")
             .body(body)?;
         let response = sender.send_request(request).await?;

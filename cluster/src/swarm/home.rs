@@ -14,10 +14,10 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use api::id::NodeId;
+use api::swarm::EtcdAddress;
 use serde::{Deserialize, Serialize};
 
 use super::SwarmError;
-use super::etcd::EtcdAddress;
 use crate::node::Role;
 
 const STATE: &str = "state.json";

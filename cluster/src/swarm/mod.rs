@@ -17,9 +17,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use api::id::NodeId;
+use api::swarm::EtcdAddress;
 use tokio::runtime::Handle;
 
-pub use etcd::EtcdAddress;
 pub use nodes::{Change as NodeChange, NodeState};
 pub use record::{CERT_EXPIRY, Cluster};
 
@@ -42,6 +42,10 @@ const TRIES: u32 = 16;
 pub enum SwarmError {
     #[error("this node is in a cluster already: hawser swarm leave first")]
     Already,
+    #[error("an etcd to keep the cluster in is needed: give --etcd URL")]
+    NoEtcd,
+    #[error("--etcd-ca, --etcd-cert and --etcd-key go together")]
+    HalfTls,
     #[error("this node is in no cluster: hawser swarm init or join makes it a member")]
     None,
     #[error("this node is no manager: ask one of the managers, which hawser node ls there lists")]
@@ -114,6 +118,8 @@ pub struct Host {
 /// How to begin a cluster.
 #[derive(Debug, Clone)]
 pub struct Init {
+    /// Who this host has been so far, alone.
+    pub node: NodeId,
     pub etcd: EtcdAddress,
     /// Where other nodes reach this manager.
     pub advertise: SocketAddr,
@@ -240,7 +246,7 @@ impl Swarm {
         };
         let state = State {
             cluster: cluster.id.clone(),
-            node: new_id()?,
+            node: init.node,
             role: Role::Manager,
             etcd: init.etcd.clone(),
             listen: Some(init.listen),
@@ -461,7 +467,7 @@ impl Swarm {
     }
 
     fn activate(&self, state: State, papers: &Papers) -> Result<Arc<Active>, SwarmError> {
-        let control = Etcd::connect(state.etcd.options(), self.runtime.clone())?;
+        let control = Etcd::connect(etcd::options(&state.etcd)?, self.runtime.clone())?;
         let control = Arc::new(control);
         let gate = match state.listen {
             Some(address) if state.role == Role::Manager => {

@@ -13,7 +13,7 @@ use rustls::{
 
 use super::SwarmError;
 use super::home::Papers;
-use crate::authority::digest;
+use crate::authority::{digest, unit};
 use crate::node::Role;
 
 fn failed(action: &'static str) -> impl Fn(Error) -> SwarmError {
@@ -56,7 +56,7 @@ pub(super) fn client(digest: [u8; 32]) -> Result<ClientConfig, SwarmError> {
 
 /// The name that a manager's certificate has, wherever it is reached.
 pub(super) fn manager_name() -> ServerName<'static> {
-    ServerName::try_from(Role::Manager.unit()).expect("a name of the DNS")
+    ServerName::try_from(unit(Role::Manager)).expect("a name of the DNS")
 }
 
 /// Of a chain, the certificate that the token speaks of.

@@ -6,9 +6,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Arc;
 
-use cluster::swarm::{
-    CERT_EXPIRY, EtcdAddress, Host, Init, Join, NodeChange, NodeState, Swarm, SwarmError,
-};
+use api::swarm::EtcdAddress;
+use cluster::swarm::{CERT_EXPIRY, Host, Init, Join, NodeChange, NodeState, Swarm, SwarmError};
 use cluster::{Availability, ControlPlane, Local, Member, Role, Token, Transaction};
 use redb::Database;
 use redb::backends::InMemoryBackend;
@@ -60,7 +59,10 @@ impl Node {
     }
 
     fn init(&self, server: &Server, before: &dyn ControlPlane) -> Result<Member, SwarmError> {
+        let mut random = [0; 16];
+        random[..2].copy_from_slice(&self.port.to_be_bytes());
         let init = Init {
+            node: api::id::NodeId::from_bytes(random),
             etcd: EtcdAddress {
                 endpoints: vec![server.url()],
                 ca: None,

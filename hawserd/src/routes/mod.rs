@@ -7,6 +7,7 @@ pub(crate) mod network;
 pub(crate) mod rootfs;
 pub(crate) mod service;
 pub(crate) mod storage;
+pub(crate) mod swarm;
 pub(crate) mod system;
 pub(crate) mod traffic;
 pub(crate) mod volume;

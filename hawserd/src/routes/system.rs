@@ -53,6 +53,7 @@ fn describe(daemon: &Daemon) -> Info {
         config,
         netd,
         storaged,
+        cluster,
         hierarchy,
         ..
     } = daemon;
@@ -80,6 +81,7 @@ fn describe(daemon: &Daemon) -> Info {
         registries: config.registries.clone(),
         logging: config.logging.clone(),
         runtimes: config.runtimes.clone(),
+        swarm: cluster.membership(),
         userns_remap: storaged.remap().map(|(user, maps)| Remap { user, maps }),
     }
 }

@@ -5,6 +5,7 @@ use api::net::Network;
 use api::path::VOLUMES;
 use api::service::Service;
 use api::storage::Volume;
+use api::swarm::Node;
 use clap::{Args, ValueEnum};
 use serde::Serialize;
 use serde_json::ser::{PrettyFormatter, Serializer};
@@ -16,7 +17,7 @@ use super::container::inspect::{Container, inspect as inspect_container};
 use super::context::Context;
 use super::error::CliError;
 use super::image::inspect::{ImageObject, describe as describe_image};
-use super::{network, output, service};
+use super::{network, node, output, service};
 
 /// `hawser inspect` and `hawser container|image|network|volume|service inspect`.
 #[derive(Debug, Clone, Args)]
@@ -47,6 +48,7 @@ pub enum Kind {
     Network,
     Volume,
     Service,
+    Node,
 }
 
 const KINDS: [Kind; 5] = [
@@ -66,6 +68,7 @@ enum Object {
     Network(Box<Network>),
     Volume(Box<Volume>),
     Service(Box<Service>),
+    Node(Box<Node>),
 }
 
 /// Prints what is found; what is not is an error after that.
@@ -117,6 +120,7 @@ fn not_found(kind: Option<Kind>, key: &str) -> String {
         Some(Kind::Image) => format!("No such image: {key}"),
         Some(Kind::Network) => format!("network {key} not found"),
         Some(Kind::Service) => format!("no such service: {key}"),
+        Some(Kind::Node) => format!("no such node: {key}"),
         Some(Kind::Volume) => format!("get {key}: no such volume"),
     }
 }
@@ -154,6 +158,7 @@ fn find(context: &Context, key: &str, kinds: &[Kind]) -> Result<Option<Object>, 
             Kind::Service => {
                 service::find(context, key).map(|service| Object::Service(Box::new(service)))
             }
+            Kind::Node => node::find(context, key).map(|node| Object::Node(Box::new(node))),
             Kind::Volume => volume(context, key).map(|volume| Object::Volume(Box::new(volume))),
         };
         match found {

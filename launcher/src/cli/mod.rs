@@ -18,10 +18,12 @@ pub mod inspect;
 mod listing;
 mod moment;
 pub mod network;
+pub mod node;
 mod output;
 pub mod run;
 pub mod service;
 pub mod storage;
+pub mod swarm;
 pub mod system;
 pub mod trace;
 mod usage;
@@ -78,6 +80,12 @@ enum Command {
     /// Commands on services
     #[command(subcommand)]
     Service(service::ServiceCommand),
+    /// Commands on the hosts of a cluster
+    #[command(subcommand)]
+    Node(node::NodeCommand),
+    /// Commands on the cluster
+    #[command(subcommand)]
+    Swarm(swarm::SwarmCommand),
     /// Keep the replicas of services running, until there are none; started when needed
     Agent(agent::AgentFlags),
     /// Answer clients of Docker's API
@@ -335,6 +343,8 @@ fn dispatch(context: &Context, command: &Command) -> Result<i32, CliError> {
         Command::Network(command) => network::run(context, command),
         Command::Cni(command) => cni::run(context, command),
         Command::Service(command) => service::run(context, command),
+        Command::Node(command) => node::run(context, command),
+        Command::Swarm(command) => swarm::run(context, command),
         Command::Agent(flags) => agent::run(context, flags),
         Command::Api(flags) => api::run(context, flags),
         Command::Volume(command) => volume::run(context, command),

@@ -44,7 +44,7 @@ pub struct TraceFlags {
     pub json: bool,
 }
 
-fn duration(text: &str) -> Result<Duration, String> {
+pub(super) fn duration(text: &str) -> Result<Duration, String> {
     let expected = |_why| format!("expected a time such as 10s or 1m30s, not {text:?}");
     let parsed: SignedDuration = text.parse().map_err(expected)?;
     Duration::try_from(parsed).map_err(|_negative| "expected a time after now".to_owned())

@@ -5,6 +5,7 @@ pub mod usage;
 
 use api::daemon::{Info, Version};
 use api::path::VERSION;
+use api::swarm::Role;
 use clap::Args;
 use serde_json::{Value, json};
 
@@ -132,6 +133,19 @@ fn runtimes(info: &Info) -> Vec<&str> {
     std::iter::once("hawser-shim").chain(named).collect()
 }
 
+/// Which cluster, and as whom: Docker's lines.
+fn swarm(info: &Info) -> Vec<String> {
+    let Some(member) = &info.swarm else {
+        return vec!["Swarm: inactive".to_owned()];
+    };
+    vec![
+        "Swarm: active".to_owned(),
+        format!(" NodeID: {}", member.node),
+        format!(" Is Manager: {}", member.role == Role::Manager),
+        format!(" ClusterID: {}", member.cluster),
+    ]
+}
+
 fn text(info: &Info, counts: Counts) -> String {
     let mut lines = vec![
         format!("Containers: {}", counts.all()),
@@ -155,6 +169,9 @@ fn text(info: &Info, counts: Counts) -> String {
         " Volume: local".to_owned(),
         " Network: bridge host ipvlan macvlan null overlay".to_owned(),
         format!(" Log: {}", DRIVERS.join(" ")),
+    ]);
+    lines.extend(swarm(info));
+    lines.extend([
         format!("Runtimes: {}", runtimes(info).join(" ")),
         "Default Runtime: hawser-shim".to_owned(),
         "Init Binary: hawser-shim".to_owned(),

@@ -1,0 +1,206 @@
+//! Clusters and their nodes: objects of the Docker Engine API, and requests of our own.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use crate::id::NodeId;
+
+/// What a node is to its cluster.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    Worker,
+    /// It knows everything and may change it.
+    Manager,
+}
+
+impl Role {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Worker => "worker",
+            Self::Manager => "manager",
+        }
+    }
+}
+
+/// Whether a node is to run replicas of services: Docker's words.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Availability {
+    #[default]
+    Active,
+    /// Those it has stay.
+    Pause,
+    Drain,
+}
+
+impl Availability {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Active => "active",
+            Self::Pause => "pause",
+            Self::Drain => "drain",
+        }
+    }
+}
+
+/// An etcd that exists.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", deny_unknown_fields)]
+pub struct EtcdAddress {
+    /// `https://HOST:PORT` or `http://HOST:PORT`.
+    pub endpoints: Vec<String>,
+    /// PEM files of mutual TLS, at the same paths on every node.
+    #[serde(default)]
+    pub ca: Option<PathBuf>,
+    #[serde(default)]
+    pub certificate: Option<PathBuf>,
+    #[serde(default)]
+    pub key: Option<PathBuf>,
+    /// Seconds that a node may be silent before the others take it for gone.
+    #[serde(default)]
+    pub lease: Option<u64>,
+}
+
+/// `hawser swarm init`. Addresses are `IP`, `IP:PORT`, `INTERFACE` or `INTERFACE:PORT`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", deny_unknown_fields)]
+pub struct SwarmInit {
+    pub advertise_addr: Option<String>,
+    pub listen_addr: Option<String>,
+    pub data_path_addr: Option<String>,
+    pub data_path_port: Option<u16>,
+    #[serde(default)]
+    pub availability: Availability,
+    /// Seconds that a node's certificate is good for.
+    pub cert_expiry: Option<u64>,
+    pub etcd: EtcdAddress,
+}
+
+/// `hawser swarm join`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", deny_unknown_fields)]
+pub struct SwarmJoin {
+    pub token: String,
+    /// `HOST:PORT` of a manager; the port may be absent.
+    pub manager: String,
+    pub advertise_addr: Option<String>,
+    pub listen_addr: Option<String>,
+    pub data_path_addr: Option<String>,
+    #[serde(default)]
+    pub availability: Availability,
+}
+
+/// This node in its cluster.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct Membership {
+    #[serde(rename = "NodeID")]
+    pub node: NodeId,
+    #[serde(rename = "ClusterID")]
+    pub cluster: NodeId,
+    pub role: Role,
+}
+
+/// The cluster, as its managers know it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct Swarm {
+    #[serde(rename = "ID")]
+    pub id: NodeId,
+    pub created_at: String,
+    pub join_tokens: JoinTokens,
+    /// Seconds that a node's certificate is good for.
+    pub cert_expiry: u64,
+    pub data_path_port: u16,
+    /// `IP:PORT` of the manager that was asked: what joins goes there.
+    pub join_address: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct JoinTokens {
+    pub worker: String,
+    pub manager: String,
+}
+
+impl JoinTokens {
+    pub fn of(&self, role: Role) -> &str {
+        match role {
+            Role::Worker => &self.worker,
+            Role::Manager => &self.manager,
+        }
+    }
+}
+
+/// A node: Docker's object.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct Node {
+    #[serde(rename = "ID")]
+    pub id: NodeId,
+    pub created_at: String,
+    pub spec: NodeSpec,
+    pub description: NodeDescription,
+    pub status: NodeStatus,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub manager_status: Option<ManagerStatus>,
+    /// The node that was asked.
+    #[serde(rename = "Self")]
+    pub own: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct NodeSpec {
+    pub labels: BTreeMap<String, String>,
+    pub role: Role,
+    pub availability: Availability,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct NodeDescription {
+    pub hostname: String,
+    pub engine: NodeEngine,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct NodeEngine {
+    pub engine_version: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct NodeStatus {
+    /// `ready` or `down`.
+    pub state: String,
+    /// Where it takes the data plane's packets.
+    pub addr: IpAddr,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct ManagerStatus {
+    #[serde(default)]
+    pub leader: bool,
+    /// `reachable` or `unreachable`.
+    pub reachability: String,
+    /// `IP:PORT` where others join.
+    pub addr: String,
+}
+
+/// `hawser node update`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", deny_unknown_fields)]
+pub struct NodeUpdate {
+    pub availability: Option<Availability>,
+    #[serde(default)]
+    pub add_labels: BTreeMap<String, String>,
+    #[serde(default)]
+    pub remove_labels: BTreeSet<String>,
+}

@@ -1,0 +1,109 @@
+//! The cluster and its nodes.
+
+use api::path;
+use api::swarm::{Membership, Node, NodeUpdate, Role, Swarm, SwarmInit, SwarmJoin};
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use serde::Deserialize;
+
+use super::{Done, Reply};
+use crate::daemon::Daemon;
+use crate::extract::{Content, Params, Segments};
+
+pub(crate) fn routes() -> Router<Daemon> {
+    let node = format!("{}/{{node}}", path::NODES);
+    Router::new()
+        .route(path::SWARM, get(inspect))
+        .route(path::SWARM_INIT, post(init))
+        .route(path::SWARM_JOIN, post(join))
+        .route(path::SWARM_LEAVE, post(leave))
+        .route(&format!("{}/{{role}}", path::SWARM_ROTATE), post(rotate))
+        .route(path::NODES, get(list))
+        .route(&node, get(inspect_node).delete(remove))
+        .route(&format!("{node}/{}", path::NODE_UPDATE), post(update))
+}
+
+#[derive(Deserialize)]
+struct Force {
+    #[serde(default)]
+    force: bool,
+}
+
+async fn inspect(State(daemon): State<Daemon>) -> Reply<Swarm> {
+    daemon
+        .run(|daemon| daemon.cluster.inspect())
+        .await
+        .map(Json)
+}
+
+async fn init(
+    State(daemon): State<Daemon>,
+    Content(asked): Content<SwarmInit>,
+) -> Reply<Membership> {
+    daemon
+        .run(|daemon| daemon.cluster.init(asked))
+        .await
+        .map(Json)
+}
+
+async fn join(
+    State(daemon): State<Daemon>,
+    Content(asked): Content<SwarmJoin>,
+) -> Reply<Membership> {
+    daemon
+        .run(move |daemon| daemon.cluster.join(&asked))
+        .await
+        .map(Json)
+}
+
+async fn leave(State(daemon): State<Daemon>, Params(asked): Params<Force>) -> Done {
+    daemon
+        .run(move |daemon| daemon.cluster.leave(asked.force))
+        .await
+        .map(|()| StatusCode::NO_CONTENT)
+}
+
+async fn rotate(State(daemon): State<Daemon>, Segments(role): Segments<Role>) -> Done {
+    daemon
+        .run(move |daemon| daemon.cluster.rotate(role))
+        .await
+        .map(|()| StatusCode::NO_CONTENT)
+}
+
+async fn list(State(daemon): State<Daemon>) -> Reply<Vec<Node>> {
+    daemon.run(|daemon| daemon.cluster.nodes()).await.map(Json)
+}
+
+async fn inspect_node(
+    State(daemon): State<Daemon>,
+    Segments(node): Segments<String>,
+) -> Reply<Node> {
+    daemon
+        .run(move |daemon| daemon.cluster.node(&node))
+        .await
+        .map(Json)
+}
+
+async fn update(
+    State(daemon): State<Daemon>,
+    Segments(node): Segments<String>,
+    Content(change): Content<NodeUpdate>,
+) -> Done {
+    daemon
+        .run(move |daemon| daemon.cluster.update_node(&node, change))
+        .await
+        .map(|()| StatusCode::NO_CONTENT)
+}
+
+async fn remove(
+    State(daemon): State<Daemon>,
+    Segments(node): Segments<String>,
+    Params(asked): Params<Force>,
+) -> Done {
+    daemon
+        .run(move |daemon| daemon.cluster.remove_node(&node, asked.force))
+        .await
+        .map(|()| StatusCode::NO_CONTENT)
+}

@@ -1,0 +1,349 @@
+//! This host's part in a cluster: which addresses it has there, and who is told when that changes.
+
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
+use std::sync::Arc;
+use std::time::Duration;
+
+use api::swarm::{
+    JoinTokens, ManagerStatus, Membership, Node, NodeDescription, NodeEngine, NodeSpec, NodeStatus,
+    NodeUpdate, Role, SwarmInit, SwarmJoin,
+};
+use api::{ApiError, ErrorCode};
+use cluster::Member;
+use cluster::swarm::{CERT_EXPIRY, Host, Init, Join, NodeChange, NodeState, Swarm, SwarmError};
+use netd::{NetError, Netd};
+use redb::Database;
+use tokio::runtime::Handle;
+
+use crate::alone;
+use crate::config::Config;
+use crate::routes::system::VERSION;
+use crate::start::StartError;
+
+const HOME: &str = "swarm";
+/// IANA knows it as Docker's.
+const PORT: u16 = 2377;
+
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ClusterError {
+    #[error(transparent)]
+    Swarm(#[from] SwarmError),
+    #[error(transparent)]
+    Network(#[from] NetError),
+    #[error("networks: {0}")]
+    Join(#[from] netd::OpenError),
+    #[error("{flag} {text:?}: expected IP, IP:PORT, INTERFACE or INTERFACE:PORT{hint}")]
+    Address {
+        flag: &'static str,
+        text: String,
+        hint: String,
+    },
+    #[error(
+        "could not choose an IP address to advertise since this system has {found}: specify one with \
+         --advertise-addr"
+    )]
+    Choice { found: String },
+    #[error("manager {0:?}: expected HOST or HOST:PORT")]
+    Manager(String),
+}
+
+impl From<ClusterError> for ApiError {
+    fn from(error: ClusterError) -> Self {
+        let code = match &error {
+            ClusterError::Swarm(error) => code(error),
+            ClusterError::Network(_) | ClusterError::Join(_) => ErrorCode::Internal,
+            ClusterError::Address { .. }
+            | ClusterError::Choice { .. }
+            | ClusterError::Manager(_) => ErrorCode::InvalidInput,
+        };
+        Self::new(code, error.to_string())
+    }
+}
+
+fn code(error: &SwarmError) -> ErrorCode {
+    match error {
+        SwarmError::NoNode(_) => ErrorCode::NotFound,
+        SwarmError::Already
+        | SwarmError::Taken(_)
+        | SwarmError::Alive(_)
+        | SwarmError::LastManager
+        | SwarmError::Busy(_) => ErrorCode::Conflict,
+        SwarmError::None
+        | SwarmError::Worker
+        | SwarmError::Control(_)
+        | SwarmError::Manager { .. }
+        | SwarmError::Listen { .. }
+        | SwarmError::Lost => ErrorCode::Unavailable,
+        SwarmError::NoEtcd
+        | SwarmError::HalfTls
+        | SwarmError::Token
+        | SwarmError::InvalidToken(_)
+        | SwarmError::Ambiguous { .. } => ErrorCode::InvalidInput,
+        SwarmError::Authority(_)
+        | SwarmError::Tls { .. }
+        | SwarmError::Disk { .. }
+        | SwarmError::Record { .. }
+        | SwarmError::Random(_) => ErrorCode::Internal,
+    }
+}
+
+/// The cluster of this host, or the control plane that it has for itself.
+#[derive(Debug)]
+pub(crate) struct Clustering {
+    swarm: Swarm,
+    alone: Member,
+    netd: Arc<Netd>,
+}
+
+impl Clustering {
+    /// Takes part again in what is on record.
+    pub(crate) fn open(
+        config: &Config,
+        database: &Arc<Database>,
+        netd: Arc<Netd>,
+        runtime: Handle,
+    ) -> Result<Self, StartError> {
+        let host = Host {
+            hostname: hostname(),
+            engine: VERSION.to_owned(),
+        };
+        let swarm = Swarm::open(config.state_dir.join(HOME), host, runtime);
+        let clustering = Self {
+            swarm: swarm.map_err(StartError::Cluster)?,
+            alone: alone::member(database).map_err(|error| StartError::Cluster(error.into()))?,
+            netd,
+        };
+        clustering.follow().map_err(StartError::Network)?;
+        Ok(clustering)
+    }
+
+    /// Tells the networks whose part they are.
+    fn follow(&self) -> Result<(), netd::OpenError> {
+        let member = self.swarm.member();
+        self.netd.join(member.unwrap_or_else(|| self.alone.clone()))
+    }
+
+    pub(crate) fn init(&self, asked: SwarmInit) -> Result<Membership, ClusterError> {
+        let advertise = self.advertised(asked.advertise_addr.as_deref())?;
+        let listen = match &asked.listen_addr {
+            Some(text) => self.resolve("--listen-addr", text)?,
+            None => SocketAddr::new(advertise.ip(), advertise.port()),
+        };
+        let data_address = match &asked.data_path_addr {
+            Some(text) => self.resolve("--data-path-addr", text)?.ip(),
+            None => advertise.ip(),
+        };
+        let init = Init {
+            // What it has claimed stays its own.
+            node: self.alone.node.clone(),
+            etcd: asked.etcd,
+            advertise,
+            listen,
+            data_address,
+            data_port: asked.data_path_port.unwrap_or(Member::DATA_PORT),
+            cert_expiry: asked.cert_expiry.map_or(CERT_EXPIRY, Duration::from_secs),
+            availability: asked.availability,
+        };
+        self.swarm.init(init, &*self.alone.control)?;
+        self.swarm.campaign()?;
+        self.follow()?;
+        self.membership().ok_or(SwarmError::None.into())
+    }
+
+    pub(crate) fn join(&self, asked: &SwarmJoin) -> Result<Membership, ClusterError> {
+        let advertise = asked.advertise_addr.as_deref();
+        let advertise = advertise.map(|text| self.resolve("--advertise-addr", text));
+        let advertise = advertise.transpose()?;
+        let listen = match &asked.listen_addr {
+            Some(text) => self.resolve("--listen-addr", text)?,
+            None => advertise.unwrap_or(SocketAddr::new([0, 0, 0, 0].into(), PORT)),
+        };
+        let data_address = asked.data_path_addr.as_deref();
+        let data_address = data_address.map(|text| self.resolve("--data-path-addr", text));
+        let join = Join {
+            token: asked.token.parse().map_err(SwarmError::from)?,
+            manager: manager(&asked.manager)?,
+            advertise: advertise.map(|address| address.ip()),
+            listen,
+            data_address: data_address.transpose()?.map(|address| address.ip()),
+            availability: asked.availability,
+        };
+        self.swarm.join(&join)?;
+        self.follow()?;
+        self.membership().ok_or(SwarmError::None.into())
+    }
+
+    pub(crate) fn leave(&self, force: bool) -> Result<(), ClusterError> {
+        self.swarm.leave(force)?;
+        Ok(self.follow()?)
+    }
+
+    pub(crate) fn membership(&self) -> Option<Membership> {
+        let (cluster, node, role) = self.swarm.identity()?;
+        Some(Membership {
+            node,
+            cluster,
+            role,
+        })
+    }
+
+    pub(crate) fn inspect(&self) -> Result<api::swarm::Swarm, ClusterError> {
+        let cluster = self.swarm.cluster()?;
+        let (worker, manager) = self.swarm.tokens()?;
+        Ok(api::swarm::Swarm {
+            id: cluster.id,
+            created_at: cluster.created,
+            join_tokens: JoinTokens {
+                worker: worker.to_string(),
+                manager: manager.to_string(),
+            },
+            cert_expiry: cluster.cert_expiry.as_secs(),
+            data_path_port: cluster.data_port,
+            join_address: self.swarm.door()?.to_string(),
+        })
+    }
+
+    pub(crate) fn rotate(&self, role: Role) -> Result<(), ClusterError> {
+        Ok(self.swarm.rotate(role)?)
+    }
+
+    /// A cluster has a manager that decides, as long as it has one that answers.
+    pub(crate) fn campaign(&self) {
+        if let Err(error) = self.swarm.campaign() {
+            tracing::debug!(%error, "no word on who leads");
+        }
+    }
+
+    pub(crate) fn nodes(&self) -> Result<Vec<Node>, ClusterError> {
+        let nodes = self.swarm.nodes()?;
+        Ok(nodes.into_iter().map(described).collect())
+    }
+
+    pub(crate) fn node(&self, key: &str) -> Result<Node, ClusterError> {
+        Ok(described(self.swarm.node(key)?))
+    }
+
+    pub(crate) fn update_node(&self, key: &str, asked: NodeUpdate) -> Result<(), ClusterError> {
+        let change = NodeChange {
+            availability: asked.availability,
+            add_labels: asked.add_labels,
+            remove_labels: asked.remove_labels,
+        };
+        Ok(self.swarm.update_node(key, &change)?)
+    }
+
+    pub(crate) fn remove_node(&self, key: &str, force: bool) -> Result<(), ClusterError> {
+        Ok(self.swarm.remove_node(key, force)?)
+    }
+
+    /// Where others reach this manager: as asked, or by its only address.
+    fn advertised(&self, asked: Option<&str>) -> Result<SocketAddr, ClusterError> {
+        if let Some(text) = asked {
+            return self.resolve("--advertise-addr", text);
+        }
+        let links = self.netd.host_addresses()?;
+        let mut all = links
+            .iter()
+            .flat_map(|(link, addresses)| addresses.iter().map(move |address| (link, *address)));
+        let chosen = all.next();
+        match (chosen, all.next()) {
+            (Some((_, only)), None) => Ok(SocketAddr::new(only, PORT)),
+            (None, _) => Err(ClusterError::Choice {
+                found: "no address that others can send to".to_owned(),
+            }),
+            _ => {
+                let named = links.iter().flat_map(|(link, addresses)| {
+                    let named = addresses.iter();
+                    named.map(move |address| format!("{address} on interface {link}"))
+                });
+                let named: Vec<String> = named.collect();
+                Err(ClusterError::Choice {
+                    found: format!("multiple addresses ({})", named.join(", ")),
+                })
+            }
+        }
+    }
+
+    /// An address by itself or by its interface, with the port if there is one.
+    fn resolve(&self, flag: &'static str, text: &str) -> Result<SocketAddr, ClusterError> {
+        if let Ok(address) = text.parse() {
+            return Ok(address);
+        }
+        if let Ok(ip) = text.parse::<IpAddr>() {
+            return Ok(SocketAddr::new(ip, PORT));
+        }
+        let (name, port) = match text.rsplit_once(':') {
+            Some((name, port)) => (name, port.parse().ok()),
+            None => (text, Some(PORT)),
+        };
+        let links = self.netd.host_addresses()?;
+        let found = links.iter().find(|(link, _)| link.as_str() == name);
+        let hint = match found {
+            Some((link, addresses)) => match (addresses.as_slice(), port) {
+                ([only], Some(port)) => return Ok(SocketAddr::new(*only, port)),
+                _ => format!("; {link} has {} addresses", addresses.len()),
+            },
+            None => String::new(),
+        };
+        Err(ClusterError::Address {
+            flag,
+            text: text.chars().take(64).collect(),
+            hint,
+        })
+    }
+}
+
+/// Where a manager is: `HOST` or `HOST:PORT`.
+fn manager(text: &str) -> Result<SocketAddr, ClusterError> {
+    let invalid = || ClusterError::Manager(text.chars().take(64).collect());
+    if let Ok(ip) = text.parse::<IpAddr>() {
+        return Ok(SocketAddr::new(ip, PORT));
+    }
+    let with_port = if text.rsplit_once(':').is_some() {
+        text.to_owned()
+    } else {
+        format!("{text}:{PORT}")
+    };
+    let mut found = with_port.to_socket_addrs().map_err(|_unknown| invalid())?;
+    found.next().ok_or_else(invalid)
+}
+
+fn hostname() -> String {
+    let system = rustix::system::uname();
+    system.nodename().to_string_lossy().into_owned()
+}
+
+fn described(state: NodeState) -> Node {
+    let NodeState {
+        node,
+        alive,
+        leader,
+        own,
+    } = state;
+    let status = |yes: &str, no: &str| if alive { yes } else { no }.to_owned();
+    Node {
+        id: node.id,
+        created_at: node.created,
+        spec: NodeSpec {
+            labels: node.labels,
+            role: node.role,
+            availability: node.availability,
+        },
+        description: NodeDescription {
+            hostname: node.hostname,
+            engine: NodeEngine {
+                engine_version: node.engine,
+            },
+        },
+        status: NodeStatus {
+            state: status("ready", "down"),
+            addr: node.data_address,
+        },
+        manager_status: node.manager_address.map(|address| ManagerStatus {
+            leader,
+            reachability: status("reachable", "unreachable"),
+            addr: address.to_string(),
+        }),
+        own,
+    }
+}

@@ -1,0 +1,164 @@
+//! `hawser swarm …`.
+
+mod token;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use api::path::{SWARM_INIT, SWARM_JOIN, SWARM_LEAVE};
+use api::swarm::{EtcdAddress, Membership, Role, Swarm, SwarmInit, SwarmJoin};
+use clap::{Args, Subcommand};
+
+use super::context::Context;
+use super::error::CliError;
+use super::node::AvailabilityFlag;
+use super::output;
+use super::trace::duration;
+
+pub use token::TokenFlags;
+
+/// `hawser swarm`.
+#[derive(Debug, Clone, Subcommand)]
+pub enum SwarmCommand {
+    /// Begin a cluster with this host as its first manager
+    Init(Box<InitFlags>),
+    /// Join a cluster; the token says as what
+    Join(JoinFlags),
+    /// Show how other hosts join, and change the token
+    JoinToken(TokenFlags),
+    /// Leave the cluster
+    Leave(LeaveFlags),
+}
+
+/// `hawser swarm init`.
+#[derive(Debug, Clone, Args)]
+pub struct InitFlags {
+    /// Address at which others reach this host: IP[:PORT] or INTERFACE[:PORT]. The only address that
+    /// others can send to, otherwise
+    #[arg(long, value_name = "ADDRESS")]
+    pub advertise_addr: Option<String>,
+    /// Address at which to wait for hosts that join; --advertise-addr otherwise
+    #[arg(long, value_name = "ADDRESS")]
+    pub listen_addr: Option<String>,
+    /// Address for the traffic of containers between hosts; --advertise-addr otherwise
+    #[arg(long, value_name = "ADDRESS")]
+    pub data_path_addr: Option<String>,
+    /// UDP port for the same, on every host
+    #[arg(long, value_name = "PORT", default_value_t = 4789)]
+    pub data_path_port: u16,
+    /// active, pause or drain
+    #[arg(long, value_enum, default_value_t)]
+    pub availability: AvailabilityFlag,
+    /// How long the certificates of hosts are good for
+    #[arg(long, value_name = "DURATION", default_value = "2160h", value_parser = duration)]
+    pub cert_expiry: Duration,
+    /// The etcd that keeps the cluster: https://HOST:PORT,…
+    #[arg(long, value_name = "URL", value_delimiter = ',', required = true)]
+    pub etcd: Vec<String>,
+    /// The authority of etcd's certificates (PEM), at this path on every host
+    #[arg(long, value_name = "FILE")]
+    pub etcd_ca: Option<PathBuf>,
+    /// The certificate that hosts show etcd (PEM), at this path on every host
+    #[arg(long, value_name = "FILE")]
+    pub etcd_cert: Option<PathBuf>,
+    /// Its key (PEM)
+    #[arg(long, value_name = "FILE")]
+    pub etcd_key: Option<PathBuf>,
+    /// How long a host may be silent before the others take it for gone
+    #[arg(long, value_name = "DURATION", default_value = "15s", value_parser = duration)]
+    pub node_lease: Duration,
+}
+
+/// `hawser swarm join`.
+#[derive(Debug, Clone, Args)]
+pub struct JoinFlags {
+    /// What hawser swarm join-token prints on a manager
+    #[arg(long, value_name = "TOKEN")]
+    pub token: String,
+    /// Address at which others reach this host; the one that the manager is reached from, otherwise
+    #[arg(long, value_name = "ADDRESS")]
+    pub advertise_addr: Option<String>,
+    /// Address at which to wait for hosts that join, as a manager
+    #[arg(long, value_name = "ADDRESS")]
+    pub listen_addr: Option<String>,
+    /// Address for the traffic of containers between hosts
+    #[arg(long, value_name = "ADDRESS")]
+    pub data_path_addr: Option<String>,
+    /// active, pause or drain
+    #[arg(long, value_enum, default_value_t)]
+    pub availability: AvailabilityFlag,
+    /// A manager
+    #[arg(value_name = "HOST[:PORT]")]
+    pub manager: String,
+}
+
+/// `hawser swarm leave`.
+#[derive(Debug, Clone, Args)]
+pub struct LeaveFlags {
+    /// Also as the last manager: the cluster ends
+    #[arg(short, long)]
+    pub force: bool,
+}
+
+/// # Errors
+/// [`CliError`].
+pub fn run(context: &Context, command: &SwarmCommand) -> Result<i32, CliError> {
+    match command {
+        SwarmCommand::Init(flags) => init(context, flags),
+        SwarmCommand::Join(flags) => join(context, flags),
+        SwarmCommand::JoinToken(flags) => token::join_token(context, flags),
+        SwarmCommand::Leave(flags) => leave(context, flags),
+    }
+}
+
+fn init(context: &Context, flags: &InitFlags) -> Result<i32, CliError> {
+    let request = SwarmInit {
+        advertise_addr: flags.advertise_addr.clone(),
+        listen_addr: flags.listen_addr.clone(),
+        data_path_addr: flags.data_path_addr.clone(),
+        data_path_port: Some(flags.data_path_port),
+        availability: flags.availability.into(),
+        cert_expiry: Some(flags.cert_expiry.as_secs()),
+        etcd: EtcdAddress {
+            endpoints: flags.etcd.clone(),
+            ca: flags.etcd_ca.clone(),
+            certificate: flags.etcd_cert.clone(),
+            key: flags.etcd_key.clone(),
+            lease: Some(flags.node_lease.as_secs()),
+        },
+    };
+    let member: Membership = context.client().post(SWARM_INIT, &request)?;
+    let node = &member.node;
+    output::line(format_args!(
+        "Swarm initialized: current node ({node}) is now a manager.\n"
+    ))?;
+    let swarm: Swarm = context.client().get(api::path::SWARM)?;
+    output::line(token::instruction(&swarm, Role::Worker))?;
+    output::line(
+        "\nTo add a manager to this swarm, run 'hawser swarm join-token manager' and follow the \
+         instructions.",
+    )?;
+    Ok(0)
+}
+
+fn join(context: &Context, flags: &JoinFlags) -> Result<i32, CliError> {
+    let request = SwarmJoin {
+        token: flags.token.clone(),
+        manager: flags.manager.clone(),
+        advertise_addr: flags.advertise_addr.clone(),
+        listen_addr: flags.listen_addr.clone(),
+        data_path_addr: flags.data_path_addr.clone(),
+        availability: flags.availability.into(),
+    };
+    let member: Membership = context.client().post(SWARM_JOIN, &request)?;
+    let role = member.role.as_str();
+    output::line(format_args!("This node joined a swarm as a {role}."))?;
+    Ok(0)
+}
+
+fn leave(context: &Context, flags: &LeaveFlags) -> Result<i32, CliError> {
+    let path = format!("{SWARM_LEAVE}?force={}", flags.force);
+    context.client().post::<()>(&path, &())?;
+    output::line("Node left the swarm.")?;
+    Ok(0)
+}
