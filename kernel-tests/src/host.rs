@@ -27,8 +27,22 @@ impl Host {
     /// # Errors
     /// When this process is not root.
     pub fn throwaway() -> Result<Self> {
+        Self::with(&["--net", "--mount"])
+    }
+
+    /// As [`Host::throwaway`], with a name of its own.
+    ///
+    /// # Errors
+    /// When this process is not root.
+    pub fn named(name: &str) -> Result<Self> {
+        let host = Self::with(&["--net", "--mount", "--uts"])?;
+        host.output("hostname", &[name])?;
+        Ok(host)
+    }
+
+    fn with(kinds: &[&'static str]) -> Result<Self> {
         let host = Self {
-            namespaces: Some(Namespaces::new(&["--net", "--mount"])?),
+            namespaces: Some(Namespaces::new(kinds)?),
         };
         program::output(host.command("ip").args(["link", "set", "lo", "up"]))?;
         // Its own run directory: named namespaces, locks and sockets of programs run here.
@@ -47,6 +61,13 @@ impl Host {
             None => Command::new(program),
             Some(namespaces) => namespaces.command(program),
         }
+    }
+
+    /// A process in the host's namespaces.
+    pub fn pid(&self) -> u32 {
+        self.namespaces
+            .as_ref()
+            .map_or_else(std::process::id, Namespaces::pid)
     }
 
     /// Path of the host's network namespace.

@@ -7,6 +7,7 @@
 //! namespace of its own and may use threads as it likes.
 
 pub mod between;
+pub mod cluster;
 pub mod containerd;
 pub mod daemon;
 pub mod docker;
@@ -24,6 +25,7 @@ pub mod soak;
 pub mod stray;
 pub mod wait;
 
+pub use cluster::Cluster;
 pub use daemon::{Daemon, Directories};
 pub use host::Host;
 pub use outside::Outside;

@@ -215,11 +215,8 @@ impl Netd {
     /// [`NetError::Network`] when there is none, or several.
     pub fn network(&self, key: &str) -> Result<Network, NetError> {
         let view = self.view();
-        let network = match self.is_manager() {
-            true => view.any_network(key)?,
-            false => view.network(key)?,
-        };
-        Ok(to_api(&view, network))
+        // Those of the cluster that are not on this node yet, too: a container may ask for one.
+        Ok(to_api(&view, view.any_network(key)?))
     }
 
     /// The endpoints of one container, or all.

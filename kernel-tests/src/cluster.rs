@@ -1,0 +1,215 @@
+//! Several hosts in networks of their own, a router between them, and an etcd that all of them reach.
+
+use std::net::Ipv4Addr;
+use std::process::{Child, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use tempfile::TempDir;
+
+use crate::shop::SOON;
+use crate::{Host, Shop, docker, program, wait};
+
+/// Seconds that a node may be silent.
+pub const LEASE: u64 = 3;
+
+/// Dropped in this order: what the daemons made, etcd, the router.
+#[derive(Debug)]
+pub struct Cluster {
+    /// `n1`, `n2`, …: each with a daemon that is in no cluster yet.
+    pub nodes: Vec<Shop>,
+    pub etcd: Etcd,
+    pub router: Arc<Host>,
+}
+
+/// One etcd on the router.
+#[derive(Debug)]
+pub struct Etcd {
+    router: Arc<Host>,
+    directory: TempDir,
+    process: Option<Child>,
+}
+
+impl Cluster {
+    /// `count` hosts; each is in a network of its own.
+    ///
+    /// # Errors
+    /// When a host, its daemon or etcd does not start.
+    pub fn new(count: u8) -> Result<Self> {
+        let router = Arc::new(Host::throwaway()?);
+        for family in ["ipv4/ip_forward", "ipv6/conf/all/forwarding"] {
+            let set = format!("echo 1 >/proc/sys/net/{family}");
+            router.output("sh", &["-c", &set])?;
+        }
+        let mut nodes = Vec::new();
+        for number in 1..=count {
+            let host = Arc::new(Host::named(&format!("n{number}"))?);
+            connect(&router, &host, number)?;
+            nodes.push(Shop::on(host, ""));
+        }
+        let etcd = Etcd::start(Arc::clone(&router))?;
+        Ok(Self {
+            nodes,
+            etcd,
+            router,
+        })
+    }
+
+    /// The same, and all of them are in one cluster: the first `managers` as managers.
+    ///
+    /// # Errors
+    /// As [`Cluster::new`], or when one cannot join.
+    pub fn joined(count: u8, managers: u8) -> Result<Self> {
+        let cluster = Self::new(count)?;
+        cluster.init()?;
+        for number in 2..=count {
+            let role = if number <= managers {
+                "manager"
+            } else {
+                "worker"
+            };
+            cluster.join(number, role)?;
+        }
+        Ok(cluster)
+    }
+
+    /// Begins a cluster on the first node.
+    ///
+    /// # Errors
+    /// When it is refused.
+    pub fn init(&self) -> Result<String> {
+        let lease = format!("--node-lease={LEASE}s");
+        let address = address(1).to_string();
+        let words = ["swarm", "init", "--advertise-addr", &address];
+        let etcd = ["--etcd", &Etcd::url(), &lease].map(str::to_owned);
+        let etcd: Vec<&str> = etcd.iter().map(String::as_str).collect();
+        self.node(1).daemon.hawser(&[&words[..], &etcd].concat())
+    }
+
+    /// Node `number` joins by the first one's token.
+    ///
+    /// # Errors
+    /// When it is not let in.
+    pub fn join(&self, number: u8, role: &str) -> Result<String> {
+        let first = &self.node(1).daemon;
+        let token = first.hawser(&["swarm", "join-token", "--quiet", role])?;
+        let manager = address(1).to_string();
+        let joining = &self.node(number).daemon;
+        joining.hawser(&["swarm", "join", "--token", token.trim(), &manager])
+    }
+
+    /// Counted from 1.
+    pub fn node(&self, number: u8) -> &Shop {
+        &self.nodes[usize::from(number) - 1]
+    }
+}
+
+/// A node's address; the router's is its network's first.
+pub fn address(number: u8) -> Ipv4Addr {
+    Ipv4Addr::new(172, 31, number, 5)
+}
+
+fn connect(router: &Host, host: &Host, number: u8) -> Result<()> {
+    let ip = |host: &Host, words: &str| program::output(host.command("ip").args(words.split(' ')));
+    let pid = host.pid();
+    let link = format!("n{number}");
+    ip(
+        router,
+        &format!("link add {link} type veth peer name eth0 netns {pid}"),
+    )?;
+    ip(router, &format!("addr add 172.31.{number}.1/24 dev {link}"))?;
+    ip(
+        router,
+        &format!("addr add fd31:{number}::1/64 dev {link} nodad"),
+    )?;
+    ip(router, &format!("link set {link} up"))?;
+    ip(host, &format!("addr add {}/24 dev eth0", address(number)))?;
+    ip(
+        host,
+        &format!("addr add fd31:{number}::5/64 dev eth0 nodad"),
+    )?;
+    ip(host, "link set eth0 up")?;
+    ip(host, &format!("route add default via 172.31.{number}.1"))?;
+    ip(host, &format!("-6 route add default via fd31:{number}::1"))?;
+    Ok(())
+}
+
+impl Etcd {
+    fn start(router: Arc<Host>) -> Result<Self> {
+        let directory = tempfile::tempdir().context("directory of etcd")?;
+        let mut etcd = Self {
+            router,
+            directory,
+            process: None,
+        };
+        etcd.launch()?;
+        Ok(etcd)
+    }
+
+    /// Where the nodes reach it.
+    pub fn url() -> String {
+        "http://172.31.1.1:2379".to_owned()
+    }
+
+    /// Starts it on what it has on disk, and waits until it answers.
+    ///
+    /// # Errors
+    /// When it does not.
+    pub fn launch(&mut self) -> Result<()> {
+        let url = Self::url();
+        let process = self
+            .router
+            .command(docker::peer("usr/bin/etcd")?)
+            .args(["--name", "one", "--data-dir"])
+            .arg(self.directory.path())
+            .args([
+                "--listen-client-urls",
+                &url,
+                "--advertise-client-urls",
+                &url,
+            ])
+            .args(["--listen-peer-urls", "http://127.0.0.1:2380"])
+            .args([
+                "--logger",
+                "zap",
+                "--log-level",
+                "error",
+                "--unsafe-no-fsync",
+            ])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .context("etcd")?;
+        self.process = Some(process);
+        let health = format!("{url}/health");
+        wait::until(SOON, "etcd answers", || {
+            let answer = self.router.output("curl", &["-s", "-m", "1", &health]);
+            answer.ok().filter(|answer| answer.contains("true"))
+        })?;
+        Ok(())
+    }
+
+    /// Kills it.
+    ///
+    /// # Errors
+    /// When it cannot be waited for.
+    pub fn stop(&mut self) -> Result<()> {
+        if let Some(mut process) = self.process.take() {
+            // It may have ended by itself.
+            drop(process.kill());
+            process.wait().context("etcd")?;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Etcd {
+    fn drop(&mut self) {
+        drop(self.stop());
+    }
+}
+
+/// How long others may take to hear of a change.
+pub const HEARD: Duration = SOON;
