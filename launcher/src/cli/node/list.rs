@@ -32,7 +32,8 @@ const COLUMNS: Columns = Columns {
         ("Availability", "AVAILABILITY"),
         ("ManagerStatus", "MANAGER STATUS"),
         ("EngineVersion", "ENGINE VERSION"),
-        ("Self", "SELF"),
+        // A mark behind the id, and no word above it.
+        ("Self", ""),
     ],
     default: "{{.ID}} {{if .Self}}*{{else}} {{end}}\t{{.Hostname}}\t{{.Status}}\t{{.Availability}}\t{{.ManagerStatus}}\t{{.EngineVersion}}",
 };
