@@ -4,6 +4,7 @@
 //! networks/NETWORK                    a network of the cluster
 //! guard/networks                      put by whatever creates or removes a network, and compared:
 //!                                     names, subnets and network numbers stay unique
+//! guard/removal/NETWORK               leased: somebody removes it, and nobody claims an address of it
 //! claims/NETWORK/ADDRESS              who has an address; stays when its node is silent
 //! endpoints/NETWORK/NODE/ENDPOINT     leased: an endpoint that others can reach
 //! cluster                             what it is
@@ -30,6 +31,10 @@ pub const ALIVE: &str = "alive/";
 
 pub fn network(id: &str) -> String {
     format!("{NETWORKS}{id}")
+}
+
+pub fn removal(network: &str) -> String {
+    format!("guard/removal/{network}")
 }
 
 /// The claims of one network.

@@ -104,7 +104,7 @@ fn bad_command_lines_are_one_line_with_dockers_exit_codes() {
             "hawser inspect --type x a",
             125,
             "invalid value \"x\" for --type for \"inspect\": expected container, image, network, \
-             volume, service: see 'hawser inspect --help'",
+             volume, service, node: see 'hawser inspect --help'",
         ),
         (
             "hawser volume prune -a --anonymous",

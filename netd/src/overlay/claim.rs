@@ -101,7 +101,7 @@ impl Netd {
                 let all = claims
                     .clone()
                     .when(key::network(id), modified)
-                    .when(super::network::removal(id), 0);
+                    .when(key::removal(id), 0);
                 if control.commit(&all).map_err(about(network))? != Outcome::Refused {
                     return Ok(Claimed::Yes);
                 }

@@ -21,11 +21,6 @@ use crate::selection::Selection;
 /// The driver of networks of the cluster.
 const DRIVER: &str = "overlay";
 
-/// There while somebody removes the network: nobody claims an address of it.
-pub(super) fn removal(network: &str) -> String {
-    format!("guard/removal/{network}")
-}
-
 pub(super) fn shared(entry: &Entry) -> Option<Shared> {
     let network = serde_json::from_str(&entry.value);
     let network = network.map_err(|error| tracing::error!(%error, "a network cannot be read"));
@@ -88,7 +83,7 @@ impl Netd {
         let failed = about(network);
         let (name, removal) = (
             key::network(network.id.as_str()),
-            removal(network.id.as_str()),
+            key::removal(network.id.as_str()),
         );
         let read = control.snapshot(&name).map_err(&failed)?;
         let Some(modified) = read.entries.get(&name).map(|entry| entry.modified) else {
