@@ -44,6 +44,16 @@ pub struct Member {
     pub data_port: u16,
 }
 
+/// An id for a new node, or for whatever else must not be guessed.
+///
+/// # Errors
+/// The kernel has no random numbers.
+pub fn random_node() -> Result<NodeId, getrandom::Error> {
+    let mut bytes = [0; 16];
+    getrandom::fill(&mut bytes)?;
+    Ok(NodeId::from_bytes(bytes))
+}
+
 impl Member {
     /// IANA's port of VXLAN (RFC 7348 §5).
     pub const DATA_PORT: u16 = 4789;

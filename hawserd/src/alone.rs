@@ -17,9 +17,8 @@ pub(crate) fn member(database: &Arc<Database>) -> Result<Member, ControlError> {
     let node = match known.and_then(|entry| NodeId::parse(&entry.value).ok()) {
         Some(node) => node,
         None => {
-            let mut random = [0; 16];
-            getrandom::fill(&mut random).expect("the kernel's random numbers are ready since boot");
-            let node = NodeId::from_bytes(random);
+            let node = cluster::random_node();
+            let node = node.expect("the kernel's random numbers are ready since boot");
             control.commit(&Transaction::default().put(NODE, node.as_str()))?;
             node
         }

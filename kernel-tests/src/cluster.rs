@@ -3,7 +3,6 @@
 use std::net::Ipv4Addr;
 use std::process::{Child, Stdio};
 use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::{Context, Result};
 use tempfile::TempDir;
@@ -210,6 +209,3 @@ impl Drop for Etcd {
         drop(self.stop());
     }
 }
-
-/// How long others may take to hear of a change.
-pub const HEARD: Duration = SOON;

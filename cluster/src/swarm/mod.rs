@@ -3,6 +3,7 @@
 //! What the cluster is lies in its control plane ([`record`]), what this node is on its own disk
 //! ([`home`]). A manager lets others in ([`gate`]) by the word of a token.
 
+mod error;
 mod etcd;
 mod gate;
 mod home;
@@ -10,7 +11,6 @@ mod nodes;
 mod record;
 mod tls;
 
-use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -20,92 +20,24 @@ use api::id::NodeId;
 use api::swarm::EtcdAddress;
 use tokio::runtime::Handle;
 
+pub use error::SwarmError;
 pub use nodes::{Change as NodeChange, NodeState};
 pub use record::{CERT_EXPIRY, Cluster};
 
 use self::gate::{Admission, Application, Gate, Visit};
 use self::home::{Home, Papers, State};
 use self::record::Secrets;
-use crate::authority::{Authority, AuthorityError, KeyRequest, Subject, digest};
-use crate::control_plane::{ControlError, ControlPlane, Outcome, Transaction};
+use crate::authority::{Authority, KeyRequest, Subject, digest};
+use crate::control_plane::{ControlPlane, Outcome, Transaction};
 use crate::etcd::Etcd;
 use crate::key;
 use crate::node::{Availability, Member, Node, Role};
-use crate::token::{InvalidToken, Token};
+use crate::token::Token;
 
 /// etcd takes 128 operations in one transaction.
 const TOGETHER: usize = 100;
 /// How often a change is tried that others are quicker with.
 const TRIES: u32 = 16;
-
-#[derive(Debug, thiserror::Error)]
-pub enum SwarmError {
-    #[error("this node is in a cluster already: hawser swarm leave first")]
-    Already,
-    #[error("an etcd to keep the cluster in is needed: give --etcd URL")]
-    NoEtcd,
-    #[error("--etcd-ca, --etcd-cert and --etcd-key go together")]
-    HalfTls,
-    #[error("this node is in no cluster: hawser swarm init or join makes it a member")]
-    None,
-    #[error("this node is no manager: ask one of the managers, which hawser node ls there lists")]
-    Worker,
-    #[error(
-        "this etcd has cluster {0} already: join it with its token, or give another etcd or prefix"
-    )]
-    Taken(NodeId),
-    #[error("the store has no cluster: somebody removed what hawser swarm init wrote")]
-    Lost,
-    #[error(
-        "the token is not one of this cluster, or was rotated: hawser swarm join-token on a manager prints the valid ones"
-    )]
-    Token,
-    #[error(transparent)]
-    InvalidToken(#[from] InvalidToken),
-    #[error("manager {address}: {what}")]
-    Manager { address: SocketAddr, what: String },
-    #[error("cannot take requests to join at {address}: {source}")]
-    Listen {
-        address: SocketAddr,
-        source: io::Error,
-    },
-    #[error("node {0} not found")]
-    NoNode(String),
-    #[error(
-        "node {key} is ambiguous: {matches} nodes are called so or have ids that begin with it, give more of the id"
-    )]
-    Ambiguous { key: String, matches: usize },
-    #[error("node {0} is not down: stop its daemon or let it leave, or use --force")]
-    Alive(String),
-    #[error(
-        "the last manager cannot leave: the cluster ends with it, use --force if that is wanted"
-    )]
-    LastManager,
-    #[error("others have changed {0} again and again meanwhile: try again")]
-    Busy(String),
-    #[error(transparent)]
-    Control(#[from] ControlError),
-    #[error(transparent)]
-    Authority(#[from] AuthorityError),
-    #[error("{action}: {source}")]
-    Tls {
-        action: &'static str,
-        source: rustls::Error,
-    },
-    #[error("{action} {}: {source}", path.display())]
-    Disk {
-        action: &'static str,
-        path: PathBuf,
-        source: io::Error,
-    },
-    #[error("record {key} of the cluster cannot be read: {source}")]
-    Record {
-        key: String,
-        source: serde_json::Error,
-    },
-    #[error("random numbers: {0}")]
-    Random(#[from] getrandom::Error),
-}
 
 /// What the daemon says of itself.
 #[derive(Debug, Clone)]
@@ -233,7 +165,7 @@ impl Swarm {
         }
         let authority = Authority::create()?;
         let cluster = Cluster {
-            id: new_id()?,
+            id: crate::random_node()?,
             created: now(),
             authority: authority.certificate().to_owned(),
             cert_expiry: init.cert_expiry,
@@ -241,8 +173,8 @@ impl Swarm {
         };
         let secrets = Secrets {
             key: authority.key(),
-            worker: new_id()?,
-            manager: new_id()?,
+            worker: crate::random_node()?,
+            manager: crate::random_node()?,
         };
         let state = State {
             cluster: cluster.id.clone(),
@@ -362,8 +294,8 @@ impl Swarm {
         if current.state.role == Role::Manager && !force {
             let nodes = nodes::list(current.control())?;
             let is_other =
-                |node: &&Node| node.role == Role::Manager && node.id != current.state.node;
-            if !nodes.iter().any(|node| is_other(&node)) {
+                |node: &Node| node.role == Role::Manager && node.id != current.state.node;
+            if !nodes.iter().any(|(node, _)| is_other(node)) {
                 return Err(SwarmError::LastManager);
             }
         }
@@ -396,7 +328,7 @@ impl Swarm {
     /// As [`Self::tokens`].
     pub fn door(&self) -> Result<SocketAddr, SwarmError> {
         let active = self.manager()?;
-        let own = nodes::find(active.control(), active.state.node.as_str())?.0;
+        let (own, _) = active.find(active.state.node.as_str())?;
         own.manager_address.ok_or(SwarmError::Worker)
     }
 
@@ -408,7 +340,7 @@ impl Swarm {
         let active = self.manager()?;
         for _ in 0..TRIES {
             let (mut secrets, modified) = active.secrets()?;
-            secrets.replace(role, new_id()?);
+            secrets.replace(role, crate::random_node()?);
             let change = Transaction::default()
                 .when(key::SECRETS, modified)
                 .put(key::SECRETS, record::write(&secrets));
@@ -498,7 +430,7 @@ fn admit(
     let role = secrets.role(&asked.secret).ok_or(SwarmError::Token)?;
     let authority = Authority::from_pem(&cluster.authority, &secrets.key)?;
     let node = Node {
-        id: new_id()?,
+        id: crate::random_node()?,
         hostname: asked.hostname,
         role,
         availability: asked.availability,
@@ -562,12 +494,6 @@ fn authority_digest(pem: &str) -> Result<[u8; 32], SwarmError> {
         source: rustls::Error::General(error.to_string()),
     })?;
     Ok(digest(&der))
-}
-
-fn new_id() -> Result<NodeId, SwarmError> {
-    let mut bytes = [0; 16];
-    getrandom::fill(&mut bytes)?;
-    Ok(NodeId::from_bytes(bytes))
 }
 
 /// RFC 3339 with nanoseconds, as Docker writes it.

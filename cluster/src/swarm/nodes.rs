@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use api::id::NodeId;
 use serde::Deserialize;
 
-use super::{Swarm, SwarmError, TOGETHER, TRIES, record};
+use super::{Active, Swarm, SwarmError, TOGETHER, TRIES, record};
 use crate::control_plane::{ControlPlane, Entry, Outcome, Transaction};
 use crate::key;
 use crate::node::{Availability, Node};
@@ -46,7 +46,8 @@ impl Swarm {
             own: node.id == active.state.node,
             node,
         };
-        let mut nodes: Vec<NodeState> = list(control)?.into_iter().map(state).collect();
+        let nodes = list(control)?.into_iter();
+        let mut nodes: Vec<NodeState> = nodes.map(|(node, _)| state(node)).collect();
         nodes.sort_by(|a, b| (&a.node.hostname, &a.node.id).cmp(&(&b.node.hostname, &b.node.id)));
         Ok(nodes)
     }
@@ -56,10 +57,7 @@ impl Swarm {
     /// # Errors
     /// As [`Self::nodes`]; [`SwarmError::NoNode`], [`SwarmError::Ambiguous`].
     pub fn node(&self, key: &str) -> Result<NodeState, SwarmError> {
-        let active = self.manager()?;
-        let own = active.state.node.clone();
-        let wanted = if key == "self" { own.as_str() } else { key };
-        let (found, _) = find(active.control(), wanted)?;
+        let (found, _) = self.manager()?.find(key)?;
         let nodes = self.nodes()?;
         let state = nodes.into_iter().find(|state| state.node.id == found.id);
         state.ok_or_else(|| SwarmError::NoNode(key.to_owned()))
@@ -71,7 +69,7 @@ impl Swarm {
         let active = self.manager()?;
         let control = active.control();
         for _ in 0..TRIES {
-            let (mut node, modified) = find(control, key)?;
+            let (mut node, modified) = active.find(key)?;
             node.availability = change.availability.unwrap_or(node.availability);
             node.labels
                 .retain(|label, _| !change.remove_labels.contains(label));
@@ -93,7 +91,7 @@ impl Swarm {
     pub fn remove_node(&self, key: &str, force: bool) -> Result<(), SwarmError> {
         let active = self.manager()?;
         let control = active.control();
-        let (node, modified) = find(control, key)?;
+        let (node, modified) = active.find(key)?;
         let alive = control.snapshot(&key::alive(&node.id))?;
         if !alive.entries.is_empty() && !force {
             return Err(SwarmError::Alive(node.hostname));
@@ -137,43 +135,43 @@ fn free_claims(control: &dyn ControlPlane, node: &NodeId) -> Result<(), SwarmErr
     Ok(())
 }
 
-pub(super) fn list(control: &dyn ControlPlane) -> Result<Vec<Node>, SwarmError> {
+/// Every node, with the revision that put its record.
+pub(super) fn list(control: &dyn ControlPlane) -> Result<Vec<(Node, u64)>, SwarmError> {
     let entries = control.snapshot(key::NODES)?.entries;
     let parse = |(key, entry): (String, Entry)| {
         let node = serde_json::from_str(&entry.value);
-        node.map_err(|source| SwarmError::Record { key, source })
+        let node = node.map_err(|source| SwarmError::Record { key, source })?;
+        Ok((node, entry.modified))
     };
     entries.into_iter().map(parse).collect()
 }
 
-/// By id, name, or unambiguous beginning of an id, in this order.
-pub(super) fn find(control: &dyn ControlPlane, wanted: &str) -> Result<(Node, u64), SwarmError> {
-    let nodes = list(control)?;
-    let by = |is: &dyn Fn(&Node) -> bool| -> Vec<NodeId> {
-        let found = nodes.iter().filter(|node| is(node));
-        found.map(|node| node.id.clone()).collect()
-    };
-    let ways: [&dyn Fn(&Node) -> bool; 3] = [
-        &|node| node.id.as_str() == wanted,
-        &|node| node.hostname == wanted,
-        &|node| !wanted.is_empty() && node.id.as_str().starts_with(wanted),
-    ];
-    for is in ways {
-        match by(is).as_slice() {
-            [] => {}
-            [id] => {
-                let found = record::read(control, &key::node(id))?;
-                return found.ok_or_else(|| SwarmError::NoNode(wanted.to_owned()));
-            }
-            several => {
-                return Err(SwarmError::Ambiguous {
-                    key: wanted.to_owned(),
-                    matches: several.len(),
-                });
+impl Active {
+    /// By id, name, or unambiguous beginning of an id, in this order; `self` is this node.
+    pub(super) fn find(&self, key: &str) -> Result<(Node, u64), SwarmError> {
+        let own = self.state.node.as_str();
+        let wanted = if key == "self" { own } else { key };
+        let nodes = list(self.control())?;
+        let ways: [&dyn Fn(&Node) -> bool; 3] = [
+            &|node| node.id.as_str() == wanted,
+            &|node| node.hostname == wanted,
+            &|node| !wanted.is_empty() && node.id.as_str().starts_with(wanted),
+        ];
+        for is in ways {
+            let mut found: Vec<_> = nodes.iter().filter(|(node, _)| is(node)).collect();
+            match (found.pop(), found.len()) {
+                (None, _) => {}
+                (Some(found), 0) => return Ok(found.clone()),
+                (Some(_), others) => {
+                    return Err(SwarmError::Ambiguous {
+                        key: wanted.chars().take(64).collect(),
+                        matches: others + 1,
+                    });
+                }
             }
         }
+        Err(SwarmError::NoNode(wanted.chars().take(64).collect()))
     }
-    Err(SwarmError::NoNode(wanted.chars().take(64).collect()))
 }
 
 fn leader(control: &dyn ControlPlane) -> Result<Option<NodeId>, SwarmError> {

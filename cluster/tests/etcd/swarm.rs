@@ -361,6 +361,7 @@ fn a_node_is_found_changed_and_removed() {
     let found = manager.swarm.node("wrk1").unwrap().node;
     assert_eq!(found.labels.keys().collect::<Vec<_>>(), ["disk"]);
     assert!(manager.swarm.node("self").unwrap().own);
+    manager.swarm.update_node("self", &less).unwrap();
     assert!(matches!(
         manager.swarm.node("nobody"),
         Err(SwarmError::NoNode(_))

@@ -1,7 +1,7 @@
 //! Traffic and drop counters, summed over the CPUs.
 //!
-//! **Invariant.** A backend's counters live from its first flow on as long as it does. Then they are added to those of its
-//! service, whose sums therefore never go back while it lives.
+//! **Invariant.** A backend's counters live from its first flow on as long as it does. Then they are
+//! added to those of its service, whose sums therefore never go back while it lives.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;

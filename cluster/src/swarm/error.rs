@@ -1,0 +1,80 @@
+//! Why a node is not let in, or does not do what it is asked of its cluster.
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use api::id::NodeId;
+
+use crate::authority::AuthorityError;
+use crate::control_plane::ControlError;
+use crate::token::InvalidToken;
+
+#[derive(Debug, thiserror::Error)]
+pub enum SwarmError {
+    #[error("this node is in a cluster already: hawser swarm leave first")]
+    Already,
+    #[error("an etcd to keep the cluster in is needed: give --etcd URL")]
+    NoEtcd,
+    #[error("--etcd-ca, --etcd-cert and --etcd-key go together")]
+    HalfTls,
+    #[error("this node is in no cluster: hawser swarm init or join makes it a member")]
+    None,
+    #[error("this node is no manager: ask one of the managers, which hawser node ls there lists")]
+    Worker,
+    #[error(
+        "this etcd has cluster {0} already: join it with its token, or give another etcd or prefix"
+    )]
+    Taken(NodeId),
+    #[error("the store has no cluster: somebody removed what hawser swarm init wrote")]
+    Lost,
+    #[error(
+        "the token is not one of this cluster, or was rotated: hawser swarm join-token on a manager prints the valid ones"
+    )]
+    Token,
+    #[error(transparent)]
+    InvalidToken(#[from] InvalidToken),
+    #[error("manager {address}: {what}")]
+    Manager { address: SocketAddr, what: String },
+    #[error("cannot take requests to join at {address}: {source}")]
+    Listen {
+        address: SocketAddr,
+        source: io::Error,
+    },
+    #[error("node {0} not found")]
+    NoNode(String),
+    #[error(
+        "node {key} is ambiguous: {matches} nodes are called so or have ids that begin with it, give more of the id"
+    )]
+    Ambiguous { key: String, matches: usize },
+    #[error("node {0} is not down: stop its daemon or let it leave, or use --force")]
+    Alive(String),
+    #[error(
+        "the last manager cannot leave: the cluster ends with it, use --force if that is wanted"
+    )]
+    LastManager,
+    #[error("others have changed {0} again and again meanwhile: try again")]
+    Busy(String),
+    #[error(transparent)]
+    Control(#[from] ControlError),
+    #[error(transparent)]
+    Authority(#[from] AuthorityError),
+    #[error("{action}: {source}")]
+    Tls {
+        action: &'static str,
+        source: rustls::Error,
+    },
+    #[error("{action} {}: {source}", path.display())]
+    Disk {
+        action: &'static str,
+        path: PathBuf,
+        source: io::Error,
+    },
+    #[error("record {key} of the cluster cannot be read: {source}")]
+    Record {
+        key: String,
+        source: serde_json::Error,
+    },
+    #[error("random numbers: {0}")]
+    Random(#[from] getrandom::Error),
+}
