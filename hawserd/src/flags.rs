@@ -36,7 +36,8 @@ pub(crate) struct Flags {
     /// added to those of the configuration file
     #[arg(long = "storage-opt", value_name = "KEY=VALUE")]
     pub(crate) storage_opts: Vec<String>,
-    /// What to log: off, error, warn, info, debug, trace, or directives such as netd=debug,info
+    /// What to log: fatal or off, error, warn, info, debug, trace, or directives such as
+    /// netd=debug,info
     #[arg(long, value_name = "LEVEL")]
     pub(crate) log_level: Option<String>,
     /// How to log to standard error

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use tracing_subscriber::filter::EnvFilter;
+use tracing_subscriber::filter::{EnvFilter, LevelFilter};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::registry::Registry;
 use tracing_subscriber::util::SubscriberInitExt;
@@ -48,10 +48,40 @@ pub(crate) fn check_level(level: &str) -> Result<(), ConfigError> {
 }
 
 fn parse(level: &str) -> Result<EnvFilter, ConfigError> {
-    EnvFilter::builder()
-        .parse(level)
-        .map_err(|source| ConfigError::LogLevel {
-            level: level.to_owned(),
-            source,
-        })
+    let refused = |source| ConfigError::LogLevel {
+        level: level.to_owned(),
+        source,
+    };
+    // The one of Docker's levels that does not exist here: what is fatal is said at the end.
+    if level == "fatal" {
+        return parse("off");
+    }
+    // The filter takes an unknown word for a part of the program, of which it then says everything,
+    // and nothing of the others.
+    for word in level.split(',').filter(|word| is_word(word)) {
+        word.parse::<LevelFilter>()
+            .map_err(|error| refused(error.into()))?;
+    }
+    EnvFilter::builder().parse(level).map_err(refused)
+}
+
+/// Neither `netd=debug` nor `[request]`.
+fn is_word(directive: &str) -> bool {
+    directive.chars().all(char::is_alphanumeric)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn levels_are_dockers_and_a_misspelt_one_is_refused() {
+        for level in ["debug", "info", "warn", "error", "fatal", "off"] {
+            assert!(check_level(level).is_ok(), "{level}");
+        }
+        assert!(check_level("netd=debug,info").is_ok());
+        for level in ["debgu", "netd=debug,inof"] {
+            assert!(check_level(level).is_err(), "{level}");
+        }
+    }
 }

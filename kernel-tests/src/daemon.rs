@@ -96,6 +96,8 @@ pub struct Daemon {
     host: Arc<Host>,
     directories: Directories,
     process: Option<Child>,
+    /// Where its programs are installed, unless they run from where they were built.
+    programs: Option<PathBuf>,
     /// Everything has been removed already.
     is_clean: bool,
     /// Removed last.
@@ -131,6 +133,7 @@ impl Daemon {
             host,
             directories,
             process: None,
+            programs: None,
             is_clean: true,
             _scratch: Some([scratch, run]),
         };
@@ -147,6 +150,7 @@ impl Daemon {
             host,
             directories,
             process: None,
+            programs: None,
             is_clean: true,
             _scratch: None,
         };
@@ -162,6 +166,32 @@ impl Daemon {
     pub fn take_over(host: Arc<Host>, directories: Directories) -> Result<Self> {
         end_processes(&directories.root, |name| name == "hawserd")?;
         Self::start_in(host, directories)
+    }
+
+    /// Installs the programs into a directory of its own, as a package would: those that were there
+    /// are removed, and what still runs of them has lost its file.
+    ///
+    /// # Errors
+    /// When the programs have not been built, or cannot be copied.
+    pub fn install(&mut self) -> Result<()> {
+        let dir = self.directories.root().join("bin");
+        if self.programs.is_some() {
+            fs::remove_dir_all(&dir).with_context(|| dir.display().to_string())?;
+        }
+        fs::create_dir(&dir).with_context(|| dir.display().to_string())?;
+        for name in ["hawserd", "hawser", "hawser-shim"] {
+            let (built, installed) = (program::under_test(name)?, dir.join(name));
+            fs::copy(&built, &installed).with_context(|| installed.display().to_string())?;
+        }
+        self.programs = Some(dir);
+        Ok(())
+    }
+
+    fn program(&self, name: &str) -> Result<PathBuf> {
+        match &self.programs {
+            Some(dir) => Ok(dir.join(name)),
+            None => program::under_test(name),
+        }
     }
 
     /// Starts the process and waits until it answers.
@@ -187,7 +217,7 @@ impl Daemon {
             .with_context(|| path.display().to_string())?;
         let child = self
             .host
-            .command(program::under_test("hawserd")?)
+            .command(self.program("hawserd")?)
             .args(self.directories.arguments())
             .stdin(Stdio::null())
             .stdout(log.try_clone().context("log of the daemon")?)
@@ -253,7 +283,7 @@ impl Daemon {
     /// When the program has not been built.
     pub fn command(&self, arguments: &[&str]) -> Result<Command> {
         // nsenter keeps the environment.
-        let mut command = self.host.command(program::under_test("hawser")?);
+        let mut command = self.host.command(self.program("hawser")?);
         let socket = format!("unix://{}", self.directories.socket().display());
         command.args(arguments).env(api::path::HOST_ENV, socket);
         Ok(command)
