@@ -23,6 +23,7 @@ pub mod owner;
 pub mod packet;
 pub mod process;
 pub mod quota;
+pub mod seccomp;
 pub mod signal;
 pub mod signalfd;
 pub mod sysctl;

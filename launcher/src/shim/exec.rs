@@ -31,7 +31,7 @@ use super::executor::{Workload, exit_code_of, without_prefix};
 use super::foreign::UnknownRuntime;
 use super::hold::reap;
 use super::launch::{EXIT_DAEMON, Places};
-use super::oci::innermost;
+use super::oci::{self, innermost};
 use super::rootfs::Rootfs;
 use super::runtime::{Runtime, last_words};
 use super::spec::capability;
@@ -222,7 +222,9 @@ impl<'a> Exec<'a> {
             // Others do all of it themselves.
             return Ok((process, Workload::default()));
         }
-        Ok(member(process, &config, self.init, self.maps.as_ref())?)
+        let filters = oci::filters(&self.runtime.root);
+        let maps = self.maps.as_ref();
+        Ok(member(process, &config, self.init, maps, &filters)?)
     }
 
     fn asked(&self) -> Result<Asked<'_>, ExecError> {

@@ -12,8 +12,7 @@ use std::process::Command;
 use std::sync::Arc;
 
 use libcontainer::capabilities::drop_privileges;
-use libcontainer::oci_spec::runtime::{LinuxCapabilities, LinuxSeccomp, Process, Spec};
-use libcontainer::seccomp::initialize_seccomp;
+use libcontainer::oci_spec::runtime::{LinuxCapabilities, Process, Spec};
 use libcontainer::syscall::syscall::create_syscall;
 use libcontainer::workload::{
     Executor, ExecutorError, ExecutorSetEnvsError, ExecutorValidationError,
@@ -27,6 +26,7 @@ use rustix::thread::{
     set_thread_res_uid,
 };
 
+use super::filter::Filter;
 use super::init;
 use super::launch::{EXIT_DAEMON, EXIT_NOT_EXECUTABLE, EXIT_NOT_FOUND};
 
@@ -40,7 +40,7 @@ pub(crate) struct Workload {
     pub(crate) ends_with_parent: bool,
     /// The process stays as an init and runs the command as its child.
     pub(crate) is_init: bool,
-    /// libcontainer loads no seccomp filter for a process that joins a container.
+    /// The filter is loaded here, and not by libcontainer ([`super::filter`]).
     pub(crate) confinement: Option<Confinement>,
     /// Nor does it join a user namespace (`NAMESPACE_TYPES` of its `tenant_builder.rs`).
     pub(crate) joins: Option<Joins>,
@@ -78,7 +78,7 @@ impl Joins {
 /// The filter to load and the capabilities to keep after that; without any named, all.
 #[derive(Debug, Clone)]
 pub(crate) struct Confinement {
-    pub(crate) seccomp: Option<LinuxSeccomp>,
+    pub(crate) filter: Option<Filter>,
     pub(crate) capabilities: Option<LinuxCapabilities>,
 }
 
@@ -140,8 +140,8 @@ impl Workload {
         }
         if let Some(confinement) = &self.confinement {
             // Before the drop: loading a filter needs CAP_SYS_ADMIN, or no_new_privs (seccomp(2)).
-            if let Some(seccomp) = &confinement.seccomp {
-                initialize_seccomp(seccomp)?;
+            if let Some(filter) = &confinement.filter {
+                filter.load()?;
             }
             if let Some(capabilities) = &confinement.capabilities {
                 drop_privileges(capabilities, &*create_syscall())?;

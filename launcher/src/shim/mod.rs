@@ -21,6 +21,7 @@ mod drain;
 pub(crate) mod etc;
 mod exec;
 mod executor;
+mod filter;
 pub(crate) mod foreign;
 mod freezer;
 mod guard;

@@ -7,11 +7,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use api::owner::IdMaps;
-use libcontainer::oci_spec::runtime::{LinuxCapabilities, LinuxSeccomp};
+use libcontainer::oci_spec::runtime::LinuxCapabilities;
 use rustix::fs::{Mode, OFlags};
 use serde_json::{Value, json};
 
 use crate::shim::executor::{Confinement, Joins, Workload};
+use crate::shim::filter::{Filter, FilterError};
 use crate::shim::spec::capability;
 
 #[derive(Debug, thiserror::Error)]
@@ -24,6 +25,8 @@ pub(in crate::shim) enum JoinError {
         path: PathBuf,
         source: io::Error,
     },
+    #[error(transparent)]
+    Filter(#[from] FilterError),
     #[error("understand the container's process: {0}")]
     Process(#[from] serde_json::Error),
     #[error("{} is no map of ids", path.display())]
@@ -69,9 +72,19 @@ pub(in crate::shim) fn member(
     config: &Value,
     init: u32,
     maps: Option<&IdMaps>,
+    filters: &Path,
 ) -> Result<(Value, Workload), JoinError> {
     let seccomp = &config["linux"]["seccomp"];
-    let (process, workload) = confined(process, seccomp, maps.is_some())?;
+    let filter = (!seccomp.is_null()).then(|| Filter::of(seccomp, filters));
+    let filter = filter.transpose()?;
+    if filter.is_none() && maps.is_none() {
+        return Ok((process, Workload::default()));
+    }
+    let (process, confinement) = confined(process, filter)?;
+    let workload = Workload {
+        confinement: Some(confinement),
+        ..Workload::default()
+    };
     match maps {
         None => Ok((process, workload)),
         Some(maps) => joining(process, workload, init, maps),
@@ -119,19 +132,14 @@ fn joining(
     Ok((process, workload))
 }
 
-/// Leaves to the executor what libcontainer does not do for a process that joins: the filter.
+/// Leaves the filter to the executor.
 ///
-/// The process keeps two capabilities until the filter is loaded: CAP_SYS_ADMIN, which loading
-/// needs (seccomp(2)), and CAP_SETPCAP, which dropping from the bounding set needs.
-fn confined(
+/// The process keeps two capabilities until it is loaded: CAP_SYS_ADMIN, which loading needs
+/// (seccomp(2)), and CAP_SETPCAP, which dropping from the bounding set needs.
+pub(in crate::shim) fn confined(
     mut process: Value,
-    seccomp: &Value,
-    joins: bool,
-) -> Result<(Value, Workload), serde_json::Error> {
-    if seccomp.is_null() && !joins {
-        return Ok((process, Workload::default()));
-    }
-    let seccomp: Option<LinuxSeccomp> = serde_json::from_value(seccomp.clone())?;
+    filter: Option<Filter>,
+) -> Result<(Value, Confinement), serde_json::Error> {
     let capabilities: Option<LinuxCapabilities> =
         serde_json::from_value(process["capabilities"].clone())?;
     for set in ["bounding", "effective", "permitted"] {
@@ -143,17 +151,11 @@ fn confined(
             }
         }
     }
-    let confinement = Some(Confinement {
-        seccomp,
+    let confinement = Confinement {
+        filter,
         capabilities,
-    });
-    Ok((
-        process,
-        Workload {
-            confinement,
-            ..Workload::default()
-        },
-    ))
+    };
+    Ok((process, confinement))
 }
 
 #[cfg(test)]
@@ -199,19 +201,23 @@ mod tests {
 
     #[test]
     fn capabilities_for_the_filter_are_given_up_again() {
-        let seccomp = json!({ "defaultAction": "SCMP_ACT_ALLOW" });
-        let (process, workload) = confined(container(), &seccomp, false).unwrap();
+        let (process, confinement) = confined(container(), None).unwrap();
         assert_eq!(
             process["capabilities"]["permitted"],
             json!(["CAP_KILL", "CAP_SYS_ADMIN", "CAP_SETPCAP"])
         );
-        let kept = workload.confinement.unwrap().capabilities.unwrap();
+        let kept = confinement.capabilities.unwrap();
         assert_eq!(kept.permitted().as_ref().unwrap().len(), 1);
-        let (process, workload) = confined(container(), &Value::Null, false).unwrap();
+        // A bundle need not name any: nothing is given up then.
+        let (_, confinement) = confined(json!({ "args": ["id"] }), None).unwrap();
+        assert!(confinement.capabilities.is_none());
+    }
+
+    #[test]
+    fn a_container_without_a_filter_is_left_to_the_runtime() {
+        let nowhere = Path::new("/nonexistent");
+        let (process, workload) = member(container(), &json!({}), 1, None, nowhere).unwrap();
         assert_eq!(process, container());
         assert!(workload.confinement.is_none());
-        // A bundle need not name any: nothing is given up then.
-        let (_, workload) = confined(json!({ "args": ["id"] }), &seccomp, false).unwrap();
-        assert!(workload.confinement.unwrap().capabilities.is_none());
     }
 }

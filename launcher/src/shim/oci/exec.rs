@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use std::os::fd::AsFd;
 
 use super::command::init_of;
-use super::{OciError, container, failed, read_json};
+use super::{OciError, container, failed, filters, read_json};
 use crate::shim::exec::joining::{maps_of, member};
 use crate::shim::hold::reap;
 
@@ -75,7 +75,7 @@ pub(super) fn run(root: &Path, found: &Container, asked: &Exec) -> Result<i32, O
     };
     let init = init_of(found)?;
     let maps = maps_of(init)?;
-    let (process, workload) = member(process, &config, init, maps.as_ref())?;
+    let (process, workload) = member(process, &config, init, maps.as_ref(), &filters(root))?;
     let file = root
         .join(&asked.id)
         .join(format!("exec-{}.json", std::process::id()));

@@ -28,8 +28,9 @@ use serde_json::{Value, json};
 use crate::cgroup::limit::SettingError;
 use crate::cli::run::resource::ResourceError;
 use crate::shim::arguments::{Arguments, Grammar, UsageError};
-use crate::shim::exec::joining::JoinError;
-use crate::shim::executor::Workload;
+use crate::shim::exec::joining::{JoinError, confined};
+use crate::shim::executor::{Confinement, Workload};
+use crate::shim::filter::{self, Filter};
 use crate::shim::loopback;
 use crate::shim::spec::INIT_ANNOTATION;
 use crate::shim::stage::{Stage, StageError};
@@ -211,9 +212,16 @@ fn bundle(arguments: &Arguments) -> Result<Bundle, OciError> {
     })
 }
 
+/// Below a runtime's directory, by a name that no container has: programs of filters.
+pub(super) fn filters(root: &Path) -> PathBuf {
+    root.join("~filters")
+}
+
 fn create(bundle: &Bundle, root: &Path, id: &str) -> Result<(), OciError> {
+    let confined = Confined::of(&bundle.path, root, id)?;
+    let path = confined.as_ref().map_or(&*bundle.path, |it| &it.path);
     let failed = container("create");
-    let spec = spec_of(&bundle.path)?;
+    let spec = spec_of(path)?;
     let is_init = wants_init(&spec);
     if is_init {
         name_init(&spec).map_err(OciError::Title)?;
@@ -221,10 +229,10 @@ fn create(bundle: &Bundle, root: &Path, id: &str) -> Result<(), OciError> {
     let executor = Workload {
         ends_with_parent: bundle.ends_with_parent,
         is_init,
-        confinement: None,
+        confinement: confined.as_ref().map(|it| it.confinement.clone()),
         joins: None,
     };
-    let created = ContainerBuilder::new(id.to_owned(), SyscallType::default())
+    let mut created = ContainerBuilder::new(id.to_owned(), SyscallType::default())
         .with_root_path(root)
         .map_err(&failed)?
         .with_pid_file(bundle.pid_file.clone())
@@ -232,11 +240,15 @@ fn create(bundle: &Bundle, root: &Path, id: &str) -> Result<(), OciError> {
         .with_console_socket(bundle.console_socket.clone())
         .with_preserved_fds(bundle.preserved)
         .with_executor(executor)
-        .as_init(&bundle.path)
+        .as_init(path)
         .with_no_pivot(bundle.no_pivot)
         .with_systemd(bundle.systemd)
         .build()
         .map_err(&failed)?;
+    if confined.is_some() {
+        created.state.bundle.clone_from(&bundle.path);
+        created.save().map_err(&failed)?;
+    }
     if has_own_network(&spec)
         && let Some(pid) = created
             .pid()
@@ -245,6 +257,47 @@ fn create(bundle: &Bundle, root: &Path, id: &str) -> Result<(), OciError> {
         loopback::bring_up(pid).map_err(OciError::Loopback)?;
     }
     Ok(())
+}
+
+/// A bundle without its filter, which is left to the executor. Dropping it removes the files.
+#[derive(Debug)]
+struct Confined {
+    path: PathBuf,
+    confinement: Confinement,
+}
+
+impl Confined {
+    /// None for a bundle that libcontainer can be given as it is.
+    fn of(bundle: &Path, root: &Path, id: &str) -> Result<Option<Self>, OciError> {
+        let mut config = read_json(&bundle.join("config.json"))?;
+        let seccomp = config["linux"]["seccomp"].take();
+        if seccomp.is_null() || filter::asks_somebody(&seccomp) {
+            return Ok(None);
+        }
+        let filter = Filter::of(&seccomp, &filters(root)).map_err(JoinError::from)?;
+        let (process, confinement) =
+            confined(config["process"].take(), Some(filter)).map_err(JoinError::from)?;
+        config["process"] = process;
+        // Another directory's, if it is relative.
+        if let Some(rootfs) = config["root"]["path"].as_str() {
+            config["root"]["path"] = json!(bundle.join(rootfs));
+        }
+        let path = root.join(format!("~{id}"));
+        let confined = Self { path, confinement };
+        let path = &confined.path;
+        fs::create_dir_all(path).map_err(failed("create", path))?;
+        let config = config.to_string();
+        let file = path.join("config.json");
+        fs::write(&file, config).map_err(failed("write", &file))?;
+        Ok(Some(confined))
+    }
+}
+
+impl Drop for Confined {
+    fn drop(&mut self) {
+        // The next container of this id replaces what is left of it.
+        drop(fs::remove_dir_all(&self.path));
+    }
 }
 
 fn spec_of(bundle: &Path) -> Result<Spec, OciError> {
