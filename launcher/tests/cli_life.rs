@@ -8,7 +8,7 @@ mod cli_runtime;
 mod cli_steering;
 mod cli_support;
 
-use cli_support::{Host, Ran, digest};
+use cli_support::{Host, Ran, digest, soon};
 
 /// Flags that every run here needs: the test's daemon has no networks.
 const RUN: [&str; 3] = ["run", "--network", "none"];
@@ -404,6 +404,21 @@ fn a_terminal_is_attached_detached_and_attached_again() {
         host.ok(&["inspect", "-f", "{{.State.Status}}", "sh1"]),
         "running"
     );
+
+    // Whoever leaves a second shell leaves it running, and its terminal to write to.
+    let shell = "exec -it -e PS1='# ' --detach-keys ctrl-x,ctrl-y sh1 sh";
+    let wait = "(until test -e /go; do sleep 0.05; done; echo said; : >/done) &";
+    let script = format!("trap ': >/hup' HUP; {wait}\n");
+    let Ran {
+        stdout: seen, code, ..
+    } = host.on_terminal(shell, &[&script, "\u{18}\u{19}"]);
+    assert_eq!(code, 0, "{seen:?}");
+    let inside = |script| host.hawser(&["exec", "sh1", "sh", "-c", script]).code;
+    assert_eq!(inside(": >/go"), 0);
+    soon(|| inside("test -e /done") == 0);
+    assert_eq!(inside("test -e /hup"), 1);
+    let misspelt = ["exec", "--detach-keys", "ctrl-ü", "sh1", "sh"];
+    host.refused(&misspelt, 1, "invalid --detach-keys");
     host.ok(&["stop", "-t", "0", "sh1"]);
 
     let shell = "run --rm --network none -it -e PS1='# ' bb sh";

@@ -4,7 +4,7 @@
 //! status is the process's; what cannot be run gives 126 or 127 and one line.
 
 pub(super) mod joining;
-mod terminal;
+pub(super) mod terminal;
 
 use std::fs;
 use std::io::{self, PipeReader, Read, Write};
@@ -38,6 +38,7 @@ use super::spec::capability;
 use super::spec::process::merge;
 use super::spec::user::{Accounts, User, UserError};
 use super::streams::{DescriptorSocket, remove_stale};
+use crate::cli::run::detach::{self, DetachKeysError, Detector};
 use crate::container::Status;
 use crate::event;
 use crate::store::{ContainerDir, StoreError};
@@ -74,6 +75,8 @@ enum ExecError {
     UnknownRuntime(#[from] UnknownRuntime),
     #[error("{}", without_prefix(message))]
     Refused { message: String },
+    #[error(transparent)]
+    DetachKeys(#[from] DetachKeysError),
     #[error("wait for the process: {0}")]
     Wait(io::Error),
 }
@@ -92,16 +95,19 @@ impl ExecError {
 
 pub(crate) fn main(places: &Places, arguments: &Arguments) -> i32 {
     let outcome = Exec::open(places, arguments).and_then(Exec::run);
-    if let Ok(code) = &outcome
-        && !arguments.has("--detach")
+    if let Ok(Some(code)) = &outcome
         && arguments.value("--timeout-ms").is_none()
     {
         tell_end(places, *code);
     }
-    outcome.unwrap_or_else(|error| {
-        eprintln!("hawser: {error}");
-        error.exit_code()
-    })
+    outcome.map_or_else(
+        |error| {
+            eprintln!("hawser: {error}");
+            error.exit_code()
+        },
+        // What goes on has not failed.
+        Option::unwrap_or_default,
+    )
 }
 
 /// Of a command that somebody asked for; health checks are nobody's news.
@@ -153,7 +159,8 @@ impl<'a> Exec<'a> {
         })
     }
 
-    fn run(self) -> Result<i32, ExecError> {
+    /// None if it goes on without this process.
+    fn run(self) -> Result<Option<i32>, ExecError> {
         let is_terminal = self.arguments.has("--tty");
         let (process, workload) = self.process()?;
         let console = if is_terminal {
@@ -170,11 +177,19 @@ impl<'a> Exec<'a> {
             None => None,
         };
         if self.arguments.has("--detach") {
-            return Ok(0);
+            return Ok(None);
         }
         match terminal {
-            Some(terminal) => terminal::pump(terminal, child.as_fd()).map_err(wait),
-            None => self.finish(child.as_fd(), errors).map_err(wait),
+            Some(terminal) => {
+                let keys = self.arguments.value("--detach-keys");
+                let keys = keys.unwrap_or(detach::DEFAULT);
+                let detector = Detector::new(detach::parse(keys)?);
+                terminal::pump(terminal, child.as_fd(), detector).map_err(wait)
+            }
+            None => {
+                let ended = self.finish(child.as_fd(), errors);
+                ended.map(Some).map_err(wait)
+            }
         }
     }
 

@@ -237,6 +237,8 @@ pub struct Exec {
     pub env: Vec<String>,
     /// The container's own when absent.
     pub workdir: Option<String>,
+    /// The keys that leave a terminal, as `--detach-keys` has them; Docker's when absent.
+    pub detach_keys: Option<String>,
     /// The command is killed after so long.
     pub timeout: Option<Duration>,
     pub command: Vec<String>,
@@ -268,6 +270,9 @@ impl Exec {
         }
         if let Some(workdir) = &self.workdir {
             command.arg("--workdir").arg(workdir);
+        }
+        if let Some(keys) = &self.detach_keys {
+            command.arg("--detach-keys").arg(keys);
         }
         if let Some(timeout) = self.timeout {
             let milliseconds = timeout.as_millis().to_string();

@@ -47,6 +47,7 @@ mod title;
 use std::ffi::OsString;
 
 use arguments::{Arguments, Grammar, UsageError};
+use exec::terminal::{HOLD_TERMINAL, hold as hold_terminal};
 use launch::{EXIT_DAEMON, Places};
 pub(crate) use spec::Modules;
 
@@ -76,6 +77,7 @@ const EXEC: Grammar = Grammar {
         "--env",
         "--workdir",
         "--timeout-ms",
+        "--detach-keys",
     ],
     switches: &["--tty", "--interactive", "--detach", "--privileged"],
 };
@@ -101,6 +103,7 @@ fn dispatch(arguments: impl IntoIterator<Item = OsString>) -> Result<i32, UsageE
             let arguments = Arguments::parse(arguments, EXEC)?;
             Ok(exec::main(&places(&arguments)?, &arguments))
         }
+        Some(HOLD_TERMINAL) => Ok(hold_terminal()),
         Some(first) if oci::command::is_meant(first) => {
             Ok(oci::command::main(std::iter::once(verb).chain(arguments)))
         }

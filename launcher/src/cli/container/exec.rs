@@ -11,6 +11,7 @@ use rustix::termios::isatty;
 use crate::cli::context::Context;
 use crate::cli::error::{CliError, ContainerError};
 use crate::cli::run::create::read_pairs;
+use crate::cli::run::detach;
 use crate::cli::run::env::{self, Environment};
 use crate::container::Status;
 use crate::shim::launch::{self, Exec, LaunchError};
@@ -27,6 +28,9 @@ pub struct ExecFlags {
     /// Allocate a terminal
     #[arg(short, long)]
     pub tty: bool,
+    /// Keys that leave the terminal and let the command go on
+    #[arg(long, value_name = "KEYS", default_value = detach::DEFAULT)]
+    pub detach_keys: String,
     /// Set an environment variable: NAME=VALUE, or NAME for the caller's own value
     #[arg(short, long, value_name = "VARIABLE")]
     pub env: Vec<String>,
@@ -70,6 +74,7 @@ pub fn exec(context: &Context, flags: &ExecFlags) -> Result<i32, CliError> {
         return Err(ContainerError::Paused(key.clone()).into());
     }
     context.require_root()?;
+    detach::parse(&flags.detach_keys)?;
     if flags.interactive && flags.tty && !flags.detach && !isatty(io::stdin()) {
         return Err(CliError::NotATerminal);
     }
@@ -81,6 +86,7 @@ pub fn exec(context: &Context, flags: &ExecFlags) -> Result<i32, CliError> {
         user: flags.user.clone(),
         env: environment(flags)?,
         workdir: flags.workdir.clone(),
+        detach_keys: Some(flags.detach_keys.clone()),
         timeout: None,
         command: command.to_vec(),
     };
