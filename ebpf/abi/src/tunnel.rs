@@ -1,8 +1,10 @@
 //! Backends on other nodes: a packet to one goes through a tunnel as it came, client and frontend and
 //! all, and is translated where the backend is. The reply leaves from there, straight to the client.
 //!
-//! The tunnel is a VXLAN device that takes its key from each packet (`ip link add … type vxlan
-//! external`). The network number of that key tells the backend: no header of ours is on the wire.
+//! The tunnel is a VXLAN interface of its own, with one network number for the whole cluster. The link
+//! addresses of a packet's frame tell the rest, as on any segment: it is for the link address of a node,
+//! by which the interface finds that node ([`Remote::to`]), and from that of a backend there
+//! ([`sender`]). No header of ours is on the wire.
 //!
 //! ```text
 //! client ──▶ uplink: remotes[backend] ──▶ tunnel ──▶ tunnel: arrivals[backend] ──▶ container
@@ -10,34 +12,48 @@
 //!    └──────────────────── uplink of that node ◀── frontend's address ◀───────────────┘
 //! ```
 
+use crate::endpoint::Mac;
 use crate::map::Backend;
 use crate::packet::{IPV4_MIN_LEN, IPV6_LEN};
 
 /// Where backends on other nodes are, by backend.
-pub const REMOTES: &str = "remotes";
+pub const REMOTES: &str = "remote_backends";
 /// The service of each backend of this node that other nodes may lead packets to, by backend.
 pub const ARRIVALS: &str = "arrivals";
 /// One [`Arriving`].
 pub const ARRIVING: &str = "arriving";
 
-/// Network numbers from here on are for packets to backends (of 24 bits: RFC 7348, 5).
-const BLOCK: u32 = 0xf0_0000;
-/// The lower half of a number is the backend's, the four bits above it are of its generation: a
-/// number that another node has kept too long is nobody's for the next fifteen that get the slot.
+/// The upper half of a number is the backend's generation: one that another node has kept too long is
+/// nobody's for the next 65 535 that get the slot.
 const BACKEND_BITS: u32 = 16;
-const GENERATION_MASK: u32 = 0xf;
+/// What stands before the number in a link address: one that is locally administered (IEEE 802, 8.4).
+const SENDER: [u8; 2] = [0x02, 0x00];
 
 /// The number under which other nodes reach a backend of this one.
 #[inline(always)]
 pub const fn number(backend: u32, generation: u32) -> u32 {
-    BLOCK | (generation & GENERATION_MASK) << BACKEND_BITS | backend & 0xffff
+    generation << BACKEND_BITS | backend & 0xffff
 }
 
-/// The backend that a number is for; `None` for one of a container network.
+/// The backend that a number is for.
 #[inline(always)]
-pub const fn backend(number: u32) -> Option<u32> {
-    if number & BLOCK == BLOCK && number >> 24 == 0 {
-        Some(number & 0xffff)
+pub const fn backend(number: u32) -> u32 {
+    number & 0xffff
+}
+
+/// The link address that a frame for the backend is from.
+#[inline(always)]
+pub const fn sender(number: u32) -> Mac {
+    let ([a, b], [c, d, e, f]) = (SENDER, number.to_be_bytes());
+    Mac::from_octets([a, b, c, d, e, f])
+}
+
+/// The number that a frame from this address is for; `None` if it is for nobody.
+#[inline(always)]
+pub const fn number_of(sender: Mac) -> Option<u32> {
+    let [a, b, c, d, e, f] = sender.octets();
+    if a == SENDER[0] && b == SENDER[1] {
+        Some(u32::from_be_bytes([c, d, e, f]))
     } else {
         None
     }
@@ -50,37 +66,23 @@ pub const fn leads_to(number: u32, id: u32, backend: &Backend) -> bool {
 }
 
 /// Value of [`REMOTES`].
-///
-/// Begins as `struct bpf_tunnel_key` does (include/uapi/linux/bpf.h, since Linux 4.4): the kernel reads
-/// that part where it lies.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Remote {
-    /// See [`number`]: that node's, of the backend.
-    pub number: u32,
-    /// The node's address: over IPv4 in the first word, in the host's order; over IPv6 in the network's.
-    pub node: [u32; 4],
-    pub tos: u8,
-    pub ttl: u8,
-    /// The kernel wants zero in both.
-    pub ext: u16,
-    pub label: u32,
-    /// The tunnel's device.
+    /// The tunnel's interface.
     pub ifindex: u32,
     /// The longest packet, its IP header counted, that fits with the headers around it.
     pub mtu: u16,
     /// [`REMOTE_V6`] or zero.
     pub flags: u16,
+    /// The node's link address on the tunnel's segment.
+    pub to: Mac,
+    /// What that node calls the backend: see [`sender`].
+    pub from: Mac,
 }
-
-/// How much of a [`Remote`] is the kernel's.
-pub const TUNNEL_KEY_LEN: u32 = 28;
 
 /// The node is reached over IPv6.
 pub const REMOTE_V6: u16 = 1;
-
-/// What Linux begins with.
-pub const TUNNEL_TTL: u8 = 64;
 
 /// What surrounds a packet on its way: Ethernet, VXLAN, UDP and IP (RFC 7348, 5).
 #[inline(always)]
@@ -114,8 +116,9 @@ impl Arriving {
 }
 
 const _: () = {
-    assert!(size_of::<Remote>() == 36);
-    assert!(core::mem::offset_of!(Remote, ifindex) == TUNNEL_KEY_LEN as usize);
+    assert!(size_of::<Remote>() == 20);
+    // The two go into a frame as they lie.
+    assert!(core::mem::offset_of!(Remote, from) == core::mem::offset_of!(Remote, to) + 6);
     assert!(size_of::<Arriving>() == 4);
     assert!(crate::map::MAX_BACKENDS <= 1 << BACKEND_BITS);
 };
@@ -137,16 +140,16 @@ mod tests {
     }
 
     #[test]
-    fn numbers_are_of_24_bits_and_tell_the_backend() {
+    fn a_sender_tells_the_backend() {
         for id in [1, 2, 255, 256, 65_535] {
-            for generation in [0, 1, 15, 16, 0x1234_5678] {
+            for generation in [0, 1, 0xffff, 0x1_0000, 0x1234_5678] {
                 let number = number(id, generation);
-                assert!((BLOCK..1 << 24).contains(&number), "{number:x}");
-                assert_eq!(backend(number), Some(id));
+                assert_eq!(backend(number), id);
+                assert_eq!(number_of(sender(number)), Some(number));
             }
         }
-        for of_a_network in [0, 1, 4096, 0xe_ffff, 0xef_ffff, 0x1f0_0001] {
-            assert_eq!(backend(of_a_network), None, "{of_a_network:x}");
+        for nobodys in [[0; 6], [0xff; 6], [2, 1, 0, 0, 0, 1], [6, 0, 0, 0, 0, 1]] {
+            assert_eq!(number_of(Mac::from_octets(nobodys)), None, "{nobodys:x?}");
         }
     }
 
@@ -155,7 +158,7 @@ mod tests {
         let old = number(7, 3);
         assert!(leads_to(old, 7, &live(3, BACKEND_LIVE)));
         assert!(!leads_to(old, 7, &live(3, 0)), "retired");
-        for later in 4..19 {
+        for later in [4, 19, 0x1_0002] {
             assert!(!leads_to(old, 7, &live(later, BACKEND_LIVE)), "{later}");
         }
         let elsewhere = live(3, BACKEND_LIVE | BACKEND_REMOTE);

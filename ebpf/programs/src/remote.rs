@@ -1,13 +1,12 @@
 //! Packets for backends on other nodes: into the tunnel, as they are. `abi::tunnel` says what is told
 //! with them; the headers around them are the tunnel's own work, segments and checksums included.
 
-use core::ptr::{addr_of, from_ref};
+use core::ptr::addr_of;
 
 use abi::map::{Flow, FragmentPorts, Reason, StepSlot};
 use abi::packet::Fragment;
-use abi::tunnel::{REMOTE_V6, Remote, TUNNEL_KEY_LEN};
-use aya_ebpf::bindings::{BPF_F_TUNINFO_IPV6, BPF_F_ZERO_CSUM_TX};
-use aya_ebpf::helpers::{bpf_skb_set_tunnel_key, bpf_skb_vlan_pop};
+use abi::tunnel::Remote;
+use aya_ebpf::helpers::bpf_skb_vlan_pop;
 use aya_ebpf::programs::TcContext;
 
 use crate::hairpin::Way;
@@ -50,16 +49,7 @@ pub(crate) fn encapsulate(
     if tagged && unsafe { bpf_skb_vlan_pop(ctx.skb.skb) } != 0 {
         return Err(Reason::Rewrite);
     }
-    let flags = if remote.flags & REMOTE_V6 == 0 {
-        BPF_F_ZERO_CSUM_TX
-    } else {
-        // UDP over IPv6 has a checksum, but for receivers that were told otherwise (RFC 6935, 5).
-        BPF_F_TUNINFO_IPV6
-    };
-    let key = from_ref(remote).cast_mut().cast();
-    // SAFETY: the context is valid, and the helper reads so many bytes of the value, which is longer.
-    if unsafe { bpf_skb_set_tunnel_key(ctx.skb.skb, key, TUNNEL_KEY_LEN, flags.into()) } != 0 {
-        return Err(Reason::Rewrite);
-    }
+    ctx.store(0, &[remote.to, remote.from], 0)
+        .map_err(|_errno| Reason::Rewrite)?;
     Ok(Way::Out(remote.ifindex))
 }

@@ -31,7 +31,7 @@ pub(crate) fn tunnel_admit(ctx: TcContext) -> i32 {
 #[inline(always)]
 fn try_tunnel_admit(ctx: &TcContext) -> Result<(), Lost> {
     let malformed = || Lost::of(NO_SERVICE)(Reason::Malformed);
-    let arrival = arrival(ctx)?.ok_or_else(malformed)?;
+    let arrival = arrival(ctx)?;
     let header = Header::outer(ctx).map_err(|_unknown| malformed())?;
     let Ports { ports, flags } = header.ports(ctx).map_err(|_unknown| malformed())?;
     let key = header.flow_key(&ports, Direction::Forward);

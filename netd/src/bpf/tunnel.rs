@@ -1,10 +1,11 @@
 //! Backends on other nodes, and those of this one that other nodes reach: `abi::tunnel`.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 
-use abi::tunnel::{self, ARRIVALS, ARRIVING, Arriving, REMOTE_V6, REMOTES, TUNNEL_TTL, overhead};
-use api::id::IfName;
+use abi::endpoint::Mac;
+use abi::tunnel::{self, ARRIVALS, ARRIVING, Arriving, REMOTE_V6, REMOTES, overhead};
+use api::id::{IfName, MacAddr};
 use aya::Ebpf;
 use aya::maps::{Array, HashMap, MapData, MapError};
 
@@ -15,14 +16,14 @@ use super::{Change, DataPlane, Parts};
 /// Where a backend on another node is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Remote {
-    /// The node's address, by which the tunnel reaches it.
-    pub node: IpAddr,
+    /// The node's link address in the tunnel.
+    pub node: MacAddr,
     /// What that node calls the backend: see [`DataPlane::reachable`].
     pub number: u32,
     /// The number of the tunnel's interface.
     pub tunnel: u32,
-    /// The longest packet on the way to the node, with all headers but the link's.
-    pub mtu: u16,
+    /// What the tunnel goes over to get there.
+    pub underlay: Underlay,
 }
 
 /// What the nodes reach each other by.
@@ -30,8 +31,15 @@ pub struct Remote {
 pub struct Underlay {
     /// The longest packet, with all headers but the link's.
     pub mtu: u16,
-    /// Whether any node has an IPv6 address there, which takes more room.
+    /// Whether it is IPv6, or may be, which takes more room.
     pub v6: bool,
+}
+
+impl Underlay {
+    /// The longest packet that fits with the headers around it.
+    fn fits(self) -> u16 {
+        self.mtu.saturating_sub(overhead(self.v6))
+    }
 }
 
 impl Remote {
@@ -41,42 +49,25 @@ impl Remote {
     }
 
     fn value(&self) -> tunnel::Remote {
-        let (node, v6) = match self.node {
-            IpAddr::V4(v4) => ([v4.to_bits(), 0, 0, 0], false),
-            IpAddr::V6(v6) => {
-                let words: [u32; 4] =
-                    std::array::from_fn(|at| (v6.to_bits() >> (96 - 32 * at)) as u32);
-                (words.map(u32::to_be), true)
-            }
-        };
         tunnel::Remote {
-            number: self.number,
-            node,
-            tos: 0,
-            ttl: TUNNEL_TTL,
-            ext: 0,
-            label: 0,
             ifindex: self.tunnel,
-            mtu: self.mtu.saturating_sub(overhead(v6)),
-            flags: if v6 { REMOTE_V6 } else { 0 },
+            mtu: self.underlay.fits(),
+            flags: if self.underlay.v6 { REMOTE_V6 } else { 0 },
+            to: Mac::from_octets(self.node.0),
+            from: tunnel::sender(self.number),
         }
     }
 
     fn of(value: &tunnel::Remote) -> Self {
         let v6 = value.flags & REMOTE_V6 != 0;
-        let node = if v6 {
-            let words = value.node.map(u32::from_be).into_iter();
-            let bits = words.fold(0, |bits, word| bits << 32 | u128::from(word));
-            Ipv6Addr::from_bits(bits).into()
-        } else {
-            let [word, ..] = value.node;
-            Ipv4Addr::from_bits(word).into()
-        };
         Self {
-            node,
-            number: value.number,
+            node: MacAddr(value.to.octets()),
+            number: tunnel::number_of(value.from).unwrap_or_default(),
             tunnel: value.ifindex,
-            mtu: value.mtu.saturating_add(overhead(v6)),
+            underlay: Underlay {
+                mtu: value.mtu.saturating_add(overhead(v6)),
+                v6,
+            },
         }
     }
 }
@@ -91,9 +82,9 @@ impl DataPlane {
         self.lock().services.reachable(number)
     }
 
-    /// Leads packets that other nodes send to the backends here: `ifname` is a VXLAN device that takes
-    /// its key from each packet. Connections ask for segments that fit into it. Where packets go out
-    /// by the tunnel, [`Remote`] says so.
+    /// Leads packets that other nodes send to the backends here: `ifname` is a VXLAN interface for these
+    /// alone, which knows the link addresses of the nodes. Connections ask for segments that fit into
+    /// it. Where packets go out by the tunnel, [`Remote`] says so.
     ///
     /// # Errors
     /// [`BpfError`]; calling again goes on from where it stopped.
@@ -216,7 +207,7 @@ impl Tunnels {
 
     pub(super) fn set_underlay(&mut self, underlay: Underlay) -> Result<Change, BpfError> {
         let want = Arriving {
-            mtu: underlay.mtu.saturating_sub(overhead(underlay.v6)).into(),
+            mtu: underlay.fits().into(),
         };
         let failed = || BpfError::map(ARRIVING);
         if self.arriving.get(&0, 0).map_err(failed())? == want {
@@ -237,33 +228,16 @@ mod tests {
 
     #[test]
     fn what_is_written_is_read() {
-        for node in ["192.0.2.9", "2001:db8:9::9"] {
+        for v6 in [false, true] {
             let remote = Remote {
-                node: node.parse().unwrap(),
+                node: MacAddr([6, 1, 2, 3, 4, 5]),
                 number: 0xf1_0007,
                 tunnel: 12,
-                mtu: 1500,
+                underlay: Underlay { mtu: 1500, v6 },
             };
             let value = remote.value();
             assert_eq!(Remote::of(&value), remote);
-            let fits = if remote.node.is_ipv4() { 1450 } else { 1430 };
-            assert_eq!(value.mtu, fits);
+            assert_eq!(value.mtu, if v6 { 1430 } else { 1450 });
         }
-    }
-
-    #[test]
-    fn addresses_are_as_the_kernel_reads_them() {
-        let at = |node: &str| {
-            let remote = Remote {
-                node: node.parse().unwrap(),
-                number: 1,
-                tunnel: 1,
-                mtu: 1500,
-            };
-            remote.value().node
-        };
-        assert_eq!(at("192.0.2.9"), [0xc000_0209, 0, 0, 0]);
-        let words = [0x2001_0db8, 0x0009_0000, 0, 9_u32].map(u32::to_be);
-        assert_eq!(at("2001:db8:9::9"), words);
     }
 }

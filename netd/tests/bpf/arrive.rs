@@ -2,11 +2,9 @@
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
-use std::os::fd::AsFd as _;
 
-use abi::map::{JUMP_STEPS, StepSlot};
+use abi::tunnel::sender;
 use netd::bpf::{Balanced, Change, Side, Underlay, Verdict};
-use sys::bpf::probe::Probe;
 
 use crate::cases::{PROTOCOLS, first, more, opening};
 use crate::guard::{edge, lo, on_loopback};
@@ -16,9 +14,6 @@ use crate::remote::{SERVICE, counts, ends, entries, local, lost, service};
 use Side::{Egress, Ingress};
 
 const RANGE: u64 = 8;
-/// `TC_ACT_UNSPEC` and `TC_ACT_SHOT`, include/uapi/linux/pkt_cls.h.
-const UNSPEC: u32 = u32::MAX;
-const SHOT: u32 = 2;
 
 /// A host with one backend of each family, which other nodes reach.
 fn receiver(name: &str) -> Instance {
@@ -46,46 +41,54 @@ fn number_of(plane: &Instance, backend: SocketAddr) -> u32 {
     *all.iter().find_map(|all| all.get(&backend)).unwrap()
 }
 
-/// A frame that comes out of the tunnel with this number.
-fn arrive(plane: &Instance, number: u32, v6: bool, packet: &Packet) -> (u32, Vec<u8>) {
-    let table = sys::bpf::open(&plane.options.pin_dir.join(JUMP_STEPS)).unwrap();
-    let probe = Probe::tunnelled(table.as_fd(), StepSlot::Arrive as u32, number, v6).unwrap();
-    let frame = packet.build();
-    let mut out = vec![0; frame.len()];
-    let run = probe.run(&frame, &mut out, 1).unwrap();
-    out.truncate(run.length);
-    (run.verdict, out)
+/// A frame that comes out of the tunnel, for the backend with this number.
+fn arrive(plane: &Instance, number: u32, packet: &Packet) -> (Verdict, Vec<u8>) {
+    arrive_from(plane, sender(number).octets(), packet)
+}
+
+fn arrive_from(plane: &Instance, from: [u8; 6], packet: &Packet) -> (Verdict, Vec<u8>) {
+    let got = plane.replay(Side::Tunnel, &framed(from, packet)).unwrap();
+    (got.verdict, got.frame)
+}
+
+/// What becomes of one that reaches its backend as `packet`.
+fn led(number: u32, packet: &Packet) -> (Verdict, Vec<u8>) {
+    (Verdict::Pass, framed(sender(number).octets(), packet))
+}
+
+/// A frame of the tunnel's.
+fn framed(from: [u8; 6], packet: &Packet) -> Vec<u8> {
+    let mut frame = packet.build();
+    frame[6..12].copy_from_slice(&from);
+    frame
 }
 
 #[test]
 fn what_another_node_sends_reaches_the_backend_and_is_answered_from_here() {
-    for underlay6 in [false, true] {
-        let plane = receiver(&format!("remote-arrive-{underlay6}"));
-        for (name, protocol) in PROTOCOLS {
-            for e in ends() {
-                let what = format!("{name} {}, over IPv6: {underlay6}", e.name);
-                let number = number_of(&plane, e.web);
-                let before = counts(&plane, e.web);
-                let opening = opening(protocol);
-                for kind in [opening, opening, if protocol == TCP { ACK } else { 0 }] {
-                    let packet = Packet::new(protocol, e.client, e.host, kind);
-                    let got = arrive(&plane, number, underlay6, &packet);
-                    let led = packet.between(e.client, e.web).build();
-                    assert_eq!(got, (UNSPEC, led), "{what}");
-                    let reply = more(protocol, e.web, e.client);
-                    let got = plane.replay(Egress, &reply.build()).unwrap();
-                    let led = reply.between(e.host, e.client).build();
-                    assert_eq!((got.verdict, got.frame), (Verdict::Pass, led), "{what}");
-                }
-                let after = counts(&plane, e.web);
-                assert_eq!(after.packets_in - before.packets_in, 3, "{what}");
-                assert_eq!(after.packets_out - before.packets_out, 3, "{what}");
-                assert_eq!(after.new_flows - before.new_flows, 1, "{what}");
+    let plane = receiver("remote-arrive");
+    for (name, protocol) in PROTOCOLS {
+        for e in ends() {
+            let what = format!("{name} {}", e.name);
+            let number = number_of(&plane, e.web);
+            let before = counts(&plane, e.web);
+            let opening = opening(protocol);
+            for kind in [opening, opening, if protocol == TCP { ACK } else { 0 }] {
+                let packet = Packet::new(protocol, e.client, e.host, kind);
+                let led = led(number, &packet.between(e.client, e.web));
+                assert_eq!(arrive(&plane, number, &packet), led, "{what}");
+                let reply = more(protocol, e.web, e.client);
+                let got = plane.replay(Egress, &reply.build()).unwrap();
+                let led = reply.between(e.host, e.client).build();
+                assert_eq!((got.verdict, got.frame), (Verdict::Pass, led), "{what}");
             }
+            let after = counts(&plane, e.web);
+            assert_eq!(after.packets_in - before.packets_in, 3, "{what}");
+            assert_eq!(after.packets_out - before.packets_out, 3, "{what}");
+            assert_eq!(after.new_flows - before.new_flows, 1, "{what}");
         }
-        assert_eq!(lost(&plane), []);
-        assert_eq!(entries(&plane, "ct_half"), 0, "connections, as any others");
     }
+    assert_eq!(lost(&plane), []);
+    assert_eq!(entries(&plane, "ct_half"), 0, "connections, as any others");
 }
 
 #[test]
@@ -95,17 +98,12 @@ fn fragments_and_errors_come_out_of_the_tunnel_too() {
         let number = number_of(&plane, e.web);
         let kinds = [Fragment::First, Fragment::Later];
         for packet in kinds.map(|kind| more(UDP, e.client, e.host).fragment(kind)) {
-            let got = arrive(&plane, number, false, &packet);
-            assert_eq!(
-                got,
-                (UNSPEC, packet.between(e.client, e.web).build()),
-                "{}",
-                e.name
-            );
+            let led = led(number, &packet.between(e.client, e.web));
+            assert_eq!(arrive(&plane, number, &packet), led, "{}", e.name);
         }
         let packet = first(TCP, e.client, e.host);
-        let got = arrive(&plane, number, false, &packet);
-        assert_eq!(got.0, UNSPEC, "{}", e.name);
+        let got = arrive(&plane, number, &packet);
+        assert_eq!(got.0, Verdict::Pass, "{}", e.name);
         let router = if e.host.is_ipv4() {
             "198.51.100.1"
         } else {
@@ -116,9 +114,8 @@ fn fragments_and_errors_come_out_of_the_tunnel_too() {
         let reply = more(TCP, e.host, e.client);
         let error = Packet::error(router, e.host.ip(), kind, &reply, 60);
         let inner = reply.quoted_between(e.web, e.client);
-        let led = Packet::error(router, e.web.ip(), kind, &inner, 60);
-        let got = arrive(&plane, number, false, &error);
-        assert_eq!(got, (UNSPEC, led.build()), "{}", e.name);
+        let led = led(number, &Packet::error(router, e.web.ip(), kind, &inner, 60));
+        assert_eq!(arrive(&plane, number, &error), led, "{}", e.name);
     }
     assert_eq!(lost(&plane), []);
 }
@@ -137,11 +134,8 @@ fn a_port_of_a_range_is_as_far_from_the_first_here_as_there() {
     let number = number_of(&plane, "172.18.0.2:3000".parse().unwrap());
     for offset in [0, 1, 99] {
         let packet = first(TCP, e.client, SocketAddr::new(e.host.ip(), 6000 + offset));
-        let led = packet.between(e.client, SocketAddr::new(e.web.ip(), 3000 + offset));
-        assert_eq!(
-            arrive(&plane, number, false, &packet),
-            (UNSPEC, led.build())
-        );
+        let there = packet.between(e.client, SocketAddr::new(e.web.ip(), 3000 + offset));
+        assert_eq!(arrive(&plane, number, &packet), led(number, &there));
     }
 }
 
@@ -153,7 +147,8 @@ fn what_other_nodes_may_not_send_is_dropped_and_counted() {
     let packet = first(TCP, e.client, e.host);
     let mut stale = 0;
     let mut dropped = |what: &str, number, packet: &Packet| {
-        assert_eq!(arrive(&plane, number, false, packet).0, SHOT, "{what}");
+        let from = sender(number).octets();
+        assert_eq!(arrive_from(&plane, from, packet).0, Verdict::Drop, "{what}");
         stale += 1;
         assert_eq!(lost(&plane), [("stale", stale)], "{what}");
     };
@@ -161,15 +156,8 @@ fn what_other_nodes_may_not_send_is_dropped_and_counted() {
     dropped("nobody", number + 40, &packet);
     let other = first(TCP, e.client, SocketAddr::new(e.host.ip(), 8081));
     dropped("a port that is not the service's", number, &other);
-    // Those of container networks, and what comes without a tunnel.
-    for network in [1, 4096, 0xef_ffff] {
-        let got = arrive(&plane, network, false, &packet);
-        assert_eq!(got, (UNSPEC, packet.build()), "{network:x}");
-    }
-    let got = plane.replay(Side::Tunnel, &packet.build()).unwrap();
-    assert_eq!((got.verdict, got.frame), (Verdict::Pass, packet.build()));
     // One that is begun goes on until the backend is gone; then its number is nobody's.
-    assert_eq!(arrive(&plane, number, false, &packet).0, UNSPEC);
+    assert_eq!(arrive(&plane, number, &packet).0, Verdict::Pass);
     let without = Balanced {
         backends: [("172.18.0.3:80".parse().unwrap(), 1)].into(),
         reachable: true,
@@ -205,8 +193,13 @@ fn what_other_nodes_may_not_send_is_dropped_and_counted() {
         .next()
         .unwrap();
     let packet = first(UDP, e6.client, e6.host);
-    assert_eq!(arrive(&plane, number, false, &packet).0, SHOT);
+    assert_eq!(arrive(&plane, number, &packet).0, Verdict::Drop);
     assert!(lost(&plane).contains(&("family", 1)));
+    // What is from no backend's address is nobody's either.
+    let from_a_link = [6, 0, 0, 0, 0, 9];
+    let got = arrive_from(&plane, from_a_link, &first(TCP, e.client, e.host));
+    assert_eq!(got.0, Verdict::Drop);
+    assert!(lost(&plane).contains(&("stale", stale + 1)));
 }
 
 /// A SYN-ACK with these options.
@@ -234,7 +227,7 @@ fn connections_through_the_tunnel_ask_for_segments_that_fit() {
             .replay(Ingress, &first(TCP, direct, e.host).build())
             .unwrap();
         let number = number_of(&plane, e.web);
-        arrive(&plane, number, false, &first(TCP, e.client, e.host));
+        arrive(&plane, number, &first(TCP, e.client, e.host));
         let becomes = |to: SocketAddr, options: &[u8]| {
             let packet = answer(e.web, to, options);
             let got = plane.replay_endpoint(&packet.build()).unwrap();

@@ -22,6 +22,10 @@ use crate::topology::{
 /// What fits into the tunnel over IPv4.
 const FITS: usize = 1450;
 
+/// Their link addresses in the tunnel.
+const HOST: MacAddr = MacAddr([6, 0, 0, 0, 0, 1]);
+const NODE: MacAddr = MacAddr([6, 0, 0, 0, 0, 9]);
+
 struct Nodes {
     _wire: NetNs,
     client: NetNs,
@@ -68,15 +72,11 @@ impl Nodes {
         ip(&container, "route add default via 172.18.0.1");
         ip(&container, "route add default via fd00:18::1");
         for ns in [&host, &node] {
-            ip(ns, "link add tun0 type vxlan external dstport 4789");
-            ip(ns, "link set tun0 up");
             let set = || {
                 for (file, value) in [
                     ("ipv4/ip_forward", "1"),
                     ("ipv6/conf/all/forwarding", "1"),
-                    // What comes by the tunnel is of clients that are elsewhere.
-                    ("ipv4/conf/all/rp_filter", "0"),
-                    ("ipv4/conf/tun0/rp_filter", "0"),
+                    ("ipv4/conf/all/rp_filter", "1"),
                 ] {
                     std::fs::write(format!("/proc/sys/net/{file}"), value).unwrap();
                 }
@@ -99,8 +99,37 @@ impl Nodes {
         MacAddr([(); 6].map(|()| u8::from_str_radix(bytes.next().unwrap(), 16).unwrap()))
     }
 
+    /// The tunnel between host and node, as the daemons make it, over addresses of this family.
+    fn tunnel(&self, v6: bool) {
+        let ends = if v6 { V6 } else { V4 };
+        let macs = [HOST, NODE];
+        for (ns, here, there) in [(&self.host, 0, 1), (&self.node, 1, 0)] {
+            let exists = ip(ns, "-oneline link show").contains("tun0");
+            if exists {
+                ip(ns, "link del tun0");
+            }
+            let (local, mac) = (ends[1 + here], macs[here]);
+            ip(
+                ns,
+                &format!(
+                    "link add tun0 address {mac} type vxlan id 0xf00000 local {local} \
+                     dstport 4789 nolearning"
+                ),
+            );
+            let (at, mac) = (ends[1 + there], macs[there]);
+            run(ns, "bridge", &format!("fdb add {mac} dev tun0 dst {at}"));
+            // What comes by the tunnel is of clients that are elsewhere, which a kernel that looks at
+            // senders takes by an interface with an address only.
+            let loose = || std::fs::write("/proc/sys/net/ipv4/conf/tun0/rp_filter", "2");
+            ns.run(loose).unwrap().unwrap();
+            ip(ns, "address add 192.0.0.8/32 dev tun0");
+            ip(ns, "link set tun0 up");
+        }
+    }
+
     /// Leads the host's port 8080 to the container's port 80, over nodes of this family.
     fn serve(&self, mode: Mode, v6: bool) -> [Instance; 2] {
+        self.tunnel(v6);
         let name = format!("nodes-{v6}");
         let host = Instance::open_in(mode, &format!("{name}-host"), None);
         let node = Instance::open_in(mode, &format!("{name}-node"), None);
@@ -137,10 +166,10 @@ impl Nodes {
             };
             node.balance(number, &here).unwrap();
             let remote = Remote {
-                node: if v6 { V6[2] } else { V4[2] }.parse().unwrap(),
+                node: NODE,
                 number: node.reachable(number).unwrap()[&web],
                 tunnel: index(&self.host, "tun0"),
-                mtu: 1500,
+                underlay,
             };
             let there = Balanced {
                 remotes: [(web, remote)].into(),

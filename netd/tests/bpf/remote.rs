@@ -1,14 +1,15 @@
 //! Backends on other nodes, packet by packet: what goes into the tunnel; [`crate::arrive`] has what comes
 //! out of it.
 //!
-//! A program's run does not show the key that a packet enters the tunnel with: [`crate::nodes`] sees
-//! where that leads.
+//! A program's run does not show which interface a packet goes to: [`crate::nodes`] sees where that leads.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::os::fd::AsFd as _;
 
 use abi::map::{JUMP_TC, TcSlot};
-use netd::bpf::{Balanced, Change, Counts, Remote, Side, Verdict};
+use abi::tunnel::sender as sender_of;
+use api::id::MacAddr;
+use netd::bpf::{Balanced, Change, Counts, Remote, Side, Underlay, Verdict};
 use sys::bpf::probe::Probe;
 
 use crate::cases::{PROTOCOLS, first, more};
@@ -21,7 +22,7 @@ use Side::Ingress;
 pub(crate) const SERVICE: u64 = 7;
 /// The tunnel's interface, which a run does not reach, and what a node calls a backend.
 const TUNNEL: u32 = 9;
-const NUMBER: u32 = 0xf3_0005;
+const NUMBER: u32 = 0x3_0005;
 /// `TC_ACT_REDIRECT`, include/uapi/linux/pkt_cls.h.
 const REDIRECT: u32 = 7;
 /// What fits into the tunnel of these tests, whichever underlay it has.
@@ -53,16 +54,22 @@ pub(crate) fn ends() -> [Ends; 2] {
     ]
 }
 
-const NODES: [&str; 2] = ["203.0.113.9", "2001:db8:9::9"];
+const NODES: [MacAddr; 2] = [MacAddr([6, 0, 0, 0, 0, 9]), MacAddr([6, 0, 0, 0, 0, 10])];
 
-pub(crate) fn remote(node: &str, number: u32) -> Remote {
-    let node: IpAddr = node.parse().unwrap();
-    let around = if node.is_ipv4() { 50 } else { 70 };
+fn remote(node: MacAddr, number: u32) -> Remote {
+    over(node, number, false)
+}
+
+fn over(node: MacAddr, number: u32, v6: bool) -> Remote {
+    let around = if v6 { 70 } else { 50 };
     Remote {
         node,
         number,
         tunnel: TUNNEL,
-        mtu: FITS + around,
+        underlay: Underlay {
+            mtu: FITS + around,
+            v6,
+        },
     }
 }
 
@@ -100,12 +107,12 @@ pub(crate) fn elsewhere(backends: &[(SocketAddr, u32, Remote)]) -> Balanced {
     }
 }
 
-/// A host whose service has one backend, on a node of each underlay in turn.
-fn sender(name: &str, node: &str) -> Instance {
+/// A host whose service has one backend, on a node over this underlay.
+fn sender(name: &str, v6: bool) -> Instance {
     let plane = Instance::open(name, None);
     local(&plane);
     for (number, e) in (SERVICE..).step_by(10).zip(ends()) {
-        let service = elsewhere(&[(e.web, 1, remote(node, NUMBER))]);
+        let service = elsewhere(&[(e.web, 1, over(NODES[0], NUMBER, v6))]);
         assert_eq!(plane.balance(number, &service).unwrap(), Change::Created);
         assert_eq!(plane.balance(number, &service).unwrap(), Change::Unchanged);
         assert_eq!(plane.balanced().unwrap()[&number], service);
@@ -113,11 +120,19 @@ fn sender(name: &str, node: &str) -> Instance {
     plane
 }
 
+/// Returns the link addresses with which the packet goes on, to and from.
 #[track_caller]
-fn goes_on(plane: &Instance, what: &str, packet: &Packet) {
+fn goes_on(plane: &Instance, what: &str, packet: &Packet) -> Vec<u8> {
     let got = plane.replay(Ingress, &packet.build()).unwrap();
     assert_eq!(got.verdict, Verdict::Redirect, "{what}");
-    assert_eq!(got.frame, packet.build(), "{what}: as it came");
+    let (link, rest) = got.frame.split_at(12);
+    assert_eq!(rest, &packet.build()[12..], "{what}: as it came");
+    link.to_vec()
+}
+
+/// The link addresses of a frame for a backend.
+fn link(node: MacAddr, number: u32) -> Vec<u8> {
+    [node.0, sender_of(number).octets()].concat()
 }
 
 pub(crate) fn lost(plane: &Instance) -> Vec<(&'static str, u64)> {
@@ -135,8 +150,8 @@ pub(crate) fn counts(plane: &Instance, backend: SocketAddr) -> Counts {
 
 #[test]
 fn packets_for_another_node_go_there_as_they_came() {
-    for (underlay, node) in ["v4", "v6"].into_iter().zip(NODES) {
-        let plane = sender(&format!("remote-{underlay}"), node);
+    for (underlay, v6) in [("v4", false), ("v6", true)] {
+        let plane = sender(&format!("remote-{underlay}"), v6);
         for (name, protocol) in PROTOCOLS {
             for e in ends() {
                 let what = format!("{name} {} over {underlay}", e.name);
@@ -149,7 +164,8 @@ fn packets_for_another_node_go_there_as_they_came() {
                     first(protocol, e.client, e.host),
                 ];
                 for packet in &packets {
-                    goes_on(&plane, &what, packet);
+                    let went = goes_on(&plane, &what, packet);
+                    assert_eq!(went, link(NODES[0], NUMBER), "{what}");
                 }
                 let after = counts(&plane, e.web);
                 assert_eq!(after.packets_in - before.packets_in, 5, "{what}");
@@ -165,7 +181,7 @@ fn packets_for_another_node_go_there_as_they_came() {
 
 #[test]
 fn headers_of_all_kinds_are_found() {
-    let plane = sender("remote-headers", NODES[0]);
+    let plane = sender("remote-headers", false);
     let [v4, v6] = ends();
     let of = |e: &Ends, protocol| more(protocol, e.client, e.host);
     for (name, p) in PROTOCOLS {
@@ -220,8 +236,8 @@ fn too_long(e: &Ends, packet: &Packet) -> Vec<u8> {
 
 #[test]
 fn who_sends_too_much_hears_what_fits() {
-    for (underlay, node) in ["v4", "v6"].into_iter().zip(NODES) {
-        let plane = sender(&format!("remote-long-{underlay}"), node);
+    for (underlay, v6) in [("v4", false), ("v6", true)] {
+        let plane = sender(&format!("remote-long-{underlay}"), v6);
         let mut told = 0;
         for (name, protocol) in [("tcp", TCP), ("udp", UDP)] {
             for e in ends() {
@@ -271,7 +287,7 @@ fn who_sends_too_much_hears_what_fits() {
 
 #[test]
 fn errors_about_replies_go_where_those_come_from() {
-    let plane = sender("remote-icmp", NODES[0]);
+    let plane = sender("remote-icmp", false);
     for e in ends() {
         let reply = more(TCP, e.host, e.client);
         let router = if e.host.is_ipv4() {
@@ -292,11 +308,13 @@ fn errors_about_replies_go_where_those_come_from() {
 #[track_caller]
 fn chosen(plane: &Instance, backends: [SocketAddr; 2], packet: &Packet) -> usize {
     let before = backends.map(|backend| counts(plane, backend).packets_in);
-    goes_on(plane, "a packet", packet);
+    let to = goes_on(plane, "a packet", packet);
     let after = backends.map(|backend| counts(plane, backend).packets_in);
     let went: Vec<usize> = (0..2).filter(|i| after[*i] == before[*i] + 1).collect();
     assert_eq!(went.len(), 1, "{before:?} {after:?}");
-    went[0]
+    let at = went[0];
+    assert_eq!(to, link(NODES[at], NUMBER + at as u32));
+    at
 }
 
 #[test]
@@ -378,7 +396,7 @@ fn a_backend_that_moves_takes_no_flow_along() {
         assert_eq!(plane.balanced().unwrap()[&SERVICE], service);
         // What another way there is like is no other backend.
         let mut longer = service.clone();
-        longer.remotes.get_mut(&e.web).unwrap().mtu += 100;
+        longer.remotes.get_mut(&e.web).unwrap().underlay.mtu += 100;
         assert_eq!(plane.balance(SERVICE, &longer).unwrap(), Change::Changed);
         goes_on(
             &plane,
@@ -435,7 +453,7 @@ fn an_upgrade_keeps_flows_at_their_node() {
 
 #[test]
 fn the_tag_of_a_link_is_not_in_the_way() {
-    let plane = sender("remote-tag", NODES[0]);
+    let plane = sender("remote-tag", false);
     let table = sys::bpf::open(&plane.options.pin_dir.join(JUMP_TC)).unwrap();
     let vlan = (0x8100_u16.to_be(), 5);
     let probe = Probe::tagging(table.as_fd(), TcSlot::Ingress as u32, &[vlan]).unwrap();
@@ -444,7 +462,8 @@ fn the_tag_of_a_link_is_not_in_the_way() {
         let mut out = vec![0; frame.len() + 4];
         let run = probe.run(&frame, &mut out, 1).unwrap();
         assert_eq!(run.verdict, REDIRECT, "{}", e.name);
-        assert_eq!(out[..run.length], frame, "{}", e.name);
+        let led = [&link(NODES[0], NUMBER)[..], &frame[12..]].concat();
+        assert_eq!(out[..run.length], led, "{}", e.name);
     }
 }
 
@@ -459,7 +478,7 @@ pub(crate) fn entries(plane: &Instance, table: &str) -> u32 {
 
 #[test]
 fn forged_connections_to_another_node_evict_only_their_like() {
-    let plane = sender("remote-flood", NODES[0]);
+    let plane = sender("remote-flood", false);
     let [e, _] = ends();
     let of = |port, flags| Packet::new(TCP, SocketAddr::new(e.client.ip(), port), e.host, flags);
     for port in 1000..1100 {

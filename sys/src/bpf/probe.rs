@@ -17,8 +17,6 @@ const BPF_XDP: u32 = 37;
 const BPF_PSEUDO_MAP_FD: u8 = 1;
 const BPF_FUNC_TAIL_CALL: i32 = 12;
 const BPF_FUNC_SKB_VLAN_PUSH: i32 = 18;
-const BPF_FUNC_SKB_SET_TUNNEL_KEY: i32 = 21;
-const BPF_F_TUNINFO_IPV6: i32 = 1;
 /// `TC_ACT_UNSPEC`, include/uapi/linux/pkt_cls.h: nothing to say.
 const UNSPEC: i32 = -1;
 /// Offsets in `struct __sk_buff`.
@@ -128,31 +126,6 @@ impl Probe {
             ]);
         }
         program.push(instruction(0xbf, 1, 6, 0, 0));
-        program.extend(tail_call(table, slot)?);
-        Self::load(&program)
-    }
-
-    /// Tells with the frame that it came through a tunnel, over IPv4 or IPv6, with this network number,
-    /// and jumps then.
-    ///
-    /// # Errors
-    /// As for [`Probe::empty`].
-    pub fn tunnelled(table: BorrowedFd<'_>, slot: u32, number: u32, v6: bool) -> io::Result<Self> {
-        /// Of `struct bpf_tunnel_key`, as it began.
-        const LENGTH: i16 = 28;
-        let number = i32::try_from(number).map_err(io::Error::other)?;
-        let word = |at: i16, value| instruction(0x62, 10, 0, at - LENGTH - 4, value);
-        let mut program = vec![instruction(0xbf, 6, 1, 0, 0), word(0, number)];
-        program.extend((4..LENGTH).step_by(4).map(|at| word(at, 0)));
-        program.extend([
-            instruction(0xbf, 1, 6, 0, 0),
-            instruction(0xbf, 2, 10, 0, 0),
-            instruction(0x07, 2, 0, 0, i32::from(-LENGTH - 4)),
-            set(3, LENGTH.into()),
-            set(4, if v6 { BPF_F_TUNINFO_IPV6 } else { 0 }),
-            instruction(0x85, 0, 0, 0, BPF_FUNC_SKB_SET_TUNNEL_KEY),
-            instruction(0xbf, 1, 6, 0, 0),
-        ]);
         program.extend(tail_call(table, slot)?);
         Self::load(&program)
     }
