@@ -123,6 +123,8 @@ async fn serve(daemon: Daemon, sockets: Sockets, reload: impl FnMut()) -> Result
         tokio::spawn(server::serve(plugin, plugin_router, stop.clone())),
     ];
     systemd::ready();
+    // What only the start runs is half of the program.
+    sys::image::let_go_of_pages();
 
     let signal = signals.stop(reload).await;
     info!(signal, "stopping; containers and their connections go on");

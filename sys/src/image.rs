@@ -4,17 +4,15 @@ use std::ffi::c_int;
 
 use libc::{c_void, dl_phdr_info, size_t};
 
+use crate::memory;
+
 /// Lets go of the pages that hold code and constants, and of free ones of the heap. What is used again
 /// is mapped again from the file, which the system keeps in memory for everybody.
 ///
 /// For a process that has done most of what it is there for and stays, so that it is not charged
 /// with all that it has ever run.
 pub fn let_go_of_pages() {
-    // SAFETY: malloc_trim(3) has no obligations.
-    #[cfg(target_env = "gnu")]
-    unsafe {
-        libc::malloc_trim(0)
-    };
+    memory::give_back();
     // SAFETY: the callback reads what it is given for the time of the call, and does not unwind.
     unsafe { libc::dl_iterate_phdr(Some(of_object), std::ptr::null_mut()) };
 }
