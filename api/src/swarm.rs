@@ -47,11 +47,12 @@ impl Availability {
     }
 }
 
-/// An etcd that exists.
+/// An etcd that exists, or none: managers run one.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", deny_unknown_fields)]
 pub struct EtcdAddress {
     /// `https://HOST:PORT` or `http://HOST:PORT`.
+    #[serde(default)]
     pub endpoints: Vec<String>,
     /// PEM files of mutual TLS, at the same paths on every node.
     #[serde(default)]

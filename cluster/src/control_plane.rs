@@ -148,6 +148,8 @@ pub enum Outcome {
 pub enum ControlError {
     #[error("the control plane does not answer: {0}")]
     Unreachable(String),
+    #[error("the control plane refuses: {0}")]
+    Denied(String),
     #[error("the control plane has forgotten what changed after revision {0}")]
     Compacted(u64),
     #[error("the control plane cannot be asked: {0}")]

@@ -3,13 +3,16 @@
 //! Everything is below one prefix, so that the store may be shared. Leased entries hang on one lease
 //! of this process, which a task keeps alive; when it was lost all the same, the task takes another
 //! and puts them again.
+//!
+//! One member is asked at a time, for as long as it answers, then the next.
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::future::Future;
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::{Duration, Instant};
 
 use etcd_client::{
     Certificate, Client, Compare as EtcdCompare, CompareOp, ConnectOptions, Error, Event,
@@ -27,10 +30,17 @@ use crate::control_plane::{
 
 /// How long an answer may take: longer than the election of a leader.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// How long all members are left alone that have no leader.
+const ELECTION: Duration = Duration::from_millis(200);
 /// Pings show that a connection is dead on which nothing comes; etcd refuses more than one in 5 s.
 const PING: Duration = Duration::from_secs(5);
 /// Entries in one answer: gRPC limits a message to 4 MiB, and ours have about a kilobyte.
 const PAGE: i64 = 1000;
+
+/// gRPC's codes.
+const INVALID_ARGUMENT: i32 = 3;
+const PERMISSION_DENIED: i32 = 7;
+const FAILED_PRECONDITION: i32 = 9;
 
 /// Where etcd is, and how to speak with it.
 #[derive(Debug, Clone)]
@@ -50,6 +60,8 @@ pub struct EtcdTls {
     pub ca: PathBuf,
     pub certificate: PathBuf,
     pub key: PathBuf,
+    /// The name that its certificate has, where that is not the one of its address.
+    pub name: Option<String>,
 }
 
 /// etcd as a [`ControlPlane`]. Its calls wait, and may not be made by an asynchronous task.
@@ -60,11 +72,18 @@ pub struct Etcd {
 }
 
 struct Link {
-    client: Client,
+    ways: RwLock<Arc<Ways>>,
     prefix: String,
     lease: Duration,
     /// One at a time changes what is leased.
     session: Mutex<Session>,
+}
+
+/// The members of etcd.
+struct Ways {
+    clients: Vec<Client>,
+    /// Counts who was asked; the one that is asked now is the rest by the number of members.
+    turn: AtomicUsize,
 }
 
 /// What hangs on the lease.
@@ -80,27 +99,9 @@ impl Etcd {
     /// # Errors
     /// [`ControlError::Options`].
     pub fn connect(options: EtcdOptions, runtime: Handle) -> Result<Self, ControlError> {
-        let mut connect = ConnectOptions::new()
-            .with_connect_timeout(PATIENCE)
-            .with_keep_alive(PING, PATIENCE)
-            .with_keep_alive_while_idle(true)
-            .with_require_leader(true);
-        if let Some(tls) = &options.tls {
-            let read = |path: &PathBuf| {
-                std::fs::read(path)
-                    .map_err(|error| ControlError::Options(format!("{}: {error}", path.display())))
-            };
-            let identity = Identity::from_pem(read(&tls.certificate)?, read(&tls.key)?);
-            let tls = TlsOptions::new()
-                .ca_certificate(Certificate::from_pem(read(&tls.ca)?))
-                .identity(identity);
-            connect = connect.with_tls(tls);
-        }
-        let client = runtime
-            .block_on(Client::connect(&options.endpoints, Some(connect)))
-            .map_err(|error| ControlError::Options(error.to_string()))?;
+        let ways = runtime.block_on(Ways::new(&options.endpoints, options.tls.as_ref()))?;
         let link = Arc::new(Link {
-            client,
+            ways: RwLock::new(Arc::new(ways)),
             prefix: options.prefix,
             lease: options.lease,
             session: Mutex::default(),
@@ -113,6 +114,33 @@ impl Etcd {
         })
     }
 
+    /// Speaks with other members from now on, or as somebody else. What was leased stays so.
+    ///
+    /// # Errors
+    /// [`ControlError::Options`].
+    pub fn redirect(
+        &self,
+        endpoints: &[String],
+        tls: Option<&EtcdTls>,
+    ) -> Result<(), ControlError> {
+        let ways = self.runtime.block_on(Ways::new(endpoints, tls))?;
+        let mut current = self
+            .link
+            .ways
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
+        *current = Arc::new(ways);
+        Ok(())
+    }
+
+    /// What etcd itself is asked, of its own members or users: as a client that has made its way.
+    pub(crate) fn ask<T, F>(&self, ask: impl Fn(Client) -> F) -> Result<T, ControlError>
+    where
+        F: Future<Output = Result<T, Error>>,
+    {
+        self.runtime.block_on(self.link.anyone(ask))
+    }
+
     /// Gives the lease back: what was leased is gone at once. For a node that leaves.
     pub fn give_back(&self) {
         self.keeper.abort();
@@ -121,7 +149,7 @@ impl Etcd {
             let mut session = link.session.lock().await;
             session.held.clear();
             match session.lease.take() {
-                Some(lease) => link.client.lease_client().revoke(lease).await.map(drop),
+                Some(lease) => link.client().1.lease_client().revoke(lease).await.map(drop),
                 None => Ok(()),
             }
         };
@@ -156,9 +184,10 @@ impl ControlPlane for Etcd {
         let options = WatchOptions::new()
             .with_prefix()
             .with_start_revision(signed(after) + 1);
-        let mut client = link.client.watch_client();
-        let stream = client.watch(key, Some(options));
-        let stream = self.runtime.block_on(within(stream))?;
+        let stream = self.runtime.block_on(link.anyone(|client| {
+            let (key, options) = (key.clone(), options.clone());
+            async move { client.watch_client().watch(key, Some(options)).await }
+        }))?;
         Ok(Box::new(EtcdWatch {
             runtime: self.runtime.clone(),
             stream,
@@ -172,13 +201,98 @@ impl ControlPlane for Etcd {
     }
 }
 
+impl Ways {
+    async fn new(endpoints: &[String], tls: Option<&EtcdTls>) -> Result<Self, ControlError> {
+        let mut connect = ConnectOptions::new()
+            .with_connect_timeout(PATIENCE)
+            .with_keep_alive(PING, PATIENCE)
+            .with_keep_alive_while_idle(true)
+            .with_require_leader(true);
+        if let Some(tls) = tls {
+            let read = |path: &PathBuf| {
+                std::fs::read(path)
+                    .map_err(|error| ControlError::Options(format!("{}: {error}", path.display())))
+            };
+            let identity = Identity::from_pem(read(&tls.certificate)?, read(&tls.key)?);
+            let mut options = TlsOptions::new()
+                .ca_certificate(Certificate::from_pem(read(&tls.ca)?))
+                .identity(identity);
+            if let Some(name) = &tls.name {
+                options = options.domain_name(name);
+            }
+            connect = connect.with_tls(options);
+        }
+        let mut clients = Vec::new();
+        for endpoint in endpoints {
+            let client = Client::connect([endpoint], Some(connect.clone())).await;
+            clients.push(client.map_err(|error| ControlError::Options(error.to_string()))?);
+        }
+        if clients.is_empty() {
+            return Err(ControlError::Options("no address of etcd".to_owned()));
+        }
+        Ok(Self {
+            clients,
+            turn: AtomicUsize::new(0),
+        })
+    }
+}
+
 impl Link {
+    /// The member that is asked now, and its turn.
+    fn client(&self) -> (usize, Client) {
+        let ways = self.ways();
+        let turn = ways.turn.load(Ordering::Relaxed);
+        (turn, ways.clients[turn % ways.clients.len()].clone())
+    }
+
+    fn ways(&self) -> Arc<Ways> {
+        let ways = self.ways.read().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(&ways)
+    }
+
+    /// The one whose turn it was does not answer. Several may say so at once.
+    fn pass(&self, turn: usize) {
+        let (old, new) = (turn, turn.wrapping_add(1));
+        let turns = &self.ways().turn;
+        // Somebody else was faster, otherwise.
+        let _passed = turns.compare_exchange(old, new, Ordering::Relaxed, Ordering::Relaxed);
+    }
+
+    /// Asks one member after the other until one answers.
+    async fn anyone<T, F>(&self, ask: impl Fn(Client) -> F) -> Result<T, ControlError>
+    where
+        F: Future<Output = Result<T, Error>>,
+    {
+        let count = self.ways().clients.len();
+        // Whoever asks waits no longer than for one that is alone.
+        let patience = PATIENCE / u32::try_from(count.min(2)).unwrap_or(1);
+        let deadline = Instant::now() + PATIENCE;
+        let mut tries = 0;
+        let mut are_electing = false;
+        loop {
+            let (turn, client) = self.client();
+            let answer = within_time(patience, ask(client)).await;
+            match &answer {
+                Err(ControlError::Unreachable(why)) => are_electing |= is_election(why),
+                _ => return answer,
+            }
+            self.pass(turn);
+            tries += 1;
+            if tries % count != 0 {
+                continue;
+            }
+            if !are_electing || Instant::now() > deadline {
+                return answer;
+            }
+            tokio::time::sleep(ELECTION).await;
+        }
+    }
+
     fn key(&self, key: &str) -> String {
         format!("{}{key}", self.prefix)
     }
 
     async fn snapshot(&self, prefix: &str) -> Result<Snapshot, ControlError> {
-        let mut client = self.client.kv_client();
         let first = self.key(prefix);
         let mut snapshot = Snapshot::default();
         let mut from = first.clone().into_bytes();
@@ -189,7 +303,11 @@ impl Link {
                 .with_sort(SortTarget::Key, SortOrder::Ascend)
                 .with_limit(PAGE)
                 .with_revision(signed(snapshot.revision));
-            let page = within(client.get(from.clone(), Some(options))).await?;
+            let page = self.anyone(|client| {
+                let (from, options) = (from.clone(), options.clone());
+                async move { client.kv_client().get(from, Some(options)).await }
+            });
+            let page = page.await?;
             if snapshot.revision == 0 {
                 let header = page.header().map_or(0, |header| header.revision());
                 snapshot.revision = unsigned(header);
@@ -224,8 +342,11 @@ impl Link {
         let txn = Txn::new()
             .when(compares.collect::<Vec<_>>())
             .and_then(ops.collect::<Vec<_>>());
-        let mut client = self.client.kv_client();
-        let answer = within(client.txn(txn)).await?;
+        let answer = self.anyone(|client| {
+            let txn = txn.clone();
+            async move { client.kv_client().txn(txn).await }
+        });
+        let answer = answer.await?;
         if !answer.succeeded() {
             return Ok(Outcome::Refused);
         }
@@ -263,12 +384,21 @@ impl Link {
     /// Takes a lease, and hangs on it what hung on the one before.
     async fn begin(&self, session: &mut Session) -> Result<i64, ControlError> {
         let seconds = signed(self.lease.as_secs());
-        let mut leases = self.client.lease_client();
-        let lease = within(leases.grant(seconds, None)).await?.id();
-        let mut client = self.client.kv_client();
+        let lease =
+            self.anyone(|client| async move { client.lease_client().grant(seconds, None).await });
+        let lease = lease.await?.id();
         for (key, value) in &session.held {
             let options = PutOptions::new().with_lease(lease);
-            within(client.put(self.key(key), value.as_str(), Some(options))).await?;
+            let put = self.anyone(|client| {
+                let (key, options) = (self.key(key), options.clone());
+                async move {
+                    client
+                        .kv_client()
+                        .put(key, value.as_str(), Some(options))
+                        .await
+                }
+            });
+            put.await?;
         }
         session.lease = Some(lease);
         Ok(lease)
@@ -283,8 +413,9 @@ impl Link {
                 None => self.begin(&mut session).await?,
             }
         };
-        let mut leases = self.client.lease_client();
-        let (mut keeper, mut answers) = within(leases.keep_alive(lease)).await?;
+        let keeping =
+            self.anyone(|client| async move { client.lease_client().keep_alive(lease).await });
+        let (mut keeper, mut answers) = keeping.await?;
         loop {
             tokio::time::sleep(self.lease / 3).await;
             within(keeper.keep_alive()).await?;
@@ -296,8 +427,9 @@ impl Link {
     }
 
     async fn is_over(&self, lease: i64) -> bool {
-        let mut leases = self.client.lease_client();
-        let left = within(leases.time_to_live(lease, None)).await;
+        let left = self
+            .anyone(|client| async move { client.lease_client().time_to_live(lease, None).await });
+        let left = left.await;
         left.is_ok_and(|left| left.ttl() <= 0)
     }
 }
@@ -320,13 +452,39 @@ async fn keep(link: Arc<Link>) {
 }
 
 async fn within<T>(answer: impl Future<Output = Result<T, Error>>) -> Result<T, ControlError> {
-    match timeout(PATIENCE, answer).await {
+    within_time(PATIENCE, answer).await
+}
+
+async fn within_time<T>(
+    patience: Duration,
+    answer: impl Future<Output = Result<T, Error>>,
+) -> Result<T, ControlError> {
+    match timeout(patience, answer).await {
         Ok(Ok(answer)) => Ok(answer),
+        Ok(Err(error)) if is_refusal(&error) => Err(ControlError::Denied(error.to_string())),
         Ok(Err(error)) => Err(ControlError::Unreachable(error.to_string())),
         Err(_elapsed) => Err(ControlError::Unreachable(format!(
             "no answer within {} seconds",
-            PATIENCE.as_secs()
+            patience.as_secs_f32()
         ))),
+    }
+}
+
+/// Those that answer are about to agree on who leads them.
+fn is_election(why: &str) -> bool {
+    ["etcdserver: no leader", "etcdserver: leader changed"]
+        .iter()
+        .any(|words| why.contains(words))
+}
+
+/// Any other member would say the same.
+fn is_refusal(error: &Error) -> bool {
+    match error {
+        Error::GRpcStatus(status) => matches!(
+            status.code() as i32,
+            PERMISSION_DENIED | FAILED_PRECONDITION | INVALID_ARGUMENT
+        ),
+        _ => false,
     }
 }
 

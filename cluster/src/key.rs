@@ -10,6 +10,7 @@
 //! cluster                             what it is
 //! secrets                             for managers alone
 //! leader                              leased: the manager that decides
+//! managers/NODE                       of the etcd that managers run, where this one's is
 //! nodes/NODE                          a member, heard of or not
 //! alive/NODE                          leased: it is heard of
 //! ```
@@ -26,6 +27,7 @@ pub const ENDPOINTS: &str = "endpoints/";
 pub const CLUSTER: &str = "cluster";
 pub const SECRETS: &str = "secrets";
 pub const LEADER: &str = "leader";
+pub const MANAGERS: &str = "managers/";
 pub const NODES: &str = "nodes/";
 pub const ALIVE: &str = "alive/";
 
@@ -57,6 +59,10 @@ pub fn endpoint(network: &str, node: &NodeId, endpoint: &str) -> String {
 
 pub fn node(id: &NodeId) -> String {
     format!("{NODES}{id}")
+}
+
+pub fn manager(id: &NodeId) -> String {
+    format!("{MANAGERS}{id}")
 }
 
 pub fn alive(id: &NodeId) -> String {

@@ -84,6 +84,24 @@ impl Mounted {
 /// The group below which the launcher keeps one group a container.
 const GROUP: &str = "hawser";
 
+/// Where a process of ours that outlives the daemon belongs, in each hierarchy by which a service
+/// manager knows what is a service's: version 2, and systemd's own of version 1.
+pub(crate) fn groups_apart(name: &str) -> Vec<PathBuf> {
+    let text = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let is_known_by = |mount: &Mount<'_>| {
+        mount.root == "/"
+            && (mount.kind == "cgroup2"
+                || mount
+                    .options
+                    .split(',')
+                    .any(|option| option == "name=systemd"))
+    };
+    let hierarchies = text.lines().filter_map(Mount::parse).filter(is_known_by);
+    hierarchies
+        .map(|mount| mount.path().join(GROUP).join(name))
+        .collect()
+}
+
 /// Removes the launcher's group from every hierarchy where no container is left in it.
 ///
 /// A shim removes its own container's group only: the one above is shared by all of them.
@@ -108,16 +126,19 @@ struct Mount<'a> {
     root: &'a str,
     target: &'a str,
     kind: &'a str,
+    options: &'a str,
 }
 
 impl<'a> Mount<'a> {
     fn parse(line: &'a str) -> Option<Self> {
         let (mount, filesystem) = line.split_once(" - ")?;
         let mut fields = mount.split(' ').skip(3);
+        let mut shown = filesystem.split(' ');
         Some(Self {
             root: fields.next()?,
             target: fields.next()?,
-            kind: filesystem.split(' ').next()?,
+            kind: shown.next()?,
+            options: shown.nth(1)?,
         })
     }
 

@@ -64,6 +64,7 @@ struct File {
     network: NetConfig,
     storage: StorageConfig,
     registry: RegistryFile,
+    swarm: SwarmFile,
     containers: ContainersFile,
 }
 
@@ -72,6 +73,12 @@ struct File {
 struct RegistryFile {
     insecure: Vec<String>,
     mirrors: Vec<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default, rename_all = "kebab-case")]
+struct SwarmFile {
+    etcd: Option<PathBuf>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -107,6 +114,8 @@ pub(crate) struct Config {
     pub(crate) log_format: LogFormat,
     pub(crate) network: NetConfig,
     pub(crate) storage: StorageConfig,
+    /// The program that managers keep a cluster with.
+    pub(crate) etcd: PathBuf,
     /// For the launcher, as is what follows.
     pub(crate) registries: Registries,
     pub(crate) logging: Logging,
@@ -191,6 +200,7 @@ impl Config {
                 userns_remap: file.containers.userns_remap,
                 ..file.storage
             },
+            etcd: file.swarm.etcd.unwrap_or_else(|| "etcd".into()),
             registries: Registries {
                 insecure: file.registry.insecure,
                 mirrors: file.registry.mirrors,

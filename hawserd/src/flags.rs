@@ -46,8 +46,8 @@ pub(crate) struct Flags {
     /// Check the configuration and exit
     #[arg(long, conflicts_with = "uninstall")]
     pub(crate) check_config: bool,
-    /// Remove what the data plane left in the kernel (interfaces, BPF pins, nftables) and exit;
-    /// images and volumes stay
+    /// Remove what the data plane left in the kernel (interfaces, BPF pins, nftables), leave the
+    /// cluster, and exit; images and volumes stay
     #[arg(long)]
     pub(crate) uninstall: bool,
     /// Make a new database from the layers, images and volumes on disk and exit; networks must be

@@ -30,8 +30,9 @@ const SETTLE: Duration = Duration::from_secs(10);
 const SWEEP: Duration = Duration::from_secs(600);
 /// How long memory is kept that is free.
 const GIVE_BACK: Duration = Duration::from_secs(10);
-/// How long a cluster may have no manager that decides, after the time of a lease.
-const CAMPAIGN: Duration = Duration::from_secs(5);
+/// How long a cluster may have no manager that decides, after the time of a lease; how late news of
+/// managers may be.
+const ATTEND: Duration = Duration::from_secs(5);
 
 /// Opens the daemon and serves until a signal asks to stop.
 ///
@@ -112,7 +113,7 @@ async fn serve(daemon: Daemon, sockets: Sockets, reload: impl FnMut()) -> Result
         every(SWEEP, daemon.clone(), sweep),
         every(SETTLE, daemon.clone(), settle),
         every(GIVE_BACK, daemon.clone(), give_back),
-        every(CAMPAIGN, daemon.clone(), campaign),
+        every(ATTEND, daemon.clone(), attend),
     ];
     let chores = chores.map(tokio::spawn);
     let verdicts = tokio::spawn(tell_verdicts(daemon.clone()));
@@ -179,8 +180,8 @@ fn sweep(daemon: &Daemon) {
     }
 }
 
-fn campaign(daemon: &Daemon) {
-    daemon.cluster.campaign();
+fn attend(daemon: &Daemon) {
+    daemon.cluster.attend();
 }
 
 /// The start alone leaves four megabytes behind, half of what the daemon has for itself later.

@@ -22,7 +22,7 @@ use crate::events::Events;
 use crate::listen::{self, ListenError, Socket};
 use crate::lock::{Lock, LockError};
 use crate::metrics::Metrics;
-use crate::swarm::Clustering;
+use crate::swarm::{self, Clustering};
 use crate::turns::Turns;
 
 const PLUGIN_SOCKET: &str = "hawser.sock";
@@ -187,6 +187,7 @@ impl Claim {
                 removed.push(path.display().to_string());
             }
         }
+        removed.extend(swarm::uninstall(config).map_err(StartError::Cluster)?);
         let groups = cgroup::remove_empty_groups().map_err(StartError::Mounts)?;
         removed.extend(groups.iter().map(|group| group.display().to_string()));
         Ok(removed)

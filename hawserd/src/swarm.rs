@@ -1,6 +1,7 @@
 //! This host's part in a cluster: which addresses it has there, and who is told when that changes.
 
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,12 +11,15 @@ use api::swarm::{
 };
 use api::{ApiError, ErrorCode};
 use cluster::Member;
-use cluster::swarm::{CERT_EXPIRY, Host, Init, Join, NodeChange, NodeState, Swarm, SwarmError};
+use cluster::swarm::{
+    CERT_EXPIRY, Host, Init, Join, NodeChange, NodeState, Program, Swarm, SwarmError,
+};
 use netd::{NetError, Netd};
 use redb::Database;
 use tokio::runtime::Handle;
 
 use crate::alone;
+use crate::cgroup;
 use crate::config::Config;
 use crate::routes::system::VERSION;
 use crate::start::StartError;
@@ -67,20 +71,24 @@ fn code(error: &SwarmError) -> ErrorCode {
         | SwarmError::Taken(_)
         | SwarmError::Alive(_)
         | SwarmError::LastManager
+        | SwarmError::IsManager(_)
+        | SwarmError::Quorum(..)
         | SwarmError::Busy(_) => ErrorCode::Conflict,
         SwarmError::None
         | SwarmError::Worker
         | SwarmError::Control(_)
         | SwarmError::Manager { .. }
         | SwarmError::Listen { .. }
+        | SwarmError::Etcd { .. }
         | SwarmError::Lost => ErrorCode::Unavailable,
-        SwarmError::NoEtcd
-        | SwarmError::HalfTls
+        SwarmError::NoProgram(_) => ErrorCode::Unsupported,
+        SwarmError::HalfTls
         | SwarmError::Token
         | SwarmError::InvalidToken(_)
         | SwarmError::Ambiguous { .. } => ErrorCode::InvalidInput,
         SwarmError::Authority(_)
         | SwarmError::Tls { .. }
+        | SwarmError::Program { .. }
         | SwarmError::Disk { .. }
         | SwarmError::Record { .. }
         | SwarmError::Random(_) => ErrorCode::Internal,
@@ -106,6 +114,10 @@ impl Clustering {
         let host = Host {
             hostname: hostname(),
             engine: VERSION.to_owned(),
+            etcd: Program {
+                path: config.etcd.clone(),
+                groups: groups(config),
+            },
         };
         let swarm = Swarm::open(config.state_dir.join(HOME), host, runtime);
         let clustering = Self {
@@ -207,9 +219,9 @@ impl Clustering {
         Ok(self.swarm.rotate(role)?)
     }
 
-    /// A cluster has a manager that decides, as long as it has one that answers.
-    pub(crate) fn campaign(&self) {
-        if let Err(error) = self.swarm.campaign() {
+    /// Knows which managers there are; one of them decides, as long as there is one that answers.
+    pub(crate) fn attend(&self) {
+        if let Err(error) = self.swarm.attend() {
             tracing::debug!(%error, "no word on who leads");
         }
     }
@@ -291,6 +303,18 @@ impl Clustering {
             hint,
         })
     }
+}
+
+/// Ends the etcd of this host, and forgets the cluster. What was removed.
+pub(crate) fn uninstall(config: &Config) -> Result<Option<String>, SwarmError> {
+    let home = config.state_dir.join(HOME);
+    let name = home.display().to_string();
+    Ok(Swarm::remove(home, &groups(config))?.then_some(name))
+}
+
+/// Control groups of this host's etcd.
+fn groups(config: &Config) -> Vec<PathBuf> {
+    cgroup::groups_apart(&format!("etcd-{}", config.instance))
 }
 
 /// Where a manager is: `HOST` or `HOST:PORT`.

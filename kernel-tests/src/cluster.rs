@@ -1,4 +1,5 @@
-//! Several hosts in networks of their own, a router between them, and an etcd that all of them reach.
+//! Several hosts in networks of their own, a router between them, and an etcd that all of them reach
+//! or that their managers run.
 
 use std::net::Ipv4Addr;
 use std::process::{Child, Stdio};
@@ -18,7 +19,8 @@ pub const LEASE: u64 = 3;
 pub struct Cluster {
     /// `n1`, `n2`, …: each with a daemon that is in no cluster yet.
     pub nodes: Vec<Shop>,
-    pub etcd: Etcd,
+    /// On the router; absent where managers run their own.
+    pub etcd: Option<Etcd>,
     pub router: Arc<Host>,
 }
 
@@ -36,6 +38,18 @@ impl Cluster {
     /// # Errors
     /// When a host, its daemon or etcd does not start.
     pub fn new(count: u8) -> Result<Self> {
+        let mut cluster = Self::without_etcd(count)?;
+        cluster.etcd = Some(Etcd::start(Arc::clone(&cluster.router))?);
+        Ok(cluster)
+    }
+
+    /// The same without an etcd: managers run their own.
+    ///
+    /// # Errors
+    /// As [`Cluster::new`].
+    pub fn without_etcd(count: u8) -> Result<Self> {
+        let program = docker::peer("usr/bin/etcd")?;
+        let settings = format!("[swarm]\netcd = {program:?}\n");
         let router = Arc::new(Host::throwaway()?);
         for family in ["ipv4/ip_forward", "ipv6/conf/all/forwarding"] {
             let set = format!("echo 1 >/proc/sys/net/{family}");
@@ -45,32 +59,30 @@ impl Cluster {
         for number in 1..=count {
             let host = Arc::new(Host::named(&format!("n{number}"))?);
             connect(&router, &host, number)?;
-            nodes.push(Shop::on(host, ""));
+            nodes.push(Shop::on(host, &settings));
         }
-        let etcd = Etcd::start(Arc::clone(&router))?;
         Ok(Self {
             nodes,
-            etcd,
+            etcd: None,
             router,
         })
     }
 
-    /// The same, and all of them are in one cluster: the first `managers` as managers.
+    /// All of them are in one cluster: the first `managers` as managers.
     ///
     /// # Errors
-    /// As [`Cluster::new`], or when one cannot join.
-    pub fn joined(count: u8, managers: u8) -> Result<Self> {
-        let cluster = Self::new(count)?;
-        cluster.init()?;
-        for number in 2..=count {
+    /// When one cannot join.
+    pub fn joined(self, managers: u8) -> Result<Self> {
+        self.init()?;
+        for number in (2..).take(self.nodes.len() - 1) {
             let role = if number <= managers {
                 "manager"
             } else {
                 "worker"
             };
-            cluster.join(number, role)?;
+            self.join(number, role)?;
         }
-        Ok(cluster)
+        Ok(self)
     }
 
     /// Begins a cluster on the first node.
@@ -81,9 +93,12 @@ impl Cluster {
         let lease = format!("--node-lease={LEASE}s");
         let address = address(1).to_string();
         let words = ["swarm", "init", "--advertise-addr", &address];
-        let etcd = ["--etcd", &Etcd::url(), &lease].map(str::to_owned);
-        let etcd: Vec<&str> = etcd.iter().map(String::as_str).collect();
-        self.node(1).daemon.hawser(&[&words[..], &etcd].concat())
+        let url = format!("--etcd={}", Etcd::url());
+        let words = match self.etcd {
+            Some(_) => [&words[..], &[&lease, &url]].concat(),
+            None => [&words[..], &[&lease]].concat(),
+        };
+        self.node(1).daemon.hawser(&words)
     }
 
     /// Node `number` joins by the first one's token.

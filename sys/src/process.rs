@@ -4,7 +4,10 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::mem::size_of;
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::path::PathBuf;
+
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use crate::check;
 
@@ -75,6 +78,37 @@ pub fn peer(socket: impl AsFd) -> io::Result<Option<u32>> {
     Ok(u32::try_from(peer.pid).ok().filter(|pid| *pid != 0))
 }
 
+/// The process of a program `name` that was started with `argument`, and is in the same network and
+/// mount namespaces as this one, so that both mean the same by it. The descriptor is of no later
+/// process with its id.
+pub fn started_with(name: &str, argument: &str) -> Option<(u32, OwnedFd)> {
+    let here = "self".to_owned();
+    let own = ["net", "mnt"].map(|kind| namespace(&here, kind));
+    let is = |pid: &str| {
+        let read = |file: &str| fs::read(format!("/proc/{pid}/{file}")).unwrap_or_default();
+        let words = read("cmdline");
+        read("comm").trim_ascii_end() == name.as_bytes()
+            && words
+                .split(|byte| *byte == 0)
+                .any(|word| word == argument.as_bytes())
+            && ["net", "mnt"].map(|kind| namespace(pid, kind)) == own
+    };
+    all().ok()?.find_map(|pid| {
+        let text = pid.to_string();
+        if !is(&text) {
+            return None;
+        }
+        let raw = Pid::from_raw(i32::try_from(pid).ok()?)?;
+        let process = pidfd_open(raw, PidfdFlags::empty()).ok()?;
+        // Another one may have got the id before it was opened. A zombie has no words.
+        is(&text).then_some((pid, process))
+    })
+}
+
+fn namespace(pid: &str, kind: &str) -> Option<PathBuf> {
+    fs::read_link(format!("/proc/{pid}/ns/{kind}")).ok()
+}
+
 /// The ids of all processes that are seen from here.
 ///
 /// # Errors
@@ -138,6 +172,26 @@ mod tests {
             (run_state_of(stat), start_time_of(stat)),
             (Some('Z'), Some(4242))
         );
+    }
+
+    #[test]
+    fn a_process_is_known_by_what_it_was_started_with() {
+        use std::process::Command;
+        let mut child = Command::new("sleep").arg("600.25").spawn().unwrap();
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
+        let found = loop {
+            // It has its name from exec on.
+            match started_with("sleep", "600.25") {
+                None if std::time::Instant::now() < deadline => std::thread::yield_now(),
+                found => break found,
+            }
+        };
+        assert_eq!(found.map(|(pid, _)| pid), Some(child.id()));
+        assert!(started_with("sleep", "600").is_none());
+        assert!(started_with("cat", "600.25").is_none());
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(started_with("sleep", "600.25").is_none());
     }
 
     #[test]

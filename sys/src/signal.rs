@@ -60,6 +60,17 @@ pub fn spawn_unblocked(command: &mut Command) -> io::Result<Child> {
     unsafe { command.pre_exec(unblock_all) }.spawn()
 }
 
+/// The same, in a session of its own: no signal to whoever started it reaches it.
+///
+/// # Errors
+/// As [`Command::spawn`].
+pub fn spawn_apart(command: &mut Command) -> io::Result<Child> {
+    let lead = || Ok(rustix::process::setsid().map(drop)?);
+    // SAFETY: what runs between fork and exec is setsid(2), which is async-signal-safe; nothing is
+    // allocated or locked.
+    spawn_unblocked(unsafe { command.pre_exec(lead) })
+}
+
 #[cfg(test)]
 mod tests {
     use std::os::fd::AsFd;

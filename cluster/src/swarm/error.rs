@@ -14,8 +14,25 @@ use crate::token::InvalidToken;
 pub enum SwarmError {
     #[error("this node is in a cluster already: hawser swarm leave first")]
     Already,
-    #[error("an etcd to keep the cluster in is needed: give --etcd URL")]
-    NoEtcd,
+    #[error(
+        "{} is not there: install the package etcd-server, or give --etcd URL of an etcd that exists",
+        .0.display()
+    )]
+    NoProgram(PathBuf),
+    #[error("cannot start {}: {source}", path.display())]
+    Program { path: PathBuf, source: io::Error },
+    #[error("the etcd of this node: {what}")]
+    Etcd { what: String },
+    #[error(
+        "{0}: the cluster would be left without a quorum of its managers; bring the others back \
+         first{1}"
+    )]
+    Quorum(String, &'static str),
+    #[error(
+        "node {0} is a cluster manager and is a member of its store. It must be demoted to worker \
+         before removal"
+    )]
+    IsManager(String),
     #[error("--etcd-ca, --etcd-cert and --etcd-key go together")]
     HalfTls,
     #[error("this node is in no cluster: hawser swarm init or join makes it a member")]

@@ -63,6 +63,7 @@ pub(super) struct Admission {
     pub(super) authority: String,
     pub(super) certificate: String,
     pub(super) etcd: EtcdAddress,
+    pub(super) own_etcd: bool,
     pub(super) data_port: u16,
 }
 

@@ -5,6 +5,8 @@
 //! swarm/certificates/swarm-root-ca.crt    the cluster's authority
 //! swarm/certificates/swarm-node.crt       this node
 //! swarm/certificates/swarm-node.key       its key, which never leaves it
+//! swarm/etcd                              the data of the etcd that a manager runs
+//! swarm/etcd.log                          what that has to say
 //! ```
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
@@ -25,6 +27,8 @@ const CERTIFICATES: &str = "certificates";
 const AUTHORITY: &str = "swarm-root-ca.crt";
 const CERTIFICATE: &str = "swarm-node.crt";
 const KEY: &str = "swarm-node.key";
+const ETCD: &str = "etcd";
+const ETCD_LOG: &str = "etcd.log";
 
 /// The directory `swarm` of the state directory.
 #[derive(Debug, Clone)]
@@ -37,8 +41,12 @@ pub(super) struct State {
     pub(super) node: NodeId,
     pub(super) role: Role,
     pub(super) etcd: EtcdAddress,
-    /// Where a manager takes requests to join.
-    pub(super) listen: Option<SocketAddr>,
+    /// The managers run it.
+    pub(super) own_etcd: bool,
+    /// Where it takes requests to join, as a manager.
+    pub(super) listen: SocketAddr,
+    /// Where others reach it then.
+    pub(super) advertise: SocketAddr,
     pub(super) data_address: IpAddr,
     pub(super) data_port: u16,
 }
@@ -51,9 +59,38 @@ pub(super) struct Papers {
     pub(super) key: String,
 }
 
+/// Where the same are.
+#[derive(Debug, Clone)]
+pub(super) struct CertificateFiles {
+    pub(super) ca: PathBuf,
+    pub(super) certificate: PathBuf,
+    pub(super) key: PathBuf,
+}
+
 impl Home {
     pub(super) fn new(path: PathBuf) -> Self {
         Self(path)
+    }
+
+    pub(super) fn exists(&self) -> bool {
+        self.0.exists()
+    }
+
+    pub(super) fn etcd(&self) -> PathBuf {
+        self.0.join(ETCD)
+    }
+
+    pub(super) fn etcd_log(&self) -> PathBuf {
+        self.0.join(ETCD_LOG)
+    }
+
+    pub(super) fn certificate_files(&self) -> CertificateFiles {
+        let file = |name| self.0.join(CERTIFICATES).join(name);
+        CertificateFiles {
+            ca: file(AUTHORITY),
+            certificate: file(CERTIFICATE),
+            key: file(KEY),
+        }
     }
 
     /// Nothing when the node is in no cluster.
@@ -81,8 +118,8 @@ impl Home {
         })
     }
 
-    /// Durable, and whole or not at all: the state comes last.
-    pub(super) fn settle(&self, state: &State, papers: &Papers) -> Result<(), SwarmError> {
+    /// Durable, each by itself.
+    pub(super) fn keep_papers(&self, papers: &Papers) -> Result<(), SwarmError> {
         let certificates = self.0.join(CERTIFICATES);
         let mut directory = DirBuilder::new();
         directory.recursive(true).mode(0o700);
@@ -96,6 +133,11 @@ impl Home {
             let path = certificates.join(name);
             replace(&path, text.as_bytes()).map_err(self.failed("write", &path))?;
         }
+        Ok(())
+    }
+
+    /// Durable. With it, and not before, the node is in a cluster: its papers are there.
+    pub(super) fn keep_state(&self, state: &State) -> Result<(), SwarmError> {
         let path = self.0.join(STATE);
         let text = serde_json::to_vec_pretty(state).map_err(io::Error::from);
         let written = text.and_then(|text| replace(&path, &text));

@@ -3,16 +3,21 @@
 //! What the cluster is lies in its control plane ([`record`]), what this node is on its own disk
 //! ([`home`]). A manager lets others in ([`gate`]) by the word of a token.
 
+mod admission;
+mod begin;
 mod error;
 mod etcd;
 mod gate;
 mod home;
+mod members;
 mod nodes;
+mod own;
 mod record;
 mod tls;
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -24,10 +29,12 @@ pub use error::SwarmError;
 pub use nodes::{Change as NodeChange, NodeState};
 pub use record::{CERT_EXPIRY, Cluster};
 
-use self::gate::{Admission, Application, Gate, Visit};
+use self::gate::Gate;
 use self::home::{Home, Papers, State};
+use self::members::Place;
+use self::own::{Keeper, Server};
 use self::record::Secrets;
-use crate::authority::{Authority, KeyRequest, Subject, digest};
+use crate::authority::digest;
 use crate::control_plane::{ControlPlane, Outcome, Transaction};
 use crate::etcd::Etcd;
 use crate::key;
@@ -45,6 +52,15 @@ pub struct Host {
     pub hostname: String,
     /// Version of the daemon.
     pub engine: String,
+    pub etcd: Program,
+}
+
+/// The etcd that a manager runs where none is given.
+#[derive(Debug, Clone)]
+pub struct Program {
+    pub path: PathBuf,
+    /// Control groups for it, which are made and removed.
+    pub groups: Vec<PathBuf>,
 }
 
 /// How to begin a cluster.
@@ -52,6 +68,7 @@ pub struct Host {
 pub struct Init {
     /// Who this host has been so far, alone.
     pub node: NodeId,
+    /// Without addresses, this node runs one, and so does every manager that joins.
     pub etcd: EtcdAddress,
     /// Where other nodes reach this manager.
     pub advertise: SocketAddr,
@@ -88,8 +105,21 @@ pub struct Swarm {
 struct Active {
     state: State,
     control: Arc<Etcd>,
+    /// Of the etcd that managers run, where it is: as on disk.
+    endpoints: Mutex<Vec<String>>,
+    /// What this node runs of it.
+    own: Option<Own>,
     /// Managers let others in.
     _gate: Option<Gate>,
+}
+
+/// The etcd of this manager.
+#[derive(Debug)]
+struct Own {
+    server: Server,
+    keeper: Mutex<Option<Keeper>>,
+    /// Whether it is known to have a vote.
+    votes: AtomicBool,
 }
 
 impl Active {
@@ -137,9 +167,15 @@ impl Swarm {
             runtime,
             active: Mutex::default(),
         };
-        if let Some(state) = swarm.home.state()? {
+        let state = swarm.home.state()?;
+        if state.is_none() && swarm.home.exists() {
+            // Whoever began or joined was ended in between.
+            swarm.undo()?;
+        }
+        if let Some(state) = state {
             let papers = swarm.home.papers()?;
-            let active = swarm.activate(state, &papers)?;
+            let server = swarm.server(&state);
+            let active = swarm.activate(state, &papers, server)?;
             if let Err(error) = active.announce() {
                 tracing::warn!(%error, "the cluster does not know yet that this node is back");
             }
@@ -153,157 +189,44 @@ impl Swarm {
         self.active().as_ref().map(|active| active.member())
     }
 
-    /// Begins a cluster with this node as its first manager. What `before` has, the control plane of
-    /// the host alone, goes along.
-    ///
-    /// # Errors
-    /// [`SwarmError`]; the node is in no cluster then.
-    pub fn init(&self, init: Init, before: &dyn ControlPlane) -> Result<Member, SwarmError> {
-        let mut active = self.active();
-        if active.is_some() {
-            return Err(SwarmError::Already);
-        }
-        let authority = Authority::create()?;
-        let cluster = Cluster {
-            id: crate::random_node()?,
-            created: now(),
-            authority: authority.certificate().to_owned(),
-            cert_expiry: init.cert_expiry,
-            data_port: init.data_port,
-        };
-        let secrets = Secrets {
-            key: authority.key(),
-            worker: crate::random_node()?,
-            manager: crate::random_node()?,
-        };
-        let state = State {
-            cluster: cluster.id.clone(),
-            node: init.node,
-            role: Role::Manager,
-            etcd: init.etcd.clone(),
-            listen: Some(init.listen),
-            data_address: init.data_address,
-            data_port: init.data_port,
-        };
-        let made = KeyRequest::make()?;
-        let subject = Subject {
-            node: state.node.clone(),
-            role: Role::Manager,
-            cluster: cluster.id.clone(),
-            addresses: vec![init.advertise.ip()],
-        };
-        let papers = Papers {
-            authority: cluster.authority.clone(),
-            certificate: authority.sign(&made.request, &subject, init.cert_expiry)?,
-            key: made.key,
-        };
-        let begun = self.activate(state, &papers)?;
-        let node = Node {
-            id: begun.state.node.clone(),
-            hostname: self.host.hostname.clone(),
-            role: Role::Manager,
-            availability: init.availability,
-            labels: [].into(),
-            created: now(),
-            manager_address: Some(init.advertise),
-            data_address: init.data_address,
-            data_port: init.data_port,
-            engine: self.host.engine.clone(),
-        };
-        let control = begun.control();
-        if let Some((taken, _)) = record::read::<Cluster>(control, key::CLUSTER)? {
-            return Err(SwarmError::Taken(taken.id));
-        }
-        bring(control, before)?;
-        let first = Transaction::default()
-            .when(key::CLUSTER, 0)
-            .put(key::CLUSTER, record::write(&cluster))
-            .put(key::SECRETS, record::write(&secrets))
-            .put(key::node(&node.id), record::write(&node));
-        // On disk first: a cluster that nobody is in could not be ended.
-        self.home.settle(&begun.state, &papers)?;
-        let committed = control.commit(&first);
-        if !matches!(committed, Ok(Outcome::Committed(_))) {
-            self.home.clear()?;
-            committed?;
-            return Err(SwarmError::Busy(key::CLUSTER.to_owned()));
-        }
-        begun.announce()?;
-        let member = begun.member();
-        *active = Some(begun);
-        Ok(member)
-    }
-
-    /// Joins the cluster of a manager; the role is the token's.
-    ///
-    /// # Errors
-    /// [`SwarmError`]; the node is in no cluster then.
-    pub fn join(&self, join: &Join) -> Result<(Member, Role), SwarmError> {
-        let mut active = self.active();
-        if active.is_some() {
-            return Err(SwarmError::Already);
-        }
-        let made = KeyRequest::make()?;
-        let (admission, data_address) = self.runtime.block_on(async {
-            let visit = Visit::to(join.manager, &join.token).await?;
-            let here = visit.local.ip();
-            let advertise = join.advertise.unwrap_or(here);
-            let data_address = join.data_address.unwrap_or(advertise);
-            let application = Application {
-                secret: join.token.secret.clone(),
-                request: made.request.clone(),
-                hostname: self.host.hostname.clone(),
-                manager_address: SocketAddr::new(advertise, join.listen.port()),
-                data_address,
-                availability: join.availability,
-                engine: self.host.engine.clone(),
-            };
-            let admission = visit.apply(&application).await?;
-            Ok::<_, SwarmError>((admission, data_address))
-        })?;
-        let role = admission.role;
-        let state = State {
-            cluster: admission.cluster,
-            node: admission.node,
-            role,
-            etcd: admission.etcd,
-            listen: (role == Role::Manager).then_some(join.listen),
-            data_address,
-            data_port: admission.data_port,
-        };
-        let papers = Papers {
-            authority: admission.authority,
-            certificate: admission.certificate,
-            key: made.key,
-        };
-        let joined = self.activate(state, &papers)?;
-        joined.announce()?;
-        self.home.settle(&joined.state, &papers)?;
-        let member = joined.member();
-        *active = Some(joined);
-        Ok((member, role))
-    }
-
     /// Ends this node's membership. The others see it down until it is removed.
     ///
     /// # Errors
-    /// [`SwarmError::LastManager`] without `force`; [`SwarmError::Disk`].
+    /// [`SwarmError::LastManager`], [`SwarmError::Quorum`] without `force`; [`SwarmError::Disk`].
     pub fn leave(&self, force: bool) -> Result<(), SwarmError> {
         let mut active = self.active();
         let current = active.as_ref().ok_or(SwarmError::None)?;
-        if current.state.role == Role::Manager && !force {
-            let nodes = nodes::list(current.control())?;
-            let is_other =
-                |node: &Node| node.role == Role::Manager && node.id != current.state.node;
-            if !nodes.iter().any(|(node, _)| is_other(node)) {
-                return Err(SwarmError::LastManager);
-            }
+        if current.state.role == Role::Manager
+            && let Err(error) = current.resign()
+            && !force
+        {
+            return Err(error);
         }
-        self.home.clear()?;
         if let Some(left) = active.take() {
             left.control.give_back();
+            if let Some(own) = &left.own {
+                own.unkeep();
+            }
         }
-        Ok(())
+        self.undo()
+    }
+
+    /// Nothing is left on disk of a cluster, and none of its processes.
+    fn undo(&self) -> Result<(), SwarmError> {
+        own::stop(&self.home.etcd(), &self.host.etcd.groups)?;
+        self.home.clear()
+    }
+
+    /// The same on a host whose daemon does not run; whether there was anything.
+    ///
+    /// # Errors
+    /// [`SwarmError::Disk`], [`SwarmError::Etcd`].
+    pub fn remove(home: PathBuf, groups: &[PathBuf]) -> Result<bool, SwarmError> {
+        let home = Home::new(home);
+        let has_run = own::stop(&home.etcd(), groups)?;
+        let exists = home.exists();
+        home.clear()?;
+        Ok(has_run || exists)
     }
 
     /// The cluster, and the tokens that open it.
@@ -398,91 +321,177 @@ impl Swarm {
         }
     }
 
-    fn activate(&self, state: State, papers: &Papers) -> Result<Arc<Active>, SwarmError> {
-        let control = Etcd::connect(etcd::options(&state.etcd)?, self.runtime.clone())?;
-        let control = Arc::new(control);
-        let gate = match state.listen {
-            Some(address) if state.role == Role::Manager => {
-                let (control, state) = (Arc::clone(&control), state.clone());
-                let admit = move |asked| admit(&*control, &state, asked);
-                let open = Gate::open(address, papers, Arc::new(admit));
+    /// The etcd that this node runs as a manager, where managers do.
+    fn server(&self, state: &State) -> Option<Server> {
+        let is_wanted = state.own_etcd && state.role == Role::Manager;
+        is_wanted.then(|| {
+            Server::new(
+                self.host.etcd.clone(),
+                &self.home,
+                (state.cluster.clone(), state.node.clone()),
+                (state.listen, state.advertise.ip()),
+            )
+        })
+    }
+
+    /// The store as those have it that are in it already.
+    fn connect(&self, state: &State) -> Result<Etcd, SwarmError> {
+        let options = etcd::options(&self.home, state)?;
+        Ok(Etcd::connect(options, self.runtime.clone())?)
+    }
+
+    /// With the `server` of this node kept running, if it has one.
+    fn activate(
+        &self,
+        state: State,
+        papers: &Papers,
+        server: Option<Server>,
+    ) -> Result<Arc<Active>, SwarmError> {
+        let mut options = etcd::options(&self.home, &state)?;
+        let endpoints = options.endpoints.clone();
+        if let Some(server) = &server {
+            options.endpoints = nearest_first(server, &endpoints);
+        }
+        let control = Arc::new(Etcd::connect(options, self.runtime.clone())?);
+        let own = server.map(Own::keep).transpose()?;
+        let gate = match state.role {
+            Role::Manager => {
+                let (control, own) = (Arc::clone(&control), state.clone());
+                let admit = move |asked| admission::admit(&*control, &own, asked);
+                let open = Gate::open(state.listen, papers, Arc::new(admit));
                 Some(self.runtime.block_on(open)?)
             }
-            _ => None,
+            Role::Worker => None,
         };
         Ok(Arc::new(Active {
             state,
             control,
+            endpoints: Mutex::new(endpoints),
+            own,
             _gate: gate,
         }))
     }
-}
 
-/// Lets a node in whose token is valid.
-fn admit(
-    control: &dyn ControlPlane,
-    own: &State,
-    asked: Application,
-) -> Result<Admission, SwarmError> {
-    let lost = || SwarmError::Lost;
-    let (secrets, _): (Secrets, u64) = record::read(control, key::SECRETS)?.ok_or_else(lost)?;
-    let (cluster, _): (Cluster, u64) = record::read(control, key::CLUSTER)?.ok_or_else(lost)?;
-    let role = secrets.role(&asked.secret).ok_or(SwarmError::Token)?;
-    let authority = Authority::from_pem(&cluster.authority, &secrets.key)?;
-    let node = Node {
-        id: crate::random_node()?,
-        hostname: asked.hostname,
-        role,
-        availability: asked.availability,
-        labels: [].into(),
-        created: now(),
-        manager_address: (role == Role::Manager).then_some(asked.manager_address),
-        data_address: asked.data_address,
-        data_port: cluster.data_port,
-        engine: asked.engine,
-    };
-    let subject = Subject {
-        node: node.id.clone(),
-        role,
-        cluster: cluster.id.clone(),
-        addresses: vec![asked.manager_address.ip()],
-    };
-    let certificate = authority.sign(&asked.request, &subject, cluster.cert_expiry)?;
-    let added = Transaction::default()
-        .when(key::node(&node.id), 0)
-        .put(key::node(&node.id), record::write(&node));
-    if control.commit(&added)? == Outcome::Refused {
-        return Err(SwarmError::Busy(key::node(&node.id)));
+    /// What is to be done again and again: knows which managers there are.
+    ///
+    /// # Errors
+    /// [`SwarmError`].
+    pub fn attend(&self) -> Result<(), SwarmError> {
+        let Ok(active) = self.member_of() else {
+            return Ok(());
+        };
+        if active.state.own_etcd {
+            active.follow_managers(&self.home)?;
+        }
+        self.campaign()
     }
-    tracing::info!(node = %node.id, hostname = %node.hostname, ?role, "a node has joined");
-    Ok(Admission {
-        cluster: cluster.id,
-        node: node.id,
-        role,
-        authority: cluster.authority,
-        certificate,
-        etcd: own.etcd.clone(),
-        data_port: cluster.data_port,
-    })
 }
 
-/// Puts what is durable in `from` into `to`, where there is nothing yet.
-fn bring(to: &dyn ControlPlane, from: &dyn ControlPlane) -> Result<(), SwarmError> {
-    let durable = [key::NETWORKS, key::CLAIMS, key::GUARD];
-    let entries = from.snapshot("")?.entries;
-    let kept = entries
-        .iter()
-        .filter(|(key, _)| durable.iter().any(|prefix| key.starts_with(prefix)));
-    let kept: Vec<_> = kept.collect();
-    for some in kept.chunks(TOGETHER) {
-        let puts = some
+impl Own {
+    fn keep(server: Server) -> Result<Self, SwarmError> {
+        let keeper = server.clone().keep();
+        let keeper = keeper.map_err(|error| SwarmError::Etcd {
+            what: error.to_string(),
+        })?;
+        Ok(Self {
+            server,
+            keeper: Mutex::new(Some(keeper)),
+            votes: AtomicBool::new(false),
+        })
+    }
+
+    /// Lets it end.
+    fn unkeep(&self) {
+        let mut keeper = self.keeper.lock().unwrap_or_else(PoisonError::into_inner);
+        *keeper = None;
+    }
+}
+
+impl Active {
+    fn place(&self) -> Place {
+        let advertised = self.state.advertise.ip();
+        Place {
+            client: own::client_url(advertised),
+            peer: own::peer_url(advertised),
+        }
+    }
+
+    /// Asks the managers that there are, this one first.
+    fn follow_managers(&self, home: &Home) -> Result<(), SwarmError> {
+        let places = members::places(self.control())?;
+        let mut endpoints: Vec<String> = places.into_iter().map(|(_, p)| p.client).collect();
+        endpoints.sort();
+        let mut known = self
+            .endpoints
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if !endpoints.is_empty() && *known != endpoints {
+            let asked = match &self.own {
+                Some(own) => nearest_first(&own.server, &endpoints),
+                None => endpoints.clone(),
+            };
+            self.control.redirect(&asked, Some(&etcd::own_tls(home)))?;
+            let mut state = self.state.clone();
+            state.etcd.endpoints.clone_from(&endpoints);
+            home.keep_state(&state)?;
+            *known = endpoints;
+        }
+        drop(known);
+        self.promote()
+    }
+
+    /// Gives this manager's etcd a vote, unless it has one.
+    fn promote(&self) -> Result<(), SwarmError> {
+        if let Some(own) = &self.own
+            && !own.votes.load(Ordering::Relaxed)
+        {
+            members::promote(&self.control, &self.state.node, &self.place().peer)?;
+            own.votes.store(true, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
+    /// This node is no manager any more, in everybody's eyes: nothing of the cluster hangs on it.
+    fn resign(&self) -> Result<(), SwarmError> {
+        let control = self.control();
+        let nodes = nodes::list(control)?;
+        let is_other = |node: &Node| node.role == Role::Manager && node.id != self.state.node;
+        if !nodes.iter().any(|(node, _)| is_other(node)) {
+            return Err(SwarmError::LastManager);
+        }
+        if self.own.is_some() {
+            let member = (&self.state.node, &*self.place().peer);
+            let what = "this node cannot leave";
+            members::remove(&self.control, member, what, ", or use --force")?;
+        }
+        let own = nodes
+            .into_iter()
+            .find(|(node, _)| node.id == self.state.node);
+        let mut gone = Transaction::default().delete(key::manager(&self.state.node));
+        if let Some((mut node, modified)) = own {
+            node.role = Role::Worker;
+            node.manager_address = None;
+            let key = key::node(&node.id);
+            gone = gone
+                .when(key.clone(), modified)
+                .put(key, record::write(&node));
+        }
+        control.commit(&gone)?;
+        Ok(())
+    }
+}
+
+/// The own one is asked before those of other hosts.
+fn nearest_first(server: &Server, endpoints: &[String]) -> Vec<String> {
+    let mut all = vec![server.own_url()];
+    all.extend(
+        endpoints
             .iter()
-            .fold(Transaction::default(), |all, (key, entry)| {
-                all.put(key.as_str(), entry.value.as_str())
-            });
-        to.commit(&puts)?;
-    }
-    Ok(())
+            .filter(|url| **url != all[0])
+            .cloned()
+            .collect::<Vec<_>>(),
+    );
+    all
 }
 
 fn authority_digest(pem: &str) -> Result<[u8; 32], SwarmError> {

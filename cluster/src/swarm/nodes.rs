@@ -5,10 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use api::id::NodeId;
 use serde::Deserialize;
 
-use super::{Active, Swarm, SwarmError, TOGETHER, TRIES, record};
+use super::{Active, Swarm, SwarmError, TOGETHER, TRIES, members, record};
 use crate::control_plane::{ControlPlane, Entry, Outcome, Transaction};
 use crate::key;
-use crate::node::{Availability, Node};
+use crate::node::{Availability, Node, Role};
 
 /// A node as the cluster sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -92,6 +92,12 @@ impl Swarm {
         let active = self.manager()?;
         let control = active.control();
         let (node, modified) = active.find(key)?;
+        if node.role == Role::Manager {
+            if !force {
+                return Err(SwarmError::IsManager(node.hostname));
+            }
+            active.unseat(&node.id, "it cannot be removed")?;
+        }
         let alive = control.snapshot(&key::alive(&node.id))?;
         if !alive.entries.is_empty() && !force {
             return Err(SwarmError::Alive(node.hostname));
@@ -147,6 +153,18 @@ pub(super) fn list(control: &dyn ControlPlane) -> Result<Vec<(Node, u64)>, Swarm
 }
 
 impl Active {
+    /// The etcd of a manager is no member any more.
+    pub(super) fn unseat(&self, node: &NodeId, what: &str) -> Result<(), SwarmError> {
+        let places = members::places(self.control())?;
+        let Some((_, place)) = places.into_iter().find(|(id, _)| id == node) else {
+            return Ok(());
+        };
+        members::remove(&self.control, (node, &place.peer), what, "")?;
+        self.control()
+            .commit(&Transaction::default().delete(key::manager(node)))?;
+        Ok(())
+    }
+
     /// By id, name, or unambiguous beginning of an id, in this order; `self` is this node.
     pub(super) fn find(&self, key: &str) -> Result<(Node, u64), SwarmError> {
         let own = self.state.node.as_str();

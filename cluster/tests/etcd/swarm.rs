@@ -7,7 +7,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use api::swarm::EtcdAddress;
-use cluster::swarm::{CERT_EXPIRY, Host, Init, Join, NodeChange, NodeState, Swarm, SwarmError};
+use cluster::swarm::{
+    CERT_EXPIRY, Host, Init, Join, NodeChange, NodeState, Program, Swarm, SwarmError,
+};
 use cluster::{Availability, ControlPlane, Local, Member, Role, Token, Transaction};
 use redb::Database;
 use redb::backends::InMemoryBackend;
@@ -120,6 +122,10 @@ fn host(hostname: &str) -> Host {
     Host {
         hostname: hostname.to_owned(),
         engine: "0".to_owned(),
+        etcd: Program {
+            path: "etcd".into(),
+            groups: Vec::new(),
+        },
     }
 }
 
@@ -180,7 +186,7 @@ fn six_nodes_make_a_cluster() {
     mgr1.swarm.leave(false).unwrap();
     others[0].swarm.campaign().unwrap();
     let nodes = others[0].ls();
-    assert_eq!(nodes[0], "mgr1 down manager");
+    assert_eq!(nodes[0], "mgr1 down worker");
     assert_eq!(nodes[1], "mgr2* ready manager leader");
 }
 

@@ -16,7 +16,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("programs", &["abi"]),
     ("api", &[]),
     ("sys", &[]),
-    ("cluster", &["api"]),
+    ("cluster", &["api", "sys"]),
     ("netd", &["abi", "api", "cluster", "sys"]),
     ("storaged", &["api", "sys"]),
     ("hawserd", &["api", "cluster", "netd", "storaged", "sys"]),

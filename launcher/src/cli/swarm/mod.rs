@@ -52,17 +52,18 @@ pub struct InitFlags {
     /// How long the certificates of hosts are good for
     #[arg(long, value_name = "DURATION", default_value = "2160h", value_parser = duration)]
     pub cert_expiry: Duration,
-    /// The etcd that keeps the cluster: https://HOST:PORT,…
-    #[arg(long, value_name = "URL", value_delimiter = ',', required = true)]
+    /// An etcd that exists and is to keep the cluster: https://HOST:PORT,…. Managers run one by
+    /// themselves, otherwise
+    #[arg(long, value_name = "URL", value_delimiter = ',')]
     pub etcd: Vec<String>,
-    /// The authority of etcd's certificates (PEM), at this path on every host
-    #[arg(long, value_name = "FILE")]
+    /// The authority of its certificates (PEM), at this path on every host
+    #[arg(long, value_name = "FILE", requires = "etcd")]
     pub etcd_ca: Option<PathBuf>,
-    /// The certificate that hosts show etcd (PEM), at this path on every host
-    #[arg(long, value_name = "FILE")]
+    /// The certificate that hosts show it (PEM), at this path on every host
+    #[arg(long, value_name = "FILE", requires = "etcd")]
     pub etcd_cert: Option<PathBuf>,
     /// Its key (PEM)
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", requires = "etcd")]
     pub etcd_key: Option<PathBuf>,
     /// How long a host may be silent before the others take it for gone
     #[arg(long, value_name = "DURATION", default_value = "15s", value_parser = duration)]

@@ -1,0 +1,236 @@
+//! Managers that keep the cluster in an etcd of their own.
+
+#[cfg(test)]
+mod root {
+    use std::fs;
+    use std::path::Path;
+
+    use anyhow::{Result, ensure};
+    use kernel_tests::cluster::address;
+    use kernel_tests::{Cluster, Shop, program};
+
+    /// The pids of the etcds that keep their data below `shop`'s directories.
+    fn etcds(shop: &Shop) -> Vec<String> {
+        let state = shop.daemon.directories().state().display().to_string();
+        let is_its = |pid: &str| {
+            let read = |file: &str| fs::read(Path::new("/proc").join(pid).join(file));
+            let words = read("cmdline").unwrap_or_default();
+            let (name, words) = (
+                read("comm").unwrap_or_default(),
+                String::from_utf8_lossy(&words),
+            );
+            name == b"etcd\n" && words.contains(&state)
+        };
+        let entries = fs::read_dir("/proc").unwrap().filter_map(Result::ok);
+        let names = entries.map(|entry| entry.file_name().to_string_lossy().into_owned());
+        names.filter(|name| is_its(name)).collect()
+    }
+
+    fn kill(pid: &str) {
+        program::output(std::process::Command::new("kill").args(["-KILL", pid])).unwrap();
+    }
+
+    /// `HOSTNAME STATUS [MANAGER STATUS]`.
+    fn nodes(shop: &Shop) -> Result<Vec<String>> {
+        let format = "{{.Hostname}} {{.Status}} {{.ManagerStatus}}";
+        let listing = shop.daemon.hawser(&["node", "ls", "--format", format])?;
+        Ok(listing.lines().map(|line| line.trim().to_owned()).collect())
+    }
+
+    fn sees(shop: &Shop, what: &str, expected: &[&str]) {
+        // Which one leads is nobody's business here.
+        shop.soon(what, || {
+            let found = nodes(shop)?;
+            let plain: Vec<String> = found
+                .iter()
+                .map(|line| line.replace("Leader", "Reachable"))
+                .collect();
+            ensure!(plain == expected, "{found:?}");
+            let leaders = found.iter().filter(|line| line.ends_with("Leader")).count();
+            ensure!(leaders == 1, "{found:?}");
+            Ok(())
+        });
+    }
+
+    fn reaches(shop: &Shop, from: &str, target: &str) {
+        shop.soon("it is reached", || {
+            shop.daemon
+                .hawser(&["exec", from, "ping", "-c1", "-W1", target])
+        });
+    }
+
+    fn sockets(shop: &Shop) -> String {
+        shop.host.output("ss", &["-Hltnp"]).unwrap()
+    }
+
+    #[test]
+    fn a_manager_keeps_the_cluster_by_itself() {
+        let mut cluster = Cluster::without_etcd(1).unwrap();
+        cluster.init().unwrap();
+        let first = cluster.node(1);
+        sees(first, "it leads", &["n1 Ready Reachable"]);
+        let [pid] = &*etcds(first) else {
+            panic!("one etcd, not {:?}", etcds(first));
+        };
+        let pid = pid.clone();
+        // Only its address, and nobody without a certificate.
+        let listening = sockets(first);
+        let its: Vec<&str> = listening
+            .lines()
+            .filter(|line| line.contains("\"etcd\""))
+            .collect();
+        let at = |port: u16| format!("{}:{port}", address(1));
+        assert_eq!(its.len(), 2, "{listening}");
+        assert!(
+            its.iter()
+                .all(|line| line.contains(&at(2379)) || line.contains(&at(2380)))
+        );
+        for port in [2379, 2380] {
+            for scheme in ["http", "https"] {
+                let url = format!("{scheme}://{}/version", at(port));
+                let asked = first.host.output("curl", &["-sfk", "-m", "5", &url]);
+                assert!(asked.is_err(), "{url}: {asked:?}");
+            }
+        }
+        let mode = fs::metadata(first.daemon.directories().state().join("swarm/etcd")).unwrap();
+        use std::os::unix::fs::PermissionsExt as _;
+        assert_eq!(mode.permissions().mode() & 0o777, 0o700);
+
+        first.type_("network create -d overlay --attachable net");
+        first.idle("c1", "--network net");
+        // The daemon's end is not etcd's, and the next one finds it.
+        cluster.nodes[0].daemon.kill().unwrap();
+        assert_eq!(etcds(cluster.node(1)), [&*pid]);
+        cluster.nodes[0].daemon.launch().unwrap();
+        let first = cluster.node(1);
+        assert_eq!(etcds(first), [&*pid]);
+        first.idle("c2", "--network net");
+        reaches(first, "c2", "c1");
+        // Whatever ends it, it comes back with what it had.
+        kill(&pid);
+        first.soon("etcd is back", || {
+            first.daemon.hawser(&["network", "inspect", "net"])
+        });
+        first.soon("containers can join", || {
+            let words = ["run", "--rm", "--network", "net", "tools", "true"];
+            first.daemon.hawser(&words)
+        });
+        assert_ne!(etcds(first), [&*pid]);
+
+        first.type_("rm -f c1 c2");
+        first.refuses("swarm leave", 1, "the last manager cannot leave");
+        first.type_("swarm leave --force");
+        assert_eq!(etcds(first), [""; 0]);
+        assert!(!first.daemon.directories().state().join("swarm").exists());
+        // Another one can begin.
+        cluster.init().unwrap();
+        let first = cluster.node(1);
+        sees(first, "it leads", &["n1 Ready Reachable"]);
+        let state = first.daemon.directories().state();
+        cluster.nodes[0].daemon.clean().unwrap();
+        assert_eq!(etcds(cluster.node(1)), [""; 0]);
+        assert!(!state.join("swarm").exists(), "uninstalled");
+    }
+
+    #[test]
+    fn a_host_without_etcd_is_told_what_is_missing() {
+        let shop = Shop::configured("[swarm]\netcd = \"/nonexistent/etcd\"\n");
+        shop.refuses(
+            "swarm init --advertise-addr 127.0.0.1",
+            1,
+            "install the package etcd-server",
+        );
+        assert!(shop.type_("info").contains("Swarm: inactive"));
+        assert!(!shop.daemon.directories().state().join("swarm").exists());
+    }
+
+    #[test]
+    fn two_of_three_managers_go_on_without_the_third() {
+        let mut cluster = Cluster::without_etcd(4).unwrap().joined(3).unwrap();
+        let all = [
+            "n1 Ready Reachable",
+            "n2 Ready Reachable",
+            "n3 Ready Reachable",
+            "n4 Ready",
+        ];
+        for number in 1..=3 {
+            sees(cluster.node(number), "all are there", &all);
+            assert_eq!(etcds(cluster.node(number)).len(), 1);
+        }
+        let [first, worker] = [1, 4].map(|number| cluster.node(number));
+        assert_eq!(etcds(worker), [""; 0], "a worker keeps nothing");
+        first.type_("network create -d overlay --attachable net");
+        worker.idle("c4", "--network net");
+
+        // The first dies with all that it has: the one that everybody has joined by.
+        let killed = etcds(first);
+        cluster.nodes[0].daemon.kill().unwrap();
+        kill(&killed[0]);
+        let [second, worker] = [2, 4].map(|number| cluster.node(number));
+        let two = [
+            "n1 Down Unreachable",
+            "n2 Ready Reachable",
+            "n3 Ready Reachable",
+            "n4 Ready",
+        ];
+        sees(second, "one is missed", &two);
+        second.soon("networks can be created", || {
+            second.daemon.hawser(&[
+                "network",
+                "create",
+                "-d",
+                "overlay",
+                "--attachable",
+                "other",
+            ])
+        });
+        second.idle("c2", "--network net");
+        reaches(second, "c2", "c4");
+        // The worker has learnt of the others after it came.
+        worker.soon("it joins what is new", || {
+            worker
+                .daemon
+                .hawser(&["run", "--rm", "--network", "other", "tools", "true"])
+        });
+
+        // And it is back.
+        cluster.nodes[0].daemon.launch().unwrap();
+        sees(cluster.node(1), "all are there again", &all);
+
+        // One that leaves costs the others nothing.
+        let [first, third] = [1, 3].map(|number| cluster.node(number));
+        third.type_("swarm leave");
+        assert_eq!(etcds(third), [""; 0]);
+        let two = [
+            "n1 Ready Reachable",
+            "n2 Ready Reachable",
+            "n3 Down",
+            "n4 Ready",
+        ];
+        sees(first, "it has left", &two);
+        first.type_("node rm n3");
+        first.refuses("node rm n2", 1, "must be demoted to worker before removal");
+        // With one of two gone, nothing can be decided, and leaving needs force.
+        let (_, second) = (first, cluster.node(2));
+        let gone = etcds(second);
+        cluster.nodes[1].daemon.kill().unwrap();
+        kill(&gone[0]);
+        let first = cluster.node(1);
+        first.refuses("swarm leave", 1, "the control plane does not answer");
+        cluster.nodes[1].daemon.launch().unwrap();
+        sees(
+            cluster.node(1),
+            "both are there",
+            &["n1 Ready Reachable", "n2 Ready Reachable", "n4 Ready"],
+        );
+        cluster.node(2).type_("swarm leave");
+        sees(
+            cluster.node(1),
+            "one is left",
+            &["n1 Ready Reachable", "n2 Down", "n4 Ready"],
+        );
+        cluster
+            .node(2)
+            .refuses("node ls", 1, "this node is in no cluster");
+    }
+}
