@@ -2,8 +2,9 @@
 
 #[cfg(test)]
 mod root {
+    use std::io::Write;
     use std::path::PathBuf;
-    use std::process::{Child, Command};
+    use std::process::{Child, Command, Stdio};
 
     use kernel_tests::docker::peer;
     use kernel_tests::program::{self, Ran};
@@ -38,6 +39,35 @@ mod root {
             let host = format!("unix://{}", self.socket.display());
             command.args(["--signal=KILL", "60"]).arg(&self.program);
             program::run(command.args(["--host", &host]).args(words)).unwrap()
+        }
+
+        /// What is seen on a terminal, or without one on standard output, when `input` is typed.
+        fn typed(&self, line: &str, input: &str) -> String {
+            let docker = format!(
+                "{} --host unix://{} {line}",
+                self.program.display(),
+                self.socket.display()
+            );
+            let mut command = Command::new("timeout");
+            command.args(["--signal=KILL", "60"]);
+            if line.contains(" -it ") {
+                command.args(["script", "-qec", &docker, "/dev/null"]);
+            } else {
+                command.args(["sh", "-c", &docker]);
+            }
+            let mut child = command
+                .stdin(Stdio::piped())
+                .stdout(Stdio::piped())
+                .spawn()
+                .unwrap();
+            child
+                .stdin
+                .take()
+                .unwrap()
+                .write_all(input.as_bytes())
+                .unwrap();
+            let output = child.wait_with_output().unwrap();
+            String::from_utf8_lossy(&output.stdout).into_owned()
         }
 
         #[track_caller]
@@ -92,5 +122,130 @@ mod root {
         let gone = docker.run(&["inspect", "web"]);
         assert_ne!(gone.code, 0, "{gone:?}");
         assert!(docker.ok(&["images", "-q", TOOLS]).len() == 12);
+    }
+
+    #[test]
+    fn the_docker_command_runs_commands_inside() {
+        let shop = Shop::open();
+        let docker = Client::of(&shop);
+        docker.ok(&["run", "-d", "--name", "web", TOOLS, "sleep", "600"]);
+        let script = "echo out; echo err >&2; echo $A $(id -u) $(pwd); exit 7";
+        let flags = ["exec", "-e", "A=b", "-u", "33", "-w", "/tmp", "web"];
+        let ran = docker.run(&[&flags[..], &["sh", "-c", script]].concat());
+        let said = (ran.code, ran.stdout.as_str(), ran.stderr.as_str());
+        assert_eq!(said, (7, "out\nb 33 /tmp\n", "err\n"), "{ran:?}");
+        assert_eq!(docker.run(&["exec", "web", "nosuch"]).code, 127);
+        assert_eq!(
+            docker.typed("exec -i web cat", "some words\n"),
+            "some words\n"
+        );
+        // More than any buffer on the way holds.
+        let much = docker.ok(&["exec", "web", "sh", "-c", "seq 200000"]);
+        assert_eq!(much.lines().count(), 200_000);
+
+        let terminal = docker.typed(
+            "exec -it web sh",
+            "test -t 0 && echo is-$((40+2)); exit 4\n",
+        );
+        assert!(terminal.contains("is-42\r\n"), "{terminal:?}");
+        docker.ok(&["exec", "-d", "web", "sh", "-c", "echo done >/tmp/done"]);
+        shop.soon("the command in the background", || {
+            shop.daemon.hawser(&["exec", "web", "cat", "/tmp/done"])
+        });
+        let titles = docker.ok(&["top", "web", "-o", "pid,args"]);
+        assert!(
+            titles.lines().any(|line| line.ends_with("sleep 600")),
+            "{titles}"
+        );
+        let diff = docker.ok(&["diff", "web"]);
+        assert!(diff.contains("A /tmp/done"), "{diff}");
+        docker.ok(&[
+            "update",
+            "-m",
+            "64m",
+            "--memory-swap",
+            "-1",
+            "--restart",
+            "always",
+            "web",
+        ]);
+        let format = "{{.HostConfig.Memory}} {{.HostConfig.RestartPolicy.Name}}";
+        let seen = docker.ok(&["inspect", "-f", format, "web"]);
+        assert_eq!(seen, "67108864 always");
+        let missing = docker.run(&["exec", "nobody", "true"]);
+        assert!(missing.stderr.contains("No such container"), "{missing:?}");
+        docker.ok(&["stop", "-t", "0", "web"]);
+        let stopped = docker.run(&["exec", "web", "true"]);
+        assert!(stopped.stderr.contains("is not running"), "{stopped:?}");
+    }
+
+    #[test]
+    fn the_docker_command_makes_networks_and_volumes_and_prunes_them() {
+        let shop = Shop::open();
+        let docker = Client::of(&shop);
+        let since = docker.ok(&[
+            "events",
+            "--since",
+            "1h",
+            "--until",
+            "0s",
+            "--format",
+            "{{.Time}}",
+        ]);
+        let since = since.lines().last().unwrap_or("0").to_owned();
+        let subnet = [
+            "network",
+            "create",
+            "--subnet",
+            "10.87.0.0/24",
+            "-o",
+            "com.docker.network.bridge.enable_icc=true",
+            "shop",
+        ];
+        assert_eq!(docker.ok(&subnet).len(), 64);
+        docker.ok(&["volume", "create", "--label", "tier=back", "data"]);
+        docker.ok(&[
+            "run", "-d", "--name", "web", "-v", "data:/d", TOOLS, "sleep", "600",
+        ]);
+        docker.ok(&[
+            "network",
+            "connect",
+            "--alias",
+            "www",
+            "--ip",
+            "10.87.0.9",
+            "shop",
+            "web",
+        ]);
+        let format = "{{.NetworkSettings.Networks.shop.IPAddress}}";
+        assert_eq!(docker.ok(&["inspect", "-f", format, "web"]), "10.87.0.9");
+        let taken = docker.run(&["network", "rm", "shop"]);
+        assert!(taken.code != 0 && taken.stderr.contains("web"), "{taken:?}");
+        docker.ok(&["network", "disconnect", "shop", "web"]);
+        let held = docker.run(&["volume", "rm", "data"]);
+        assert!(held.stderr.contains("volume is in use"), "{held:?}");
+
+        docker.ok(&["tag", TOOLS, "again:2"]);
+        assert!(docker.ok(&["images", "-q", "again:2"]).len() == 12);
+        docker.ok(&["stop", "-t", "0", "web"]);
+        assert_eq!(docker.ok(&["container", "prune", "-f"]).lines().count(), 4);
+        let pruned = docker.ok(&["network", "prune", "-f"]);
+        assert!(pruned.contains("shop"), "{pruned}");
+        let pruned = docker.ok(&["volume", "prune", "-f"]);
+        assert!(pruned.contains("data"), "{pruned}");
+        docker.ok(&["image", "prune", "-f"]);
+
+        let filters = ["--filter", "type=network", "--filter", "network=shop"];
+        let head = [
+            "events",
+            "--since",
+            &since,
+            "--until",
+            "0s",
+            "--format",
+            "{{.Action}}",
+        ];
+        let heard = docker.ok(&[&head[..], &filters].concat());
+        assert_eq!(heard, "create\nconnect\ndisconnect\ndestroy");
     }
 }

@@ -49,32 +49,71 @@ const KEYS: [&str; 10] = [
 /// # Errors
 /// A bad filter, time or template, or no daemon.
 pub(super) fn events(context: &Context, flags: &EventsFlags) -> Result<i32, CliError> {
-    let mut lines = Lines {
-        filter: Filter::parse(&flags.filter, &KEYS)?,
-        template: match flags.format.as_str() {
-            "" | "json" | "{{json .}}" => None,
-            source => Some(Template::parse(source)?),
-        },
-        is_json: matches!(flags.format.as_str(), "json" | "{{json .}}"),
-        zone: TimeZone::system(),
-        rest: Vec::new(),
-        failed: None,
+    let template = match flags.format.as_str() {
+        "" | "json" | "{{json .}}" => None,
+        source => Some(Template::parse(source)?),
     };
-    let route = route(flags, Timestamp::now())?;
-    let heard = context.client().get_into(&route, &mut lines);
-    match (lines.failed, heard) {
-        (Some(error), _) => Err(error),
-        (None, Ok(())) => Ok(0),
-        (None, Err(error)) => Err(error.into()),
+    let is_json = matches!(flags.format.as_str(), "json" | "{{json .}}");
+    let zone = TimeZone::system();
+    let show = |event: &Event, line: &[u8]| match &template {
+        Some(template) => output::line(template.render(&object(event))?),
+        None if is_json => output::write(String::from_utf8_lossy(line)),
+        None => output::line(text(event, &zone)),
+    };
+    let (since, until) = (flags.since.as_deref(), flags.until.as_deref());
+    Listening::new(&flags.filter, since, until)?.pass_on(context, show)?;
+    Ok(0)
+}
+
+/// What somebody wants to hear of.
+#[derive(Debug)]
+pub(crate) struct Listening {
+    filter: Filter,
+    route: String,
+}
+
+impl Listening {
+    /// # Errors
+    /// A bad filter or time.
+    pub(crate) fn new(
+        filter: &[String],
+        since: Option<&str>,
+        until: Option<&str>,
+    ) -> Result<Self, CliError> {
+        Ok(Self {
+            filter: Filter::parse(filter, &KEYS)?,
+            route: route(since, until, Timestamp::now())?,
+        })
+    }
+
+    /// Has each event shown that passes, with the line that it came as, until `show` fails or the
+    /// time is over.
+    ///
+    /// # Errors
+    /// That of `show`, or no daemon.
+    pub(crate) fn pass_on(
+        self,
+        context: &Context,
+        show: impl FnMut(&Event, &[u8]) -> Result<(), CliError>,
+    ) -> Result<(), CliError> {
+        let mut lines = Lines {
+            filter: self.filter,
+            show,
+            rest: Vec::new(),
+            failed: None,
+        };
+        let heard = context.client().get_into(&self.route, &mut lines);
+        match (lines.failed, heard) {
+            (Some(error), _) => Err(error),
+            (None, Ok(())) => Ok(()),
+            (None, Err(error)) => Err(error.into()),
+        }
     }
 }
 
-fn route(flags: &EventsFlags, now: Timestamp) -> Result<String, CliError> {
+fn route(since: Option<&str>, until: Option<&str>, now: Timestamp) -> Result<String, CliError> {
     let mut query = Vec::new();
-    for (flag, name, text) in [
-        ("--since", "since", &flags.since),
-        ("--until", "until", &flags.until),
-    ] {
+    for (flag, name, text) in [("--since", "since", since), ("--until", "until", until)] {
         if let Some(text) = text {
             let nanoseconds = moment::parse(flag, text, now)?.as_nanosecond();
             query.push(format!("{name}={nanoseconds}"));
@@ -86,18 +125,16 @@ fn route(flags: &EventsFlags, now: Timestamp) -> Result<String, CliError> {
     })
 }
 
-/// Prints lines of events as they come.
-struct Lines {
+/// Shows lines of events as they come.
+struct Lines<S> {
     filter: Filter,
-    template: Option<Template>,
-    is_json: bool,
-    zone: TimeZone,
+    show: S,
     /// The beginning of a line.
     rest: Vec<u8>,
     failed: Option<CliError>,
 }
 
-impl Write for Lines {
+impl<S: FnMut(&Event, &[u8]) -> Result<(), CliError>> Write for Lines<S> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.rest.extend_from_slice(bytes);
         while let Some(end) = self.rest.iter().position(|byte| *byte == b'\n') {
@@ -115,19 +152,15 @@ impl Write for Lines {
     }
 }
 
-impl Lines {
-    fn show(&self, line: &[u8]) -> Result<(), CliError> {
+impl<S: FnMut(&Event, &[u8]) -> Result<(), CliError>> Lines<S> {
+    fn show(&mut self, line: &[u8]) -> Result<(), CliError> {
         let event: Event = serde_json::from_slice(line).map_err(|source| CliError::Io {
             op: "read an event",
             source: source.into(),
         })?;
-        if !passes(&self.filter, &event) {
-            return Ok(());
-        }
-        match &self.template {
-            Some(template) => output::line(template.render(&object(&event))?),
-            None if self.is_json => output::write(String::from_utf8_lossy(line)),
-            None => output::line(text(&event, &self.zone)),
+        match passes(&self.filter, &event) {
+            true => (self.show)(&event, line),
+            false => Ok(()),
         }
     }
 }
@@ -281,21 +314,15 @@ mod tests {
 
     #[test]
     fn times_become_a_query() {
-        let flags = |since: &str| EventsFlags {
-            filter: Vec::new(),
-            since: Some(since.to_owned()),
-            until: None,
-            format: String::new(),
-        };
         let now = Timestamp::from_second(100).unwrap();
         assert_eq!(
-            route(&flags("7"), now).unwrap(),
+            route(Some("7"), None, now).unwrap(),
             "/v1/events?since=7000000000"
         );
         assert_eq!(
-            route(&flags("40s"), now).unwrap(),
-            "/v1/events?since=60000000000"
+            route(None, Some("40s"), now).unwrap(),
+            "/v1/events?until=60000000000"
         );
-        assert!(route(&flags("never"), now).is_err());
+        assert!(route(Some("never"), None, now).is_err());
     }
 }

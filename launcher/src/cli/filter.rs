@@ -7,7 +7,7 @@ use super::error::CliError;
 /// Filters by key. A thing must pass every key; of several values of one key, one is enough, but
 /// for labels, which must all be there, or with `label!` all be absent.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Filter {
+pub(crate) struct Filter {
     values: BTreeMap<String, Vec<String>>,
 }
 
@@ -16,7 +16,7 @@ impl Filter {
     ///
     /// # Errors
     /// [`CliError::Filter`] names what is no filter.
-    pub(super) fn parse(texts: &[String], keys: &[&str]) -> Result<Self, CliError> {
+    pub(crate) fn parse(texts: &[String], keys: &[&str]) -> Result<Self, CliError> {
         let mut values: BTreeMap<String, Vec<String>> = BTreeMap::new();
         for text in texts {
             match text.split_once('=') {
@@ -32,7 +32,7 @@ impl Filter {
     }
 
     /// The values of a key.
-    pub(super) fn get(&self, key: &str) -> &[String] {
+    pub(crate) fn get(&self, key: &str) -> &[String] {
         self.values.get(key).map(Vec::as_slice).unwrap_or_default()
     }
 
@@ -40,7 +40,7 @@ impl Filter {
     ///
     /// # Errors
     /// [`CliError::Filter`] when it says neither.
-    pub(super) fn truth(&self, key: &str) -> Result<Option<bool>, CliError> {
+    pub(crate) fn truth(&self, key: &str) -> Result<Option<bool>, CliError> {
         match self.get(key).last().map(String::as_str) {
             None => Ok(None),
             Some("true" | "1" | "t") => Ok(Some(true)),
@@ -50,7 +50,7 @@ impl Filter {
     }
 
     /// Whether a thing with these labels passes; `matches` decides on a key and a value of it.
-    pub(super) fn passes(
+    pub(crate) fn passes(
         &self,
         labels: &BTreeMap<String, String>,
         matches: impl Fn(&str, &str) -> bool,
@@ -64,7 +64,7 @@ impl Filter {
 }
 
 /// Part of a name; `^` and `$` tie it to the start and the end, as in Docker's expressions.
-pub(super) fn name_matches(name: &str, pattern: &str) -> bool {
+pub(crate) fn name_matches(name: &str, pattern: &str) -> bool {
     let (from_start, pattern) = match pattern.strip_prefix('^') {
         Some(rest) => (true, rest),
         None => (false, pattern),
@@ -83,7 +83,7 @@ pub(super) fn name_matches(name: &str, pattern: &str) -> bool {
 }
 
 /// `KEY`, or `KEY=VALUE`.
-pub(super) fn has_label(labels: &BTreeMap<String, String>, wanted: &str) -> bool {
+pub(crate) fn has_label(labels: &BTreeMap<String, String>, wanted: &str) -> bool {
     match wanted.split_once('=') {
         Some((key, value)) => labels.get(key).is_some_and(|found| found == value),
         None => labels.contains_key(wanted),

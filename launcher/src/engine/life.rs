@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use api::id::Id;
 
+use super::exec::Execs;
 use super::{Client, Refusal, http};
 use crate::cli::container::stop::{await_exit, connect};
 use crate::cli::context::Context;
@@ -27,6 +28,7 @@ const RECHECK: Duration = Duration::from_millis(500);
 #[derive(Debug, Default)]
 pub(super) struct Lives {
     next: Mutex<HashMap<Id, Arc<Life>>>,
+    pub(super) execs: Execs,
 }
 
 /// From a container's start to its end.
@@ -53,7 +55,7 @@ pub(super) struct Attacher {
     pub(super) is_raw: bool,
 }
 
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(super) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 

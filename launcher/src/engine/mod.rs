@@ -5,10 +5,12 @@
 //! docs/adr/0028-docker-engine-api.md.
 
 mod describe;
+mod exec;
 mod http;
 mod life;
 mod listen;
 mod logs;
+mod objects;
 mod route;
 mod wish;
 

@@ -4,7 +4,7 @@ use std::io::Write;
 use std::thread;
 use std::time::Duration;
 
-use api::path::{IMAGES, NETWORKS, VERSION, VOLUMES};
+use api::path::{NETWORKS, VERSION, VOLUMES};
 use api::reference::{Reference, names_version};
 use api::storage::Image;
 use base64::Engine;
@@ -15,14 +15,14 @@ use serde_json::{Value, json};
 use super::describe::Reading;
 use super::http::{self, Reply, Request};
 use super::life::{Attacher, Condition, Lives};
-use super::{API_VERSION, Client, OLDEST_VERSION, Refusal, describe, life, logs, wish};
+use super::{API_VERSION, Client, OLDEST_VERSION, Refusal, describe, life, logs, objects, wish};
 use crate::cli::container::filter::Filters;
 use crate::cli::container::rename::{self, RenameFlags};
 use crate::cli::container::view::{self, View};
 use crate::cli::container::{inspect, pause, remove, stop};
 use crate::cli::context::Context;
 use crate::cli::image::progress::Voice;
-use crate::cli::image::{inspect as image, pull, remove as image_remove};
+use crate::cli::image::{inspect as image, list, pull, remove as image_remove};
 use crate::cli::run::{create, limit};
 use crate::registry::manifest::Platform;
 use crate::store::ContainerDir;
@@ -50,8 +50,36 @@ pub(super) fn answer(
         ("GET", ["_ping"]) => Ok(Some(Reply::text("OK"))),
         ("GET", ["version"]) => whole(version(context)),
         ("GET", ["info"]) => whole(info(context)),
-        ("GET", ["containers", "json"]) => whole(list(context, request)),
+        ("GET", ["containers", "json"]) => whole(containers(context, request)),
         ("POST", ["containers", "create"]) => whole(make(context, request)),
+        ("GET", ["events"]) => objects::events(context, request, &client),
+        ("POST", ["containers", key, "exec"]) => {
+            let container = context.container(key)?;
+            whole(lives.execs.make(context, &container, request))
+        }
+        ("GET", ["exec", id, "json"]) => whole(lives.execs.look(id)),
+        ("POST", ["exec", id, "start"]) => lives.execs.start(context, id, request, client),
+        ("POST", ["exec", id, "resize"]) => {
+            let (rows, cols) = size(request)?;
+            whole(lives.execs.resize(id, rows, cols))
+        }
+        (
+            "POST",
+            [
+                kind @ ("containers" | "images" | "networks" | "volumes"),
+                "prune",
+            ],
+        ) => whole(objects::prune(context, kind, request)),
+        ("POST", ["networks", "create"]) => whole(objects::make_network(context, request)),
+        ("POST", ["volumes", "create"]) => whole(objects::make_volume(context, request)),
+        ("POST", ["networks", key, verb @ ("connect" | "disconnect")]) => {
+            whole(objects::join(context, key, verb, request))
+        }
+        ("DELETE", ["networks", key]) => whole(objects::remove(context, NETWORKS, key, request)),
+        ("DELETE", ["volumes", key]) => whole(objects::remove(context, VOLUMES, key, request)),
+        ("POST", ["images", name @ .., "tag"]) => {
+            whole(objects::tag(context, &name.join("/"), request))
+        }
         ("GET", ["containers", key, what]) => {
             let container = context.container(key)?;
             look(context, &container, what, request, client)
@@ -67,7 +95,7 @@ pub(super) fn answer(
             Ok(Some(Reply::bare(204)))
         }
         ("POST", ["images", "create"]) => fetch(context, request, client),
-        ("GET", ["images", "json"]) => whole(images(context)),
+        ("GET", ["images", "json"]) => whole(images(context, request)),
         ("GET", ["images", name @ .., "json"]) => {
             let found = image_of(context, &name.join("/"))?;
             Ok(Some(Reply::json(200, &image::describe(&found)?)))
@@ -88,7 +116,7 @@ pub(super) fn answer(
     }
 }
 
-fn below(route: &str, key: &str) -> String {
+pub(super) fn below(route: &str, key: &str) -> String {
     format!("{route}/{}", api::client::escape(key))
 }
 
@@ -135,12 +163,12 @@ fn info(context: &Context) -> Result<Reply, Refusal> {
     ))
 }
 
-fn invalid(message: impl Into<String>) -> Refusal {
+pub(super) fn invalid(message: impl Into<String>) -> Refusal {
     Refusal::new(400, message.into())
 }
 
 /// `{"KEY": ["VALUE"]}`, or in older clients `{"KEY": {"VALUE": true}}`, as the command line has it.
-fn filters(request: &Request) -> Result<Vec<String>, Refusal> {
+pub(super) fn filters(request: &Request) -> Result<Vec<String>, Refusal> {
     let Some(text) = request.query("filters").filter(|text| !text.is_empty()) else {
         return Ok(Vec::new());
     };
@@ -158,7 +186,14 @@ fn filters(request: &Request) -> Result<Vec<String>, Refusal> {
     Ok(texts)
 }
 
-fn list(context: &Context, request: &Request) -> Result<Reply, Refusal> {
+/// Rows and columns of a terminal.
+fn size(request: &Request) -> Result<(u16, u16), Refusal> {
+    let number = |name| request.query(name).and_then(|text| text.parse().ok());
+    let size = number("h").zip(number("w"));
+    size.ok_or_else(|| invalid("h and w must be numbers"))
+}
+
+fn containers(context: &Context, request: &Request) -> Result<Reply, Refusal> {
     let filters = Filters::parse(&filters(request)?)?;
     let limit: Option<usize> = request.query("limit").and_then(|limit| limit.parse().ok());
     let limit = limit.filter(|limit| *limit > 0);
@@ -196,6 +231,8 @@ fn look(
         }
         "logs" => logs::send(container, request, client).map(|()| None),
         "stats" => stats(container, request, client),
+        "top" => objects::processes(container, request).map(Some),
+        "changes" => objects::changes(context, container).map(Some),
         _ => Err(Refusal::no_such_page(request)),
     }
 }
@@ -287,16 +324,14 @@ fn act(
             rename::rename(context, &flags)?;
         }
         "resize" => {
-            let size = |name| request.query(name).and_then(|text| text.parse().ok());
-            let (Some(rows), Some(cols)) = (size("h"), size("w")) else {
-                return Err(invalid("h and w must be numbers"));
-            };
+            let (rows, cols) = size(request)?;
             if let Some(mut connection) = stop::connect(context, container)? {
                 // A container that ends has no size.
                 drop(connection.send(&Control::Resize { rows, cols }));
             }
             return Ok(Some(Reply::bare(200)));
         }
+        "update" => return objects::change(context, container, request).map(Some),
         "attach" => return attach(context, lives, container, request, client).map(|()| None),
         "wait" => return wait(context, lives, container, request, client).map(|()| None),
         _ => return Err(Refusal::no_such_page(request)),
@@ -369,8 +404,8 @@ fn image_of(context: &Context, name: &str) -> Result<Image, Refusal> {
     })
 }
 
-fn images(context: &Context) -> Result<Reply, Refusal> {
-    let images: Vec<Image> = context.client().get(IMAGES)?;
+fn images(context: &Context, request: &Request) -> Result<Reply, Refusal> {
+    let images = list::passing(context, &filters(request)?)?;
     let images: Vec<Value> = images
         .iter()
         .map(describe::image)

@@ -1,7 +1,7 @@
 //! A container as clients of an engine ask for it, said as a command line: what it means, and what
 //! is refused, is then what it is there.
 
-use clap::Parser;
+use clap::{Args, Parser};
 use serde_json::{Map, Value};
 
 use super::Refusal;
@@ -11,9 +11,9 @@ use crate::cli::run::flags::CreateFlags;
 /// The flags without a program's name in front.
 #[derive(Debug, Parser)]
 #[command(no_binary_name = true, disable_help_flag = true)]
-struct Line {
+struct Line<T: Args> {
     #[command(flatten)]
-    create: CreateFlags,
+    flags: T,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -122,13 +122,13 @@ fn is_empty(value: &Value) -> bool {
 }
 
 /// What of an object is not yet said.
-struct Fields {
+pub(super) struct Fields {
     name: &'static str,
     fields: Map<String, Value>,
 }
 
 impl Fields {
-    fn of(name: &'static str, value: Value) -> Result<Self, Refusal> {
+    pub(super) fn of(name: &'static str, value: Value) -> Result<Self, Refusal> {
         match value {
             Value::Null => Ok(Map::new()),
             Value::Object(fields) => Ok(fields),
@@ -137,11 +137,11 @@ impl Fields {
         .map(|fields| Self { name, fields })
     }
 
-    fn take(&mut self, name: &str) -> Value {
+    pub(super) fn take(&mut self, name: &str) -> Value {
         self.fields.remove(name).unwrap_or_default()
     }
 
-    fn object(&mut self, name: &'static str) -> Result<Self, Refusal> {
+    pub(super) fn object(&mut self, name: &'static str) -> Result<Self, Refusal> {
         Self::of(name, self.take(name))
     }
 
@@ -172,7 +172,7 @@ impl Fields {
     }
 
     /// What is left must say nothing.
-    fn end(self) -> Result<(), Refusal> {
+    pub(super) fn end(self) -> Result<(), Refusal> {
         let said = self.fields.iter().find(|(_, value)| !is_empty(value));
         match said {
             None => Ok(()),
@@ -255,15 +255,19 @@ pub(super) fn parse(name: Option<&str>, body: &[u8]) -> Result<(CreateFlags, Att
     top.end()?;
     line.extend(["--".to_owned(), image.to_owned()]);
     line.extend(command);
-    match Line::try_parse_from(line) {
-        Ok(line) => Ok((line.create, attached)),
-        Err(error) => {
+    Ok((flags_of(line)?, attached))
+}
+
+/// What a command line means, refused as it is there.
+pub(super) fn flags_of<T: Args>(line: Vec<String>) -> Result<T, Refusal> {
+    Line::try_parse_from(line)
+        .map(|line| line.flags)
+        .map_err(|error| {
             let text = error.to_string();
             let first = text.lines().next().unwrap_or_default();
             let message = first.strip_prefix("error: ").unwrap_or(first);
-            Err(Refusal::new(400, message.to_owned()))
-        }
-    }
+            Refusal::new(400, message.to_owned())
+        })
 }
 
 fn health(mut check: Fields, line: &mut Vec<String>) -> Result<(), Refusal> {
@@ -281,7 +285,7 @@ fn health(mut check: Fields, line: &mut Vec<String>) -> Result<(), Refusal> {
     check.end()
 }
 
-fn host(mut host: Fields, line: &mut Vec<String>) -> Result<(), Refusal> {
+pub(super) fn host(mut host: Fields, line: &mut Vec<String>) -> Result<(), Refusal> {
     // What clients say of a network that is the usual one.
     if host
         .fields
@@ -379,32 +383,41 @@ fn networks(mut config: Fields, line: &mut Vec<String>) -> Result<(), Refusal> {
         line.iter()
             .any(|word| word.strip_prefix("--network=") == Some(name))
     };
-    for (name, endpoint) in endpoints {
-        let mut endpoint = Fields::of("EndpointsConfig", endpoint)?;
+    for (name, settings) in endpoints {
+        let settings = Fields::of("EndpointsConfig", settings)?;
         // The mode is the first of the networks, whose settings are here.
         if name != "default" && !is_named(line, &name) {
             line.push(format!("--network={name}"));
         }
-        endpoint.flags(
-            &[
-                ("Aliases", "network-alias", As::List),
-                ("Links", "link", As::List),
-                ("MacAddress", "mac-address", As::Text),
-            ],
-            line,
-        )?;
-        let mut addresses = endpoint.object("IPAMConfig")?;
-        addresses.flags(
-            &[
-                ("IPv4Address", "ip", As::Text),
-                ("IPv6Address", "ip6", As::Text),
-            ],
-            line,
-        )?;
-        addresses.end()?;
-        endpoint.end()?;
+        endpoint(settings, "network-alias", line)?;
     }
     Ok(())
+}
+
+/// What is said of a container on one network; `alias` is the flag for further names.
+pub(super) fn endpoint(
+    mut settings: Fields,
+    alias: &'static str,
+    line: &mut Vec<String>,
+) -> Result<(), Refusal> {
+    settings.flags(
+        &[
+            ("Aliases", alias, As::List),
+            ("Links", "link", As::List),
+            ("MacAddress", "mac-address", As::Text),
+        ],
+        line,
+    )?;
+    let mut addresses = settings.object("IPAMConfig")?;
+    addresses.flags(
+        &[
+            ("IPv4Address", "ip", As::Text),
+            ("IPv6Address", "ip6", As::Text),
+        ],
+        line,
+    )?;
+    addresses.end()?;
+    settings.end()
 }
 
 #[cfg(test)]

@@ -15,6 +15,7 @@ use crate::cli::run::detach;
 use crate::cli::run::env::{self, Environment};
 use crate::container::Status;
 use crate::shim::launch::{self, Exec, LaunchError};
+use crate::store::ContainerDir;
 
 /// `hawser exec`.
 #[derive(Debug, Clone, Args)]
@@ -66,13 +67,7 @@ pub fn exec(context: &Context, flags: &ExecFlags) -> Result<i32, CliError> {
         return Err(CliError::NoObject(String::new()));
     };
     let container = context.container(key)?;
-    let state = container.state()?;
-    if state.status != Status::Running {
-        return Err(ContainerError::NotRunning(key.clone()).into());
-    }
-    if state.paused {
-        return Err(ContainerError::Paused(key.clone()).into());
-    }
+    check_executable(&container, key)?;
     context.require_root()?;
     detach::parse(&flags.detach_keys)?;
     if flags.interactive && flags.tty && !flags.detach && !isatty(io::stdin()) {
@@ -96,6 +91,19 @@ pub fn exec(context: &Context, flags: &ExecFlags) -> Result<i32, CliError> {
     let shim = launch::find_shim()?;
     let source = exec.command(&shim, &context.places(&container)?).exec();
     Err(LaunchError::Run { shim, source }.into())
+}
+
+/// # Errors
+/// The container, which the user calls `key`, takes no commands now.
+pub(crate) fn check_executable(container: &ContainerDir, key: &str) -> Result<(), CliError> {
+    let state = container.state()?;
+    if state.status != Status::Running {
+        return Err(ContainerError::NotRunning(key.to_owned()).into());
+    }
+    if state.paused {
+        return Err(ContainerError::Paused(key.to_owned()).into());
+    }
+    Ok(())
 }
 
 fn environment(flags: &ExecFlags) -> Result<Vec<String>, CliError> {

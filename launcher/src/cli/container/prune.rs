@@ -48,26 +48,26 @@ pub fn prune(context: &Context, flags: &PruneFlags) -> Result<i32, CliError> {
 ///
 /// # Errors
 /// It is none.
-pub(in crate::cli) fn until(filter: &Filter) -> Result<Option<Timestamp>, CliError> {
+pub(crate) fn until(filter: &Filter) -> Result<Option<Timestamp>, CliError> {
     let text = filter.get("until").last();
     text.map(|text| moment::parse("--filter until", text, Timestamp::now()))
         .transpose()
 }
 
 /// What was removed.
-pub(in crate::cli) struct Pruned {
-    pub(in crate::cli) deleted: Vec<String>,
+pub(crate) struct Pruned {
+    pub(crate) deleted: Vec<String>,
     /// Bytes.
-    pub(in crate::cli) reclaimed: u64,
+    pub(crate) reclaimed: u64,
     /// Something was left, and said why.
-    pub(in crate::cli) failed: bool,
+    pub(crate) failed: bool,
 }
 
 /// Removes the containers that do not run, as far as they pass.
 ///
 /// # Errors
 /// No daemon.
-pub(in crate::cli) fn stopped(
+pub(crate) fn stopped(
     context: &Context,
     filter: &Filter,
     until: Option<Timestamp>,

@@ -12,6 +12,7 @@ use crate::cli::error::{CliError, ContainerError};
 use crate::cli::output;
 use crate::container::Status;
 use crate::format::table::aligned;
+use crate::store::ContainerDir;
 
 /// `hawser top`.
 #[derive(Debug, Clone, Args)]
@@ -31,8 +32,26 @@ pub struct TopFlags {
 /// It does not run, or ps(1) cannot show process ids with these options.
 pub fn top(context: &Context, flags: &TopFlags) -> Result<i32, CliError> {
     let container = context.container(&flags.container)?;
+    output::write(aligned(&listing(
+        &container,
+        &flags.container,
+        &flags.options,
+    )?))?;
+    Ok(0)
+}
+
+/// The header and the processes of a container, which the user calls `key`, with tabs between the
+/// columns.
+///
+/// # Errors
+/// As [`top`].
+pub(crate) fn listing(
+    container: &ContainerDir,
+    key: &str,
+    options: &[String],
+) -> Result<Vec<String>, CliError> {
     if container.state()?.status != Status::Running {
-        return Err(ContainerError::NotRunning(flags.container.clone()).into());
+        return Err(ContainerError::NotRunning(key.to_owned()).into());
     }
     let group = Group::of(&container.record()?);
     let processes = group.and_then(|group| group.processes());
@@ -40,11 +59,8 @@ pub fn top(context: &Context, flags: &TopFlags) -> Result<i32, CliError> {
         op: "read the container's control group",
         source,
     })?;
-    let listing = ps(&flags.options)?;
-    let lines =
-        filtered(&listing, &processes.into_iter().collect()).ok_or(CliError::NoPidColumn)?;
-    output::write(aligned(&lines))?;
-    Ok(0)
+    let listing = ps(options)?;
+    filtered(&listing, &processes.into_iter().collect()).ok_or(CliError::NoPidColumn)
 }
 
 fn ps(options: &[String]) -> Result<String, CliError> {

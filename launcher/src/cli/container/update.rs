@@ -44,7 +44,9 @@ pub fn update(context: &Context, flags: &UpdateFlags) -> Result<i32, CliError> {
     })
 }
 
-fn update_one(container: &ContainerDir, flags: &UpdateFlags) -> Result<(), CliError> {
+/// # Errors
+/// What is asked for cannot be, or the kernel refuses it; nothing is changed then.
+pub(crate) fn update_one(container: &ContainerDir, flags: &UpdateFlags) -> Result<(), CliError> {
     let _lock = container.lock()?;
     let mut record = container.record()?;
     let state = container.state()?;

@@ -68,23 +68,53 @@ struct Line<'i> {
     tag: &'i str,
 }
 
+const KEYS: [&str; 6] = [
+    "reference",
+    "label",
+    "label!",
+    "dangling",
+    "before",
+    "since",
+];
+
+fn configs_of(images: &[Image]) -> Result<Vec<ImageConfig>, CliError> {
+    let configs = images.iter();
+    configs
+        .map(|image| image_config(image, image.id.as_str()))
+        .collect()
+}
+
+/// The images that pass, each with the tags that do.
+///
+/// # Errors
+/// A bad filter, or no daemon.
+pub(crate) fn passing(context: &Context, filter: &[String]) -> Result<Vec<Image>, CliError> {
+    let filter = Filter::parse(filter, &KEYS)?;
+    let images: Vec<Image> = context.client().get(IMAGES)?;
+    let configs = configs_of(&images)?;
+    let mut passing = Vec::new();
+    for (image, config) in images.iter().zip(&configs) {
+        let lines = selected(context, lines_of(image, config), &filter, None)?;
+        let tags = lines.iter().filter(|line| line.tag != NONE);
+        let tags = tags
+            .map(|line| format!("{}:{}", line.repository, line.tag))
+            .collect();
+        if !lines.is_empty() {
+            passing.push(Image {
+                tags,
+                ..image.clone()
+            });
+        }
+    }
+    Ok(passing)
+}
+
 /// # Errors
 /// A bad filter or template, or no daemon.
 pub fn list(context: &Context, flags: &ListFlags) -> Result<i32, CliError> {
-    let keys = [
-        "reference",
-        "label",
-        "label!",
-        "dangling",
-        "before",
-        "since",
-    ];
-    let filter = Filter::parse(&flags.filter, &keys)?;
+    let filter = Filter::parse(&flags.filter, &KEYS)?;
     let images: Vec<Image> = context.client().get(IMAGES)?;
-    let configs = images
-        .iter()
-        .map(|image| image_config(image, image.id.as_str()))
-        .collect::<Result<Vec<_>, _>>()?;
+    let configs = configs_of(&images)?;
     let mut lines: Vec<Line<'_>> = images
         .iter()
         .zip(&configs)

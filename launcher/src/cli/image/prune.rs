@@ -53,7 +53,7 @@ pub fn prune(context: &Context, flags: &PruneFlags) -> Result<i32, CliError> {
 ///
 /// # Errors
 /// `until` is no time.
-pub(in crate::cli) fn request(filter: &Filter, all: bool) -> Result<ImagePrune, CliError> {
+pub(crate) fn request(filter: &Filter, all: bool) -> Result<ImagePrune, CliError> {
     let until = filter.get("until").last();
     let until = until
         .map(|text| moment::parse("until", text, Timestamp::now()))

@@ -74,17 +74,17 @@ pub fn prune(context: &Context, flags: &PruneFlags) -> Result<i32, CliError> {
 }
 
 /// What was removed.
-pub(in crate::cli) struct Pruned {
-    pub(in crate::cli) deleted: Vec<String>,
+pub(crate) struct Pruned {
+    pub(crate) deleted: Vec<String>,
     /// Something was left, and said why.
-    pub(in crate::cli) failed: bool,
+    pub(crate) failed: bool,
 }
 
 /// Removes unused networks one by one: the daemon refuses one that was joined since it was listed.
 ///
 /// # Errors
 /// No daemon.
-pub(in crate::cli) fn unused(
+pub(crate) fn unused(
     context: &Context,
     filter: &Filter,
     until: Option<Timestamp>,
