@@ -199,6 +199,8 @@ pub struct ManagerStatus {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", deny_unknown_fields)]
 pub struct NodeUpdate {
+    #[serde(default)]
+    pub role: Option<Role>,
     pub availability: Option<Availability>,
     #[serde(default)]
     pub add_labels: BTreeMap<String, String>,

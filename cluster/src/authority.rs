@@ -177,6 +177,41 @@ impl Authority {
     }
 }
 
+/// From when to when a certificate is good, in seconds since 1970.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Life {
+    begin: i64,
+    end: i64,
+}
+
+impl Life {
+    /// That of a certificate in PEM.
+    pub(crate) fn of(certificate: &str) -> Result<Self, AuthorityError> {
+        let unread = |_other| failed("read a certificate")(rcgen::Error::CouldNotParseCertificate);
+        let (_, pem) = x509_parser::pem::parse_x509_pem(certificate.as_bytes())
+            .map_err(|error| unread(error.to_string()))?;
+        let parsed = pem
+            .parse_x509()
+            .map_err(|error| unread(error.to_string()))?;
+        let validity = parsed.validity();
+        Ok(Self {
+            begin: validity.not_before.timestamp() + SKEW.as_secs() as i64,
+            end: validity.not_after.timestamp(),
+        })
+    }
+
+    /// Whether `node` should have another one: each some time between the half and four fifths of its
+    /// life, so that not all come at once.
+    pub(crate) fn is_late(self, node: &NodeId) -> bool {
+        self.is_late_at(OffsetDateTime::now_utc().unix_timestamp(), node)
+    }
+
+    fn is_late_at(self, now: i64, node: &NodeId) -> bool {
+        let spread = node.as_str().bytes().map(i64::from).sum::<i64>() % 31;
+        now - self.begin > (self.end - self.begin) * (50 + spread) / 100
+    }
+}
+
 /// The organizational unit of a node's certificate, and a name that it answers to: Docker's words.
 pub(crate) fn unit(role: Role) -> &'static str {
     match role {
@@ -254,6 +289,23 @@ mod tests {
             assert!(text.contains(&expected), "no {expected:?} in {text}");
         }
         assert!(!text.contains("CA:TRUE"));
+    }
+
+    #[test]
+    fn certificates_are_renewed_in_the_second_half_of_their_lives() {
+        let authority = Authority::create().unwrap();
+        let made = KeyRequest::make().unwrap();
+        let expiry = Duration::from_secs(1000);
+        let certificate = authority.sign(&made.request, &subject(), expiry).unwrap();
+        let life = Life::of(&certificate).unwrap();
+        assert_eq!(life.end - life.begin, 1000);
+        for byte in 0..=255 {
+            let late = |after: i64| life.is_late_at(life.begin + after, &id(byte));
+            assert!(!late(500) && late(801));
+        }
+        let late_at_650 = (0..=255).filter(|byte| life.is_late_at(life.begin + 650, &id(*byte)));
+        assert!((1..255).contains(&late_at_650.count()), "not all at once");
+        assert!(Life::of("nonsense").is_err());
     }
 
     #[test]

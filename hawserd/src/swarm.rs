@@ -71,6 +71,7 @@ fn code(error: &SwarmError) -> ErrorCode {
         | SwarmError::Taken(_)
         | SwarmError::Alive(_)
         | SwarmError::LastManager
+        | SwarmError::DemoteLast
         | SwarmError::IsManager(_)
         | SwarmError::Quorum(..)
         | SwarmError::Busy(_) => ErrorCode::Conflict,
@@ -219,10 +220,18 @@ impl Clustering {
         Ok(self.swarm.rotate(role)?)
     }
 
-    /// Knows which managers there are; one of them decides, as long as there is one that answers.
+    /// Knows which managers there are, and what this node is to be; one of them decides, as long as there is one that answers.
     pub(crate) fn attend(&self) {
-        if let Err(error) = self.swarm.attend() {
-            tracing::debug!(%error, "no word on who leads");
+        let told = match self.swarm.attend() {
+            Ok(true) => self.follow(),
+            Ok(false) => Ok(()),
+            Err(error) => {
+                tracing::debug!(%error, "no word of the cluster");
+                return;
+            }
+        };
+        if let Err(error) = told {
+            tracing::warn!(%error, "the networks do not know what this node has become");
         }
     }
 
@@ -241,6 +250,9 @@ impl Clustering {
             add_labels: asked.add_labels,
             remove_labels: asked.remove_labels,
         };
+        if let Some(role) = asked.role {
+            self.swarm.give_role(key, role)?;
+        }
         Ok(self.swarm.update_node(key, &change)?)
     }
 

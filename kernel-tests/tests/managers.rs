@@ -4,10 +4,11 @@
 mod root {
     use std::fs;
     use std::path::Path;
+    use std::time::{Duration, Instant};
 
     use anyhow::{Result, ensure};
     use kernel_tests::cluster::address;
-    use kernel_tests::{Cluster, Shop, program};
+    use kernel_tests::{Cluster, Shop, program, wait};
 
     /// The pids of the etcds that keep their data below `shop`'s directories.
     fn etcds(shop: &Shop) -> Vec<String> {
@@ -130,6 +131,143 @@ mod root {
         cluster.nodes[0].daemon.clean().unwrap();
         assert_eq!(etcds(cluster.node(1)), [""; 0]);
         assert!(!state.join("swarm").exists(), "uninstalled");
+    }
+
+    fn subject(shop: &Shop) -> String {
+        let file = shop.daemon.directories().state();
+        let file = file
+            .join("swarm/certificates/swarm-node.crt")
+            .display()
+            .to_string();
+        let words = ["x509", "-noout", "-subject", "-serial", "-in", &file];
+        shop.host.output("openssl", &words).unwrap()
+    }
+
+    #[test]
+    fn workers_become_managers_and_managers_workers() {
+        let mut cluster = Cluster::without_etcd(2).unwrap().joined(1).unwrap();
+        let [first, second] = [1, 2].map(|number| cluster.node(number));
+        first.type_("network create -d overlay --attachable net");
+        second.idle("c2", "--network net");
+        assert!(subject(second).contains("OU = swarm-worker"));
+        first.refuses(
+            "node demote self",
+            1,
+            "attempting to demote the last manager",
+        );
+        second.refuses("node promote self", 1, "this node is no manager");
+
+        let said = first.type_("node promote n2");
+        assert_eq!(said.trim(), "Node n2 promoted to a manager in the swarm.");
+        assert_eq!(
+            first.type_("node promote n2").trim(),
+            "Node n2 is already a manager."
+        );
+        let both = ["n1 Ready Reachable", "n2 Ready Reachable"];
+        sees(first, "it is a manager", &both);
+        sees(second, "it knows", &both);
+        assert!(subject(second).contains("OU = swarm-manager"));
+        assert_eq!(etcds(second).len(), 1);
+        second.type_("network create -d overlay --attachable other");
+
+        // The one that began it becomes a worker, and everything is the other's.
+        second.soon("it can be demoted", || {
+            second.daemon.hawser(&["node", "demote", "n1"])
+        });
+        first.soon("it is a worker", || {
+            let ls = first.run(&["node", "ls"]);
+            ensure!(ls.stderr.contains("no manager"), "{ls:?}");
+            Ok(())
+        });
+        assert_eq!(etcds(first), [""; 0]);
+        assert!(
+            !first
+                .daemon
+                .directories()
+                .state()
+                .join("swarm/etcd")
+                .exists()
+        );
+        assert!(subject(first).contains("OU = swarm-worker"));
+        sees(second, "one is left", &["n1 Ready", "n2 Ready Reachable"]);
+        first.soon("networks are there", || {
+            first.daemon.hawser(&[
+                "run",
+                "-d",
+                "--name",
+                "c1",
+                "--network",
+                "net",
+                "tools",
+                "sleep",
+                "600",
+            ])
+        });
+        reaches(first, "c1", "c2");
+
+        // Both are what they were after a restart, and the door is the other's.
+        for node in &mut cluster.nodes {
+            node.daemon.kill().unwrap();
+            node.daemon.launch().unwrap();
+        }
+        let [first, second] = [1, 2].map(|number| cluster.node(number));
+        sees(second, "the same", &["n1 Ready", "n2 Ready Reachable"]);
+        first.type_("swarm leave");
+        let token = second.type_("swarm join-token -q worker");
+        let join = format!("swarm join --token {} {}", token.trim(), address(2));
+        first.soon("it joins again", || {
+            first.daemon.hawser(&join.split(' ').collect::<Vec<_>>())
+        });
+        first.type_("rm -f c1");
+    }
+
+    #[test]
+    fn certificates_do_not_end() {
+        let cluster = Cluster::without_etcd(2).unwrap();
+        let words = ["--cert-expiry=25s", "--node-lease=3s"];
+        let at = address(1).to_string();
+        let init = [&["swarm", "init", "--advertise-addr", &at][..], &words].concat();
+        cluster.node(1).daemon.hawser(&init).unwrap();
+        cluster.join(2, "worker").unwrap();
+        let [first, second] = [1, 2].map(|number| cluster.node(number));
+        let begun = Instant::now();
+        let before = [first, second].map(subject);
+        let mut last = before.clone();
+        for _ in 0..2 {
+            for (number, node) in [first, second].into_iter().enumerate() {
+                node.soon("it has another certificate", || {
+                    let now = subject(node);
+                    ensure!(now != last[number], "{now}");
+                    Ok(())
+                });
+                last[number] = subject(node);
+            }
+        }
+        let joins = |node: &Shop, network: &str| {
+            node.soon("it works", || {
+                node.daemon
+                    .hawser(&["run", "--rm", "--network", network, "tools", "true"])
+            });
+        };
+        first.type_("network create -d overlay --attachable net");
+        joins(second, "net");
+        // Those that they came with are over.
+        let over = Duration::from_secs(26).saturating_sub(begun.elapsed());
+        wait::until(
+            over + Duration::from_secs(1),
+            "the first ones are over",
+            || (begun.elapsed() > Duration::from_secs(26)).then_some(()),
+        )
+        .unwrap();
+        let etcd = etcds(first);
+        kill(&etcd[0]);
+        first.soon("new connections are made", || {
+            first.daemon.hawser(&["node", "ls"])
+        });
+        joins(second, "net");
+        first.soon("nobody is on it", || {
+            first.daemon.hawser(&["network", "rm", "net"])
+        });
     }
 
     #[test]

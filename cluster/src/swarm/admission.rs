@@ -1,25 +1,80 @@
 //! Whom a manager lets in, and as what.
 
+use std::net::IpAddr;
+use std::sync::Arc;
+
 use api::swarm::EtcdAddress;
 
-use super::gate::{Admission, Application};
+use super::gate::{Admission, Application, Porter, Renewal, Renewed};
 use super::home::State;
 use super::record::{self, Secrets};
 use super::{Cluster, SwarmError, members, now};
 use crate::authority::{Authority, Subject};
 use crate::control_plane::{ControlPlane, Outcome, Transaction};
+use crate::etcd::Etcd;
 use crate::key;
 use crate::node::{Node, Role};
 
+/// A manager, at its door.
+pub(super) struct Manager {
+    pub(super) control: Arc<Etcd>,
+    pub(super) own: State,
+}
+
+impl Porter for Manager {
+    fn admit(&self, asked: Application) -> Result<Admission, SwarmError> {
+        admit(&*self.control, &self.own, asked)
+    }
+
+    fn renew(&self, asked: Renewal) -> Result<Renewed, SwarmError> {
+        renew(&*self.control, &asked)
+    }
+}
+
+fn records(control: &dyn ControlPlane) -> Result<(Secrets, Cluster), SwarmError> {
+    let lost = || SwarmError::Lost;
+    let (secrets, _) = record::read(control, key::SECRETS)?.ok_or_else(lost)?;
+    let (cluster, _) = record::read(control, key::CLUSTER)?.ok_or_else(lost)?;
+    Ok((secrets, cluster))
+}
+
+/// Who a node is in its certificate. It has chosen the address, and a worker may not be taken for a
+/// manager at it.
+fn subject(cluster: &Cluster, node: &Node, address: IpAddr) -> Subject {
+    Subject {
+        node: node.id.clone(),
+        role: node.role,
+        cluster: cluster.id.clone(),
+        addresses: match node.role {
+            Role::Manager => vec![address],
+            Role::Worker => Vec::new(),
+        },
+    }
+}
+
+/// Another certificate for a node that has not been removed, for the role that it is to have.
+fn renew(control: &dyn ControlPlane, asked: &Renewal) -> Result<Renewed, SwarmError> {
+    let (secrets, cluster) = records(control)?;
+    let node: Option<(Node, u64)> = record::read(control, &key::node(&asked.node))?;
+    let (node, _) = node.ok_or_else(|| SwarmError::NoNode(asked.node.to_string()))?;
+    let authority = Authority::from_pem(&cluster.authority, &secrets.key)?;
+    let subject = subject(&cluster, &node, asked.address);
+    let certificate = authority.sign(&asked.request, &subject, cluster.cert_expiry)?;
+    tracing::info!(node = %node.id, role = ?node.role, "a node has another certificate");
+    Ok(Renewed {
+        role: node.role,
+        authority: cluster.authority,
+        certificate,
+    })
+}
+
 /// Lets a node in whose token is valid.
-pub(super) fn admit(
+fn admit(
     control: &dyn ControlPlane,
     own: &State,
     asked: Application,
 ) -> Result<Admission, SwarmError> {
-    let lost = || SwarmError::Lost;
-    let (secrets, _): (Secrets, u64) = record::read(control, key::SECRETS)?.ok_or_else(lost)?;
-    let (cluster, _): (Cluster, u64) = record::read(control, key::CLUSTER)?.ok_or_else(lost)?;
+    let (secrets, cluster) = records(control)?;
     let role = secrets.role(&asked.secret).ok_or(SwarmError::Token)?;
     let authority = Authority::from_pem(&cluster.authority, &secrets.key)?;
     let node = Node {
@@ -34,16 +89,7 @@ pub(super) fn admit(
         data_port: cluster.data_port,
         engine: asked.engine,
     };
-    let subject = Subject {
-        node: node.id.clone(),
-        role,
-        cluster: cluster.id.clone(),
-        // It has chosen the address, and a worker may not be taken for a manager at it.
-        addresses: match role {
-            Role::Manager => vec![asked.manager_address.ip()],
-            Role::Worker => Vec::new(),
-        },
-    };
+    let subject = subject(&cluster, &node, asked.manager_address.ip());
     let certificate = authority.sign(&asked.request, &subject, cluster.cert_expiry)?;
     let added = Transaction::default()
         .when(key::node(&node.id), 0)

@@ -15,6 +15,7 @@ use super::record::{self, Secrets};
 use super::{Active, Cluster, Init, Join, Swarm, SwarmError, TOGETHER, now};
 use crate::authority::{Authority, KeyRequest, Subject};
 use crate::control_plane::{ControlPlane, Outcome, Transaction};
+use crate::etcd::Etcd;
 use crate::key;
 use crate::node::{Member, Node, Role};
 
@@ -121,7 +122,7 @@ impl Swarm {
         if let Some(server) = &server {
             server.start(&Beginning::New)?;
         }
-        let begun = self.activate(state, &papers, server)?;
+        let begun = self.activate(state, &papers, server, None)?;
         let control = begun.control();
         let taken = || record::read::<Cluster>(control, key::CLUSTER);
         let taken = match &begun.own {
@@ -164,7 +165,7 @@ impl Swarm {
     fn enter(&self, join: &Join) -> Result<Arc<Active>, SwarmError> {
         let made = KeyRequest::make()?;
         let (admission, advertise, data_address) = self.runtime.block_on(async {
-            let visit = Visit::to(join.manager, &join.token).await?;
+            let visit = Visit::to(join.manager, join.token.digest, None).await?;
             let here = visit.local.ip();
             let advertise = join.advertise.unwrap_or(here);
             let data_address = join.data_address.unwrap_or(advertise);
@@ -198,8 +199,8 @@ impl Swarm {
         };
         self.home.keep_papers(&papers)?;
         let joined = match self.server(&state) {
-            Some(server) => self.join_store(state, &papers, server)?,
-            None => self.activate(state, &papers, None)?,
+            Some(server) => self.join_store(state, &papers, server, None)?,
+            None => self.activate(state, &papers, None, None)?,
         };
         self.home.keep_state(&joined.state)?;
         joined.announce()?;
@@ -213,14 +214,15 @@ impl Swarm {
         state: State,
         papers: &Papers,
         server: Server,
+        control: Option<Arc<Etcd>>,
     ) -> Result<Arc<Active>, SwarmError> {
         let peer = own::peer_url(state.advertise.ip());
         let node = state.node.clone();
-        let others = self.connect(&state)?;
+        let others = self.control(&state, &state.etcd.endpoints, control)?;
         let members = members::add(&others, &node, &peer)?;
         let joined = server
             .start(&Beginning::Joins(members))
-            .and_then(|()| self.activate(state, papers, Some(server)));
+            .and_then(|()| self.activate(state, papers, Some(server), Some(Arc::clone(&others))));
         if joined.is_err()
             && let Err(error) = members::remove(&others, (&node, &peer), "undo", "")
         {

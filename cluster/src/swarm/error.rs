@@ -70,6 +70,8 @@ pub enum SwarmError {
         "the last manager cannot leave: the cluster ends with it, use --force if that is wanted"
     )]
     LastManager,
+    #[error("attempting to demote the last manager of the swarm")]
+    DemoteLast,
     #[error("others have changed {0} again and again meanwhile: try again")]
     Busy(String),
     #[error(transparent)]

@@ -3,22 +3,25 @@
 //! Nobody is known at the door, and whoever is let in shows a token. The door is therefore narrow:
 //! few at a time, little to say, and not for long.
 
+use std::fmt;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use api::id::NodeId;
 use api::swarm::EtcdAddress;
-use axum::extract::{DefaultBodyLimit, State as Given};
+use axum::extract::connect_info::Connected;
+use axum::extract::{ConnectInfo, DefaultBodyLimit, State as Given};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
-use axum::serve::Listener;
+use axum::serve::{IncomingStream, Listener};
 use axum::{Json, Router};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Bytes;
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::CertificateDer;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, mpsc};
@@ -31,9 +34,9 @@ use super::home::Papers;
 use super::{SwarmError, tls};
 use crate::authority::unit;
 use crate::node::{Availability, Role};
-use crate::token::Token;
 
-const PATH: &str = "/v1/join";
+const JOIN: &str = "/v1/join";
+const RENEW: &str = "/v1/renew";
 /// A request for a certificate has about 500 bytes.
 const LARGEST: usize = 64 << 10;
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -67,55 +70,116 @@ pub(super) struct Admission {
     pub(super) data_port: u16,
 }
 
+/// A member that wants another certificate.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct Renewal {
+    pub(super) node: NodeId,
+    /// PEM.
+    pub(super) request: String,
+    /// Where others reach it, as a manager.
+    pub(super) address: std::net::IpAddr,
+}
+
+/// What it gets: for the role that it has by now.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct Renewed {
+    pub(super) role: Role,
+    /// PEM.
+    pub(super) authority: String,
+    pub(super) certificate: String,
+}
+
 /// Why it is not let in.
 #[derive(Debug, Serialize, Deserialize)]
 struct Refusal {
     message: String,
 }
 
-/// Who decides. Called on a thread that may wait.
-pub(super) type Admit = dyn Fn(Application) -> Result<Admission, SwarmError> + Send + Sync;
+/// Who decides. Called on threads that may wait.
+pub(super) trait Porter: Send + Sync {
+    fn admit(&self, asked: Application) -> Result<Admission, SwarmError>;
+
+    /// For a node that has shown that it is the one that asks.
+    fn renew(&self, asked: Renewal) -> Result<Renewed, SwarmError>;
+}
+
+/// What a visitor has shown.
+#[derive(Debug, Clone)]
+struct Shown(Option<CertificateDer<'static>>);
+
+impl Connected<IncomingStream<'_, Greeted>> for Shown {
+    fn connect_info(visitor: IncomingStream<'_, Greeted>) -> Self {
+        let (_, session) = visitor.io().get_ref();
+        let chain = session.peer_certificates().unwrap_or_default();
+        Self(chain.first().map(|shown| shown.clone().into_owned()))
+    }
+}
 
 /// Takes requests to join until it is dropped.
-#[derive(Debug)]
-pub(super) struct Gate(JoinHandle<()>);
+pub(super) struct Gate {
+    task: JoinHandle<()>,
+    acceptor: Arc<RwLock<TlsAcceptor>>,
+}
 
 impl Drop for Gate {
     fn drop(&mut self) {
-        self.0.abort();
+        self.task.abort();
     }
+}
+
+impl fmt::Debug for Gate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Gate").finish_non_exhaustive()
+    }
+}
+
+fn acceptor(papers: &Papers) -> Result<TlsAcceptor, SwarmError> {
+    Ok(TlsAcceptor::from(Arc::new(tls::server(papers)?)))
 }
 
 impl Gate {
     pub(super) async fn open(
         address: SocketAddr,
         papers: &Papers,
-        admit: Arc<Admit>,
+        porter: Arc<dyn Porter>,
     ) -> Result<Self, SwarmError> {
         let listener = TcpListener::bind(address).await;
         let listener = listener.map_err(|source| SwarmError::Listen { address, source })?;
-        let acceptor = TlsAcceptor::from(Arc::new(tls::server(papers)?));
+        let acceptor = Arc::new(RwLock::new(acceptor(papers)?));
+        let shown = Arc::clone(&acceptor);
         let router = Router::new()
-            .route(PATH, post(join))
+            .route(JOIN, post(join))
+            .route(RENEW, post(renew))
             .layer(DefaultBodyLimit::max(LARGEST))
-            .with_state(admit);
+            .with_state(porter)
+            .into_make_service_with_connect_info::<Shown>();
         let (sender, greeted) = mpsc::channel(AT_ONCE);
         let task = tokio::spawn(async move {
-            tokio::join!(greet(listener, acceptor, sender), async {
+            tokio::join!(greet(listener, shown, sender), async {
                 let served = axum::serve(Greeted { greeted, address }, router).await;
                 if let Err(error) = served {
                     tracing::warn!(%error, "nodes cannot join here any more");
                 }
             });
         });
-        Ok(Self(task))
+        Ok(Self { task, acceptor })
+    }
+
+    /// Shows other papers from the next visitor on.
+    pub(super) fn show(&self, papers: &Papers) -> Result<(), SwarmError> {
+        let other = acceptor(papers)?;
+        *self
+            .acceptor
+            .write()
+            .unwrap_or_else(PoisonError::into_inner) = other;
+        Ok(())
     }
 }
 
 /// Shakes hands with several at once: one that is slow keeps nobody waiting.
 async fn greet(
     listener: TcpListener,
-    acceptor: TlsAcceptor,
+    acceptor: Arc<RwLock<TlsAcceptor>>,
     sender: mpsc::Sender<(TlsStream<TcpStream>, SocketAddr)>,
 ) {
     let places = Arc::new(Semaphore::new(AT_ONCE));
@@ -131,7 +195,9 @@ async fn greet(
                 continue;
             }
         };
-        let handshake = acceptor.accept(stream);
+        let shown = acceptor.read().unwrap_or_else(PoisonError::into_inner);
+        let handshake = shown.accept(stream);
+        drop(shown);
         let sender = sender.clone();
         tokio::spawn(async move {
             match timeout(PATIENCE, handshake).await {
@@ -167,15 +233,38 @@ impl Listener for Greeted {
     }
 }
 
-async fn join(Given(admit): Given<Arc<Admit>>, Json(asked): Json<Application>) -> Response {
-    let hostname: String = asked.hostname.chars().take(64).collect();
-    let admitted = tokio::task::spawn_blocking(move || admit(asked)).await;
-    let refusal = match admitted {
-        Ok(Ok(admission)) => return Json(admission).into_response(),
+async fn join(Given(porter): Given<Arc<dyn Porter>>, Json(asked): Json<Application>) -> Response {
+    let who: String = asked.hostname.chars().take(64).collect();
+    answer(&who, move || porter.admit(asked)).await
+}
+
+async fn renew(
+    Given(porter): Given<Arc<dyn Porter>>,
+    ConnectInfo(Shown(shown)): ConnectInfo<Shown>,
+    Json(asked): Json<Renewal>,
+) -> Response {
+    let who = asked.node.to_string();
+    let is_it = shown.is_some_and(|shown| tls::is_of(&shown, &asked.node));
+    answer(&who, move || match is_it {
+        true => porter.renew(asked),
+        false => Err(SwarmError::NoNode(asked.node.to_string())),
+    })
+    .await
+}
+
+async fn answer<T>(
+    who: &str,
+    decide: impl FnOnce() -> Result<T, SwarmError> + Send + 'static,
+) -> Response
+where
+    T: Serialize + Send + 'static,
+{
+    let refusal = match tokio::task::spawn_blocking(decide).await {
+        Ok(Ok(answer)) => return Json(answer).into_response(),
         Ok(Err(error)) => error.to_string(),
         Err(_panic) => "internal error, see the manager's log".to_owned(),
     };
-    tracing::warn!(hostname, refusal, "a node is not let in");
+    tracing::warn!(who, refusal, "a node is refused");
     let refusal = Refusal { message: refusal };
     (StatusCode::FORBIDDEN, Json(refusal)).into_response()
 }
@@ -188,10 +277,15 @@ pub(super) struct Visit {
 }
 
 impl Visit {
-    /// Connects to the manager at `address`, which must be of the cluster that `token` is for.
-    pub(super) async fn to(address: SocketAddr, token: &Token) -> Result<Self, SwarmError> {
+    /// Connects to the manager at `address`, whose authority must have this digest; a member shows its
+    /// `papers`.
+    pub(super) async fn to(
+        address: SocketAddr,
+        authority: [u8; 32],
+        papers: Option<&Papers>,
+    ) -> Result<Self, SwarmError> {
         let failed = |what: String| SwarmError::Manager { address, what };
-        let config = Arc::new(tls::client(token.digest)?);
+        let config = Arc::new(tls::client(authority, papers)?);
         let connected = timeout(PATIENCE, async {
             let stream = TcpStream::connect(address).await?;
             let local = stream.local_addr()?;
@@ -205,7 +299,7 @@ impl Visit {
         };
         let (_, session) = stream.get_ref();
         let chain: &[CertificateDer<'_>] = session.peer_certificates().unwrap_or_default();
-        if tls::authority_of(chain, &token.digest).is_none() {
+        if tls::authority_of(chain, &authority).is_none() {
             return Err(failed("it has shown no authority".to_owned()));
         }
         Ok(Self {
@@ -216,9 +310,21 @@ impl Visit {
     }
 
     pub(super) async fn apply(self, application: &Application) -> Result<Admission, SwarmError> {
+        self.post(JOIN, application).await
+    }
+
+    pub(super) async fn renew(self, renewal: &Renewal) -> Result<Renewed, SwarmError> {
+        self.post(RENEW, renewal).await
+    }
+
+    async fn post<T: DeserializeOwned>(
+        self,
+        path: &str,
+        asked: &impl Serialize,
+    ) -> Result<T, SwarmError> {
         let address = self.manager;
         let failed = |what: String| SwarmError::Manager { address, what };
-        match timeout(PATIENCE, self.ask(application)).await {
+        match timeout(PATIENCE, self.ask(path, asked)).await {
             Ok(Ok(answer)) => answer.map_err(failed),
             Ok(Err(error)) => Err(failed(error.to_string())),
             Err(_elapsed) => Err(failed("no answer".to_owned())),
@@ -226,15 +332,16 @@ impl Visit {
     }
 
     /// What the manager says, or why it refuses.
-    async fn ask(
+    async fn ask<T: DeserializeOwned>(
         self,
-        application: &Application,
-    ) -> Result<Result<Admission, String>, Box<dyn std::error::Error + Send + Sync>> {
+        path: &str,
+        asked: &impl Serialize,
+    ) -> Result<Result<T, String>, Box<dyn std::error::Error + Send + Sync>> {
         let io = TokioIo::new(self.stream);
         let (mut sender, connection) = hyper::client::conn::http1::handshake(io).await?;
         tokio::spawn(connection);
-        let body = Full::new(Bytes::from(serde_json::to_vec(application)?));
-        let request = hyper::Request::post(PATH)
+        let body = Full::new(Bytes::from(serde_json::to_vec(asked)?));
+        let request = hyper::Request::post(path)
             .header("host", unit(Role::Manager))
             .header("content-type", "application/json")
             .body(body)?;

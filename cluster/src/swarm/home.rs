@@ -147,7 +147,19 @@ impl Home {
     /// The node is in no cluster any more. The state goes first.
     pub(super) fn clear(&self) -> Result<(), SwarmError> {
         let state = self.0.join(STATE);
-        for removed in [fs::remove_file(&state), fs::remove_dir_all(&self.0)] {
+        self.gone([fs::remove_file(&state), fs::remove_dir_all(&self.0)])
+    }
+
+    /// The node has no part of the store any more.
+    pub(super) fn clear_store(&self) -> Result<(), SwarmError> {
+        self.gone([
+            fs::remove_dir_all(self.etcd()),
+            fs::remove_file(self.etcd_log()),
+        ])
+    }
+
+    fn gone(&self, removed: [io::Result<()>; 2]) -> Result<(), SwarmError> {
+        for removed in removed {
             match removed {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => {
                     return Err(self.failed("remove", &self.0)(error));

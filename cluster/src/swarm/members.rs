@@ -72,8 +72,17 @@ pub(super) fn add(
     let deadline = Instant::now() + PATIENCE;
     loop {
         let members = list(control)?;
-        if find(&members, node, peer).is_some() {
-            return Ok(beginning(&members, node));
+        if let Some(member) = find(&members, node, peer) {
+            if !member.is_learner() {
+                return Err(SwarmError::Etcd {
+                    what: "it is a member already, and has lost its data: demote this node"
+                        .to_owned(),
+                });
+            }
+            // Of a try that was ended: what it had is gone.
+            let id = member.id();
+            control.ask(|client| async move { client.cluster_client().member_remove(id).await })?;
+            continue;
         }
         let added = control.ask(|client| async move {
             let learner = MemberAddOptions::new().with_is_learner();

@@ -13,6 +13,7 @@ mod members;
 mod nodes;
 mod own;
 mod record;
+mod roles;
 mod tls;
 
 use std::net::{IpAddr, SocketAddr};
@@ -34,7 +35,6 @@ use self::home::{Home, Papers, State};
 use self::members::Place;
 use self::own::{Keeper, Server};
 use self::record::Secrets;
-use crate::authority::digest;
 use crate::control_plane::{ControlPlane, Outcome, Transaction};
 use crate::etcd::Etcd;
 use crate::key;
@@ -110,7 +110,7 @@ struct Active {
     /// What this node runs of it.
     own: Option<Own>,
     /// Managers let others in.
-    _gate: Option<Gate>,
+    gate: Option<Gate>,
 }
 
 /// The etcd of this manager.
@@ -175,7 +175,11 @@ impl Swarm {
         if let Some(state) = state {
             let papers = swarm.home.papers()?;
             let server = swarm.server(&state);
-            let active = swarm.activate(state, &papers, server)?;
+            if server.is_none() && swarm.home.etcd().exists() {
+                // It was ended while it became a worker, or a manager.
+                swarm.stop_store()?;
+            }
+            let active = swarm.activate(state, &papers, server, None)?;
             if let Err(error) = active.announce() {
                 tracing::warn!(%error, "the cluster does not know yet that this node is back");
             }
@@ -237,7 +241,7 @@ impl Swarm {
         let active = self.manager()?;
         let (cluster, _) = active.cluster()?;
         let (secrets, _) = active.secrets()?;
-        let digest = authority_digest(&cluster.authority)?;
+        let digest = tls::digest_of(&cluster.authority)?;
         let token = |role| Token {
             digest,
             secret: secrets.of(role).clone(),
@@ -334,10 +338,20 @@ impl Swarm {
         })
     }
 
-    /// The store as those have it that are in it already.
-    fn connect(&self, state: &State) -> Result<Etcd, SwarmError> {
-        let options = etcd::options(&self.home, state)?;
-        Ok(Etcd::connect(options, self.runtime.clone())?)
+    /// The store at `endpoints`: the one that this node speaks with, if it does.
+    fn control(
+        &self,
+        state: &State,
+        endpoints: &[String],
+        control: Option<Arc<Etcd>>,
+    ) -> Result<Arc<Etcd>, SwarmError> {
+        let mut options = etcd::options(&self.home, state)?;
+        options.endpoints = endpoints.to_vec();
+        if let Some(control) = control {
+            control.redirect(&options.endpoints, options.tls.as_ref())?;
+            return Ok(control);
+        }
+        Ok(Arc::new(Etcd::connect(options, self.runtime.clone())?))
     }
 
     /// With the `server` of this node kept running, if it has one.
@@ -346,19 +360,19 @@ impl Swarm {
         state: State,
         papers: &Papers,
         server: Option<Server>,
+        control: Option<Arc<Etcd>>,
     ) -> Result<Arc<Active>, SwarmError> {
-        let mut options = etcd::options(&self.home, &state)?;
-        let endpoints = options.endpoints.clone();
-        if let Some(server) = &server {
-            options.endpoints = nearest_first(server, &endpoints);
-        }
-        let control = Arc::new(Etcd::connect(options, self.runtime.clone())?);
+        let endpoints = state.etcd.endpoints.clone();
+        let asked = nearest_first(server.as_ref(), &endpoints);
+        let control = self.control(&state, &asked, control)?;
         let own = server.map(Own::keep).transpose()?;
         let gate = match state.role {
             Role::Manager => {
-                let (control, own) = (Arc::clone(&control), state.clone());
-                let admit = move |asked| admission::admit(&*control, &own, asked);
-                let open = Gate::open(state.listen, papers, Arc::new(admit));
+                let porter = admission::Manager {
+                    control: Arc::clone(&control),
+                    own: state.clone(),
+                };
+                let open = Gate::open(state.listen, papers, Arc::new(porter));
                 Some(self.runtime.block_on(open)?)
             }
             Role::Worker => None,
@@ -368,22 +382,14 @@ impl Swarm {
             control,
             endpoints: Mutex::new(endpoints),
             own,
-            _gate: gate,
+            gate,
         }))
     }
 
-    /// What is to be done again and again: knows which managers there are.
-    ///
-    /// # Errors
-    /// [`SwarmError`].
-    pub fn attend(&self) -> Result<(), SwarmError> {
-        let Ok(active) = self.member_of() else {
-            return Ok(());
-        };
-        if active.state.own_etcd {
-            active.follow_managers(&self.home)?;
-        }
-        self.campaign()
+    /// The etcd of this node is no more, and what it had.
+    fn stop_store(&self) -> Result<(), SwarmError> {
+        own::stop(&self.home.etcd(), &self.host.etcd.groups)?;
+        self.home.clear_store()
     }
 }
 
@@ -426,11 +432,7 @@ impl Active {
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
         if !endpoints.is_empty() && *known != endpoints {
-            let asked = match &self.own {
-                Some(own) => nearest_first(&own.server, &endpoints),
-                None => endpoints.clone(),
-            };
-            self.control.redirect(&asked, Some(&etcd::own_tls(home)))?;
+            self.redirect(home, &endpoints)?;
             let mut state = self.state.clone();
             state.etcd.endpoints.clone_from(&endpoints);
             home.keep_state(&state)?;
@@ -438,6 +440,28 @@ impl Active {
         }
         drop(known);
         self.promote()
+    }
+
+    fn endpoints(&self) -> Vec<String> {
+        let endpoints = self.endpoints.lock();
+        endpoints.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn redirect(&self, home: &Home, endpoints: &[String]) -> Result<(), SwarmError> {
+        let own = self.own.as_ref().map(|own| &own.server);
+        let asked = nearest_first(own, endpoints);
+        Ok(self.control.redirect(&asked, Some(&etcd::own_tls(home)))?)
+    }
+
+    /// Shows other papers from now on, to whoever comes and to etcd. Those on disk are these.
+    fn show(&self, home: &Home, papers: &Papers) -> Result<(), SwarmError> {
+        if let Some(gate) = &self.gate {
+            gate.show(papers)?;
+        }
+        if self.state.own_etcd {
+            self.redirect(home, &self.endpoints())?;
+        }
+        Ok(())
     }
 
     /// Gives this manager's etcd a vote, unless it has one.
@@ -454,9 +478,7 @@ impl Active {
     /// This node is no manager any more, in everybody's eyes: nothing of the cluster hangs on it.
     fn resign(&self) -> Result<(), SwarmError> {
         let control = self.control();
-        let nodes = nodes::list(control)?;
-        let is_other = |node: &Node| node.role == Role::Manager && node.id != self.state.node;
-        if !nodes.iter().any(|(node, _)| is_other(node)) {
+        if self.is_last(&self.state.node)? {
             return Err(SwarmError::LastManager);
         }
         if self.own.is_some() {
@@ -464,17 +486,14 @@ impl Active {
             let what = "this node cannot leave";
             members::remove(&self.control, member, what, ", or use --force")?;
         }
-        let own = nodes
-            .into_iter()
-            .find(|(node, _)| node.id == self.state.node);
+        let name = key::node(&self.state.node);
         let mut gone = Transaction::default().delete(key::manager(&self.state.node));
-        if let Some((mut node, modified)) = own {
+        if let Some((mut node, modified)) = record::read::<Node>(control, &name)? {
             node.role = Role::Worker;
             node.manager_address = None;
-            let key = key::node(&node.id);
             gone = gone
-                .when(key.clone(), modified)
-                .put(key, record::write(&node));
+                .when(name.as_str(), modified)
+                .put(name, record::write(&node));
         }
         control.commit(&gone)?;
         Ok(())
@@ -482,27 +501,10 @@ impl Active {
 }
 
 /// The own one is asked before those of other hosts.
-fn nearest_first(server: &Server, endpoints: &[String]) -> Vec<String> {
-    let mut all = vec![server.own_url()];
-    all.extend(
-        endpoints
-            .iter()
-            .filter(|url| **url != all[0])
-            .cloned()
-            .collect::<Vec<_>>(),
-    );
-    all
-}
-
-fn authority_digest(pem: &str) -> Result<[u8; 32], SwarmError> {
-    use rustls::pki_types::CertificateDer;
-    use rustls::pki_types::pem::PemObject;
-    let der = CertificateDer::from_pem_slice(pem.as_bytes());
-    let der = der.map_err(|error| SwarmError::Tls {
-        action: "read the authority's certificate",
-        source: rustls::Error::General(error.to_string()),
-    })?;
-    Ok(digest(&der))
+fn nearest_first(own: Option<&Server>, endpoints: &[String]) -> Vec<String> {
+    let own = own.map(Server::own_url);
+    let others = endpoints.iter().filter(|url| Some(*url) != own.as_ref());
+    own.iter().chain(others).cloned().collect()
 }
 
 /// RFC 3339 with nanoseconds, as Docker writes it.

@@ -2,11 +2,13 @@
 
 use std::sync::Arc;
 
-use rustls::client::WebPkiServerVerifier;
+use api::id::NodeId;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{WebPkiServerVerifier, verify_server_name};
 use rustls::crypto::{CryptoProvider, ring};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::server::{ParsedCertificate, WebPkiClientVerifier};
 use rustls::{
     ClientConfig, DigitallySignedStruct, Error, RootCertStore, ServerConfig, SignatureScheme,
 };
@@ -20,38 +22,80 @@ fn failed(action: &'static str) -> impl Fn(Error) -> SwarmError {
     move |source| SwarmError::Tls { action, source }
 }
 
-/// What a manager shows to whoever connects: itself, and its authority behind it.
+/// What a manager shows to whoever connects: itself, and its authority behind it. Whoever has a
+/// certificate may show it, too.
 pub(super) fn server(papers: &Papers) -> Result<ServerConfig, SwarmError> {
-    let certificate = |pem: &str| {
-        let parsed = CertificateDer::from_pem_slice(pem.as_bytes());
-        parsed.map_err(|error| Error::General(error.to_string()))
-    };
-    let action = "read this node's certificate";
-    let chain = vec![
-        certificate(&papers.certificate).map_err(failed(action))?,
-        certificate(&papers.authority).map_err(failed(action))?,
-    ];
-    let key = PrivateKeyDer::from_pem_slice(papers.key.as_bytes())
-        .map_err(|error| failed("read this node's key")(Error::General(error.to_string())))?;
-    let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+    let provider = Arc::new(ring::default_provider());
+    let mut roots = RootCertStore::empty();
+    let root = certificate(&papers.authority)?;
+    roots.add(root).map_err(failed("trust the authority"))?;
+    let members =
+        WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider))
+            .allow_unauthenticated()
+            .build();
+    let members =
+        members.map_err(|error| failed("verify members")(Error::General(error.to_string())))?;
+    let (chain, key) = identity(papers)?;
+    let config = ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .map_err(failed("choose a version of TLS"))?;
     config
-        .with_no_client_auth()
+        .with_client_cert_verifier(members)
         .with_single_cert(chain, key)
         .map_err(failed("use this node's certificate"))
 }
 
-/// Trusts managers whose authority has this digest: that of a join token.
-pub(super) fn client(digest: [u8; 32]) -> Result<ClientConfig, SwarmError> {
+fn certificate(pem: &str) -> Result<CertificateDer<'static>, SwarmError> {
+    let parsed = CertificateDer::from_pem_slice(pem.as_bytes());
+    parsed.map_err(|error| failed("read a certificate")(Error::General(error.to_string())))
+}
+
+/// The digest that a token has of an authority.
+pub(super) fn digest_of(authority: &str) -> Result<[u8; 32], SwarmError> {
+    Ok(digest(&certificate(authority)?))
+}
+
+/// A node's certificate with its authority's behind it, and its key.
+fn identity(
+    papers: &Papers,
+) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), SwarmError> {
+    let chain = vec![
+        certificate(&papers.certificate)?,
+        certificate(&papers.authority)?,
+    ];
+    let key = PrivateKeyDer::from_pem_slice(papers.key.as_bytes())
+        .map_err(|error| failed("read this node's key")(Error::General(error.to_string())))?;
+    Ok((chain, key))
+}
+
+/// Whether a certificate, which has been verified, is that of `node`.
+pub(super) fn is_of(shown: &CertificateDer<'_>, node: &NodeId) -> bool {
+    let name = ServerName::try_from(node.as_str());
+    let (Ok(name), Ok(shown)) = (name, ParsedCertificate::try_from(shown)) else {
+        return false;
+    };
+    verify_server_name(&shown, &name).is_ok()
+}
+
+/// Trusts managers whose authority has this digest: that of a join token. A member shows its `papers`.
+pub(super) fn client(
+    digest: [u8; 32],
+    papers: Option<&Papers>,
+) -> Result<ClientConfig, SwarmError> {
     let provider = Arc::new(ring::default_provider());
     let config = ClientConfig::builder_with_provider(Arc::clone(&provider))
         .with_safe_default_protocol_versions()
         .map_err(failed("choose a version of TLS"))?;
-    Ok(config
+    let config = config
         .dangerous()
-        .with_custom_certificate_verifier(Arc::new(Pinned { digest, provider }))
-        .with_no_client_auth())
+        .with_custom_certificate_verifier(Arc::new(Pinned { digest, provider }));
+    let Some(papers) = papers else {
+        return Ok(config.with_no_client_auth());
+    };
+    let (chain, key) = identity(papers)?;
+    config
+        .with_client_auth_cert(chain, key)
+        .map_err(failed("use this node's certificate"))
 }
 
 /// The name that a manager's certificate has, wherever it is reached.

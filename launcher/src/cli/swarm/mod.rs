@@ -15,7 +15,7 @@ use super::node::AvailabilityFlag;
 use super::output;
 use super::trace::duration;
 
-pub use token::TokenFlags;
+pub use token::{RoleFlag, TokenFlags};
 
 /// `hawser swarm`.
 #[derive(Debug, Clone, Subcommand)]

@@ -1,0 +1,206 @@
+//! A member that becomes a manager or a worker, and certificates that are about to end.
+//!
+//! Managers say in a node's record what it is to be. The node asks one of them for a certificate that
+//! says so, and does the rest by itself.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use api::id::NodeId;
+
+use super::gate::{Renewal, Visit};
+use super::home::Papers;
+use super::{Active, Swarm, SwarmError, TRIES, nodes, record, tls};
+use crate::authority::{KeyRequest, Life};
+use crate::control_plane::{Outcome, Transaction};
+use crate::key;
+use crate::node::{Node, Role};
+
+impl Swarm {
+    /// What is to be done again and again: knows which managers there are, is what it is to be, and has
+    /// a certificate. Whether this node has become something else.
+    ///
+    /// # Errors
+    /// [`SwarmError`].
+    pub fn attend(&self) -> Result<bool, SwarmError> {
+        let Ok(active) = self.member_of() else {
+            return Ok(false);
+        };
+        let own = record::read::<Node>(active.control(), &key::node(&active.state.node))?;
+        if let Some((own, _)) = own
+            && own.role != active.state.role
+        {
+            self.turn(own.role)?;
+            return Ok(true);
+        }
+        if active.state.own_etcd {
+            active.follow_managers(&self.home)?;
+        }
+        self.renew_in_time(&active)?;
+        self.campaign()?;
+        Ok(false)
+    }
+
+    /// This node has another role from now on.
+    fn turn(&self, role: Role) -> Result<(), SwarmError> {
+        let mut slot = self.active();
+        let before = slot.clone().ok_or(SwarmError::None)?;
+        let (papers, given) = self.other_papers(&before)?;
+        if given != role {
+            return Err(SwarmError::Busy(key::node(&before.state.node)));
+        }
+        let mut state = before.state.clone();
+        state.role = role;
+        state.etcd.endpoints.clone_from(&before.endpoints());
+        tracing::info!(?role, "this node has another role");
+        let control = Some(Arc::clone(&before.control));
+        self.home.keep_papers(&papers)?;
+        let turned = match role {
+            Role::Manager => {
+                let turned = match self.server(&state) {
+                    Some(server) => self.join_store(state, &papers, server, control)?,
+                    None => self.activate(state, &papers, None, control)?,
+                };
+                self.home.keep_state(&turned.state)?;
+                turned.vote()?;
+                turned.take_office()?;
+                turned
+            }
+            Role::Worker => {
+                before.stop_leading()?;
+                self.home.keep_state(&state)?;
+                if let Some(own) = &before.own {
+                    own.unkeep();
+                    self.stop_store()?;
+                }
+                self.activate(state, &papers, None, control)?
+            }
+        };
+        *slot = Some(turned);
+        Ok(())
+    }
+
+    /// Asks for another certificate before the last part of this one's life.
+    fn renew_in_time(&self, active: &Active) -> Result<(), SwarmError> {
+        let life = Life::of(&self.home.papers()?.certificate)?;
+        if !life.is_late(&active.state.node) {
+            return Ok(());
+        }
+        let (papers, role) = self.other_papers(active)?;
+        if role != active.state.role {
+            // Next time.
+            return Ok(());
+        }
+        self.home.keep_papers(&papers)?;
+        active.show(&self.home, &papers)?;
+        tracing::info!("this node has a new certificate");
+        Ok(())
+    }
+
+    /// A certificate of a new key, from the first manager that answers, and for what role it is.
+    fn other_papers(&self, active: &Active) -> Result<(Papers, Role), SwarmError> {
+        let papers = self.home.papers()?;
+        let authority = tls::digest_of(&papers.authority)?;
+        let made = KeyRequest::make()?;
+        let renewal = Renewal {
+            node: active.state.node.clone(),
+            request: made.request,
+            address: active.state.advertise.ip(),
+        };
+        let mut last = SwarmError::Lost;
+        for door in doors(active)? {
+            let asked = self.runtime.block_on(async {
+                let visit = Visit::to(door, authority, Some(&papers)).await?;
+                visit.renew(&renewal).await
+            });
+            match asked {
+                Ok(given) => {
+                    let papers = Papers {
+                        authority: given.authority,
+                        certificate: given.certificate,
+                        key: made.key,
+                    };
+                    return Ok((papers, given.role));
+                }
+                Err(error) => last = error,
+            }
+        }
+        Err(last)
+    }
+
+    /// A node is to be a manager, or none.
+    ///
+    /// # Errors
+    /// As [`Self::node`]; [`SwarmError::LastManager`], [`SwarmError::Quorum`].
+    pub fn give_role(&self, key: &str, role: Role) -> Result<(), SwarmError> {
+        let active = self.manager()?;
+        for _ in 0..TRIES {
+            let (mut node, modified) = active.find(key)?;
+            if node.role == role {
+                return Ok(());
+            }
+            if role == Role::Worker {
+                if active.is_last(&node.id)? {
+                    return Err(SwarmError::DemoteLast);
+                }
+                active.unseat(&node.id, "it cannot be demoted")?;
+                node.manager_address = None;
+            }
+            node.role = role;
+            let changed = Transaction::default()
+                .when(key::node(&node.id), modified)
+                .put(key::node(&node.id), record::write(&node));
+            if active.control().commit(&changed)? != Outcome::Refused {
+                return Ok(());
+            }
+        }
+        Err(SwarmError::Busy(format!("node {key}")))
+    }
+}
+
+/// Where managers take requests.
+fn doors(active: &Active) -> Result<Vec<SocketAddr>, SwarmError> {
+    let nodes = nodes::list(active.control())?.into_iter();
+    let managers = nodes.filter(|(node, _)| node.role == Role::Manager);
+    Ok(managers
+        .filter_map(|(node, _)| node.manager_address)
+        .collect())
+}
+
+impl Active {
+    /// Others can join by this manager.
+    fn take_office(&self) -> Result<(), SwarmError> {
+        let name = key::node(&self.state.node);
+        for _ in 0..TRIES {
+            let Some((mut node, modified)) = record::read::<Node>(self.control(), &name)? else {
+                return Err(SwarmError::Lost);
+            };
+            node.manager_address = Some(self.state.advertise);
+            let told = Transaction::default().when(name.as_str(), modified);
+            let told = told.put(name.as_str(), record::write(&node));
+            if self.control().commit(&told)? != Outcome::Refused {
+                return Ok(());
+            }
+        }
+        Err(SwarmError::Busy(name))
+    }
+
+    /// Another manager decides from now on.
+    fn stop_leading(&self) -> Result<(), SwarmError> {
+        let mut leader = self.control().snapshot(key::LEADER)?.entries;
+        if let Some(entry) = leader.remove(key::LEADER)
+            && entry.value == self.state.node.as_str()
+        {
+            let gone = Transaction::default().when(key::LEADER, entry.modified);
+            self.control().commit(&gone.delete(key::LEADER))?;
+        }
+        Ok(())
+    }
+
+    /// Whether no other node is a manager.
+    pub(super) fn is_last(&self, node: &NodeId) -> Result<bool, SwarmError> {
+        let nodes = nodes::list(self.control())?;
+        let is_other = |(other, _): &(Node, u64)| other.role == Role::Manager && other.id != *node;
+        Ok(!nodes.iter().any(is_other))
+    }
+}
