@@ -42,6 +42,10 @@ pub(crate) fn lay_out(built: &Path, prefix: &Path, root: &Path) -> Result<()> {
         let plugin = inside(root, Path::new("/opt/cni/bin")).join(plugin);
         place(&built.join(built_as), &plugin, 0o755)?;
     }
+    // Where the host has AppArmor, it loads what is there when it boots.
+    let profile = workspace::root().join("launcher/assets/hawser-default.apparmor");
+    let target = inside(root, Path::new("/etc/apparmor.d/hawser-default"));
+    place(&profile, &target, 0o644)?;
     for path in UNITS {
         let unit = fs::read_to_string(workspace::root().join(path)).context(path)?;
         let name = Path::new(path).file_name().context("a unit has a name")?;

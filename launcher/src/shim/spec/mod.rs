@@ -143,21 +143,35 @@ impl Label {
     }
 }
 
+/// AppArmor's profile of containers that ask for none (`assets/hawser-default.apparmor`).
+const APPARMOR_DEFAULT: &str = "hawser-default";
+
 /// The kernel's mandatory access control, as far as it is on.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Modules {
     pub(crate) apparmor: bool,
+    /// The profile of our own is loaded.
+    pub(crate) apparmor_default: bool,
     pub(crate) selinux: bool,
 }
 
 impl Modules {
     pub(crate) fn observe() -> Self {
         let apparmor = std::fs::read_to_string("/sys/module/apparmor/parameters/enabled");
+        let apparmor = apparmor.is_ok_and(|text| text.trim() == "Y");
+        let profiles = || std::fs::read_to_string("/sys/kernel/security/apparmor/profiles");
         Self {
-            apparmor: apparmor.is_ok_and(|text| text.trim() == "Y"),
+            apparmor,
+            apparmor_default: apparmor && profiles().is_ok_and(|profiles| has_default(&profiles)),
             selinux: Path::new("/sys/fs/selinux/enforce").exists(),
         }
     }
+}
+
+/// `NAME (MODE)` a line.
+fn has_default(profiles: &str) -> bool {
+    let mut names = profiles.lines().filter_map(|line| line.split(' ').next());
+    names.any(|name| name == APPARMOR_DEFAULT)
 }
 
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -176,7 +190,13 @@ impl Security {
         modules: Modules,
         read: impl Fn(&Path) -> std::io::Result<Vec<u8>>,
     ) -> Result<Self, SpecError> {
-        let mut security = Self::default();
+        let usual = modules
+            .apparmor_default
+            .then(|| APPARMOR_DEFAULT.to_owned());
+        let mut security = Self {
+            apparmor: usual,
+            ..Self::default()
+        };
         for option in options {
             let (key, value) = option.split_once(['=', ':']).unwrap_or((option, "true"));
             match (key, value) {
@@ -189,7 +209,8 @@ impl Security {
                 }
                 ("systempaths", "unconfined") => security.bares_system_paths = true,
                 // What this host lacks is off already; switching it off is no error.
-                ("apparmor" | "label", _) if is_off(value) => {}
+                ("apparmor", _) if is_off(value) => security.apparmor = None,
+                ("label", _) if is_off(value) => {}
                 ("apparmor", _) if !modules.apparmor => {
                     return Err(no_module(option, "AppArmor"));
                 }
@@ -279,7 +300,8 @@ pub(crate) fn config(input: &Input<'_>) -> Result<(Value, Vec<String>), SpecErro
     if host.oom_score_adj != 0 {
         process["oomScoreAdj"] = json!(host.oom_score_adj);
     }
-    if let Some(profile) = &input.security.apparmor {
+    let lifted = |profile: &&String| host.privileged && *profile == APPARMOR_DEFAULT;
+    if let Some(profile) = input.security.apparmor.as_ref().filter(|it| !lifted(it)) {
         process["apparmorProfile"] = json!(profile);
     }
     if let Some(context) = input.security.label.context() {

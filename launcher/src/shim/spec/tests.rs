@@ -159,6 +159,34 @@ fn security_options_are_understood_or_named() {
 }
 
 #[test]
+fn a_profile_of_apparmor_is_the_usual_one_where_it_is_loaded() {
+    let loaded = "man_groff (enforce)\nhawser-default (enforce)\nhawser-default//x (enforce)\n";
+    assert!(has_default(loaded));
+    assert!(!has_default(
+        "hawser-default-old (enforce)\nhawser-default//x (enforce)\n"
+    ));
+    let modules = |apparmor_default| Modules {
+        apparmor: true,
+        apparmor_default,
+        selinux: false,
+    };
+    let profile = |options: &[&str], modules: Modules, privileged: bool| {
+        let options: Vec<String> = options.iter().map(|option| (*option).to_owned()).collect();
+        let security = Security::parse(&options, modules, |_| unreachable!()).unwrap();
+        let mut record = record();
+        record.host_config.privileged = privileged;
+        let config = made(&record, &security, |_| {}).unwrap();
+        config["process"]["apparmorProfile"].clone()
+    };
+    assert_eq!(profile(&[], modules(true), false), "hawser-default");
+    assert_eq!(profile(&[], modules(false), false), Value::Null);
+    assert_eq!(profile(&[], modules(true), true), Value::Null);
+    assert_eq!(profile(&["apparmor=mine"], modules(true), true), "mine");
+    let off = ["apparmor=unconfined"];
+    assert_eq!(profile(&off, modules(true), false), Value::Null);
+}
+
+#[test]
 fn new_privileges_are_denied_only_when_asked() {
     let security = Security {
         no_new_privileges: true,
