@@ -245,7 +245,64 @@ mod root {
             "--format",
             "{{.Action}}",
         ];
-        let heard = docker.ok(&[&head[..], &filters].concat());
-        assert_eq!(heard, "create\nconnect\ndisconnect\ndestroy");
+        wait::until(SOON, "all that was done is told", || {
+            let heard = docker.ok(&[&head[..], &filters].concat());
+            (heard == "create\nconnect\ndisconnect\ndestroy").then_some(())
+        })
+        .unwrap();
+    }
+
+    #[test]
+    fn the_docker_command_copies_files() {
+        let shop = Shop::open();
+        let docker = Client::of(&shop);
+        let scratch = tempfile::tempdir().unwrap();
+        let at = |name: &str| scratch.path().join(name).display().to_string();
+        docker.ok(&[
+            "run",
+            "-d",
+            "--name",
+            "web",
+            "-v",
+            "data:/data",
+            TOOLS,
+            "sleep",
+            "600",
+        ]);
+        std::fs::create_dir_all(scratch.path().join("tree/below")).unwrap();
+        std::fs::write(scratch.path().join("tree/below/page"), "good").unwrap();
+        // More than a request that is kept may have.
+        std::fs::write(scratch.path().join("large"), vec![7; 6 << 20]).unwrap();
+        docker.ok(&["cp", &at("tree"), "web:/data"]);
+        docker.ok(&["cp", &at("large"), "web:/tmp/renamed"]);
+        assert_eq!(shop.inside("web", "cat /data/tree/below/page"), "good");
+        assert_eq!(
+            shop.inside("web", "wc -c </tmp/renamed"),
+            (6 << 20).to_string()
+        );
+
+        shop.inside("web", "ln -s /data/tree /link; chmod 4711 /tmp/renamed");
+        docker.ok(&["cp", "web:/data/tree/.", &at("out")]);
+        docker.ok(&["cp", "web:/tmp/renamed", &at("back")]);
+        docker.ok(&["cp", "-L", "web:/link", &at("followed")]);
+        for copy in ["out/below/page", "followed/below/page"] {
+            let text = std::fs::read_to_string(scratch.path().join(copy)).unwrap();
+            assert_eq!(text, "good", "{copy}");
+        }
+        let back = std::fs::read(scratch.path().join("back")).unwrap();
+        assert!(back == vec![7; 6 << 20]);
+
+        docker.ok(&["stop", "-t", "0", "web"]);
+        docker.ok(&["cp", "web:/data/tree/below/page", &at("stopped")]);
+        let missing = docker.run(&["cp", "web:/nothing", &at("x")]);
+        assert!(
+            missing.code != 0 && missing.stderr.contains("nothing"),
+            "{missing:?}"
+        );
+        let nowhere = docker.run(&["cp", &at("large"), "web:/no/such/place"]);
+        assert!(
+            nowhere.code != 0 && nowhere.stderr.contains("such"),
+            "{nowhere:?}"
+        );
     }
 }

@@ -64,27 +64,41 @@ impl Request {
                 request.headers.push((name, value.trim().to_owned()));
             }
         }
-        request.body = request.read_body(input)?;
+        if !request.has_long_body() {
+            let mut body = Short(Vec::new());
+            request.pass_body(input, &mut body)?;
+            request.body = body.0;
+        }
         input.get_ref().set_read_timeout(None)?;
         Ok(Some(request))
     }
 
-    fn read_body(&self, input: &mut impl BufRead) -> io::Result<Vec<u8>> {
-        let mut body = Vec::new();
+    /// Its body is passed on by who answers it.
+    fn has_long_body(&self) -> bool {
+        let path: Vec<&str> = self.path.iter().map(String::as_str).collect();
+        self.method == "PUT" && matches!(path[..], ["containers", _, "archive"])
+    }
+
+    /// Writes the body to `output` as it comes.
+    pub(super) fn pass_body(
+        &self,
+        input: &mut impl BufRead,
+        output: &mut impl Write,
+    ) -> io::Result<()> {
         if self.header("transfer-encoding") == Some("chunked") {
             loop {
                 let mut line = String::new();
                 input.by_ref().take(MAX_HEAD).read_line(&mut line)?;
                 let size = line.split(';').next().unwrap_or_default().trim();
-                let size = usize::from_str_radix(size, 16)
+                let size = u64::from_str_radix(size, 16)
                     .map_err(|_not_a_number| invalid("a chunk without a size"))?;
-                read_some(input, size, &mut body)?;
+                pass_some(input, size, output)?;
                 input
                     .by_ref()
                     .take(MAX_HEAD)
                     .read_line(&mut String::new())?;
                 if size == 0 {
-                    return Ok(body);
+                    return Ok(());
                 }
             }
         }
@@ -92,8 +106,7 @@ impl Request {
         let length = length
             .parse()
             .map_err(|_not_a_number| invalid("a content-length that is no number"))?;
-        read_some(input, length, &mut body)?;
-        Ok(body)
+        pass_some(input, length, output)
     }
 
     pub(super) fn header(&self, name: &str) -> Option<&str> {
@@ -115,13 +128,28 @@ impl Request {
     }
 }
 
-fn read_some(input: &mut impl BufRead, length: usize, into: &mut Vec<u8>) -> io::Result<()> {
-    if into.len().saturating_add(length) > MAX_BODY {
-        return Err(invalid("the body is too long"));
+fn pass_some(input: &mut impl BufRead, length: u64, output: &mut impl Write) -> io::Result<()> {
+    let passed = io::copy(&mut input.by_ref().take(length), output)?;
+    if passed < length {
+        return Err(io::ErrorKind::UnexpectedEof.into());
     }
-    let begin = into.len();
-    into.resize(begin + length, 0);
-    input.read_exact(&mut into[begin..])
+    Ok(())
+}
+
+/// A body that is kept.
+struct Short(Vec<u8>);
+
+impl Write for Short {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.0.len() + bytes.len() > MAX_BODY {
+            return Err(invalid("the body is too long"));
+        }
+        self.0.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 fn parse_target(target: &str) -> (Vec<String>, Vec<(String, String)>) {
@@ -233,7 +261,12 @@ impl Reply {
 
 /// Begins an answer that ends with the connection.
 pub(super) fn begin(output: &mut impl Write, kind: &str) -> io::Result<()> {
-    output.write_all(format!("{}\r\n", start(200, kind)).as_bytes())?;
+    begin_with(output, kind, "")
+}
+
+/// The same with one more line in the head.
+pub(super) fn begin_with(output: &mut impl Write, kind: &str, line: &str) -> io::Result<()> {
+    output.write_all(format!("{}{line}\r\n", start(200, kind)).as_bytes())?;
     output.flush()
 }
 

@@ -4,6 +4,7 @@
 //! line does is done by the functions that it has. What is answered, and what is not, is in
 //! docs/adr/0028-docker-engine-api.md.
 
+mod archive;
 mod describe;
 mod exec;
 mod http;
@@ -22,6 +23,7 @@ use std::thread;
 
 use api::client::ClientError;
 
+use crate::cli::container::copy::CopyError;
 use crate::cli::context::Context;
 use crate::cli::error::{CliError, ContainerError};
 use crate::shim::launch::{EXIT_DAEMON, LaunchError};
@@ -80,6 +82,7 @@ fn status_of(error: &CliError) -> u16 {
         CliError::NoImage { .. }
         | CliError::NotTagged(_)
         | CliError::NoObject(_)
+        | CliError::Copy(CopyError::NotInContainer { .. })
         | CliError::Store(StoreError::NotFound { .. }) => 404,
         CliError::Store(StoreError::NameTaken { .. })
         | CliError::Container(

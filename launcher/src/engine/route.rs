@@ -15,7 +15,9 @@ use serde_json::{Value, json};
 use super::describe::Reading;
 use super::http::{self, Reply, Request};
 use super::life::{Attacher, Condition, Lives};
-use super::{API_VERSION, Client, OLDEST_VERSION, Refusal, describe, life, logs, objects, wish};
+use super::{
+    API_VERSION, Client, OLDEST_VERSION, Refusal, archive, describe, life, logs, objects, wish,
+};
 use crate::cli::container::filter::Filters;
 use crate::cli::container::rename::{self, RenameFlags};
 use crate::cli::container::view::{self, View};
@@ -79,6 +81,9 @@ pub(super) fn answer(
         ("DELETE", ["volumes", key]) => whole(objects::remove(context, VOLUMES, key, request)),
         ("POST", ["images", name @ .., "tag"]) => {
             whole(objects::tag(context, &name.join("/"), request))
+        }
+        ("GET" | "PUT", ["containers", key, "archive"]) => {
+            archive::answer(context, &context.container(key)?, request, client)
         }
         ("GET", ["containers", key, what]) => {
             let container = context.container(key)?;

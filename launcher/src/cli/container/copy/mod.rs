@@ -19,8 +19,10 @@ use std::os::unix::ffi::OsStrExt;
 
 use api::owner::IdMaps;
 use clap::Args;
-use rustix::fs::FileType;
+use jiff::Timestamp;
+use rustix::fs::{FileType, OFlags};
 use rustix::io::Errno;
+use serde::Serialize;
 
 pub use error::CopyError;
 
@@ -33,6 +35,7 @@ use crate::cli::error::CliError;
 use crate::cli::image::archive::decompressed;
 use crate::cli::output;
 use crate::format::human;
+use crate::store::ContainerDir;
 
 /// Who has no id of the container's (`/proc/sys/kernel/overflowuid`).
 const NOBODY: u32 = 65_534;
@@ -64,6 +67,78 @@ pub struct CopyFlags {
     /// CONTAINER:PATH, a path of the host, or - for a tar stream on standard output
     #[arg(value_name = "DEST")]
     pub destination: OsString,
+}
+
+/// What a path of a container is, as Docker's clients are told.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct PathStat {
+    name: String,
+    size: i64,
+    /// As Go has it.
+    mode: u32,
+    mtime: String,
+    link_target: String,
+}
+
+/// # Errors
+/// There is no such container or path.
+pub(crate) fn stat(
+    context: &Context,
+    container: ContainerDir,
+    path: &[u8],
+) -> Result<PathStat, CliError> {
+    let called = container.record()?.name.to_string();
+    let shown = Shown {
+        client: context.client(),
+        plugins: context.plugins()?,
+        container,
+        called: &called,
+    };
+    let missing = |source| match source {
+        Errno::NOENT | Errno::NOTDIR => CopyError::NotInContainer {
+            path: text(path),
+            container: called.clone(),
+        },
+        _ => CopyError::Path {
+            path: text(path),
+            source,
+        },
+    };
+    Ok(shown.with_files(|tree, _maps| stat_in(tree, path).map_err(missing))?)
+}
+
+fn stat_in(tree: &Tree, path: &[u8]) -> Result<PathStat, Errno> {
+    let found = tree.open(path, OFlags::PATH | OFlags::NOFOLLOW)?;
+    let stat = rustix::fs::fstat(&found)?;
+    let link = match FileType::from_raw_mode(stat.st_mode) {
+        FileType::Symlink => rustix::fs::readlinkat(&found, c"", Vec::new())?.into_bytes(),
+        _ => Vec::new(),
+    };
+    let modified = Timestamp::new(stat.st_mtime, 0).unwrap_or_default();
+    Ok(PathStat {
+        name: text(&place::base(path)),
+        size: stat.st_size,
+        mode: go_mode(stat.st_mode),
+        mtime: modified.to_string(),
+        link_target: text(&link),
+    })
+}
+
+/// `os.FileMode`: the permissions, and a bit from above for each other thing to say.
+fn go_mode(mode: u32) -> u32 {
+    let kind = match FileType::from_raw_mode(mode) {
+        FileType::Directory => 1 << 31,
+        FileType::Symlink => 1 << 27,
+        FileType::BlockDevice => 1 << 26,
+        FileType::Fifo => 1 << 25,
+        FileType::Socket => 1 << 24,
+        FileType::CharacterDevice => 1 << 26 | 1 << 21,
+        _ => 0,
+    };
+    let bits = [(0o4000, 1 << 23), (0o2000, 1 << 22), (0o1000, 1 << 20)];
+    let bits = bits.iter().filter(|(bit, _)| mode & bit != 0);
+    bits.fold(kind | (mode & 0o777), |all, (_, bit)| all | bit)
 }
 
 /// One side of a copy.

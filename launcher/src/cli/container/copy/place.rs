@@ -57,7 +57,7 @@ impl Source {
 }
 
 /// The last component of a path, without slashes after it; `.` for what has no name of its own.
-fn base(path: &[u8]) -> Vec<u8> {
+pub(super) fn base(path: &[u8]) -> Vec<u8> {
     let end = path
         .iter()
         .rposition(|byte| *byte != b'/')

@@ -1,0 +1,94 @@
+//! `/containers/ID/archive`: files into a container and out of it, as tar streams.
+//!
+//! `hawser cp` moves them, as a process of its own: its standard streams are the connection.
+
+use std::os::fd::OwnedFd;
+use std::process::{Child, Command, Stdio};
+
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+
+use super::http::{self, Reply, Request};
+use super::{Client, Refusal};
+use crate::cli::container::copy;
+use crate::cli::context::Context;
+use crate::cli::error::CliError;
+use crate::store::ContainerDir;
+
+const KIND: &str = "application/x-tar";
+
+/// The answer, unless the client has been given the archive.
+pub(super) fn answer(
+    context: &Context,
+    container: &ContainerDir,
+    request: &Request,
+    mut client: Client,
+) -> Result<Option<Reply>, Refusal> {
+    let path = request.query("path").unwrap_or_default();
+    if path.is_empty() {
+        return Err(Refusal::new(400, "no path is named".to_owned()));
+    }
+    let broken = |source| {
+        Refusal::from(CliError::Io {
+            op: "run hawser cp",
+            source,
+        })
+    };
+    let inside = format!("{}:{path}", container.id());
+    if request.method == "PUT" {
+        let mut child = cp(context, ["-", &inside])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .map_err(broken)?;
+        let passed = child.stdin.take().map_or(Ok(()), |mut stdin| {
+            request.pass_body(&mut client.input, &mut stdin)
+        });
+        // Why it takes no more says more than that.
+        said(child)?;
+        passed.map_err(broken)?;
+        return Ok(Some(Reply::bare(200)));
+    }
+    let stat = copy::stat(
+        context,
+        context.container(container.id().as_str())?,
+        path.as_bytes(),
+    )?;
+    let stat = serde_json::to_vec(&stat).map_err(|error| broken(error.into()))?;
+    let stat = BASE64_STANDARD.encode(stat);
+    let line = format!("X-Docker-Container-Path-Stat: {stat}\r\n");
+    let mut output = &client.output;
+    if http::begin_with(&mut output, KIND, &line).is_err() || request.method == "HEAD" {
+        return Ok(None);
+    }
+    let archive: OwnedFd = client.output.try_clone().map_err(broken)?.into();
+    let copied = cp(context, [&inside, "-"])
+        .stdin(Stdio::null())
+        .stdout(archive)
+        .status();
+    // An archive without its end tells the client.
+    drop(copied);
+    Ok(None)
+}
+
+fn cp(context: &Context, words: [&str; 2]) -> Command {
+    let mut command = Command::new("/proc/self/exe");
+    let host = format!("unix://{}", context.client().socket().display());
+    command.args(["--host", &host, "cp", "--quiet"]).args(words);
+    command
+}
+
+/// What it refused.
+fn said(child: Child) -> Result<(), Refusal> {
+    let op = "run hawser cp";
+    let ended = child.wait_with_output();
+    let ended = ended.map_err(|source| CliError::Io { op, source })?;
+    if ended.status.success() {
+        return Ok(());
+    }
+    let words = String::from_utf8_lossy(&ended.stderr);
+    let words = words.trim();
+    let words = words.strip_prefix("hawser: ").unwrap_or(words);
+    Err(Refusal::new(400, words.to_owned()))
+}
