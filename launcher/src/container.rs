@@ -237,6 +237,39 @@ pub struct Mount {
     /// The volume was made for this container without a name: `--rm` and `rm -v` remove it.
     #[serde(default)]
     pub anonymous: bool,
+    /// What of the volume is shown, from its top on; empty for all of it.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub subpath: String,
+    #[serde(default, skip_serializing_if = "Recursion::is_usual")]
+    pub recursion: Recursion,
+}
+
+/// What becomes of the mounts below a source: the words of `bind-recursive=`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Recursion {
+    /// They are shown, and read-only with the source where the kernel can do that.
+    #[default]
+    Enabled,
+    /// They are not shown.
+    Disabled,
+    /// They are as they are on the host, even if the source is read-only.
+    Writable,
+    /// They are read-only with the source, or the container does not start.
+    ReadOnly,
+}
+
+impl Recursion {
+    pub const WORDS: [(&'static str, Self); 4] = [
+        ("enabled", Self::Enabled),
+        ("disabled", Self::Disabled),
+        ("writable", Self::Writable),
+        ("readonly", Self::ReadOnly),
+    ];
+
+    fn is_usual(&self) -> bool {
+        *self == Self::Enabled
+    }
 }
 
 /// The mode word of a mount whose files belong to the ids that they have in the container: podman's.

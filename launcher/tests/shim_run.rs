@@ -8,7 +8,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use launcher::container::{LogConfig, Mount, MountKind, NetworkRequest, State, Status};
+use launcher::container::{LogConfig, Mount, MountKind, NetworkRequest, Recursion, State, Status};
 use launcher::log::Format;
 use launcher::shim::launch::{self, LaunchError};
 use launcher::store::is_alive;
@@ -239,6 +239,8 @@ fn what_is_asked_wrongly_is_named_before_anything_is_made() {
                 rw: true,
                 propagation: String::new(),
                 anonymous: false,
+                subpath: String::new(),
+                recursion: Recursion::default(),
             });
         },
         "/no/such/dir",

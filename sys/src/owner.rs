@@ -24,11 +24,24 @@ pub struct Owners {
 /// # Errors
 /// The kernel's.
 pub fn clone_mount(source: &Path, recursive: bool) -> io::Result<OwnedFd> {
-    let mut flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
-    if recursive {
-        flags |= OpenTreeFlags::AT_RECURSIVE;
+    Ok(open_tree(CWD, source, cloning(recursive))?)
+}
+
+/// As [`clone_mount`], of what is open.
+///
+/// # Errors
+/// The kernel's.
+pub fn clone_open(source: BorrowedFd<'_>, recursive: bool) -> io::Result<OwnedFd> {
+    let flags = cloning(recursive) | OpenTreeFlags::AT_EMPTY_PATH;
+    Ok(open_tree(source, c"", flags)?)
+}
+
+fn cloning(recursive: bool) -> OpenTreeFlags {
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    match recursive {
+        true => flags | OpenTreeFlags::AT_RECURSIVE,
+        false => flags,
     }
-    Ok(open_tree(CWD, source, flags)?)
 }
 
 /// Has a mount that is not attached yet show what belongs to nobody's `N` as the namespace's: what
@@ -43,15 +56,35 @@ pub fn map_mount(mount: BorrowedFd<'_>, namespace: BorrowedFd<'_>) -> io::Result
         propagation: 0,
         user_namespace: u64::try_from(namespace.as_raw_fd()).map_err(io::Error::other)?,
     };
-    // SAFETY: mount_setattr(2): the path is an empty C string, `attributes` has the layout of
-    // `struct mount_attr` and the size that is given, and both descriptors are borrowed open.
+    set_attributes(mount.as_raw_fd(), &attributes)
+}
+
+/// Whether mounts can be changed with all below them: since Linux 5.12.
+pub fn sets_attributes() -> bool {
+    let none = MountAttributes {
+        set: 0,
+        clear: 0,
+        propagation: 0,
+        user_namespace: 0,
+    };
+    // Of no mount at all, which is looked at last.
+    let outcome = set_attributes(-1, &none);
+    outcome.map_or_else(
+        |error| error.raw_os_error() != Some(libc::ENOSYS),
+        |()| true,
+    )
+}
+
+fn set_attributes(mount: libc::c_int, attributes: &MountAttributes) -> io::Result<()> {
+    // SAFETY: mount_setattr(2): the path is an empty C string, and `attributes` has the layout of
+    // `struct mount_attr` and the size that is given. A descriptor that is none is an error.
     let set = unsafe {
         libc::syscall(
             libc::SYS_mount_setattr,
-            mount.as_raw_fd(),
+            mount,
             c"".as_ptr(),
             libc::AT_EMPTY_PATH,
-            &raw const attributes,
+            std::ptr::from_ref(attributes),
             size_of::<MountAttributes>(),
         )
     };

@@ -370,10 +370,66 @@ fn mounted(mount: &Value) -> Result<String, Refusal> {
     if mount.take("ReadOnly") == true {
         fields.push("readonly".to_owned());
     }
+    parts_of(&mut mount, &mut fields)?;
     // How much a host that is somebody's desktop may lag behind.
     mount.take("Consistency");
     mount.end()?;
     Ok(format!("--mount={}", fields.join(",")))
+}
+
+/// What is said of a mount for its type.
+fn parts_of(mount: &mut Fields, fields: &mut Vec<String>) -> Result<(), Refusal> {
+    let mut bind = mount.object("BindOptions")?;
+    let propagation = bind.take("Propagation");
+    if let Some(word) = propagation.as_str().filter(|word| !word.is_empty()) {
+        fields.push(format!("bind-propagation={word}"));
+    }
+    for (name, word) in [
+        ("NonRecursive", "disabled"),
+        ("ReadOnlyNonRecursive", "writable"),
+        ("ReadOnlyForceRecursive", "readonly"),
+    ] {
+        if bind.take(name) == true {
+            fields.push(format!("bind-recursive={word}"));
+        }
+    }
+    bind.end()?;
+    let mut volume = mount.object("VolumeOptions")?;
+    if volume.take("NoCopy") == true {
+        fields.push("volume-nocopy".to_owned());
+    }
+    let mut quoted = |field: String| fields.push(format!("\"{}\"", field.replace('"', "\"\"")));
+    let subpath = volume.take("Subpath");
+    if let Some(subpath) = subpath.as_str().filter(|text| !text.is_empty()) {
+        quoted(format!("volume-subpath={subpath}"));
+    }
+    for label in say("Labels", &non_null(volume.take("Labels")), As::Pairs)? {
+        quoted(format!("volume-label={}", label.unwrap_or_default()));
+    }
+    let mut driver = volume.object("DriverConfig")?;
+    if let Some(name) = driver.take("Name").as_str().filter(|name| !name.is_empty()) {
+        quoted(format!("volume-driver={name}"));
+    }
+    for option in say("Options", &non_null(driver.take("Options")), As::Pairs)? {
+        quoted(format!("volume-opt={}", option.unwrap_or_default()));
+    }
+    driver.end()?;
+    volume.end()?;
+    let mut tmpfs = mount.object("TmpfsOptions")?;
+    if let Some(bytes) = tmpfs.take("SizeBytes").as_i64().filter(|bytes| *bytes > 0) {
+        fields.push(format!("tmpfs-size={bytes}"));
+    }
+    if let Some(mode) = tmpfs.take("Mode").as_i64().filter(|mode| *mode > 0) {
+        fields.push(format!("tmpfs-mode={mode:o}"));
+    }
+    tmpfs.end()
+}
+
+fn non_null(value: Value) -> Value {
+    match value {
+        Value::Null => Value::Object(Map::new()),
+        value => value,
+    }
 }
 
 fn networks(mut config: Fields, line: &mut Vec<String>) -> Result<(), Refusal> {
@@ -477,6 +533,29 @@ mod tests {
             (&["n1".to_owned()][..], &["www".to_owned()][..])
         );
         assert_eq!(flags.ip.as_deref(), Some("10.1.0.9"));
+    }
+
+    #[test]
+    fn what_is_said_of_mounts_is_what_the_flag_says() {
+        let body = r#"{"Image": "a", "HostConfig": {"Mounts": [
+            {"Type": "volume", "Source": "v", "Target": "/v", "VolumeOptions": {
+                "NoCopy": true, "Subpath": "a,b", "Labels": {"k": "v"},
+                "DriverConfig": {"Name": "local", "Options": {"o": "uid=1,mode=\"7\""}}}},
+            {"Type": "bind", "Source": "/s", "Target": "/b", "ReadOnly": true, "BindOptions": {
+                "Propagation": "rprivate", "ReadOnlyForceRecursive": true, "NonRecursive": false}},
+            {"Type": "tmpfs", "Target": "/t", "TmpfsOptions": {"SizeBytes": 4096, "Mode": 511}}
+        ]}}"#;
+        assert_eq!(
+            flags(body).mount,
+            [
+                "type=volume,source=v,target=/v,volume-nocopy,\"volume-subpath=a,b\",\
+                 \"volume-label=k=v\",\"volume-driver=local\",\
+                 \"volume-opt=o=uid=1,mode=\"\"7\"\"\"",
+                "type=bind,source=/s,target=/b,readonly,bind-propagation=rprivate,\
+                 bind-recursive=readonly",
+                "type=tmpfs,target=/t,tmpfs-size=4096,tmpfs-mode=777",
+            ]
+        );
     }
 
     #[test]

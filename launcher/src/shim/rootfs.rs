@@ -99,6 +99,11 @@ impl Rootfs {
         Ok(())
     }
 
+    /// What is there, without opening it to be read.
+    pub(crate) fn find(&self, path: &Path) -> io::Result<OwnedFd> {
+        Ok(self.open_inside(path, OFlags::PATH | OFlags::CLOEXEC)?)
+    }
+
     fn open_inside(&self, path: &Path, flags: OFlags) -> rustix::io::Result<OwnedFd> {
         // The kernel asks for another try when a rename raced with the walk (openat2(2), EAGAIN).
         const ATTEMPTS: usize = 32;

@@ -87,6 +87,11 @@ pub(crate) enum SetupError {
         destination: String,
         source_path: String,
     },
+    #[error(
+        "mount {destination}: bind-recursive=readonly needs Linux 5.12; use \
+         bind-recursive=disabled to leave out what is mounted below"
+    )]
+    NotReadOnlyBelow { destination: String },
     #[error("user {uid} with group {gid} is none of the container's user namespace")]
     NoId { uid: u32, gid: u32 },
     #[error(transparent)]
@@ -225,6 +230,7 @@ impl Setup {
             cgroups: &Cgroups::observe().map_err(failed("read", Path::new("/sys/fs/cgroup")))?,
             devices: &devices,
             shared: &shared,
+            read_only_below: self.read_only_below()?,
         };
         let stage = self.write_config(&input, &root)?;
         *reached = Reached::Created;

@@ -32,9 +32,12 @@ use sys::copy::HANDED;
 use sys::user_namespace;
 
 use crate::container::IDMAP;
+use crate::shim::rootfs::Rootfs;
 
 pub(crate) const ROOTFS: &str = "rootfs";
 const USER: &str = "user";
+/// The option of a mount that shows a part of its source, which no runtime gets to see.
+const SUBPATH: &str = "io.hawser.subpath=";
 /// It can be passed through, and no more.
 const PASSABLE: u32 = 0o711;
 
@@ -54,6 +57,12 @@ pub(crate) enum StageError {
     Unmappable {
         path: PathBuf,
         filesystem: String,
+        source: io::Error,
+    },
+    #[error("there is no {} in the volume at {}: {source}", subpath.display(), path.display())]
+    Subpath {
+        path: PathBuf,
+        subpath: PathBuf,
         source: io::Error,
     },
     #[error("make a user namespace: {0}")]
@@ -114,6 +123,8 @@ impl Users<'_> {
 struct Placed {
     /// The descriptor [`HANDED`] if there is no path.
     source: Option<PathBuf>,
+    /// What of it is mounted; all of it if this is absent.
+    subpath: Option<PathBuf>,
     /// In the stage's directory.
     name: String,
     /// With what is mounted below.
@@ -138,24 +149,40 @@ impl Stage {
             users.is_some_and(|users| users.kept.contains(source))
         };
         let root = &mut config["root"]["path"];
-        let root_is_mapped = is_mapped(root);
-        stage.place(root, ROOTFS.to_owned(), "", true, root_is_mapped);
+        let all = Placed {
+            source: None,
+            subpath: None,
+            name: String::new(),
+            recursive: true,
+            mapped: false,
+            propagation: String::new(),
+        };
+        let placed = Placed {
+            name: ROOTFS.to_owned(),
+            mapped: is_mapped(root),
+            ..all.clone()
+        };
+        stage.place(root, placed);
         for mount in config["mounts"].as_array_mut().into_iter().flatten() {
             if is_bind(mount) {
-                let mut is_mapped = is_mapped(&mount["source"]);
-                let mut recursive = false;
-                let mut propagation = String::new();
+                let mut placed = Placed {
+                    name: (stage.mounts.len() - 1).to_string(),
+                    recursive: false,
+                    mapped: is_mapped(&mount["source"]),
+                    ..all.clone()
+                };
                 if let Some(options) = mount["options"].as_array_mut() {
-                    recursive = options.contains(&json!("rbind"));
-                    is_mapped |= options.contains(&json!(IDMAP));
+                    placed.recursive = options.contains(&json!("rbind"));
+                    placed.mapped |= options.contains(&json!(IDMAP));
                     options.retain(|option| option != IDMAP);
-                    let mut words = options.iter().filter_map(Value::as_str);
-                    let word = words.rfind(|word| flags_of(word).is_some());
-                    propagation = word.unwrap_or_default().to_owned();
+                    let words = || options.iter().filter_map(Value::as_str);
+                    let word = words().rfind(|word| flags_of(word).is_some());
+                    placed.propagation = word.unwrap_or_default().to_owned();
+                    let subpath = words().find_map(|word| word.strip_prefix(SUBPATH));
+                    placed.subpath = subpath.map(PathBuf::from);
+                    options.retain(|option| !is_subpath(option));
                 }
-                let name = (stage.mounts.len() - 1).to_string();
-                let source = &mut mount["source"];
-                stage.place(source, name, &propagation, recursive, is_mapped);
+                stage.place(&mut mount["source"], placed);
             }
         }
         if let Some(users) = users {
@@ -164,23 +191,14 @@ impl Stage {
         stage
     }
 
-    fn place(
-        &mut self,
-        source: &mut Value,
-        name: String,
-        propagation: &str,
-        recursive: bool,
-        mapped: bool,
-    ) {
+    fn place(&mut self, source: &mut Value, placed: Placed) {
         let path = source.as_str().map(PathBuf::from);
-        *source = json!(self.directory.join(&name));
+        *source = json!(self.directory.join(&placed.name));
         self.mounts.push(Placed {
             source: path,
-            name,
             // What is mounted below has ids of its own.
-            recursive: recursive && !mapped,
-            mapped,
-            propagation: propagation.to_owned(),
+            recursive: placed.recursive && !placed.mapped,
+            ..placed
         });
     }
 
@@ -250,6 +268,17 @@ pub(crate) fn is_bind(mount: &Value) -> bool {
     mount["type"] == "bind" || has("bind") || has("rbind")
 }
 
+/// Asks for a part of the source only.
+pub(crate) fn subpath_option(subpath: &str) -> String {
+    format!("{SUBPATH}{subpath}")
+}
+
+fn is_subpath(option: &Value) -> bool {
+    option
+        .as_str()
+        .is_some_and(|option| option.starts_with(SUBPATH))
+}
+
 /// Every directory on the way has to let others pass.
 fn check_passable(directory: &Path) -> Result<(), StageError> {
     for path in directory.ancestors().skip(1) {
@@ -271,8 +300,20 @@ fn take(mount: &Placed, namespace: Option<&OwnedFd>) -> Result<OwnedFd, StageErr
         let opened = rustix::fs::open(&handed, flags, Mode::empty());
         return opened.map_err(|errno| failed("open", &handed)(errno.into()));
     };
-    let taken =
-        sys::owner::clone_mount(source, mount.recursive).map_err(failed("mount", source))?;
+    let taken = match &mount.subpath {
+        None => {
+            sys::owner::clone_mount(source, mount.recursive).map_err(failed("mount", source))?
+        }
+        // Others write to the volume: it is what was looked up that is mounted, not its name.
+        Some(subpath) => Rootfs::open(source)
+            .and_then(|volume| volume.find(subpath))
+            .and_then(|part| sys::owner::clone_open(part.as_fd(), mount.recursive))
+            .map_err(|error| StageError::Subpath {
+                path: source.clone(),
+                subpath: subpath.clone(),
+                source: error,
+            })?,
+    };
     if let Some(namespace) = namespace.filter(|_| mount.mapped) {
         sys::owner::map_mount(taken.as_fd(), namespace.as_fd()).map_err(|error| {
             let filesystem = sys::mount::filesystem_name(&taken);

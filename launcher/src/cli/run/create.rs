@@ -104,6 +104,7 @@ fn drafted(
     draft.runtime_program = runtime::settle(&mut draft.host_config, known)?;
     check_devices(&draft)?;
     add_volumes_from(context, flags, &mut draft)?;
+    runtime::check_mounts(&draft.host_config, &draft.mounts)?;
     Ok((image, draft))
 }
 
@@ -260,6 +261,8 @@ fn mounted(
         rw: !spec.read_only,
         propagation: String::new(),
         anonymous: false,
+        subpath: String::new(),
+        recursion: spec.recursion,
     };
     match &spec.source {
         Source::Bind { path, create } => {
@@ -281,7 +284,9 @@ fn mounted(
             mount.driver = made.driver;
             mount.anonymous = wanted.name.is_none();
             mount.name = made.name;
-            if mount.driver == LOCAL && !wanted.no_copy {
+            mount.subpath.clone_from(&wanted.subpath);
+            // What is below the top is there already, or the start fails.
+            if mount.driver == LOCAL && !wanted.no_copy && wanted.subpath.is_empty() {
                 populate(context, id, &mount)?;
             }
         }
@@ -439,6 +444,7 @@ fn inherited(mount: &Mount, read_only: Option<bool>) -> Option<MountSpec> {
             name: mount.name.parse().ok(),
             driver: mount.driver.clone(),
             no_copy: true,
+            subpath: mount.subpath.clone(),
             ..VolumeSpec::default()
         }),
         MountKind::Tmpfs => return None,
@@ -449,6 +455,7 @@ fn inherited(mount: &Mount, read_only: Option<bool>) -> Option<MountSpec> {
         read_only: read_only.unwrap_or(!mount.rw),
         mode: mount.mode.clone(),
         propagation: mount.propagation.clone(),
+        recursion: mount.recursion,
     })
 }
 

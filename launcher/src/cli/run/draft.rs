@@ -9,7 +9,7 @@ use api::daemon::Logging;
 use api::id::{ContainerName, InvalidId};
 
 use crate::cli::image::config::Section;
-use crate::container::{Config, HostConfig, LogConfig, NetworkRequest, Resources};
+use crate::container::{Config, HostConfig, LogConfig, NetworkRequest, Recursion, Resources};
 use crate::log::option::{LogOptionError, Settings};
 
 use super::env::{self, EnvError, Environment};
@@ -403,6 +403,7 @@ fn mounts(
             read_only: false,
             mode: String::new(),
             propagation: String::new(),
+            recursion: Recursion::default(),
         });
     }
     Ok(mounts)

@@ -124,7 +124,8 @@ pub struct CreateFlags {
     /// Mount a volume or a host path: [SOURCE:]PATH[:MODE]
     #[arg(short, long, value_name = "VOLUME", help_heading = "Storage")]
     pub volume: Vec<String>,
-    /// Mount by fields: type=volume|bind|tmpfs,source=…,target=…[,readonly]…
+    /// Mount by fields: type=volume|bind|tmpfs,source=…,target=…[,readonly]…, volume-subpath=DIR,
+    /// bind-recursive=enabled|disabled|writable|readonly
     #[arg(long, value_name = "FIELDS", help_heading = "Storage")]
     pub mount: Vec<String>,
     /// Mount a file system in memory: PATH[:OPTIONS]

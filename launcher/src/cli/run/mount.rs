@@ -5,7 +5,7 @@ use std::path::{Component, Path, PathBuf};
 
 use api::id::{InvalidId, VolumeName};
 
-use crate::container::IDMAP;
+use crate::container::{IDMAP, Recursion};
 
 mod long;
 pub use long::parse_long;
@@ -21,12 +21,18 @@ pub struct MountSpec {
     pub mode: String,
     /// Bind propagation; empty for the default.
     pub propagation: String,
+    pub recursion: Recursion,
 }
 
 impl MountSpec {
     /// A volume that nobody asked for but the image.
     pub fn is_image_default(&self) -> bool {
         self.mode.is_empty() && self.source == Source::Volume(VolumeSpec::default())
+    }
+
+    /// A volume of which a part is mounted.
+    pub fn is_part(&self) -> bool {
+        matches!(&self.source, Source::Volume(volume) if !volume.subpath.is_empty())
     }
 }
 
@@ -54,6 +60,8 @@ pub struct VolumeSpec {
     pub labels: BTreeMap<String, String>,
     /// Do not copy what the image has at the destination into a new volume.
     pub no_copy: bool,
+    /// What of it is mounted, from its top on; empty for all of it.
+    pub subpath: String,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -85,6 +93,12 @@ pub enum MountError {
         spec: String,
         field: String,
         kind: &'static str,
+    },
+    #[error("invalid mount {spec:?}: {field} goes with {with} only")]
+    Alone {
+        spec: String,
+        field: &'static str,
+        with: &'static str,
     },
     #[error("invalid tmpfs option {option:?} for {path}")]
     TmpfsOption { path: String, option: String },
@@ -129,6 +143,7 @@ pub fn parse_short(spec: &str, driver: &str, directory: &Path) -> Result<MountSp
         read_only: words.read_only,
         mode: mode.to_owned(),
         propagation: words.propagation,
+        recursion: Recursion::default(),
     })
 }
 

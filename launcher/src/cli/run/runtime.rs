@@ -8,6 +8,8 @@ use api::daemon::Runtime;
 use crate::container::HostConfig;
 use crate::shim::foreign::{self, Chosen, OWN, UnknownRuntime};
 
+use super::mount::MountSpec;
+
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RuntimeError {
     #[error(transparent)]
@@ -51,8 +53,25 @@ pub(super) fn settle(
     }
 }
 
+/// Checks mounts for `host`, whose runtime is settled.
+///
+/// # Errors
+/// [`RuntimeError::OwnOnly`]: our runtime alone mounts what it has looked up rather than a path.
+pub(super) fn check_mounts(host: &HostConfig, mounts: &[MountSpec]) -> Result<(), RuntimeError> {
+    if host.runtime != OWN && mounts.iter().any(MountSpec::is_part) {
+        return Err(RuntimeError::OwnOnly {
+            flag: "volume-subpath",
+            runtime: host.runtime.clone(),
+        });
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
+    use super::super::mount::parse_long;
     use super::*;
 
     #[test]
@@ -83,5 +102,16 @@ mod tests {
             let expected = format!("{flag} needs hawser's own runtime");
             assert!(message.starts_with(&expected), "{message}");
         }
+        let part = parse_long("src=site,dst=/m,volume-subpath=d", Path::new("/")).unwrap();
+        let checked = |runtime: &str| {
+            let host = HostConfig {
+                runtime: runtime.to_owned(),
+                ..HostConfig::default()
+            };
+            check_mounts(&host, std::slice::from_ref(&part))
+        };
+        assert_eq!(checked(OWN), Ok(()));
+        let message = checked("/bin/sh").unwrap_err().to_string();
+        assert!(message.starts_with("volume-subpath needs"), "{message}");
     }
 }

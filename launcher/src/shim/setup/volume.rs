@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use super::{Setup, SetupError};
-use crate::container::{Mount, MountKind};
+use crate::container::{Mount, MountKind, Recursion};
 use crate::shim::daemon::{is_away, patiently};
 use crate::volume::VolumeError;
 
@@ -19,6 +19,19 @@ impl Setup {
                 destination: mount.destination.clone(),
                 source_path: mount.source.clone(),
             }),
+        }
+    }
+
+    /// Whether what is below a read-only mount becomes read-only without being asked for. Other
+    /// runtimes may be too old for that, and have to be asked.
+    pub(super) fn read_only_below(&self) -> Result<bool, SetupError> {
+        let can = sys::owner::sets_attributes();
+        let mut mounts = self.record.mounts.iter();
+        match mounts.find(|mount| mount.recursion == Recursion::ReadOnly && !can) {
+            Some(mount) => Err(SetupError::NotReadOnlyBelow {
+                destination: mount.destination.clone(),
+            }),
+            None => Ok(can && self.runtime.has_stage()),
         }
     }
 

@@ -80,6 +80,8 @@ pub(crate) struct Input<'a> {
     /// Device nodes that are no container's own.
     pub(crate) devices: &'a [Node],
     pub(crate) shared: &'a Shared,
+    /// Whether what is mounted below a read-only mount can be made so with it.
+    pub(crate) read_only_below: bool,
 }
 
 /// What of other containers is joined.

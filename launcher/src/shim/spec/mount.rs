@@ -3,7 +3,8 @@
 use serde_json::{Value, json};
 
 use super::Input;
-use crate::container::{IDMAP, Mount, MountKind};
+use crate::container::{IDMAP, Mount, MountKind, Recursion};
+use crate::shim::stage::subpath_option;
 
 /// Docker's `/dev/shm`.
 const DEFAULT_SHM_BYTES: u64 = 64 << 20;
@@ -132,11 +133,22 @@ fn one(input: &Input<'_>, mount: &Mount) -> Entry {
         mount.propagation.as_str()
     };
     let access = if mount.rw { "rw" } else { "ro" };
-    let mut options = vec![
-        "rbind".to_owned(),
-        propagation.to_owned(),
-        access.to_owned(),
-    ];
+    let bind = match mount.recursion {
+        Recursion::Disabled => "bind",
+        _ => "rbind",
+    };
+    let mut options = vec![bind.to_owned(), propagation.to_owned(), access.to_owned()];
+    let read_only_below = match mount.recursion {
+        Recursion::Enabled => !mount.rw && input.read_only_below,
+        Recursion::ReadOnly => true,
+        Recursion::Disabled | Recursion::Writable => false,
+    };
+    if read_only_below {
+        options.push("rro".to_owned());
+    }
+    if !mount.subpath.is_empty() {
+        options.push(subpath_option(&mount.subpath));
+    }
     // Without a user namespace the ids are those of the host anyway.
     if mount.is_mapped() && input.record.id_maps.is_some() {
         options.push(IDMAP.to_owned());

@@ -3,7 +3,7 @@ use expect_test::{ExpectFile, expect_file};
 use libcontainer::oci_spec::runtime::Spec;
 
 use super::*;
-use crate::container::{Config, HostConfig, Mount, MountKind};
+use crate::container::{Config, HostConfig, Mount, MountKind, Recursion};
 
 fn record() -> Record {
     Record {
@@ -54,6 +54,7 @@ fn made<'a>(
         cgroups: &Cgroups::Split(vec!["devices".to_owned()]),
         devices: &[],
         shared: &Shared::default(),
+        read_only_below: false,
     };
     change(&mut input);
     let (config, _warnings) = config(&input)?;
@@ -105,6 +106,8 @@ fn mounts_limits_and_terminal_are_as_asked() {
         rw,
         propagation: String::new(),
         anonymous: false,
+        subpath: String::new(),
+        recursion: Recursion::default(),
     };
     record.mounts = vec![
         mount(MountKind::Bind, "/srv/deep/er", "/host/dir", false),
@@ -116,6 +119,47 @@ fn mounts_limits_and_terminal_are_as_asked() {
         input.cgroups = &Cgroups::Unified;
     });
     check(config.unwrap(), expect_file!["golden/chosen.json"]);
+}
+
+#[test]
+fn what_is_below_a_read_only_mount_is_as_asked() {
+    use Recursion::{Disabled, Enabled, ReadOnly, Writable};
+    for (recursion, rw, can, expected) in [
+        (Enabled, true, true, "rbind rprivate rw"),
+        (Enabled, false, true, "rbind rprivate ro rro"),
+        (Enabled, false, false, "rbind rprivate ro"),
+        (Writable, false, true, "rbind rprivate ro"),
+        (ReadOnly, false, false, "rbind rprivate ro rro"),
+        (Disabled, false, true, "bind rprivate ro"),
+    ] {
+        let mut record = record();
+        record.mounts = vec![Mount {
+            kind: MountKind::Bind,
+            name: String::new(),
+            source: "/host".to_owned(),
+            destination: "/m".to_owned(),
+            driver: String::new(),
+            mode: String::new(),
+            rw,
+            propagation: String::new(),
+            anonymous: false,
+            subpath: String::new(),
+            recursion,
+        }];
+        let config = made(&record, &Security::default(), |input| {
+            input.read_only_below = can;
+        })
+        .unwrap();
+        let mounts = config["mounts"].as_array().unwrap();
+        let mount = mounts.iter().find(|mount| mount["destination"] == "/m");
+        let options: Vec<&str> = mount.unwrap()["options"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .filter_map(Value::as_str)
+            .collect();
+        assert_eq!(options.join(" "), expected, "{recursion:?}");
+    }
 }
 
 #[test]

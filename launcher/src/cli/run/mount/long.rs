@@ -1,10 +1,10 @@
 //! `--mount`: comma-separated `key=value` fields, quoted as in CSV.
 
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use api::id::VolumeName;
 
-use crate::container::IDMAP;
+use crate::container::{IDMAP, Recursion};
 
 use super::{MountError, MountSpec, PROPAGATIONS, Source, VolumeSpec, clean, destination_of};
 
@@ -28,6 +28,7 @@ struct Fields {
     destination: Option<String>,
     read_only: bool,
     propagation: String,
+    recursion: Recursion,
     idmap: bool,
     volume: VolumeSpec,
     tmpfs: Vec<String>,
@@ -72,6 +73,20 @@ impl Fields {
                     return Err(bad_value());
                 }
                 word.clone_into(&mut self.propagation);
+            }
+            "bind-recursive" => {
+                let word = text()?;
+                let known = Recursion::WORDS.iter().find(|(name, _)| *name == word);
+                self.recursion = known.ok_or_else(bad_value)?.1;
+            }
+            // What `bind-recursive=disabled` was called before.
+            "bind-nonrecursive" => {
+                if switch()? {
+                    self.recursion = Recursion::Disabled;
+                }
+            }
+            "volume-subpath" => {
+                self.volume.subpath = subpath(text()?).ok_or_else(bad_value)?;
             }
             "volume-driver" => text()?.clone_into(&mut self.volume.driver),
             "volume-nocopy" => self.volume.no_copy = switch()?,
@@ -125,6 +140,7 @@ impl Fields {
                 kind,
             });
         }
+        self.check_recursion(spec)?;
         let destination = self.destination.as_deref().ok_or(MountError::Missing {
             spec: spec.to_owned(),
             field: "target",
@@ -161,8 +177,40 @@ impl Fields {
             read_only: self.read_only,
             mode,
             propagation: self.propagation,
+            recursion: self.recursion,
         })
     }
+
+    fn check_recursion(&self, spec: &str) -> Result<(), MountError> {
+        let alone = |field, with| MountError::Alone {
+            spec: spec.to_owned(),
+            field,
+            with,
+        };
+        match self.recursion {
+            Recursion::Writable if !self.read_only => {
+                Err(alone("bind-recursive=writable", "readonly"))
+            }
+            Recursion::ReadOnly if !self.read_only => {
+                Err(alone("bind-recursive=readonly", "readonly"))
+            }
+            // What the host mounts there later would be writable.
+            Recursion::ReadOnly if !matches!(self.propagation.as_str(), "" | "rprivate") => Err(
+                alone("bind-recursive=readonly", "bind-propagation=rprivate"),
+            ),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// A path that leads down from the top of a volume.
+fn subpath(text: &str) -> Option<String> {
+    let mut components = Path::new(text).components();
+    let leads_down =
+        components.all(|part| matches!(part, Component::Normal(_) | Component::CurDir));
+    let cleaned = clean(&Path::new("/").join(text));
+    let cleaned = cleaned.to_str()?.strip_prefix('/')?;
+    (leads_down && !cleaned.is_empty()).then(|| cleaned.to_owned())
 }
 
 fn bind(spec: &str, source: &str, directory: &Path) -> Result<Source, MountError> {

@@ -21,8 +21,12 @@ fn shown(mount: Result<MountSpec, MountError>) -> String {
         }
         Source::Tmpfs { options } => format!("tmpfs [{options}]"),
         Source::Volume(volume) => format!(
-            "volume {}{}{}{}",
+            "volume {}{}{}{}{}",
             volume.name.as_ref().map_or("-", |name| name.as_str()),
+            match volume.subpath.as_str() {
+                "" => String::new(),
+                part => format!("/{part}"),
+            },
             if volume.no_copy { " nocopy" } else { "" },
             volume.driver,
             volume
@@ -38,7 +42,14 @@ fn shown(mount: Result<MountSpec, MountError>) -> String {
         "" => String::new(),
         word => format!(" {word}"),
     };
-    format!("{source} at {} {access}{propagation}", mount.destination)
+    let recursion = match mount.recursion {
+        Recursion::Enabled => String::new(),
+        other => format!(" {other:?}"),
+    };
+    format!(
+        "{source} at {} {access}{propagation}{recursion}",
+        mount.destination
+    )
 }
 
 #[test]
@@ -110,6 +121,30 @@ fn long_forms() {
             "volume v1 nocopy a=b at /m rw",
         ),
         (
+            "src=v1,dst=/m,volume-subpath=./a//b/",
+            "volume v1/a/b at /m rw",
+        ),
+        (
+            "type=bind,src=/s,dst=/m,bind-recursive=enabled",
+            "bind /s at /m rw",
+        ),
+        (
+            "type=bind,src=/s,dst=/m,bind-recursive=disabled",
+            "bind /s at /m rw Disabled",
+        ),
+        (
+            "type=bind,src=/s,dst=/m,bind-nonrecursive,ro",
+            "bind /s at /m ro Disabled",
+        ),
+        (
+            "type=bind,src=/s,dst=/m,bind-recursive=writable,ro",
+            "bind /s at /m ro Writable",
+        ),
+        (
+            "type=bind,src=/s,dst=/m,ro,bind-recursive=readonly,bind-propagation=rprivate",
+            "bind /s at /m ro rprivate ReadOnly",
+        ),
+        (
             "src=v1,dst=/m,volume-opt=type=nfs,\"volume-opt=o=addr=1,rw\"",
             "volume v1 o=addr=1,rw type=nfs at /m rw",
         ),
@@ -154,6 +189,42 @@ fn long_forms_that_are_refused() {
         (
             "type=bind,src=/a,dst=/m,bind-propagation=x",
             "invalid value for bind-propagation",
+        ),
+        (
+            "type=bind,src=/a,dst=/m,bind-recursive=yes",
+            "invalid value for bind-recursive",
+        ),
+        (
+            "type=bind,src=/a,dst=/m,bind-recursive=readonly",
+            "bind-recursive=readonly goes with readonly only",
+        ),
+        (
+            "type=bind,src=/a,dst=/m,bind-recursive=writable",
+            "bind-recursive=writable goes with readonly only",
+        ),
+        (
+            "type=bind,src=/a,dst=/m,ro,bind-recursive=readonly,bind-propagation=rslave",
+            "goes with bind-propagation=rprivate only",
+        ),
+        (
+            "src=v,dst=/m,bind-recursive=disabled",
+            "bind-recursive does not go with type volume",
+        ),
+        (
+            "type=bind,src=/a,dst=/m,volume-subpath=x",
+            "volume-subpath does not go with type bind",
+        ),
+        (
+            "src=v,dst=/m,volume-subpath=/x",
+            "invalid value for volume-subpath",
+        ),
+        (
+            "src=v,dst=/m,volume-subpath=a/../../x",
+            "invalid value for volume-subpath",
+        ),
+        (
+            "src=v,dst=/m,volume-subpath=.",
+            "invalid value for volume-subpath",
         ),
         ("", "unexpected key \"\""),
     ] {
