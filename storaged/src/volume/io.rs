@@ -17,14 +17,16 @@ use std::sync::Mutex;
 
 use api::id::VolumeName;
 use api::storage::{IoCounts, VolumeIo};
+use rustix::io::Errno;
 use sys::bpf::map::{self, BPF_MAP_TYPE_HASH, BPF_MAP_TYPE_LRU_HASH, Existing, Shape};
 use sys::bpf::tracepoint::Tracepoint;
 
 use crate::lock::lock;
 use program::{BUCKETS, COUNTS_SIZE, KIND_SIZE, Kind, START_KEY_SIZE};
 
-/// There are no more devices than mounts of volumes.
-const MAX_DEVICES: u32 = 16_384;
+/// Two MiB of counts, allocated at once: before 6.1 the kernel warns of programs at tracepoints whose
+/// tables allocate as they fill.
+const MAX_DEVICES: u32 = 2048;
 /// Operations under way at a time; a loop device has at most 128. The oldest goes when there are
 /// more, or when its end was never seen.
 const MAX_STARTED: u32 = 8192;
@@ -61,6 +63,10 @@ impl BlockIo {
             return;
         }
         if let Err(error) = state.begin(volume, target) {
+            if error.raw_os_error() == Some(Errno::TOOBIG.raw_os_error()) {
+                tracing::warn!(%volume, MAX_DEVICES, "the I/O of no more volumes is counted");
+                return;
+            }
             state.refused = true;
             state.collector = None;
             state.volumes.clear();
@@ -153,8 +159,7 @@ impl Collector {
             key_size: size_of::<Device>() as u32,
             value_size: COUNTS_SIZE,
             max_entries: MAX_DEVICES,
-            // BPF_F_NO_PREALLOC: room for those that are there.
-            flags: 1,
+            flags: 0,
         })?;
         let started = map::create(Shape {
             kind: BPF_MAP_TYPE_LRU_HASH,
