@@ -20,7 +20,7 @@ use crate::model::record::Change;
 use crate::model::thin::{DeviceRow, Message};
 use crate::model::volume_option::MountOptions;
 use crate::model::volume_spec::{Filesystem, ImageSpec, Limit, Owner};
-use crate::reason::way_out;
+use crate::reason::{mount_problem, way_out};
 use crate::store::{Store, StoreError};
 use crate::thin::{Access, Content, Pool};
 use crate::volume::copy;
@@ -152,8 +152,9 @@ pub enum StepError {
         path: PathBuf,
         source: io::Error,
     },
-    #[error("cannot mount {device} on {}: {source}", target.display())]
+    #[error("cannot mount {kind} {device} on {}: {}", target.display(), mount_problem(kind, source))]
     MountVolume {
+        kind: String,
         device: String,
         target: PathBuf,
         source: io::Error,
@@ -278,6 +279,7 @@ impl Disk for Host {
                 target,
             } => crate::volume::mount::mount(options, *address, target).map_err(|source| {
                 StepError::MountVolume {
+                    kind: options.kind.clone(),
                     device: options.device.clone(),
                     target: target.clone(),
                     source,

@@ -34,6 +34,16 @@ pub(crate) fn in_own_filesystem(error: io::Error) -> io::Error {
     }
 }
 
+/// Why a filesystem of a kind is not mounted.
+pub(crate) fn mount_problem(kind: &str, error: &io::Error) -> String {
+    match error.raw_os_error().map(Errno::from_raw_os_error) {
+        Some(Errno::NODEV) => {
+            format!("{error}: this kernel has no {kind}, or cannot load its module")
+        }
+        _ => error.to_string(),
+    }
+}
+
 /// What to do about it, as the end of a message.
 pub(crate) fn way_out(error: &io::Error) -> &'static str {
     let inner = || error.get_ref()?.downcast_ref::<Named>();

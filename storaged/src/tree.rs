@@ -210,16 +210,15 @@ fn remove_dir(dir: BorrowedFd<'_>, name: &CStr) -> Result<(), Errno> {
 
 /// Bytes and inodes that the tree at a trusted path takes on its filesystem; none if it is not there.
 ///
-/// A file with several links counts once a link. What cannot be read is left out: this is a figure
-/// for people.
+/// A directory has no bytes, as in Docker, where an empty volume has 0. A file with several links
+/// counts once a link. What cannot be read is left out: this is a figure for people.
 pub(crate) fn size(path: &Path) -> Size {
     fn below(dir: BorrowedFd<'_>, depth: u32, size: &mut Size) {
         for name in names(dir).unwrap_or_default() {
             let Some(stat) = stat_at(dir, &name).ok().flatten() else {
                 continue;
             };
-            size.bytes += blocks(&stat);
-            size.inodes += 1;
+            size.add(&stat);
             if is_dir(&stat)
                 && depth < MAX_OPEN_LEVELS
                 && let Ok(child) = open_dir_at(dir, &name)
@@ -230,13 +229,21 @@ pub(crate) fn size(path: &Path) -> Size {
     }
     let mut size = Size::default();
     if let Ok(stat) = rustix::fs::statat(CWD, path, AtFlags::SYMLINK_NOFOLLOW) {
-        size.bytes += blocks(&stat);
-        size.inodes += 1;
+        size.add(&stat);
     }
     if let Ok(dir) = open_root(path) {
         below(dir.as_fd(), 0, &mut size);
     }
     size
+}
+
+impl Size {
+    fn add(&mut self, stat: &Stat) {
+        self.inodes += 1;
+        if !is_dir(stat) {
+            self.bytes += blocks(stat);
+        }
+    }
 }
 
 /// `st_blocks` counts 512-byte units whatever the filesystem's block size (`stat(2)`).

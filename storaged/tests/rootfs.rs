@@ -322,3 +322,37 @@ fn a_limit_that_cannot_be_is_refused_with_the_way_out() {
     }
     is_well(&storaged);
 }
+
+/// Overlayfs asks the filesystem for it (`ovl_copy_up_data`), which has to hold both layers.
+#[test]
+fn a_file_is_copied_up_by_sharing_its_blocks_where_the_filesystem_can() {
+    let disk = State::new();
+    let xfs = filesystem(&disk, &["mkfs.xfs", "-q", "-m", "reflink=1"], "xfs", "");
+    let state = State::inside(xfs.expect("an xfs"));
+    let storaged = state.open();
+    let content = vec![7; 64 << 20];
+    let image = image(&storaged, "a", &[&[file("f", &content)]]);
+    let merged = mounted(&storaged, "c1", &image);
+    let free = || {
+        let directory = std::fs::File::open(state.path()).unwrap();
+        rustix::fs::syncfs(&directory).unwrap();
+        let stat = rustix::fs::fstatvfs(&directory).unwrap();
+        stat.f_bfree * stat.f_frsize
+    };
+    let before = free();
+    let mut opened = std::fs::File::options()
+        .write(true)
+        .open(merged.join("f"))
+        .unwrap();
+    opened.write_all(&[8]).unwrap();
+    opened.sync_all().unwrap();
+    let taken = before.saturating_sub(free());
+    assert!(taken < 8 << 20, "{taken} bytes more");
+    let now = std::fs::read(merged.join("f")).unwrap();
+    assert!(now[0] == 8 && now[1..] == content[1..]);
+    let other = mounted(&storaged, "c2", &image);
+    assert!(std::fs::read(other.join("f")).unwrap() == content);
+    drop((opened, now));
+    storaged.remove_rootfs("c1").unwrap();
+    storaged.remove_rootfs("c2").unwrap();
+}

@@ -291,6 +291,32 @@ mod tests {
     }
 
     #[test]
+    fn mount_gets_what_the_options_of_a_network_filesystem_say() {
+        for (kind, device, o, flags, data) in [
+            (
+                "nfs",
+                ":/export/site",
+                "addr=192.0.2.1,ro,nosuid,vers=4.2,soft",
+                MountFlags::RDONLY | MountFlags::NOSUID,
+                "addr=192.0.2.1,vers=4.2,soft",
+            ),
+            (
+                "cifs",
+                "//192.0.2.1/share",
+                "username=u,password=p:w=1,noexec,file_mode=0777,vers=3.0",
+                MountFlags::NOEXEC,
+                "username=u,password=p:w=1,file_mode=0777,vers=3.0",
+            ),
+        ] {
+            let given = options(&[("type", kind), ("device", device), ("o", o)]);
+            let mount = parse(&given).unwrap().unwrap();
+            assert_eq!((&*mount.kind, &*mount.device), (kind, device));
+            assert_eq!((mount.flags, mount.bind), (flags, None));
+            assert_eq!(mount.data(None), data);
+        }
+    }
+
+    #[test]
     fn wrong_options_are_named() {
         for (given, named) in [
             (&[("bogus", "1")][..], "bogus"),

@@ -30,7 +30,7 @@ use crate::model::volume_option::redacted;
 use crate::model::volume_spec;
 use crate::reason::way_out;
 use crate::rootfs::RootfsError;
-use crate::{Storaged, recover, tree};
+use crate::{Storaged, recover};
 
 /// Names under which clients know the one driver: Docker's, and that of the plugin socket.
 const DRIVERS: [&str; 3] = ["", "local", "hawser"];
@@ -228,9 +228,7 @@ impl Storaged {
             selected.filter(unused).cloned().collect()
         };
         let candidate = |row: VolumeRow| PruneCandidate {
-            // While it is mounted the directory shows the device's content, which stays.
-            size: self.used_thin(&row).unwrap_or_default()
-                + tree::size(&self.layout.volume(&row.name)).bytes,
+            size: self.own_bytes(&row),
             created_at: row.created_at,
             anonymous: row.anonymous,
             name: row.name,

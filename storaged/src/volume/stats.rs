@@ -76,6 +76,15 @@ impl Storaged {
         }
     }
 
+    /// What is free once the volume is gone; what a device shows stays.
+    pub(super) fn own_bytes(&self, row: &VolumeRow) -> u64 {
+        match spec_of(row).map(|spec| spec.content) {
+            Ok(Content::Device(_)) => 0,
+            Ok(Content::Thin(_)) => self.used_thin(row).unwrap_or_default(),
+            _ => tree::size(&self.measured_path(row)).bytes,
+        }
+    }
+
     /// Paths of all volumes that are measured: what is mounted from elsewhere is not.
     pub(crate) fn measured_volumes(&self, rows: &Rows) -> Vec<PathBuf> {
         let is_own = |row: &&VolumeRow| {
