@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::Write;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::{Context, Result};
 use api::id::Digest;
 use api::path::{ROOTFS, STORAGE_USAGE, VOLUMES, VOLUMES_CREATE};
 use api::storage::{Image, Rootfs, RootfsCreate, RootfsMount, StorageUsage, Volume, VolumeCreate};
-use kernel_tests::{Daemon, program, shop};
+use kernel_tests::{Daemon, Podman, program, shop};
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
 use tar::{Builder, Header};
@@ -37,6 +38,14 @@ pub(super) fn time(action: impl FnOnce() -> Result<()>) -> Result<f64> {
 pub(crate) fn import(scene: &Scene) -> Result<Vec<Row>> {
     let directory = tempfile::tempdir().context("scratch directory")?;
     let bytes = u64::from(scene.sizes.image_mib) * MIB;
+    let scratch = tempfile::tempdir_in("/var/tmp").context("scratch directory")?;
+    let host = Arc::clone(&scene.shop().host);
+    let podman = Podman::new(host, scratch.path().join("podman"), "")?;
+    let by_podman = |words: &[&str]| {
+        let mut command = podman.command();
+        command.args(["--storage-driver", "overlay"]).args(words);
+        program::output(&mut command).map(drop)
+    };
     let mut rows = Vec::new();
     for (what, file) in [
         ("small files", SMALL),
@@ -63,6 +72,13 @@ pub(crate) fn import(scene: &Scene) -> Result<Vec<Row>> {
         let row = Subject::new(name(""), "ms", Goal::AtMost(1.0));
         let runs = scene.sizes.runs(FEW);
         rows.extend(compare(row, runs, Box::new(load), "docker load", peer)?);
+        let row = Subject::new(name(", beside podman"), "ms", Goal::AtMost(1.0));
+        let peer: Sample<'_, f64> = Box::new(|| {
+            let took = time(|| by_podman(&["load", "-q", "-i", &input]));
+            by_podman(&["rmi", "-f", "measured:1"])?;
+            took
+        });
+        rows.extend(compare(row, runs, Box::new(load), "podman load", Ok(peer))?);
         let row = Subject::new(name(", layers at once"), "ms", Goal::AtMost(1.0));
         let one_by_one: Sample<'_, f64> = Box::new(|| one_by_one(daemon, &archive, &layers));
         let peer_name = "hawser, one layer after the other";
@@ -74,6 +90,7 @@ pub(crate) fn import(scene: &Scene) -> Result<Vec<Row>> {
             Ok(one_by_one),
         )?);
     }
+    by_podman(&["system", "reset", "-f"])?;
     Ok(rows)
 }
 
