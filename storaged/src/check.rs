@@ -295,7 +295,7 @@ impl Report<'_> {
             Err(_) => "cannot be read",
         };
         let what = format!("{subject}: its sidecar {} {what}", path.display());
-        let step = Step::write_sidecar(path.to_owned(), row)?;
+        let step = Step::replace_sidecar(path.to_owned(), row)?;
         self.add(what, "write it again", Some(step));
         Ok(())
     }

@@ -34,8 +34,10 @@ pub(crate) enum Step {
     Record(Vec<Change>),
     /// Make a directory; the parent exists, the directory does not.
     CreateDir { path: PathBuf, mode: u32 },
-    /// Write a sidecar, whole or not at all.
+    /// Write a sidecar into a directory that is being made.
     WriteSidecar { path: PathBuf, text: Vec<u8> },
+    /// The same where it may be there already: a reader finds the old one or the new one.
+    ReplaceSidecar { path: PathBuf, text: Vec<u8> },
     /// Flush the filesystem that holds `path`, data and metadata.
     SyncFilesystem { path: PathBuf },
     /// Flush the entries of one directory.
@@ -137,10 +139,13 @@ pub(crate) struct Mapped {
 
 impl Step {
     pub(crate) fn write_sidecar(path: PathBuf, row: &impl Serialize) -> Result<Self, StepError> {
-        match sidecar::encode(row) {
-            Ok(text) => Ok(Self::WriteSidecar { path, text }),
-            Err(error) => Err(StepError::io("encode", &path)(error)),
-        }
+        let text = sidecar::encode(row).map_err(StepError::io("encode", &path))?;
+        Ok(Self::WriteSidecar { path, text })
+    }
+
+    pub(crate) fn replace_sidecar(path: PathBuf, row: &impl Serialize) -> Result<Self, StepError> {
+        let text = sidecar::encode(row).map_err(StepError::io("encode", &path))?;
+        Ok(Self::ReplaceSidecar { path, text })
     }
 }
 
@@ -250,6 +255,9 @@ impl Disk for Host {
             }
             Step::WriteSidecar { path, text } => {
                 sidecar::write(path, text).map_err(StepError::io("write", path))
+            }
+            Step::ReplaceSidecar { path, text } => {
+                sidecar::replace(path, text).map_err(StepError::io("write", path))
             }
             Step::SyncFilesystem { path } => open_dir(path)
                 .and_then(rustix::fs::syncfs)

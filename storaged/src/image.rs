@@ -184,7 +184,7 @@ impl Storaged {
         let path = self.layout.image_sidecar(id);
         let row = self.store.rows().images.get(id).cloned();
         self.apply(match row {
-            Some(row) => Step::write_sidecar(path, &row)?,
+            Some(row) => Step::replace_sidecar(path, &row)?,
             None => Step::RemoveTree { path },
         })?;
         self.apply(Step::SyncDir {

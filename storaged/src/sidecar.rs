@@ -45,12 +45,19 @@ pub(crate) fn read<T: DeserializeOwned>(path: &Path) -> io::Result<T> {
     }
 }
 
-/// Replaces the file at `path` by one that is on disk before it has the name. Its directory is not
+/// Writes the file into a directory that is being made, and that nobody looks for before it has its
+/// name. It is on disk then, and all that was made before it on most filesystems; its directory is not
 /// flushed.
 pub(crate) fn write(path: &Path, text: &[u8]) -> io::Result<()> {
-    let new = path.with_extension("new");
-    let mut file = File::create(&new)?;
+    let mut file = File::create(path)?;
     file.write_all(text)?;
-    file.sync_all()?;
+    file.sync_all()
+}
+
+/// Replaces the file at `path` by one that is on disk before it has the name. Its directory is not
+/// flushed.
+pub(crate) fn replace(path: &Path, text: &[u8]) -> io::Result<()> {
+    let new = path.with_extension("new");
+    write(&new, text)?;
     std::fs::rename(&new, path)
 }

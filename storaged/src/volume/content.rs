@@ -199,7 +199,7 @@ impl Storaged {
             return Ok(None);
         }
         let sidecar = self.layout.volume_sidecar(&row.name);
-        self.apply(Step::write_sidecar(sidecar, &row.as_made())?)?;
+        self.apply(Step::replace_sidecar(sidecar, &row.as_made())?)?;
         self.apply(Step::SyncDir {
             path: self.layout.volume(&row.name),
         })?;

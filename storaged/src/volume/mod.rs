@@ -299,11 +299,13 @@ impl Storaged {
                 path: staged.clone(),
                 mode: 0o711,
             })?;
+            fill(&staged)?;
+            // Last: a journal that has it on disk has the others too, and flushing the directory costs
+            // nothing then.
             self.apply(Step::write_sidecar(
                 staged.join(VOLUME_SIDECAR),
                 &row.as_made(),
             )?)?;
-            fill(&staged)?;
             self.apply(Step::SyncDir {
                 path: staged.clone(),
             })?;
