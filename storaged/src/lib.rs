@@ -163,6 +163,7 @@ impl Storaged {
     /// Appends this subsystem's metrics in the Prometheus text format.
     pub fn metrics(&self, out: &mut String) {
         metrics::write(out, &self.store.rows(), &self.counters);
+        metrics::containers(out, &self.usage().rootfs);
         // All of them: no name can be missing.
         metrics::volumes(out, &self.volume_stats(&[]).unwrap_or_default());
     }

@@ -5,7 +5,7 @@ mod io;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use api::storage::VolumeStats;
+use api::storage::{RootfsUsage, VolumeStats};
 
 use crate::model::record::Rows;
 use crate::store::counts;
@@ -65,13 +65,36 @@ pub(crate) fn write(out: &mut String, rows: &Rows, counters: &Counters) {
     }
 }
 
-/// At most so many volumes have series of their own; the rest, and those without a name, share one
+/// At most so many containers and volumes have series of their own; the rest, and those without a name, share one
 /// each, so that a host with many short-lived volumes does not flood whoever collects.
 const MAX_NAMED: usize = 1000;
 const OTHERS: &str = "(others)";
 const ANONYMOUS: &str = "(anonymous)";
 
 type Field = fn(&VolumeStats) -> Option<u64>;
+
+/// What containers have written to their root file systems.
+pub(crate) fn containers(out: &mut String, usage: &[RootfsUsage]) {
+    type Field = fn(&RootfsUsage) -> Option<u64>;
+    let series: [(&str, &str, Field); 2] = [
+        ("bytes", "Bytes a container has written.", |usage| {
+            usage.size
+        }),
+        ("inodes", "Inodes a container has made.", |usage| {
+            usage.inodes
+        }),
+    ];
+    for (name, help, field) in series {
+        let name = format!("hawser_container_{name}");
+        family(out, &name, "gauge", help);
+        let known = usage
+            .iter()
+            .filter_map(|one| Some((one.container.as_str(), field(one)?)));
+        for (container, value) in by_name(known, |sum, value| *sum += value) {
+            out.push_str(&format!("{name}{{container=\"{container}\"}} {value}\n"));
+        }
+    }
+}
 
 /// What volumes take and may take, and what passes to their devices.
 pub(crate) fn volumes(out: &mut String, stats: &[VolumeStats]) {
@@ -88,31 +111,40 @@ pub(crate) fn volumes(out: &mut String, stats: &[VolumeStats]) {
     for (name, help, field) in series {
         let name = format!("hawser_volume_{name}");
         family(out, &name, "gauge", help);
-        for (volume, value) in by_name(stats, field, |sum, value| *sum += value) {
+        for (volume, value) in by_name(of_volumes(stats, field), |sum, value| *sum += value) {
             out.push_str(&format!("{name}{{volume=\"{volume}\"}} {value}\n"));
         }
     }
     io::write(out, stats);
 }
 
-/// A volume's name needs no escapes.
-fn by_name<'a, T: Default>(
+fn of_volumes<'a, T>(
     stats: &'a [VolumeStats],
     field: impl Fn(&'a VolumeStats) -> Option<T>,
+) -> impl Iterator<Item = (&'a str, T)> {
+    stats.iter().filter_map(move |one| {
+        let name = match one.anonymous {
+            true => ANONYMOUS,
+            false => one.name.as_str(),
+        };
+        Some((name, field(one)?))
+    })
+}
+
+/// Names of containers and volumes need no escapes.
+fn by_name<'a, T: Default>(
+    values: impl Iterator<Item = (&'a str, T)>,
     add: impl Fn(&mut T, T),
 ) -> BTreeMap<&'a str, T> {
     let mut sums = BTreeMap::new();
     let mut named = 0;
-    for one in stats {
-        let Some(value) = field(one) else {
-            continue;
+    for (name, value) in values {
+        let is_named = name != ANONYMOUS;
+        let name = match is_named && named >= MAX_NAMED {
+            true => OTHERS,
+            false => name,
         };
-        let name = match one.anonymous {
-            true => ANONYMOUS,
-            false if named < MAX_NAMED => one.name.as_str(),
-            false => OTHERS,
-        };
-        named += usize::from(!one.anonymous);
+        named += usize::from(is_named);
         add(sums.entry(name).or_default(), value);
     }
     sums
@@ -158,5 +190,24 @@ mod tests {
         ] {
             assert!(out.contains(line), "{line}");
         }
+    }
+
+    #[test]
+    fn containers_have_what_is_known_of_them() {
+        let usage = |container: &str, size| RootfsUsage {
+            container: container.to_owned(),
+            size,
+            inodes: size.map(|_| 3),
+        };
+        let mut out = String::new();
+        containers(&mut out, &[usage("c1", Some(7)), usage("c2", None)]);
+        let lines: Vec<&str> = out.lines().filter(|line| !line.starts_with('#')).collect();
+        assert_eq!(
+            lines,
+            [
+                "hawser_container_bytes{container=\"c1\"} 7",
+                "hawser_container_inodes{container=\"c1\"} 3",
+            ]
+        );
     }
 }

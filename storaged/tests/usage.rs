@@ -57,6 +57,18 @@ fn shared_layers_count_once_and_what_is_written_is_seen() {
     });
     let usage = storaged.usage();
     assert!(usage.volumes[0].inodes.unwrap() >= 2 && usage.volumes[0].holders == 0);
+    let mut metrics = String::new();
+    storaged.metrics(&mut metrics);
+    let (bytes, inodes) = (
+        usage.rootfs[0].size.unwrap(),
+        usage.rootfs[0].inodes.unwrap(),
+    );
+    for line in [
+        format!("hawser_container_bytes{{container=\"c1\"}} {bytes}\n"),
+        format!("hawser_container_inodes{{container=\"c1\"}} {inodes}\n"),
+    ] {
+        assert!(metrics.contains(&line), "no {line} in {metrics}");
+    }
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use api::storage::{IoCounts, VolumeIo, VolumeStats};
 
-use super::{by_name, family};
+use super::{by_name, family, of_volumes};
 use crate::volume::io::sum;
 
 const BYTES: &str = "hawser_volume_io_bytes_total";
@@ -14,11 +14,8 @@ const EDGES: [usize; 12] = [1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 24];
 
 /// A volume without a device of its own has no series, nor has a kind of operation that never was.
 pub(super) fn write(out: &mut String, stats: &[VolumeStats]) {
-    let volumes = by_name(
-        stats,
-        |stats| stats.io.clone(),
-        |all: &mut VolumeIo, io| *all = sum(all, &io),
-    );
+    let known = of_volumes(stats, |stats| stats.io.clone());
+    let volumes = by_name(known, |all: &mut VolumeIo, io| *all = sum(all, &io));
     let mut series: Vec<(String, &IoCounts)> = Vec::new();
     for (volume, io) in &volumes {
         for (operation, counts) in [
