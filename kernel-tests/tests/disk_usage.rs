@@ -149,6 +149,79 @@ mod root {
         assert_eq!(shop.type_("volume ls -q"), "data");
     }
 
+    #[test]
+    fn volumes_are_told_apart_and_all_that_are_free_can_go() {
+        let shop = Shop::open();
+        for words in [
+            "--label tier=db --label keep one",
+            "--label tier=web two",
+            "-o type=tmpfs -o device=tmpfs -o o=size=1m three",
+        ] {
+            shop.type_(&format!("volume create {words}"));
+        }
+        shop.idle("user", "-v two:/d");
+        let listed = |filters: &str| {
+            shop.type_(&format!("volume ls -q {filters}"))
+                .replace('\n', " ")
+        };
+        for (filters, names) in [
+            ("", "one three two"),
+            ("--filter dangling=true", "one three"),
+            ("--filter dangling=false", "two"),
+            ("--filter label=tier", "one two"),
+            ("--filter label=tier=db", "one"),
+            ("--filter label=tier --filter label=keep", "one"),
+            ("--filter label!=tier", "three"),
+            ("--filter name=t", "three two"),
+            ("--filter name=one --filter name=two", "one two"),
+            ("--filter driver=local", "one three two"),
+            ("--filter driver=other", ""),
+        ] {
+            assert_eq!(listed(filters), names, "{filters}");
+        }
+        shop.refuses("volume ls --filter bogus=1", 1, "bogus");
+        shop.refuses("volume ls --filter dangling=perhaps", 1, "dangling");
+
+        let ran = shop.run(&["volume", "rm", "one", "three", "two"]);
+        assert_eq!((ran.code, &*ran.stdout), (1, "one\nthree\n"), "{ran:?}");
+        assert!(ran.stderr.contains("volume is in use - ["), "{ran:?}");
+        assert_eq!(listed(""), "two");
+    }
+
+    #[test]
+    fn volumes_without_a_name_go_with_their_container_if_asked() {
+        let shop = Shop::open();
+        // The image has files there.
+        let run = |flags: &str| {
+            shop.type_(&format!("run {flags} -v /bin -v named:/n {TOOLS} true"));
+        };
+        let anonymous = || {
+            let all = shop.type_("volume ls -q");
+            all.lines().filter(|name| name.len() == 64).count()
+        };
+        run("--name kept");
+        assert_eq!(anonymous(), 1);
+        run("--rm");
+        assert_eq!(anonymous(), 1);
+        shop.type_("rm kept");
+        assert_eq!(anonymous(), 1, "as ever, unless asked");
+        run("--name gone");
+        assert_eq!(anonymous(), 2);
+        shop.type_("rm -v gone");
+        assert_eq!(anonymous(), 1);
+        assert!(shop.type_("volume ls -q").contains("named"));
+
+        for (flags, files) in [("", true), (",nocopy", false)] {
+            let name = format!("bin{}", flags.len());
+            shop.type_(&format!(
+                "create --name {name} -v {name}:/bin:rw{flags} {TOOLS} true"
+            ));
+            let place = shop.type_(&format!("volume inspect -f {{{{.Mountpoint}}}} {name}"));
+            let is_there = std::path::Path::new(&place).join("busybox").exists();
+            assert_eq!(is_there, files, "{flags}");
+        }
+    }
+
     /// There is no server to be had here: what is known of it is told, and its password is not.
     #[test]
     fn a_share_that_cannot_be_mounted_is_named_without_its_password() {

@@ -127,4 +127,38 @@ mod root {
         shop.daemon.launch().unwrap();
         intact(&shop);
     }
+
+    #[test]
+    fn a_damaged_layer_is_found_by_reading_and_mended_by_loading_it_again() {
+        let shop = Shop::open();
+        let state = shop.daemon.directories().state();
+        let layers = fs::read_dir(state.join("overlay2")).unwrap();
+        let file = layers
+            .map(|entry| entry.unwrap().path().join("diff/bin/busybox"))
+            .find(|path| path.exists())
+            .expect("the layer of the image");
+        let mut rotten = fs::read(&file).unwrap();
+        rotten[5000] ^= 1;
+        fs::write(&file, rotten).unwrap();
+
+        // Nothing but the bytes tells.
+        assert!(shop.type_("storage check").contains("all is well"));
+        let check = ["storage", "check", "--deep", "--repair"];
+        for words in [&check[..3], &check] {
+            let ran = shop.run(words);
+            assert_eq!(ran.code, 1, "{ran:?}");
+            assert!(
+                ran.stdout.contains("\"bin/busybox\" has other content now"),
+                "{ran:?}"
+            );
+            assert!(ran.stdout.contains("1 difference"), "{ran:?}");
+        }
+        let archive = shop.daemon.directories().root().join("tools.tar");
+        shop.type_(&format!("import {} again", archive.display()));
+        assert!(shop.type_("storage check --deep").contains("all is well"));
+        assert_eq!(
+            shop.type_(&format!("run --rm {TOOLS} echo mended")),
+            "mended"
+        );
+    }
 }
