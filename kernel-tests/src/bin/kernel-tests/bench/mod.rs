@@ -127,6 +127,10 @@ const BENCHES: &[Bench] = &[
         measure: storage::volumes,
     },
     Bench {
+        name: "storage-mount",
+        measure: volumes::mounts,
+    },
+    Bench {
         name: "storage-podman",
         measure: volumes::podman,
     },

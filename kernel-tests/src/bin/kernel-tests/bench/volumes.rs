@@ -149,6 +149,34 @@ impl Sharing {
     }
 }
 
+/// As a client of the plugin socket asks for it: a directory, and a filesystem in a file.
+pub(crate) fn mounts(scene: &Scene) -> Result<Vec<Row>> {
+    let daemon = &scene.shop().daemon;
+    let mut rows = Vec::new();
+    let places: [(&str, &[&str], Goal); 2] = [
+        ("directory", &[], Goal::Within(2.0)),
+        (
+            "loop",
+            &["-o", "backend=loop", "-o", "size=64m"],
+            Goal::Shown,
+        ),
+    ];
+    for (what, options, goal) in places {
+        daemon.hawser(&[&["volume", "create"][..], options, &["measured"]].concat())?;
+        let ours = || {
+            let took = time(|| mount(daemon, "measured", "holder"));
+            verb(daemon, UNMOUNT, "measured", "holder")?;
+            took
+        };
+        let row = Subject::new(format!("volume mount, {what}"), "ms", goal);
+        let none = Err("docker and podman mount volumes when a container starts".to_owned());
+        let runs = scene.sizes.runs(MANY);
+        rows.extend(compare(row, runs, Box::new(ours), "none", none)?);
+        daemon.hawser(&["volume", "rm", "measured"])?;
+    }
+    Ok(rows)
+}
+
 /// From the start of a daemon that was killed to its first answer, with many volumes and without.
 pub(crate) fn restart(scene: &Scene) -> Result<Vec<Row>> {
     let volumes = scene.sizes.volumes.min(500);
