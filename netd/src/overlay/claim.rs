@@ -153,7 +153,8 @@ impl Netd {
         let Some(membership) = self.membership.load_full() else {
             return;
         };
-        if let Err(error) = membership.withdraw(endpoint) {
+        let heard = membership.hears();
+        if let Err(error) = heard.and_then(|()| membership.withdraw(endpoint)) {
             tracing::warn!(endpoint = %endpoint.key(), %error, "its address is freed later");
             membership.gone().push(Arc::new(endpoint.clone()));
         }
@@ -165,7 +166,9 @@ impl Netd {
             return;
         }
         if let Some(membership) = self.membership.load_full()
-            && let Err(error) = membership.free(&network.id, addresses, None)
+            && let Err(error) = membership
+                .hears()
+                .and_then(|()| membership.free(&network.id, addresses, None))
         {
             tracing::warn!(network = %network.name, %error, "a service's address is freed later");
         }
@@ -181,7 +184,8 @@ impl Netd {
             return;
         };
         let put = Transaction::default().put_leased(key, value);
-        if let Err(error) = membership.member.control.commit(&put) {
+        let control = &membership.member.control;
+        if let Err(error) = membership.hears().and_then(|()| control.commit(&put)) {
             tracing::warn!(endpoint = %endpoint.key(), %error, "other nodes do not know its name");
         }
     }

@@ -61,7 +61,7 @@ struct Follower {
     watch: Option<Box<dyn Watch>>,
     /// What is here is on record there.
     settled: bool,
-    /// That there is no answer has been said.
+    /// There is no answer, and that has been said.
     silent: bool,
 }
 
@@ -79,11 +79,14 @@ impl Follower {
         if self.membership.over.load(Ordering::Relaxed) {
             return false;
         }
+        // A watch that has ended is no silence yet: another member of the store may go on.
+        let has_ended = followed.is_err();
         match followed.and_then(|changes| self.follow(&netd, &changes)) {
-            Ok(()) => self.silent = false,
+            Ok(()) => self.be_silent(false),
             Err(error) => {
                 self.watch = None;
-                if !std::mem::replace(&mut self.silent, true) {
+                if !has_ended && !self.silent {
+                    self.be_silent(true);
                     tracing::warn!(%error, "what is there goes on, other nodes are not followed");
                 }
                 drop(netd);
@@ -91,6 +94,13 @@ impl Follower {
             }
         }
         true
+    }
+
+    fn be_silent(&mut self, silent: bool) {
+        if self.topic == Topic::Endpoints && self.silent != silent {
+            self.membership.silent.store(silent, Ordering::Relaxed);
+        }
+        self.silent = silent;
     }
 
     fn follow(&mut self, netd: &Netd, changes: &[Change]) -> Result<(), ControlError> {
@@ -109,6 +119,8 @@ impl Follower {
             }
             return Ok(());
         }
+        // Nobody waits for one that is silent: what follows is in turn with all changes of networks.
+        membership.member.control.snapshot(key::GUARD)?;
         let (prefix, revision) = match self.topic {
             Topic::Networks => {
                 let _writer = netd.writer();

@@ -36,6 +36,8 @@ pub(crate) struct Membership {
     member: Member,
     /// Another one has taken its place.
     over: AtomicBool,
+    /// Whoever follows the control plane has no answer: nobody who keeps others waiting asks it.
+    silent: AtomicBool,
     /// The revision that a network's endpoints were read at: older news of them are none.
     read: Mutex<BTreeMap<Id, u64>>,
     /// Endpoints that are gone, which the control plane could not be told.
@@ -49,6 +51,14 @@ impl Membership {
 
     fn gone(&self) -> MutexGuard<'_, Vec<Arc<Endpoint>>> {
         self.gone.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Refuses at once while the control plane is known not to answer.
+    fn hears(&self) -> Result<(), ControlError> {
+        if self.silent.load(Ordering::Relaxed) {
+            return Err(ControlError::Unreachable("it has been silent".to_owned()));
+        }
+        Ok(())
     }
 
     fn tunnel(&self) -> Option<Tunnel> {
@@ -74,6 +84,7 @@ impl Netd {
         let membership = Arc::new(Membership {
             member,
             over: AtomicBool::new(false),
+            silent: AtomicBool::new(false),
             read: Mutex::default(),
             gone: Mutex::default(),
         });
@@ -125,7 +136,12 @@ impl Netd {
 
     fn membership_for(&self, network: &str) -> Result<Arc<Membership>, NetError> {
         let membership = self.membership.load_full();
-        membership.ok_or_else(|| NetError::NoControlPlane(network.to_owned()))
+        let membership = membership.ok_or_else(|| NetError::NoControlPlane(network.to_owned()))?;
+        membership.hears().map_err(|source| NetError::Control {
+            network: network.to_owned(),
+            source,
+        })?;
+        Ok(membership)
     }
 
     /// Endpoints here that the others are to know.

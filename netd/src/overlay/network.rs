@@ -162,7 +162,8 @@ impl Netd {
             (Ok(network), _) => Arc::clone(network),
             // It may have been created a moment ago on another node.
             (Err(_), Some(membership)) => {
-                if let Err(error) = self.read_networks(membership) {
+                let heard = membership.hears();
+                if let Err(error) = heard.and_then(|()| self.read_networks(membership)) {
                     tracing::warn!(%error, "networks of the cluster may be newer than known here");
                 }
                 Arc::clone(self.view().any_network(key)?)
