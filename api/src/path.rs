@@ -65,6 +65,8 @@ pub const SWARM_INIT: &str = "/v1/swarm/init";
 pub const SWARM_JOIN: &str = "/v1/swarm/join";
 /// `POST ?force=`.
 pub const SWARM_LEAVE: &str = "/v1/swarm/leave";
+/// `POST` [`crate::swarm::SwarmUpdate`].
+pub const SWARM_UPDATE: &str = "/v1/swarm/update";
 /// `POST /v1/swarm/rotate/{worker|manager}`: another token.
 pub const SWARM_ROTATE: &str = "/v1/swarm/rotate";
 /// `GET` list of [`crate::swarm::Node`]. `GET /v1/nodes/{node}`; `DELETE ?force=`.

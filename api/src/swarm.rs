@@ -95,6 +95,15 @@ pub struct SwarmJoin {
     pub availability: Availability,
 }
 
+/// `hawser swarm update`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", deny_unknown_fields)]
+pub struct SwarmUpdate {
+    /// Seconds that certificates are good for which are given from now on.
+    #[serde(default)]
+    pub cert_expiry: Option<u64>,
+}
+
 /// This node in its cluster.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase")]
@@ -114,6 +123,8 @@ pub struct Swarm {
     pub id: NodeId,
     pub created_at: String,
     pub join_tokens: JoinTokens,
+    #[serde(rename = "TLSInfo")]
+    pub tls: TlsInfo,
     /// Seconds that a node's certificate is good for.
     pub cert_expiry: u64,
     pub data_path_port: u16,
@@ -126,6 +137,14 @@ pub struct Swarm {
 pub struct JoinTokens {
     pub worker: String,
     pub manager: String,
+}
+
+/// Whom the nodes trust.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct TlsInfo {
+    /// The authority's certificate, PEM.
+    pub trust_root: String,
 }
 
 impl JoinTokens {

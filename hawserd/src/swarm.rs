@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use api::swarm::{
     JoinTokens, ManagerStatus, Membership, Node, NodeDescription, NodeEngine, NodeSpec, NodeStatus,
-    NodeUpdate, Role, SwarmInit, SwarmJoin,
+    NodeUpdate, Role, SwarmInit, SwarmJoin, SwarmUpdate, TlsInfo,
 };
 use api::{ApiError, ErrorCode};
 use cluster::Member;
@@ -210,10 +210,20 @@ impl Clustering {
                 worker: worker.to_string(),
                 manager: manager.to_string(),
             },
+            tls: TlsInfo {
+                trust_root: cluster.authority,
+            },
             cert_expiry: cluster.cert_expiry.as_secs(),
             data_path_port: cluster.data_port,
             join_address: self.swarm.door()?.to_string(),
         })
+    }
+
+    pub(crate) fn update(&self, asked: &SwarmUpdate) -> Result<(), ClusterError> {
+        if let Some(seconds) = asked.cert_expiry {
+            self.swarm.set_cert_expiry(Duration::from_secs(seconds))?;
+        }
+        Ok(())
     }
 
     pub(crate) fn rotate(&self, role: Role) -> Result<(), ClusterError> {

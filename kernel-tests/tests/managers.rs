@@ -144,6 +144,50 @@ mod root {
     }
 
     #[test]
+    fn networks_of_the_host_do_not_wait_for_a_silent_etcd() {
+        let cluster = Cluster::without_etcd(1).unwrap().joined(1).unwrap();
+        let shop = cluster.node(1);
+        shop.type_("network create -d overlay --attachable shared");
+        shop.type_("network create own");
+        shop.idle("c1", "--network shared");
+        let etcd = etcds(shop);
+        let signal = |signal: &str| {
+            program::output(std::process::Command::new("kill").args([signal, &etcd[0]])).unwrap();
+        };
+        // Longer than it takes to be noticed, and until nobody asks any more.
+        let silence = Duration::from_secs(25);
+        signal("-STOP");
+        let begun = Instant::now();
+        let mut slow = Vec::new();
+        while begun.elapsed() < silence {
+            let start = Instant::now();
+            shop.type_("run --rm --network own tools true");
+            if start.elapsed() > Duration::from_secs(3) {
+                slow.push((begun.elapsed(), start.elapsed()));
+            }
+        }
+        // One call may have been under way.
+        assert!(slow.len() <= 1, "{slow:?}");
+        let start = Instant::now();
+        shop.refuses(
+            "run --rm --network shared tools true",
+            125,
+            "the control plane does not answer",
+        );
+        assert!(
+            start.elapsed() < Duration::from_secs(3),
+            "{:?}",
+            start.elapsed()
+        );
+        signal("-CONT");
+        shop.soon("it is heard again", || {
+            shop.daemon
+                .hawser(&["run", "--rm", "--network", "shared", "tools", "true"])
+        });
+        shop.type_("rm -f c1");
+    }
+
+    #[test]
     fn workers_become_managers_and_managers_workers() {
         let mut cluster = Cluster::without_etcd(2).unwrap().joined(1).unwrap();
         let [first, second] = [1, 2].map(|number| cluster.node(number));
@@ -251,6 +295,31 @@ mod root {
         };
         first.type_("network create -d overlay --attachable net");
         joins(second, "net");
+        // From the next one on they are good for longer.
+        assert_eq!(
+            first.type_("swarm update --cert-expiry 720h").trim(),
+            "Swarm updated."
+        );
+        for node in [first, second] {
+            let file = node
+                .daemon
+                .directories()
+                .state()
+                .join("swarm/certificates/swarm-node.crt");
+            let file = file.display().to_string();
+            // Good for twenty days more at least.
+            let words = ["x509", "-checkend", "1728000", "-noout", "-in", &file];
+            node.soon("it is good for long", || {
+                node.host.output("openssl", &words)
+            });
+        }
+        let root = first
+            .daemon
+            .directories()
+            .state()
+            .join("swarm/certificates/swarm-root-ca.crt");
+        let root = fs::read_to_string(root).unwrap();
+        assert_eq!(first.type_("swarm ca").trim(), root.trim());
         // Those that they came with are over.
         let over = Duration::from_secs(26).saturating_sub(begun.elapsed());
         wait::until(

@@ -278,6 +278,25 @@ impl Swarm {
         Err(SwarmError::Busy("the tokens".to_owned()))
     }
 
+    /// Certificates that are given from now on are good for so long.
+    ///
+    /// # Errors
+    /// As [`Self::tokens`].
+    pub fn set_cert_expiry(&self, expiry: Duration) -> Result<(), SwarmError> {
+        let active = self.manager()?;
+        for _ in 0..TRIES {
+            let (mut cluster, modified) = active.cluster()?;
+            cluster.cert_expiry = expiry;
+            let change = Transaction::default()
+                .when(key::CLUSTER, modified)
+                .put(key::CLUSTER, record::write(&cluster));
+            if active.control.commit(&change)? != Outcome::Refused {
+                return Ok(());
+            }
+        }
+        Err(SwarmError::Busy("the cluster".to_owned()))
+    }
+
     /// This node and its cluster: (cluster, node, role).
     pub fn identity(&self) -> Option<(NodeId, NodeId, Role)> {
         let active = self.active();

@@ -1,7 +1,7 @@
 //! The cluster and its nodes.
 
 use api::path;
-use api::swarm::{Membership, Node, NodeUpdate, Role, Swarm, SwarmInit, SwarmJoin};
+use api::swarm::{Membership, Node, NodeUpdate, Role, Swarm, SwarmInit, SwarmJoin, SwarmUpdate};
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::routing::{get, post};
@@ -18,6 +18,7 @@ pub(crate) fn routes() -> Router<Daemon> {
         .route(path::SWARM, get(inspect))
         .route(path::SWARM_INIT, post(init))
         .route(path::SWARM_JOIN, post(join))
+        .route(path::SWARM_UPDATE, post(change))
         .route(path::SWARM_LEAVE, post(leave))
         .route(&format!("{}/{{role}}", path::SWARM_ROTATE), post(rotate))
         .route(path::NODES, get(list))
@@ -61,6 +62,13 @@ async fn join(
 async fn leave(State(daemon): State<Daemon>, Params(asked): Params<Force>) -> Done {
     daemon
         .run(move |daemon| daemon.cluster.leave(asked.force))
+        .await
+        .map(|()| StatusCode::NO_CONTENT)
+}
+
+async fn change(State(daemon): State<Daemon>, Content(asked): Content<SwarmUpdate>) -> Done {
+    daemon
+        .run(move |daemon| daemon.cluster.update(&asked))
         .await
         .map(|()| StatusCode::NO_CONTENT)
 }

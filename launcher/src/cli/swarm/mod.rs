@@ -5,8 +5,8 @@ mod token;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use api::path::{SWARM_INIT, SWARM_JOIN, SWARM_LEAVE};
-use api::swarm::{EtcdAddress, Membership, Role, Swarm, SwarmInit, SwarmJoin};
+use api::path::{SWARM_INIT, SWARM_JOIN, SWARM_LEAVE, SWARM_UPDATE};
+use api::swarm::{EtcdAddress, Membership, Role, Swarm, SwarmInit, SwarmJoin, SwarmUpdate};
 use clap::{Args, Subcommand};
 
 use super::context::Context;
@@ -26,6 +26,10 @@ pub enum SwarmCommand {
     Join(JoinFlags),
     /// Show how other hosts join, and change the token
     JoinToken(TokenFlags),
+    /// Change what the cluster has of settings
+    Update(UpdateFlags),
+    /// Show the certificate of the cluster's authority
+    Ca,
     /// Leave the cluster
     Leave(LeaveFlags),
 }
@@ -93,6 +97,14 @@ pub struct JoinFlags {
     pub manager: String,
 }
 
+/// `hawser swarm update`.
+#[derive(Debug, Clone, Args)]
+pub struct UpdateFlags {
+    /// How long the certificates of hosts are good for, from the next one of each on
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    pub cert_expiry: Option<Duration>,
+}
+
 /// `hawser swarm leave`.
 #[derive(Debug, Clone, Args)]
 pub struct LeaveFlags {
@@ -108,6 +120,8 @@ pub fn run(context: &Context, command: &SwarmCommand) -> Result<i32, CliError> {
         SwarmCommand::Init(flags) => init(context, flags),
         SwarmCommand::Join(flags) => join(context, flags),
         SwarmCommand::JoinToken(flags) => token::join_token(context, flags),
+        SwarmCommand::Update(flags) => update(context, flags),
+        SwarmCommand::Ca => ca(context),
         SwarmCommand::Leave(flags) => leave(context, flags),
     }
 }
@@ -154,6 +168,21 @@ fn join(context: &Context, flags: &JoinFlags) -> Result<i32, CliError> {
     let member: Membership = context.client().post(SWARM_JOIN, &request)?;
     let role = member.role.as_str();
     output::line(format_args!("This node joined a swarm as a {role}."))?;
+    Ok(0)
+}
+
+fn update(context: &Context, flags: &UpdateFlags) -> Result<i32, CliError> {
+    let request = SwarmUpdate {
+        cert_expiry: flags.cert_expiry.map(|expiry| expiry.as_secs()),
+    };
+    context.client().post::<()>(SWARM_UPDATE, &request)?;
+    output::line("Swarm updated.")?;
+    Ok(0)
+}
+
+fn ca(context: &Context) -> Result<i32, CliError> {
+    let swarm: Swarm = context.client().get(api::path::SWARM)?;
+    output::line(swarm.tls.trust_root.trim_end())?;
     Ok(0)
 }
 

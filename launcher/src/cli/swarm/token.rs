@@ -70,7 +70,7 @@ pub(super) fn instruction(swarm: &Swarm, role: Role) -> String {
 #[cfg(test)]
 mod tests {
     use api::id::NodeId;
-    use api::swarm::JoinTokens;
+    use api::swarm::{JoinTokens, TlsInfo};
 
     use super::*;
 
@@ -83,6 +83,7 @@ mod tests {
                 worker: "SWMTKN-1-a-w".to_owned(),
                 manager: "SWMTKN-1-a-m".to_owned(),
             },
+            tls: TlsInfo::default(),
             cert_expiry: 60,
             data_path_port: 4789,
             join_address: "10.0.0.1:2377".to_owned(),
