@@ -138,13 +138,13 @@ mod root {
         let up = "../../../../../../../../../..";
         let script = format!("cat {up}{song} || cat {song}");
         build(&shop, "linked", |tree| {
-            for number in 3..12 {
+            for number in 3..9 {
                 let target = format!("/proc/self/fd/{number}");
                 symlink(target, tree.join(format!("cwd{number}"))).unwrap();
             }
         });
         shop.hawser(&["run", "-d", "--name", "held", "linked", "sleep", "600"]);
-        for number in 3..12 {
+        for number in 3..9 {
             for place in [format!("/proc/self/fd/{number}"), format!("/cwd{number}")] {
                 for head in [
                     &["run", "--rm", "-w", &place, "linked"][..],
@@ -173,7 +173,7 @@ mod root {
                       case $(readlink $p/exe) in *hawser*) echo reached >>/reached; \
                       echo no >/proc/self/fd/9;; esac) 2>/dev/null; done; done";
         shop.hawser(&["run", "-d", "--name", "trap", "self", "sh", "-c", script]);
-        for _ in 0..20 {
+        for _ in 0..10 {
             // Executed as itself, and as what a link leads to.
             shop.run(&["exec", "trap", "true"]);
             shop.run(&["exec", "trap", "joined"]);
@@ -218,7 +218,7 @@ mod root {
             Ok(())
         };
         shop.soon("the race is on", ready);
-        for _ in 0..25 {
+        for _ in 0..15 {
             let script = "echo no >/v/a/b/new; echo no >/v/a/song; cat /v/a/b/song";
             let flags = [
                 "run",
