@@ -159,6 +159,9 @@ pub const ROOTFS_ARCHIVE: &str = "archive";
 /// `POST /v1/rootfs/{container}/commit` → [`crate::storage::Layer`]: the changes as a layer on top of
 /// the image's.
 pub const ROOTFS_COMMIT: &str = "commit";
+/// `POST /v1/rootfs/{container}/resize` [`crate::storage::RootfsResize`] → [`crate::storage::Rootfs`]: it
+/// may write more.
+pub const ROOTFS_RESIZE: &str = "resize";
 
 /// `POST` [`crate::storage::StorageCheck`] → [`crate::storage::StorageReport`].
 pub const STORAGE_CHECK: &str = "/v1/storage/check";

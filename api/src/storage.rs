@@ -267,6 +267,13 @@ pub struct RootfsCreate {
     pub user_namespace: String,
 }
 
+/// Body of `POST /rootfs/{container}/resize`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RootfsResize {
+    /// `size`: what the container may write from now on.
+    pub storage_opt: BTreeMap<String, String>,
+}
+
 /// A container's writable layer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rootfs {

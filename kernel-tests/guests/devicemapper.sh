@@ -36,6 +36,15 @@ works() {
     [ "$size" -gt 550 ] || fail "a container of 700M has $size MB"
     if hawser run --rm --storage-opt size=300M tools true 2>/tmp/small; then fail "too small"; fi
     grep -q basesize /tmp/small || fail "other words: $(cat /tmp/small)"
+    # It grows while it runs, for whoever is in it.
+    if hawser update --storage-opt size=600M large 2>/tmp/small; then fail "it shrinks"; fi
+    grep -q 'only grows' /tmp/small || fail "other words: $(cat /tmp/small)"
+    hawser update --storage-opt size=900M large >/dev/null
+    size=$(hawser exec large df -m / | awk 'END { print $2 }')
+    [ "$size" -gt 750 ] || fail "a container that has grown to 900M has $size MB"
+    hawser stop -t 0 large >/dev/null
+    hawser start large >/dev/null
+    is "$(hawser exec large df -m / | awk 'END { print $2 }')" "$size"
     hawser rm -f large >/dev/null
     until_true 10 no_thin_devices
     hawser rmi copy tools >/dev/null

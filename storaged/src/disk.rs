@@ -109,6 +109,8 @@ pub(crate) enum Step {
         device: DeviceRow,
         target: PathBuf,
     },
+    /// Let the filesystem on a layer's thin device fill the device, mounted or not.
+    GrowThin { pool: Arc<Pool>, device: DeviceRow },
     /// Make a filesystem with an empty top directory on the thin device of a volume.
     FormatThin {
         pool: Arc<Pool>,
@@ -342,6 +344,11 @@ impl Disk for Host {
             } => pool
                 .mount_at(device, Access::Write, target)
                 .map_err(StepError::io("mount a thin device on", target)),
+            // Whoever mounts one to write has it grow.
+            Step::GrowThin { pool, device } => pool
+                .mount(device, Access::Write)
+                .map(drop)
+                .map_err(StepError::io("grow", &pool.node(device))),
             Step::FormatThin {
                 pool,
                 content,

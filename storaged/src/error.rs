@@ -76,7 +76,10 @@ fn rootfs(error: &RootfsError) -> ErrorCode {
         RootfsError::NoImage(_) | RootfsError::NotFound(_) => ErrorCode::NotFound,
         RootfsError::Conflict(_) => ErrorCode::Conflict,
         RootfsError::TooDeep(_) | RootfsError::Held { .. } => ErrorCode::InUse,
-        RootfsError::Hand { .. } | RootfsError::TooSmall { .. } => ErrorCode::InvalidInput,
+        RootfsError::Hand { .. }
+        | RootfsError::TooSmall { .. }
+        | RootfsError::Shrinks { .. }
+        | RootfsError::NoSize(_) => ErrorCode::InvalidInput,
         RootfsError::Read { .. } => ErrorCode::Internal,
         RootfsError::Owner(error) => owner(error),
         RootfsError::Layer(error) => layer(error),

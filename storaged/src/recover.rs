@@ -282,6 +282,9 @@ impl Storaged {
             }
             Intent::RollBack(volume) => self.settle_roll_back(key, &volume)?,
             Intent::ResizeVolume(row) => changes.extend(self.settle_resize(row)?),
+            Intent::ResizeRootfs { container, bytes } => {
+                changes.extend(self.settle_rootfs_size(&container, bytes)?);
+            }
             Intent::CopyUp => {
                 self.apply(Step::RemoveTree {
                     path: self.layout.staged_volume(key),

@@ -42,6 +42,16 @@ pub enum RootfsError {
         "--storage-opt size: {wanted} bytes are less than those of every image ({least}, dm.basesize)"
     )]
     TooSmall { wanted: u64, least: u64 },
+    #[error(
+        "--storage-opt size: container {container} has {bytes} bytes already, and its root filesystem \
+         only grows"
+    )]
+    Shrinks { container: String, bytes: u64 },
+    #[error(
+        "--storage-opt size: container {0} was made without a limit, so that nothing counts what it \
+         writes: make it again with --storage-opt size=…"
+    )]
+    NoSize(String),
     #[error("no such image: {0}")]
     NoImage(Digest),
     #[error("container {0} has no root filesystem; create it first")]

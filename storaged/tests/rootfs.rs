@@ -286,6 +286,22 @@ fn what_a_container_writes_can_be_limited() {
     assert!((1 << 20..=8 << 20).contains(&written), "{written}");
     let free = mounted(&storaged, "c2", &image);
     assert_eq!(fill(&free.join("big")), 64 << 20, "nobody else is limited");
+    let resize = |container, size: &str| {
+        storaged.resize_rootfs(container, &[("size".to_owned(), size.to_owned())].into())
+    };
+    refused(resize("c1", "4m"), ErrorCode::InvalidInput, "only grows");
+    refused(
+        resize("c2", "4m"),
+        ErrorCode::InvalidInput,
+        "without a limit",
+    );
+    refused(resize("c1", "some"), ErrorCode::InvalidInput, "such as 10g");
+    refused(resize("c3", "9m"), ErrorCode::NotFound, "c3");
+    for _again in 0..2 {
+        resize("c1", "24m").unwrap();
+    }
+    let written = fill(&root.join("d/big"));
+    assert!((10 << 20..=24 << 20).contains(&written), "{written}");
     std::fs::remove_file(root.join("d/big")).unwrap();
     // It is what it was after a restart, and goes whole.
     storaged.unmount_rootfs("c1").unwrap();
@@ -294,7 +310,8 @@ fn what_a_container_writes_can_be_limited() {
     is_well(&storaged);
     let root = PathBuf::from(storaged.mount_rootfs("c1").unwrap().path);
     std::fs::write(root.join("d/f"), "changed").unwrap();
-    assert!(fill(&root.join("big")) <= 8 << 20);
+    let written = fill(&root.join("big"));
+    assert!((10 << 20..=24 << 20).contains(&written), "{written}");
     std::fs::remove_file(root.join("big")).unwrap();
     storaged.commit_rootfs("c1").unwrap();
     storaged.remove_rootfs("c1").unwrap();

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use api::path;
-use api::storage::{Layer, Rootfs, RootfsChange, RootfsCreate, RootfsMount};
+use api::storage::{Layer, Rootfs, RootfsChange, RootfsCreate, RootfsMount, RootfsResize};
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -25,6 +25,7 @@ pub(crate) fn routes() -> Router<Daemon> {
         .route(&format!("{rootfs}/{}", path::ROOTFS_CHANGES), get(changes))
         .route(&format!("{rootfs}/{}", path::ROOTFS_ARCHIVE), get(archive))
         .route(&format!("{rootfs}/{}", path::ROOTFS_COMMIT), post(commit))
+        .route(&format!("{rootfs}/{}", path::ROOTFS_RESIZE), post(resize))
         .route(&format!("{rootfs}/mount"), post(mount))
         .route(&format!("{rootfs}/unmount"), post(unmount))
 }
@@ -86,6 +87,20 @@ async fn commit(
 ) -> Reply<Layer> {
     daemon
         .run(move |daemon| daemon.storaged.commit_rootfs(&container))
+        .await
+        .map(Json)
+}
+
+async fn resize(
+    State(daemon): State<Daemon>,
+    Segments(container): Segments<String>,
+    Content(request): Content<RootfsResize>,
+) -> Reply<Rootfs> {
+    daemon
+        .run(move |daemon| {
+            let options = &request.storage_opt;
+            daemon.storaged.resize_rootfs(&container, options)
+        })
         .await
         .map(Json)
 }

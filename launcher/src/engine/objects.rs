@@ -226,7 +226,7 @@ pub(super) fn change(
     let mut line = Vec::new();
     wish::host(Fields::of("", body(request)?)?, &mut line)?;
     line.extend(["--".to_owned(), container.id().to_string()]);
-    update::update_one(container, &wish::flags_of(line)?)?;
+    update::update_one(context, container, &wish::flags_of(line)?)?;
     context.tell_of(container, "update");
     Ok(Reply::json(200, &json!({ "Warnings": [] })))
 }

@@ -1,5 +1,6 @@
 //! The same for layers and root filesystems on a pool of thin devices, and for the pool's beginning.
 
+use std::collections::BTreeMap;
 use std::fs::create_dir_all;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::{Path, PathBuf};
@@ -153,7 +154,7 @@ fn second(storaged: &Storaged) -> bool {
 
 pub(super) const THIN: Bed = Bed { open, assert_tidy };
 
-const STORIES: [Story; 7] = [
+const STORIES: [Story; 8] = [
     Story {
         name: "import a layer",
         before: |_| (),
@@ -209,6 +210,15 @@ const STORIES: [Story; 7] = [
         done: |storaged, _| storaged.store.rows().rootfs["c1"].mounted_in.is_some(),
     },
     Story {
+        name: "let a root filesystem grow",
+        before: |storaged| {
+            with_rootfs(storaged);
+            storaged.mount_rootfs("c1").unwrap();
+        },
+        run: |storaged| storaged.resize_rootfs("c1", &larger()).is_ok(),
+        done: |storaged, _| storaged.store.rows().rootfs["c1"].size == Some(20 << 30),
+    },
+    Story {
         name: "hand over a root filesystem",
         before: with_rootfs,
         run: handed,
@@ -229,6 +239,10 @@ const STORIES: [Story; 7] = [
         done: |storaged, _| storaged.rootfs("c1").is_err(),
     },
 ];
+
+fn larger() -> BTreeMap<String, String> {
+    [("size".to_owned(), "20g".to_owned())].into()
+}
 
 #[test]
 fn a_crash_at_any_step_leaves_all_of_a_device_or_nothing() {

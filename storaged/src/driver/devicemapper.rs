@@ -11,6 +11,7 @@ use sys::elsewhere::{Elsewhere, find_device};
 use super::{Driver, Name, Shown, Wanted, text};
 use crate::disk::{Apply, Step, StepError};
 use crate::model::layout::{Key, LayerDir, Layout};
+use crate::model::record::Change;
 use crate::model::thin::{DeviceRow, base_key};
 use crate::rootfs::RootfsError;
 use crate::thin::{Access, Pool};
@@ -105,6 +106,24 @@ impl Driver for Devicemapper {
         }
         self.make(directory, lowers, size, apply)?;
         Ok(())
+    }
+
+    fn grow_rootfs(
+        &self,
+        directory: &LayerDir,
+        bytes: u64,
+        apply: Apply<'_>,
+    ) -> Result<Option<u64>, StepError> {
+        let device = self.pool.device_of(directory.path());
+        let device = device.map_err(StepError::io("find the device of", directory.path()))?;
+        if bytes < device.bytes {
+            return Ok(Some(device.bytes));
+        }
+        let device = DeviceRow { bytes, ..device };
+        apply(Step::Record(vec![Change::PutDevice(device.clone())]))?;
+        let pool = Arc::clone(&self.pool);
+        apply(Step::GrowThin { pool, device })?;
+        Ok(None)
     }
 
     fn limits_size(&self) -> bool {

@@ -63,6 +63,17 @@ pub(crate) trait Driver: Debug + Send + Sync {
         apply: Apply<'_>,
     ) -> Result<(), RootfsError>;
 
+    /// Lets a container's filesystem become larger, also while it is mounted, where
+    /// [`Self::limits_size`]. Returns the bytes that it has, if those are more.
+    fn grow_rootfs(
+        &self,
+        _directory: &LayerDir,
+        _bytes: u64,
+        _apply: Apply<'_>,
+    ) -> Result<Option<u64>, StepError> {
+        Ok(None)
+    }
+
     /// Whether a writable layer is limited by what [`Self::begin_rootfs`] makes, and not by a quota.
     fn limits_size(&self) -> bool {
         false

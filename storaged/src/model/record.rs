@@ -233,6 +233,8 @@ pub(crate) enum Intent {
     RollBack(VolumeName),
     /// The volume's filesystem has its new size: so the row says, and the sidecar.
     ResizeVolume(VolumeRow),
+    /// The container may write so many bytes: so the row says, and the sidecar.
+    ResizeRootfs { container: String, bytes: u64 },
     /// Data is being copied into the staging directory `key`; thrown away.
     CopyUp,
     /// The image was changed or removed; its sidecar follows.
@@ -246,7 +248,7 @@ impl Intent {
     pub(crate) fn is_about_layers(&self) -> bool {
         matches!(
             self,
-            Self::MakeLayer | Self::RemoveLayer | Self::ImageSidecar(_)
+            Self::MakeLayer | Self::RemoveLayer | Self::ImageSidecar(_) | Self::ResizeRootfs { .. }
         )
     }
 
@@ -264,6 +266,9 @@ impl Intent {
             Self::RemoveSnapshot(name) => format!("remove a snapshot of volume {name}"),
             Self::RollBack(name) => format!("roll volume {name} back"),
             Self::ResizeVolume(row) => format!("resize volume {}", row.name),
+            Self::ResizeRootfs { container, .. } => {
+                format!("resize the root filesystem of container {container}")
+            }
             Self::CopyUp => "copy image data into a volume".to_owned(),
             Self::ImageSidecar(id) => format!("write the sidecar of image {id}"),
             Self::MoveCopy(name) => format!("move image data into volume {name}"),

@@ -1,5 +1,9 @@
 //! `hawser update`: limits and the restart policy of containers that exist.
 
+use std::collections::BTreeMap;
+
+use api::path::{ROOTFS, ROOTFS_RESIZE};
+use api::storage::{Rootfs, RootfsResize};
 use clap::Args;
 
 use crate::cgroup::Group;
@@ -7,7 +11,7 @@ use crate::cgroup::limit as setting;
 use crate::cli::context::Context;
 use crate::cli::error::{CliError, ContainerError};
 use crate::cli::output;
-use crate::cli::run::draft::DraftError;
+use crate::cli::run::draft::{DraftError, pairs};
 use crate::cli::run::limit;
 use crate::cli::run::resource::{self, LimitFlags, Machine, ResourceError};
 use crate::container::{HostConfig, Record, Resources, Status};
@@ -18,6 +22,9 @@ use crate::store::{ContainerDir, durability_of};
 pub struct UpdateFlags {
     #[command(flatten)]
     pub limits: LimitFlags,
+    /// Let the container write more: size=BYTES, of a container that has a limit
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub storage_opt: Vec<String>,
     /// When to restart: no, always, unless-stopped, on-failure[:N]
     #[arg(long, value_name = "POLICY")]
     pub restart: Option<String>,
@@ -32,13 +39,14 @@ pub fn update(context: &Context, flags: &UpdateFlags) -> Result<i32, CliError> {
     context.require_root()?;
     let mut asked = Resources::default();
     flags.limits.change(&mut asked).map_err(DraftError::from)?;
-    if asked == Resources::default() && flags.restart.is_none() {
+    let is_same = asked == Resources::default() && flags.storage_opt.is_empty();
+    if is_same && flags.restart.is_none() {
         return Err(CliError::Conflict(
             "you must provide one or more flags when using this command",
         ));
     }
     super::for_each(context, &flags.containers, |context, container| {
-        update_one(container, flags)?;
+        update_one(context, container, flags)?;
         context.tell_of(container, "update");
         Ok(())
     })
@@ -46,7 +54,12 @@ pub fn update(context: &Context, flags: &UpdateFlags) -> Result<i32, CliError> {
 
 /// # Errors
 /// What is asked for cannot be, or the kernel refuses it; nothing is changed then.
-pub(crate) fn update_one(container: &ContainerDir, flags: &UpdateFlags) -> Result<(), CliError> {
+pub(crate) fn update_one(
+    context: &Context,
+    container: &ContainerDir,
+    flags: &UpdateFlags,
+) -> Result<(), CliError> {
+    let storage = pairs("--storage-opt", &flags.storage_opt)?;
     let _lock = container.lock()?;
     let mut record = container.record()?;
     let state = container.state()?;
@@ -57,11 +70,29 @@ pub(crate) fn update_one(container: &ContainerDir, flags: &UpdateFlags) -> Resul
     for warning in change(&mut record.host_config, flags, &Machine::observe())? {
         output::warn(format_args!("WARNING: {warning}"));
     }
+    if !storage.is_empty() {
+        resize(context, &mut record, &storage)?;
+    }
     if state.status == Status::Running && !state.restarting {
         apply(&record, &before)?;
     }
     // A container whose record is not written has its old limits again at its next start.
     Ok(container.write_record(&record, durability_of(&record))?)
+}
+
+fn resize(
+    context: &Context,
+    record: &mut Record,
+    storage: &BTreeMap<String, String>,
+) -> Result<(), CliError> {
+    let route = format!("{ROOTFS}/{}/{ROOTFS_RESIZE}", record.id);
+    let request = RootfsResize {
+        storage_opt: storage.clone(),
+    };
+    let _resized: Rootfs = context.client().post(&route, &request)?;
+    let options = record.host_config.storage_opt.get_or_insert_default();
+    options.extend(storage.clone());
+    Ok(())
 }
 
 /// What the record becomes, and warnings.

@@ -356,7 +356,10 @@ fn log_config(flags: &CreateFlags, usual: &Logging) -> Result<LogConfig, DraftEr
     Ok(config)
 }
 
-fn pairs(flag: &'static str, texts: &[String]) -> Result<BTreeMap<String, String>, DraftError> {
+pub(crate) fn pairs(
+    flag: &'static str,
+    texts: &[String],
+) -> Result<BTreeMap<String, String>, DraftError> {
     let pair = |text: &String| match text.split_once('=') {
         Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
         _ => Err(DraftError::Pair {
