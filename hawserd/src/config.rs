@@ -306,7 +306,7 @@ mod tests {
             "# a comment\nstate-dri = \"/x\"\n",
             "hawserd.toml:2: unknown key `state-dri`, expected one of `state-dir`, `run-dir`, \
              `plugin-dir`, `pin-dir`, `cni-bin-dir`, `instance`, `group`, `log`, `network`, \
-             `storage`, `registry`, `containers`, in \"state-dri = \\\"/x\\\"\"",
+             `storage`, `registry`, `swarm`, `containers`, in \"state-dri = \\\"/x\\\"\"",
         );
         check_error(
             "[log]\nlevel = 3\n",

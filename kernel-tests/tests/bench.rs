@@ -33,9 +33,10 @@ mod root {
     #[test]
     fn storage_is_measured_without_peers() {
         let rows = rows("storage scale-import --runs 1 --image-mib 8 --volumes 10 --volume-mib 64");
-        // Two imports beside two ways of them, four depths, two sizes of files that are kept and that
-        // are not, commit, two of volumes, one beside podman, a restart, two copies in three places.
-        assert_eq!(rows.len(), 23);
+        // Two imports beside three ways of them, four depths, two sizes of files that are kept and that
+        // are not, commit, two of volumes, two of mounts, one beside podman, a restart, two copies in
+        // three places.
+        assert_eq!(rows.len(), 27);
         for row in &rows {
             assert!(row["ours"].as_f64().is_some_and(|ours| ours > 0.0), "{row}");
         }

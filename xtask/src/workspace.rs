@@ -24,6 +24,17 @@ pub(crate) fn target_dir() -> PathBuf {
 pub(crate) fn cargo() -> Command {
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     cargo.current_dir(root());
+    // What `cargo run` tells of this crate is not what it was without: build scripts that look at it
+    // (ring's) would run again, and all that stands on them.
+    for (name, _) in std::env::vars_os() {
+        let of_crate = ["CARGO_PKG_", "CARGO_MANIFEST_"];
+        if of_crate
+            .iter()
+            .any(|prefix| name.as_encoded_bytes().starts_with(prefix.as_bytes()))
+        {
+            cargo.env_remove(name);
+        }
+    }
     cargo
 }
 
