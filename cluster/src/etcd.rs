@@ -3,44 +3,32 @@
 //! Everything is below one prefix, so that the store may be shared. Leased entries hang on one lease
 //! of this process, which a task keeps alive; when it was lost all the same, the task takes another
 //! and puts them again.
-//!
-//! One member is asked at a time, for as long as it answers, then the next.
+
+mod ways;
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::future::Future;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::Duration;
 
 use etcd_client::{
-    Certificate, Client, Compare as EtcdCompare, CompareOp, ConnectOptions, Error, Event,
-    EventType, GetOptions, Identity, PutOptions, SortOrder, SortTarget, TlsOptions, Txn, TxnOp,
-    WatchOptions, WatchStream,
+    Client, Compare as EtcdCompare, CompareOp, Error, Event, EventType, GetOptions, PutOptions,
+    SortOrder, SortTarget, Txn, TxnOp, WatchOptions, WatchStream,
 };
 use tokio::runtime::Handle;
 use tokio::sync::Mutex;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
+use self::ways::{Ways, within};
 use crate::control_plane::{
     Change, Compare, ControlError, ControlPlane, Entry, Op, Outcome, Snapshot, Transaction, Watch,
 };
 
-/// How long an answer may take: longer than the election of a leader.
-const PATIENCE: Duration = Duration::from_secs(5);
-/// How long all members are left alone that have no leader.
-const ELECTION: Duration = Duration::from_millis(200);
-/// Pings show that a connection is dead on which nothing comes; etcd refuses more than one in 5 s.
-const PING: Duration = Duration::from_secs(5);
 /// Entries in one answer: gRPC limits a message to 4 MiB, and ours have about a kilobyte.
 const PAGE: i64 = 1000;
-
-/// gRPC's codes.
-const INVALID_ARGUMENT: i32 = 3;
-const PERMISSION_DENIED: i32 = 7;
-const FAILED_PRECONDITION: i32 = 9;
 
 /// Where etcd is, and how to speak with it.
 #[derive(Debug, Clone)]
@@ -72,18 +60,11 @@ pub struct Etcd {
 }
 
 struct Link {
-    ways: RwLock<Arc<Ways>>,
+    ways: Ways,
     prefix: String,
     lease: Duration,
     /// One at a time changes what is leased.
     session: Mutex<Session>,
-}
-
-/// The members of etcd.
-struct Ways {
-    clients: Vec<Client>,
-    /// Counts who was asked; the one that is asked now is the rest by the number of members.
-    turn: AtomicUsize,
 }
 
 /// What hangs on the lease.
@@ -101,7 +82,7 @@ impl Etcd {
     pub fn connect(options: EtcdOptions, runtime: Handle) -> Result<Self, ControlError> {
         let ways = runtime.block_on(Ways::new(&options.endpoints, options.tls.as_ref()))?;
         let link = Arc::new(Link {
-            ways: RwLock::new(Arc::new(ways)),
+            ways,
             prefix: options.prefix,
             lease: options.lease,
             session: Mutex::default(),
@@ -123,14 +104,8 @@ impl Etcd {
         endpoints: &[String],
         tls: Option<&EtcdTls>,
     ) -> Result<(), ControlError> {
-        let ways = self.runtime.block_on(Ways::new(endpoints, tls))?;
-        let mut current = self
-            .link
-            .ways
-            .write()
-            .unwrap_or_else(PoisonError::into_inner);
-        *current = Arc::new(ways);
-        Ok(())
+        self.runtime
+            .block_on(self.link.ways.redirect(endpoints, tls))
     }
 
     /// What etcd itself is asked, of its own members or users: as a client that has made its way.
@@ -138,7 +113,7 @@ impl Etcd {
     where
         F: Future<Output = Result<T, Error>>,
     {
-        self.runtime.block_on(self.link.anyone(ask))
+        self.runtime.block_on(self.link.ways.anyone(ask))
     }
 
     /// Gives the lease back: what was leased is gone at once. For a node that leaves.
@@ -149,7 +124,14 @@ impl Etcd {
             let mut session = link.session.lock().await;
             session.held.clear();
             match session.lease.take() {
-                Some(lease) => link.client().1.lease_client().revoke(lease).await.map(drop),
+                Some(lease) => link
+                    .ways
+                    .client()
+                    .1
+                    .lease_client()
+                    .revoke(lease)
+                    .await
+                    .map(drop),
                 None => Ok(()),
             }
         };
@@ -184,7 +166,7 @@ impl ControlPlane for Etcd {
         let options = WatchOptions::new()
             .with_prefix()
             .with_start_revision(signed(after) + 1);
-        let stream = self.runtime.block_on(link.anyone(|client| {
+        let stream = self.runtime.block_on(link.ways.anyone(|client| {
             let (key, options) = (key.clone(), options.clone());
             async move { client.watch_client().watch(key, Some(options)).await }
         }))?;
@@ -201,93 +183,7 @@ impl ControlPlane for Etcd {
     }
 }
 
-impl Ways {
-    async fn new(endpoints: &[String], tls: Option<&EtcdTls>) -> Result<Self, ControlError> {
-        let mut connect = ConnectOptions::new()
-            .with_connect_timeout(PATIENCE)
-            .with_keep_alive(PING, PATIENCE)
-            .with_keep_alive_while_idle(true)
-            .with_require_leader(true);
-        if let Some(tls) = tls {
-            let read = |path: &PathBuf| {
-                std::fs::read(path)
-                    .map_err(|error| ControlError::Options(format!("{}: {error}", path.display())))
-            };
-            let identity = Identity::from_pem(read(&tls.certificate)?, read(&tls.key)?);
-            let mut options = TlsOptions::new()
-                .ca_certificate(Certificate::from_pem(read(&tls.ca)?))
-                .identity(identity);
-            if let Some(name) = &tls.name {
-                options = options.domain_name(name);
-            }
-            connect = connect.with_tls(options);
-        }
-        let mut clients = Vec::new();
-        for endpoint in endpoints {
-            let client = Client::connect([endpoint], Some(connect.clone())).await;
-            clients.push(client.map_err(|error| ControlError::Options(error.to_string()))?);
-        }
-        if clients.is_empty() {
-            return Err(ControlError::Options("no address of etcd".to_owned()));
-        }
-        Ok(Self {
-            clients,
-            turn: AtomicUsize::new(0),
-        })
-    }
-}
-
 impl Link {
-    /// The member that is asked now, and its turn.
-    fn client(&self) -> (usize, Client) {
-        let ways = self.ways();
-        let turn = ways.turn.load(Ordering::Relaxed);
-        (turn, ways.clients[turn % ways.clients.len()].clone())
-    }
-
-    fn ways(&self) -> Arc<Ways> {
-        let ways = self.ways.read().unwrap_or_else(PoisonError::into_inner);
-        Arc::clone(&ways)
-    }
-
-    /// The one whose turn it was does not answer. Several may say so at once.
-    fn pass(&self, turn: usize) {
-        let (old, new) = (turn, turn.wrapping_add(1));
-        let turns = &self.ways().turn;
-        // Somebody else was faster, otherwise.
-        let _passed = turns.compare_exchange(old, new, Ordering::Relaxed, Ordering::Relaxed);
-    }
-
-    /// Asks one member after the other until one answers.
-    async fn anyone<T, F>(&self, ask: impl Fn(Client) -> F) -> Result<T, ControlError>
-    where
-        F: Future<Output = Result<T, Error>>,
-    {
-        let count = self.ways().clients.len();
-        // Whoever asks waits no longer than for one that is alone.
-        let patience = PATIENCE / u32::try_from(count.min(2)).unwrap_or(1);
-        let deadline = Instant::now() + PATIENCE;
-        let mut tries = 0;
-        let mut are_electing = false;
-        loop {
-            let (turn, client) = self.client();
-            let answer = within_time(patience, ask(client)).await;
-            match &answer {
-                Err(ControlError::Unreachable(why)) => are_electing |= is_election(why),
-                _ => return answer,
-            }
-            self.pass(turn);
-            tries += 1;
-            if tries % count != 0 {
-                continue;
-            }
-            if !are_electing || Instant::now() > deadline {
-                return answer;
-            }
-            tokio::time::sleep(ELECTION).await;
-        }
-    }
-
     fn key(&self, key: &str) -> String {
         format!("{}{key}", self.prefix)
     }
@@ -303,7 +199,7 @@ impl Link {
                 .with_sort(SortTarget::Key, SortOrder::Ascend)
                 .with_limit(PAGE)
                 .with_revision(signed(snapshot.revision));
-            let page = self.anyone(|client| {
+            let page = self.ways.anyone(|client| {
                 let (from, options) = (from.clone(), options.clone());
                 async move { client.kv_client().get(from, Some(options)).await }
             });
@@ -342,7 +238,7 @@ impl Link {
         let txn = Txn::new()
             .when(compares.collect::<Vec<_>>())
             .and_then(ops.collect::<Vec<_>>());
-        let answer = self.anyone(|client| {
+        let answer = self.ways.anyone(|client| {
             let txn = txn.clone();
             async move { client.kv_client().txn(txn).await }
         });
@@ -384,12 +280,13 @@ impl Link {
     /// Takes a lease, and hangs on it what hung on the one before.
     async fn begin(&self, session: &mut Session) -> Result<i64, ControlError> {
         let seconds = signed(self.lease.as_secs());
-        let lease =
-            self.anyone(|client| async move { client.lease_client().grant(seconds, None).await });
+        let lease = self
+            .ways
+            .anyone(|client| async move { client.lease_client().grant(seconds, None).await });
         let lease = lease.await?.id();
         for (key, value) in &session.held {
             let options = PutOptions::new().with_lease(lease);
-            let put = self.anyone(|client| {
+            let put = self.ways.anyone(|client| {
                 let (key, options) = (self.key(key), options.clone());
                 async move {
                     client
@@ -413,8 +310,9 @@ impl Link {
                 None => self.begin(&mut session).await?,
             }
         };
-        let keeping =
-            self.anyone(|client| async move { client.lease_client().keep_alive(lease).await });
+        let keeping = self
+            .ways
+            .anyone(|client| async move { client.lease_client().keep_alive(lease).await });
         let (mut keeper, mut answers) = keeping.await?;
         loop {
             tokio::time::sleep(self.lease / 3).await;
@@ -428,6 +326,7 @@ impl Link {
 
     async fn is_over(&self, lease: i64) -> bool {
         let left = self
+            .ways
             .anyone(|client| async move { client.lease_client().time_to_live(lease, None).await });
         let left = left.await;
         left.is_ok_and(|left| left.ttl() <= 0)
@@ -448,43 +347,6 @@ async fn keep(link: Arc<Link>) {
         }
         drop(session);
         tokio::time::sleep(link.lease / 6).await;
-    }
-}
-
-async fn within<T>(answer: impl Future<Output = Result<T, Error>>) -> Result<T, ControlError> {
-    within_time(PATIENCE, answer).await
-}
-
-async fn within_time<T>(
-    patience: Duration,
-    answer: impl Future<Output = Result<T, Error>>,
-) -> Result<T, ControlError> {
-    match timeout(patience, answer).await {
-        Ok(Ok(answer)) => Ok(answer),
-        Ok(Err(error)) if is_refusal(&error) => Err(ControlError::Denied(error.to_string())),
-        Ok(Err(error)) => Err(ControlError::Unreachable(error.to_string())),
-        Err(_elapsed) => Err(ControlError::Unreachable(format!(
-            "no answer within {} seconds",
-            patience.as_secs_f32()
-        ))),
-    }
-}
-
-/// Those that answer are about to agree on who leads them.
-fn is_election(why: &str) -> bool {
-    ["etcdserver: no leader", "etcdserver: leader changed"]
-        .iter()
-        .any(|words| why.contains(words))
-}
-
-/// Any other member would say the same.
-fn is_refusal(error: &Error) -> bool {
-    match error {
-        Error::GRpcStatus(status) => matches!(
-            status.code() as i32,
-            PERMISSION_DENIED | FAILED_PRECONDITION | INVALID_ARGUMENT
-        ),
-        _ => false,
     }
 }
 

@@ -230,7 +230,8 @@ impl Clustering {
         Ok(self.swarm.rotate(role)?)
     }
 
-    /// Knows which managers there are, and what this node is to be; one of them decides, as long as there is one that answers.
+    /// Knows which managers there are, and what this node is to be; one of them decides, as long as one
+    /// answers.
     pub(crate) fn attend(&self) {
         let told = match self.swarm.attend() {
             Ok(true) => self.follow(),

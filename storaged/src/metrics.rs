@@ -85,14 +85,10 @@ pub(crate) fn containers(out: &mut String, usage: &[RootfsUsage]) {
         }),
     ];
     for (name, help, field) in series {
-        let name = format!("hawser_container_{name}");
-        family(out, &name, "gauge", help);
         let known = usage
             .iter()
             .filter_map(|one| Some((one.container.as_str(), field(one)?)));
-        for (container, value) in by_name(known, |sum, value| *sum += value) {
-            out.push_str(&format!("{name}{{container=\"{container}\"}} {value}\n"));
-        }
+        gauges(out, "container", (name, help), known);
     }
 }
 
@@ -109,13 +105,23 @@ pub(crate) fn volumes(out: &mut String, stats: &[VolumeStats]) {
         }),
     ];
     for (name, help, field) in series {
-        let name = format!("hawser_volume_{name}");
-        family(out, &name, "gauge", help);
-        for (volume, value) in by_name(of_volumes(stats, field), |sum, value| *sum += value) {
-            out.push_str(&format!("{name}{{volume=\"{volume}\"}} {value}\n"));
-        }
+        gauges(out, "volume", (name, help), of_volumes(stats, field));
     }
     io::write(out, stats);
+}
+
+/// One of each name of a `kind`.
+fn gauges<'a>(
+    out: &mut String,
+    kind: &str,
+    (name, help): (&str, &str),
+    values: impl Iterator<Item = (&'a str, u64)>,
+) {
+    let name = format!("hawser_{kind}_{name}");
+    family(out, &name, "gauge", help);
+    for (one, value) in by_name(values, |sum, value| *sum += value) {
+        out.push_str(&format!("{name}{{{kind}=\"{one}\"}} {value}\n"));
+    }
 }
 
 fn of_volumes<'a, T>(

@@ -95,7 +95,7 @@ impl Storaged {
             self.driver
                 .grow_rootfs(&directory, bytes, &|step| self.apply(step))?
         } else {
-            let has = row.size.ok_or(RootfsError::NoSize(row.container))?;
+            let has = row.size.ok_or_else(|| RootfsError::NoSize(row.container))?;
             if has <= bytes {
                 let project = row.project;
                 self.limit(directory.path().to_owned(), Quota { bytes, project })?;
@@ -103,19 +103,20 @@ impl Storaged {
             (bytes < has).then_some(has)
         };
         if let Some(bytes) = more {
-            let container = container.to_owned();
-            return Err(RootfsError::Shrinks { container, bytes });
+            return Err(RootfsError::Shrinks {
+                container: container.to_owned(),
+                bytes,
+            });
         }
-        let container = container.to_owned();
         let key = self.begin(Intent::ResizeRootfs {
-            container: container.clone(),
+            container: container.to_owned(),
             bytes,
         })?;
         if let Err(error) = self.settle(&key) {
             self.abandon(&key);
             return Err(error.into());
         }
-        self.rootfs(&container)
+        self.rootfs(container)
     }
 
     /// The change that makes a new size known, once the sidecar has it.

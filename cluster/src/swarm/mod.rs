@@ -35,7 +35,7 @@ use self::home::{Home, Papers, State};
 use self::members::Place;
 use self::own::{Keeper, Server};
 use self::record::Secrets;
-use crate::control_plane::{ControlPlane, Outcome, Transaction};
+use crate::control_plane::{ControlPlane, Transaction};
 use crate::etcd::Etcd;
 use crate::key;
 use crate::node::{Availability, Member, Node, Role};
@@ -43,8 +43,6 @@ use crate::token::Token;
 
 /// etcd takes 128 operations in one transaction.
 const TOGETHER: usize = 100;
-/// How often a change is tried that others are quicker with.
-const TRIES: u32 = 16;
 
 /// What the daemon says of itself.
 #[derive(Debug, Clone)]
@@ -265,17 +263,15 @@ impl Swarm {
     /// As [`Self::tokens`].
     pub fn rotate(&self, role: Role) -> Result<(), SwarmError> {
         let active = self.manager()?;
-        for _ in 0..TRIES {
-            let (mut secrets, modified) = active.secrets()?;
-            secrets.replace(role, crate::random_node()?);
-            let change = Transaction::default()
-                .when(key::SECRETS, modified)
-                .put(key::SECRETS, record::write(&secrets));
-            if active.control.commit(&change)? != Outcome::Refused {
-                return Ok(());
-            }
-        }
-        Err(SwarmError::Busy("the tokens".to_owned()))
+        let secret = crate::random_node()?;
+        let find = || {
+            let (secrets, modified) = active.secrets()?;
+            Ok((key::SECRETS.to_owned(), secrets, modified))
+        };
+        record::change(active.control(), "the tokens", find, |secrets| {
+            secrets.replace(role, secret.clone());
+            Ok(())
+        })
     }
 
     /// Certificates that are given from now on are good for so long.
@@ -284,17 +280,14 @@ impl Swarm {
     /// As [`Self::tokens`].
     pub fn set_cert_expiry(&self, expiry: Duration) -> Result<(), SwarmError> {
         let active = self.manager()?;
-        for _ in 0..TRIES {
-            let (mut cluster, modified) = active.cluster()?;
+        let find = || {
+            let (cluster, modified) = active.cluster()?;
+            Ok((key::CLUSTER.to_owned(), cluster, modified))
+        };
+        record::change(active.control(), "the cluster", find, |cluster| {
             cluster.cert_expiry = expiry;
-            let change = Transaction::default()
-                .when(key::CLUSTER, modified)
-                .put(key::CLUSTER, record::write(&cluster));
-            if active.control.commit(&change)? != Outcome::Refused {
-                return Ok(());
-            }
-        }
-        Err(SwarmError::Busy("the cluster".to_owned()))
+            Ok(())
+        })
     }
 
     /// This node and its cluster: (cluster, node, role).

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use api::id::NodeId;
 use serde::Deserialize;
 
-use super::{Active, Swarm, SwarmError, TOGETHER, TRIES, members, record};
+use super::{Active, Swarm, SwarmError, TOGETHER, members, record};
 use crate::control_plane::{ControlPlane, Entry, Outcome, Transaction};
 use crate::key;
 use crate::node::{Availability, Node, Role};
@@ -66,22 +66,13 @@ impl Swarm {
     /// # Errors
     /// As [`Self::node`].
     pub fn update_node(&self, key: &str, change: &Change) -> Result<(), SwarmError> {
-        let active = self.manager()?;
-        let control = active.control();
-        for _ in 0..TRIES {
-            let (mut node, modified) = active.find(key)?;
+        self.manager()?.change_node(key, |node| {
             node.availability = change.availability.unwrap_or(node.availability);
             node.labels
                 .retain(|label, _| !change.remove_labels.contains(label));
             node.labels.extend(change.add_labels.clone());
-            let changed = Transaction::default()
-                .when(key::node(&node.id), modified)
-                .put(key::node(&node.id), record::write(&node));
-            if control.commit(&changed)? != Outcome::Refused {
-                return Ok(());
-            }
-        }
-        Err(SwarmError::Busy(format!("node {key}")))
+            Ok(())
+        })
     }
 
     /// Forgets a node, and frees every address that is claimed for it.
@@ -163,6 +154,19 @@ impl Active {
         self.control()
             .commit(&Transaction::default().delete(key::manager(node)))?;
         Ok(())
+    }
+
+    /// Makes `edit` of the record of the node that `key` means.
+    pub(super) fn change_node(
+        &self,
+        key: &str,
+        edit: impl Fn(&mut Node) -> Result<(), SwarmError>,
+    ) -> Result<(), SwarmError> {
+        let find = || {
+            let (node, modified) = self.find(key)?;
+            Ok((key::node(&node.id), node, modified))
+        };
+        record::change(self.control(), &format!("node {key}"), find, edit)
     }
 
     /// By id, name, or unambiguous beginning of an id, in this order; `self` is this node.

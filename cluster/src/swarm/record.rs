@@ -7,9 +7,11 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::SwarmError;
-use crate::control_plane::{ControlPlane, Entry};
+use crate::control_plane::{ControlPlane, Entry, Outcome, Transaction};
 use crate::node::Role;
 
+/// How often a change is tried that others are quicker with.
+const TRIES: u32 = 16;
 /// Docker's: three months.
 pub const CERT_EXPIRY: Duration = Duration::from_secs(90 * 86_400);
 
@@ -80,6 +82,30 @@ pub(super) fn read<T: DeserializeOwned>(
         source,
     })?;
     Ok(Some((record, modified)))
+}
+
+/// Makes `edit` of the record that `find` finds with its key, unless others change it all the time; `what`
+/// is for people.
+pub(super) fn change<T: Serialize>(
+    control: &dyn ControlPlane,
+    what: &str,
+    find: impl Fn() -> Result<(String, T, u64), SwarmError>,
+    edit: impl Fn(&mut T) -> Result<(), SwarmError>,
+) -> Result<(), SwarmError> {
+    for _ in 0..TRIES {
+        let (key, mut record, modified) = find()?;
+        let before = write(&record);
+        edit(&mut record)?;
+        let after = write(&record);
+        if after == before {
+            return Ok(());
+        }
+        let changed = Transaction::default().when(key.as_str(), modified);
+        if control.commit(&changed.put(key, after))? != Outcome::Refused {
+            return Ok(());
+        }
+    }
+    Err(SwarmError::Busy(what.to_owned()))
 }
 
 /// As it is stored. Our records are plain: they have no maps whose keys are no texts.

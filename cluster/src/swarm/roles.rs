@@ -10,9 +10,9 @@ use api::id::NodeId;
 
 use super::gate::{Renewal, Visit};
 use super::home::Papers;
-use super::{Active, Swarm, SwarmError, TRIES, nodes, record, tls};
+use super::{Active, Swarm, SwarmError, nodes, record, tls};
 use crate::authority::{KeyRequest, Life};
-use crate::control_plane::{Outcome, Transaction};
+use crate::control_plane::Transaction;
 use crate::key;
 use crate::node::{Node, Role};
 
@@ -134,8 +134,7 @@ impl Swarm {
     /// As [`Self::node`]; [`SwarmError::LastManager`], [`SwarmError::Quorum`].
     pub fn give_role(&self, key: &str, role: Role) -> Result<(), SwarmError> {
         let active = self.manager()?;
-        for _ in 0..TRIES {
-            let (mut node, modified) = active.find(key)?;
+        active.change_node(key, |node| {
             if node.role == role {
                 return Ok(());
             }
@@ -147,14 +146,8 @@ impl Swarm {
                 node.manager_address = None;
             }
             node.role = role;
-            let changed = Transaction::default()
-                .when(key::node(&node.id), modified)
-                .put(key::node(&node.id), record::write(&node));
-            if active.control().commit(&changed)? != Outcome::Refused {
-                return Ok(());
-            }
-        }
-        Err(SwarmError::Busy(format!("node {key}")))
+            Ok(())
+        })
     }
 }
 
@@ -170,19 +163,10 @@ fn doors(active: &Active) -> Result<Vec<SocketAddr>, SwarmError> {
 impl Active {
     /// Others can join by this manager.
     fn take_office(&self) -> Result<(), SwarmError> {
-        let name = key::node(&self.state.node);
-        for _ in 0..TRIES {
-            let Some((mut node, modified)) = record::read::<Node>(self.control(), &name)? else {
-                return Err(SwarmError::Lost);
-            };
+        self.change_node(self.state.node.as_str(), |node| {
             node.manager_address = Some(self.state.advertise);
-            let told = Transaction::default().when(name.as_str(), modified);
-            let told = told.put(name.as_str(), record::write(&node));
-            if self.control().commit(&told)? != Outcome::Refused {
-                return Ok(());
-            }
-        }
-        Err(SwarmError::Busy(name))
+            Ok(())
+        })
     }
 
     /// Another manager decides from now on.

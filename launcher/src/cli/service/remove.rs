@@ -26,8 +26,9 @@ pub fn remove(context: &Context, flags: &RemoveFlags) -> Result<i32, CliError> {
             Ok(members) => {
                 output::line(service)?;
                 if !members.is_empty() {
+                    let run = if members.len() == 1 { "runs" } else { "run" };
                     let members = members.join(", ");
-                    output::warn(format_args!("{service} is removed, and {members} run on"));
+                    output::warn(format_args!("{service} is removed, and {members} {run} on"));
                 }
             }
             Err(error) => {

@@ -84,6 +84,22 @@ fn a_plain_container_gets_dockers_defaults() {
     );
 }
 
+fn mount(kind: MountKind, destination: &str, source: &str, rw: bool) -> Mount {
+    Mount {
+        kind,
+        name: String::new(),
+        source: source.to_owned(),
+        destination: destination.to_owned(),
+        driver: String::new(),
+        mode: String::new(),
+        rw,
+        propagation: String::new(),
+        anonymous: false,
+        subpath: String::new(),
+        recursion: Recursion::default(),
+    }
+}
+
 #[test]
 fn mounts_limits_and_terminal_are_as_asked() {
     let mut record = record();
@@ -96,19 +112,6 @@ fn mounts_limits_and_terminal_are_as_asked() {
         "/run".to_owned(),
         "size=1m,exec".to_owned(),
     )]));
-    let mount = |kind, destination: &str, source: &str, rw| Mount {
-        kind,
-        name: String::new(),
-        source: source.to_owned(),
-        destination: destination.to_owned(),
-        driver: String::new(),
-        mode: String::new(),
-        rw,
-        propagation: String::new(),
-        anonymous: false,
-        subpath: String::new(),
-        recursion: Recursion::default(),
-    };
     record.mounts = vec![
         mount(MountKind::Bind, "/srv/deep/er", "/host/dir", false),
         mount(MountKind::Volume, "/srv", "", true),
@@ -134,17 +137,8 @@ fn what_is_below_a_read_only_mount_is_as_asked() {
     ] {
         let mut record = record();
         record.mounts = vec![Mount {
-            kind: MountKind::Bind,
-            name: String::new(),
-            source: "/host".to_owned(),
-            destination: "/m".to_owned(),
-            driver: String::new(),
-            mode: String::new(),
-            rw,
-            propagation: String::new(),
-            anonymous: false,
-            subpath: String::new(),
             recursion,
+            ..mount(MountKind::Bind, "/m", "/host", rw)
         }];
         let config = made(&record, &Security::default(), |input| {
             input.read_only_below = can;
