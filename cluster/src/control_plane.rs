@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 /// What the nodes of a cluster have in common: texts by key.
 ///
 /// Every change has a revision of its own, later ones a greater one. The words are etcd's.
@@ -65,13 +67,13 @@ pub struct Change {
 }
 
 /// Holds while the entry of `key` is as revision `modified` put it; 0 while there is none.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Compare {
     pub key: String,
     pub modified: u64,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Op {
     Put {
         key: String,
@@ -91,7 +93,7 @@ impl Op {
 }
 
 /// Changes that are made together if all that is compared holds. A key is changed once at most.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Transaction {
     pub compares: Vec<Compare>,
     pub ops: Vec<Op>,
@@ -136,7 +138,7 @@ impl Transaction {
     }
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Outcome {
     /// All is made, by this revision.
     Committed(u64),

@@ -108,6 +108,11 @@ impl Etcd {
             .block_on(self.link.ways.redirect(endpoints, tls))
     }
 
+    /// As it is in etcd.
+    pub(crate) fn full_key(&self, key: &str) -> String {
+        self.link.key(key)
+    }
+
     /// What etcd itself is asked, of its own members or users: as a client that has made its way.
     pub(crate) fn ask<T, F>(&self, ask: impl Fn(Client) -> F) -> Result<T, ControlError>
     where
@@ -284,6 +289,7 @@ impl Link {
             .ways
             .anyone(|client| async move { client.lease_client().grant(seconds, None).await });
         let lease = lease.await?.id();
+        let mut forbidden = Vec::new();
         for (key, value) in &session.held {
             let options = PutOptions::new().with_lease(lease);
             let put = self.ways.anyone(|client| {
@@ -295,7 +301,14 @@ impl Link {
                         .await
                 }
             });
-            put.await?;
+            match put.await {
+                // This node was somebody who might put it.
+                Err(ControlError::Denied(_)) => forbidden.push(key.clone()),
+                put => drop(put?),
+            }
+        }
+        for key in forbidden {
+            session.held.remove(&key);
         }
         session.lease = Some(lease);
         Ok(lease)

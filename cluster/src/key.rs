@@ -5,22 +5,27 @@
 //! guard/networks                      put by whatever creates or removes a network, and compared:
 //!                                     names, subnets and network numbers stay unique
 //! guard/removal/NETWORK               leased: somebody removes it, and nobody claims an address of it
-//! claims/NETWORK/ADDRESS              who has an address; stays when its node is silent
-//! endpoints/NETWORK/NODE/ENDPOINT     leased: an endpoint that others can reach
+//! claims/NETWORK/ADDRESS              who has an address; stays when its node is silent. Workers let
+//!                                     managers write it
+//! endpoints/NODE/NETWORK/ENDPOINT     leased: an endpoint that others can reach
 //! cluster                             what it is
 //! secrets                             for managers alone
 //! leader                              leased: the manager that decides
 //! managers/NODE                       of the etcd that managers run, where this one's is
 //! nodes/NODE                          a member, heard of or not
 //! alive/NODE                          leased: it is heard of
+//! services/…                          what is to run
+//! tasks/NODE/…                        what a node has to say of what runs there
 //! ```
-//! Values are JSON.
+//! Values are JSON. What a worker writes is below a prefix of its own, by which etcd knows that it may;
+//! it reads everything but the secrets and who leads.
 
 use std::net::IpAddr;
 
 use api::id::NodeId;
 
 pub const NETWORKS: &str = "networks/";
+pub const GUARDS: &str = "guard/";
 pub const GUARD: &str = "guard/networks";
 pub const CLAIMS: &str = "claims/";
 pub const ENDPOINTS: &str = "endpoints/";
@@ -30,6 +35,8 @@ pub const LEADER: &str = "leader";
 pub const MANAGERS: &str = "managers/";
 pub const NODES: &str = "nodes/";
 pub const ALIVE: &str = "alive/";
+pub const SERVICES: &str = "services/";
+pub const TASKS: &str = "tasks/";
 
 pub fn network(id: &str) -> String {
     format!("{NETWORKS}{id}")
@@ -48,13 +55,18 @@ pub fn claim(network: &str, address: IpAddr) -> String {
     format!("{CLAIMS}{network}/{address}")
 }
 
-/// The endpoints of one network.
-pub fn endpoints(network: &str) -> String {
-    format!("{ENDPOINTS}{network}/")
+/// The endpoints of one node.
+pub fn endpoints(node: &NodeId) -> String {
+    format!("{ENDPOINTS}{node}/")
 }
 
-pub fn endpoint(network: &str, node: &NodeId, endpoint: &str) -> String {
-    format!("{ENDPOINTS}{network}/{node}/{endpoint}")
+pub fn endpoint(node: &NodeId, network: &str, endpoint: &str) -> String {
+    format!("{ENDPOINTS}{node}/{network}/{endpoint}")
+}
+
+/// Of an endpoint's key, the network.
+pub fn network_of(endpoint: &str) -> Option<&str> {
+    endpoint.strip_prefix(ENDPOINTS)?.split('/').nth(1)
 }
 
 pub fn node(id: &NodeId) -> String {
@@ -67,4 +79,9 @@ pub fn manager(id: &NodeId) -> String {
 
 pub fn alive(id: &NodeId) -> String {
     format!("{ALIVE}{id}")
+}
+
+/// What one node has to say of what runs there.
+pub fn tasks(node: &NodeId) -> String {
+    format!("{TASKS}{node}/")
 }

@@ -86,6 +86,7 @@ fn code(error: &SwarmError) -> ErrorCode {
         SwarmError::HalfTls
         | SwarmError::Token
         | SwarmError::InvalidToken(_)
+        | SwarmError::NotIts(_)
         | SwarmError::Ambiguous { .. } => ErrorCode::InvalidInput,
         SwarmError::Authority(_)
         | SwarmError::Tls { .. }

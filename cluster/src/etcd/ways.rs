@@ -89,6 +89,10 @@ impl Ways {
             let answer = within_time(patience, ask(client)).await;
             match &answer {
                 Err(ControlError::Unreachable(why)) => are_electing |= is_election(why),
+                // Nothing was done, and the same question is answered by the rights as they are now.
+                Err(ControlError::Denied(why)) if is_outdated(why) && Instant::now() < deadline => {
+                    continue;
+                }
                 _ => return answer,
             }
             self.pass(turn);
@@ -168,13 +172,23 @@ fn is_election(why: &str) -> bool {
         .any(|words| why.contains(words))
 }
 
+/// Somebody's rights have changed between the question and the answer.
+fn is_outdated(why: &str) -> bool {
+    ["auth store is old", "revision in header is old"]
+        .iter()
+        .any(|words| why.contains(words))
+}
+
 /// Any other member would say the same.
 fn is_refusal(error: &Error) -> bool {
     match error {
-        Error::GRpcStatus(status) => matches!(
-            status.code() as i32,
-            PERMISSION_DENIED | FAILED_PRECONDITION | INVALID_ARGUMENT
-        ),
+        Error::GRpcStatus(status) => {
+            let code = status.code() as i32;
+            matches!(
+                code,
+                PERMISSION_DENIED | FAILED_PRECONDITION | INVALID_ARGUMENT
+            ) || is_outdated(status.message())
+        }
         _ => false,
     }
 }

@@ -3,12 +3,13 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use api::id::NodeId;
 use api::swarm::EtcdAddress;
 
-use super::gate::{Admission, Application, Porter, Renewal, Renewed};
+use super::gate::{Admission, Application, Porter, Renewal, Renewed, Wish};
 use super::home::State;
 use super::record::{self, Secrets};
-use super::{Cluster, SwarmError, members, now};
+use super::{Cluster, SwarmError, clerk, members, now, rights};
 use crate::authority::{Authority, Subject};
 use crate::control_plane::{ControlPlane, Outcome, Transaction};
 use crate::etcd::Etcd;
@@ -23,11 +24,28 @@ pub(super) struct Manager {
 
 impl Porter for Manager {
     fn admit(&self, asked: Application) -> Result<Admission, SwarmError> {
-        admit(&*self.control, &self.own, asked)
+        let admission = admit(&*self.control, &self.own, asked)?;
+        self.grant(&admission.node, admission.role)?;
+        Ok(admission)
     }
 
     fn renew(&self, asked: Renewal) -> Result<Renewed, SwarmError> {
-        renew(&*self.control, &asked)
+        let renewed = renew(&*self.control, &asked)?;
+        self.grant(&asked.node, renewed.role)?;
+        Ok(renewed)
+    }
+
+    fn commit(&self, wish: Wish) -> Result<Outcome, SwarmError> {
+        clerk::commit(&*self.control, &wish)
+    }
+}
+
+impl Manager {
+    fn grant(&self, node: &NodeId, role: Role) -> Result<(), SwarmError> {
+        if self.own.own_etcd {
+            rights::grant(&self.control, node, role)?;
+        }
+        Ok(())
     }
 }
 

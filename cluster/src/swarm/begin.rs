@@ -12,7 +12,7 @@ use super::home::{Papers, State};
 use super::members::{self, Place};
 use super::own::{self, Beginning, Server};
 use super::record::{self, Secrets};
-use super::{Active, Cluster, Init, Join, Swarm, SwarmError, TOGETHER, now};
+use super::{Active, Cluster, Init, Join, Swarm, SwarmError, TOGETHER, now, rights};
 use crate::authority::{Authority, KeyRequest, Subject};
 use crate::control_plane::{ControlPlane, Outcome, Transaction};
 use crate::etcd::Etcd;
@@ -84,6 +84,7 @@ impl Swarm {
         let place = Place {
             client: own::client_url(init.advertise.ip()),
             peer: own::peer_url(init.advertise.ip()),
+            door: Some(init.advertise),
         };
         let etcd = if own_etcd {
             EtcdAddress {
@@ -157,6 +158,9 @@ impl Swarm {
         self.home.keep_state(&begun.state)?;
         if control.commit(&first)? == Outcome::Refused {
             return Err(SwarmError::Busy(key::CLUSTER.to_owned()));
+        }
+        if own_etcd {
+            rights::settle(&begun.control, true)?;
         }
         begun.announce()?;
         Ok(begun)

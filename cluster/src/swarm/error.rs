@@ -58,6 +58,8 @@ pub enum SwarmError {
         address: SocketAddr,
         source: io::Error,
     },
+    #[error("{0} is not this node's to write")]
+    NotIts(String),
     #[error("node {0} not found")]
     NoNode(String),
     #[error(

@@ -33,10 +33,12 @@ use tokio_rustls::{TlsAcceptor, TlsConnector};
 use super::home::Papers;
 use super::{SwarmError, tls};
 use crate::authority::unit;
+use crate::control_plane::{Outcome, Transaction};
 use crate::node::{Availability, Role};
 
 const JOIN: &str = "/v1/join";
 const RENEW: &str = "/v1/renew";
+const COMMIT: &str = "/v1/commit";
 /// A request for a certificate has about 500 bytes.
 const LARGEST: usize = 64 << 10;
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -89,6 +91,13 @@ pub(super) struct Renewed {
     pub(super) certificate: String,
 }
 
+/// What a worker may not write itself.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct Wish {
+    pub(super) node: NodeId,
+    pub(super) transaction: Transaction,
+}
+
 /// Why it is not let in.
 #[derive(Debug, Serialize, Deserialize)]
 struct Refusal {
@@ -101,6 +110,9 @@ pub(super) trait Porter: Send + Sync {
 
     /// For a node that has shown that it is the one that asks.
     fn renew(&self, asked: Renewal) -> Result<Renewed, SwarmError>;
+
+    /// The same.
+    fn commit(&self, wish: Wish) -> Result<Outcome, SwarmError>;
 }
 
 /// What a visitor has shown.
@@ -150,6 +162,7 @@ impl Gate {
         let router = Router::new()
             .route(JOIN, post(join))
             .route(RENEW, post(renew))
+            .route(COMMIT, post(commit))
             .layer(DefaultBodyLimit::max(LARGEST))
             .with_state(porter)
             .into_make_service_with_connect_info::<Shown>();
@@ -243,11 +256,33 @@ async fn renew(
     ConnectInfo(Shown(shown)): ConnectInfo<Shown>,
     Json(asked): Json<Renewal>,
 ) -> Response {
-    let who = asked.node.to_string();
-    let is_it = shown.is_some_and(|shown| tls::is_of(&shown, &asked.node));
-    answer(&who, move || match is_it {
-        true => porter.renew(asked),
-        false => Err(SwarmError::NoNode(asked.node.to_string())),
+    let who = asked.node.clone();
+    known(&who, shown, move || porter.renew(asked)).await
+}
+
+async fn commit(
+    Given(porter): Given<Arc<dyn Porter>>,
+    ConnectInfo(Shown(shown)): ConnectInfo<Shown>,
+    Json(wish): Json<Wish>,
+) -> Response {
+    let who = wish.node.clone();
+    known(&who, shown, move || porter.commit(wish)).await
+}
+
+/// What is only for `who` has shown to be that node.
+async fn known<T>(
+    who: &NodeId,
+    shown: Option<CertificateDer<'static>>,
+    decide: impl FnOnce() -> Result<T, SwarmError> + Send + 'static,
+) -> Response
+where
+    T: Serialize + Send + 'static,
+{
+    let is_it = shown.is_some_and(|shown| tls::is_of(&shown, who));
+    let unknown = SwarmError::NoNode(who.to_string());
+    answer(who.as_str(), move || match is_it {
+        true => decide(),
+        false => Err(unknown),
     })
     .await
 }
@@ -315,6 +350,10 @@ impl Visit {
 
     pub(super) async fn renew(self, renewal: &Renewal) -> Result<Renewed, SwarmError> {
         self.post(RENEW, renewal).await
+    }
+
+    pub(super) async fn commit(self, wish: &Wish) -> Result<Outcome, SwarmError> {
+        self.post(COMMIT, wish).await
     }
 
     async fn post<T: DeserializeOwned>(

@@ -3,6 +3,7 @@
 //! Whoever joins is told everything before it has a vote, so that its absence costs the others nothing;
 //! whoever goes has lost its vote before it is gone.
 
+use std::net::SocketAddr;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -28,6 +29,9 @@ pub(super) struct Place {
     pub(super) client: String,
     /// For other members.
     pub(super) peer: String,
+    /// For nodes that join, and for workers.
+    #[serde(default)]
+    pub(super) door: Option<SocketAddr>,
 }
 
 /// Every manager's, by its node.

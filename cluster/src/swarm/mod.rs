@@ -5,6 +5,7 @@
 
 mod admission;
 mod begin;
+mod clerk;
 mod error;
 mod etcd;
 mod gate;
@@ -13,6 +14,7 @@ mod members;
 mod nodes;
 mod own;
 mod record;
+mod rights;
 mod roles;
 mod tls;
 
@@ -20,7 +22,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use api::id::NodeId;
 use api::swarm::EtcdAddress;
@@ -30,6 +32,7 @@ pub use error::SwarmError;
 pub use nodes::{Change as NodeChange, NodeState};
 pub use record::{CERT_EXPIRY, Cluster};
 
+use self::clerk::Clerk;
 use self::gate::Gate;
 use self::home::{Home, Papers, State};
 use self::members::Place;
@@ -43,6 +46,8 @@ use crate::token::Token;
 
 /// etcd takes 128 operations in one transaction.
 const TOGETHER: usize = 100;
+/// How often the manager that leads looks for nodes without rights, and for rights without nodes.
+const SETTLE: Duration = Duration::from_secs(60);
 
 /// What the daemon says of itself.
 #[derive(Debug, Clone)]
@@ -103,6 +108,10 @@ pub struct Swarm {
 struct Active {
     state: State,
     control: Arc<Etcd>,
+    /// The same as this node may use it.
+    shared: Arc<dyn ControlPlane>,
+    /// When the rights of all nodes were looked at, while this node leads.
+    settled: Mutex<Option<Instant>>,
     /// Of the etcd that managers run, where it is: as on disk.
     endpoints: Mutex<Vec<String>>,
     /// What this node runs of it.
@@ -122,9 +131,8 @@ struct Own {
 
 impl Active {
     fn member(&self) -> Member {
-        let control: Arc<dyn ControlPlane> = self.control.clone();
         Member {
-            control,
+            control: Arc::clone(&self.shared),
             node: self.state.node.clone(),
             manager: self.state.role == Role::Manager,
             data_address: Some(self.state.data_address),
@@ -312,13 +320,14 @@ impl Swarm {
         let Ok(active) = self.manager() else {
             return Ok(());
         };
-        let leader = active.control.snapshot(key::LEADER)?;
-        if leader.entries.is_empty() {
-            let own = active.state.node.as_str();
+        let own = &active.state.node;
+        let leader = nodes::leader(active.control())?;
+        if leader.is_none() {
             let lead = Transaction::default().when(key::LEADER, 0);
-            active.control.commit(&lead.put_leased(key::LEADER, own))?;
+            let lead = lead.put_leased(key::LEADER, own.as_str());
+            active.control.commit(&lead)?;
         }
-        Ok(())
+        active.settle_rights(leader.as_ref() == Some(own))
     }
 
     fn active(&self) -> MutexGuard<'_, Option<Arc<Active>>> {
@@ -389,9 +398,18 @@ impl Swarm {
             }
             Role::Worker => None,
         };
+        let shared: Arc<dyn ControlPlane> = if state.own_etcd && state.role == Role::Worker {
+            let (node, home) = (state.node.clone(), self.home.clone());
+            let runtime = self.runtime.clone();
+            Arc::new(Clerk::new(Arc::clone(&control), node, home, runtime))
+        } else {
+            Arc::clone(&control) as Arc<dyn ControlPlane>
+        };
         Ok(Arc::new(Active {
             state,
             control,
+            shared,
+            settled: Mutex::default(),
             endpoints: Mutex::new(endpoints),
             own,
             gate,
@@ -431,6 +449,7 @@ impl Active {
         Place {
             client: own::client_url(advertised),
             peer: own::peer_url(advertised),
+            door: Some(self.state.advertise),
         }
     }
 
@@ -476,6 +495,19 @@ impl Active {
         Ok(())
     }
 
+    /// As the one that leads, makes up for rights that nobody has given or taken. All are looked at
+    /// when it begins to lead.
+    fn settle_rights(&self, leads: bool) -> Result<(), SwarmError> {
+        let mut settled = self.settled.lock().unwrap_or_else(PoisonError::into_inner);
+        if !leads {
+            *settled = None;
+        } else if self.state.own_etcd && settled.is_none_or(|last| last.elapsed() > SETTLE) {
+            rights::settle(&self.control, settled.is_none())?;
+            *settled = Some(Instant::now());
+        }
+        Ok(())
+    }
+
     /// Gives this manager's etcd a vote, unless it has one.
     fn promote(&self) -> Result<(), SwarmError> {
         if let Some(own) = &self.own
@@ -498,6 +530,7 @@ impl Active {
             let what = "this node cannot leave";
             members::remove(&self.control, member, what, ", or use --force")?;
         }
+        self.depose(&self.state.node)?;
         let name = key::node(&self.state.node);
         let mut gone = Transaction::default().delete(key::manager(&self.state.node));
         if let Some((mut node, modified)) = record::read::<Node>(control, &name)? {
@@ -508,7 +541,7 @@ impl Active {
                 .put(name, record::write(&node));
         }
         control.commit(&gone)?;
-        Ok(())
+        self.grant(&self.state.node, Role::Worker)
     }
 }
 

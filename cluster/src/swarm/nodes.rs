@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use api::id::NodeId;
 use serde::Deserialize;
 
-use super::{Active, Swarm, SwarmError, TOGETHER, members, record};
+use super::{Active, Swarm, SwarmError, TOGETHER, members, record, rights};
 use crate::control_plane::{ControlPlane, Entry, Outcome, Transaction};
 use crate::key;
 use crate::node::{Availability, Node, Role};
@@ -102,14 +102,17 @@ impl Swarm {
         if control.commit(&gone)? == Outcome::Refused {
             return Err(SwarmError::Busy(format!("node {key}")));
         }
+        if active.state.own_etcd {
+            rights::withdraw(&active.control, node.id.as_str())?;
+        }
         Ok(())
     }
 }
 
 /// Of a claim, who has the address.
 #[derive(Deserialize)]
-struct Claim {
-    node: NodeId,
+pub(super) struct Claim {
+    pub(super) node: NodeId,
 }
 
 fn free_claims(control: &dyn ControlPlane, node: &NodeId) -> Result<(), SwarmError> {
@@ -196,7 +199,7 @@ impl Active {
     }
 }
 
-fn leader(control: &dyn ControlPlane) -> Result<Option<NodeId>, SwarmError> {
+pub(super) fn leader(control: &dyn ControlPlane) -> Result<Option<NodeId>, SwarmError> {
     let leader = control.snapshot(key::LEADER)?.entries.remove(key::LEADER);
     Ok(leader.and_then(|entry| NodeId::parse(&entry.value).ok()))
 }

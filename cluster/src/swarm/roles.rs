@@ -10,9 +10,9 @@ use api::id::NodeId;
 
 use super::gate::{Renewal, Visit};
 use super::home::Papers;
-use super::{Active, Swarm, SwarmError, nodes, record, tls};
+use super::{Active, Swarm, SwarmError, nodes, record, rights, tls};
 use crate::authority::{KeyRequest, Life};
-use crate::control_plane::Transaction;
+use crate::control_plane::{ControlError, Transaction};
 use crate::key;
 use crate::node::{Node, Role};
 
@@ -67,7 +67,7 @@ impl Swarm {
                 turned
             }
             Role::Worker => {
-                before.stop_leading()?;
+                before.depose(&before.state.node).or_else(is_done)?;
                 self.home.keep_state(&state)?;
                 if let Some(own) = &before.own {
                     own.unkeep();
@@ -147,7 +147,26 @@ impl Swarm {
             }
             node.role = role;
             Ok(())
-        })
+        })?;
+        let (node, _) = active.find(key)?;
+        let is_own = node.id == active.state.node;
+        if role == Role::Worker {
+            active.depose(&node.id)?;
+        }
+        active.grant(&node.id, role)?;
+        if role == Role::Worker && !is_own {
+            // It may have stood again, and may not step back any more.
+            active.depose(&node.id)?;
+        }
+        Ok(())
+    }
+}
+
+/// Whoever took the rights away has done what needs them.
+fn is_done(error: SwarmError) -> Result<(), SwarmError> {
+    match error {
+        SwarmError::Control(ControlError::Denied(_)) => Ok(()),
+        other => Err(other),
     }
 }
 
@@ -169,14 +188,22 @@ impl Active {
         })
     }
 
-    /// Another manager decides from now on.
-    fn stop_leading(&self) -> Result<(), SwarmError> {
+    /// Another manager than `node` decides from now on.
+    pub(super) fn depose(&self, node: &NodeId) -> Result<(), SwarmError> {
         let mut leader = self.control().snapshot(key::LEADER)?.entries;
         if let Some(entry) = leader.remove(key::LEADER)
-            && entry.value == self.state.node.as_str()
+            && entry.value == node.as_str()
         {
             let gone = Transaction::default().when(key::LEADER, entry.modified);
             self.control().commit(&gone.delete(key::LEADER))?;
+        }
+        Ok(())
+    }
+
+    /// In the etcd that managers run, a node may do what its role may.
+    pub(super) fn grant(&self, node: &NodeId, role: Role) -> Result<(), SwarmError> {
+        if self.state.own_etcd {
+            rights::grant(&self.control, node, role)?;
         }
         Ok(())
     }

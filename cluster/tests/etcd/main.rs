@@ -6,6 +6,8 @@ mod conformance;
 #[cfg(test)]
 mod control_plane;
 #[cfg(test)]
+mod rights;
+#[cfg(test)]
 mod server;
 #[cfg(test)]
 mod swarm;

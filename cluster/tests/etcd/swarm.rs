@@ -21,7 +21,7 @@ use crate::server::{LEASE, SOON, Server, answer, free_port};
 const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
 /// The embedded control plane of a host that is alone.
-fn alone() -> Arc<dyn ControlPlane> {
+pub(crate) fn alone() -> Arc<dyn ControlPlane> {
     let database = Database::builder().create_with_backend(InMemoryBackend::new());
     Local::open(Arc::new(database.unwrap())).unwrap().session()
 }

@@ -213,7 +213,7 @@ impl Membership {
         let attachment = &endpoint.attachment;
         let network = attachment.network_id.as_str();
         let id = attachment.endpoint_id.as_str();
-        key::endpoint(network, &self.member.node, id)
+        key::endpoint(&self.member.node, network, id)
     }
 
     pub(super) fn withdraw(&self, endpoint: &Endpoint) -> Result<(), ControlError> {

@@ -151,10 +151,12 @@ impl Membership {
         }
     }
 
-    /// What another node tells of an endpoint; nothing for one of our own.
-    pub(super) fn peer(&self, value: &str) -> Option<Peer> {
+    /// What another node tells of an endpoint; nothing for one of our own. Nobody but a node itself may
+    /// write below its key.
+    pub(super) fn peer(&self, key: &str, value: &str) -> Option<Peer> {
         let peer: Peer = serde_json::from_str(value).ok()?;
-        (peer.node != self.member.node).then_some(peer)
+        let is_its = key.starts_with(&key::endpoints(&peer.node));
+        (is_its && peer.node != self.member.node).then_some(peer)
     }
 }
 
@@ -173,14 +175,10 @@ impl Netd {
         let revision = membership.member.control.snapshot(key::GUARD)?.revision;
         let before = self.view();
         let mut after = Desired::clone(&before);
-        let mut read = BTreeSet::new();
-        for network in before.networks.values() {
-            if network.driver.overlay().is_some() {
-                let peers = self.read_peers(membership, &network.id)?;
-                after.peers.insert(network.id.clone(), peers);
-                read.insert(network.id.clone());
-            }
-        }
+        let overlays = before.networks.values();
+        let overlays = overlays.filter(|network| network.driver.overlay().is_some());
+        let read: BTreeSet<Id> = overlays.map(|network| network.id.clone()).collect();
+        after.peers.extend(self.read_peers(membership, &read)?);
         self.change_peers(&before, after, &read);
         Ok(revision)
     }
@@ -194,7 +192,7 @@ impl Netd {
         let mut after = Desired::clone(&before);
         let mut changed = BTreeSet::new();
         for change in changes {
-            let network = change.key.split('/').nth(1).unwrap_or_default();
+            let network = key::network_of(&change.key).unwrap_or_default();
             let Ok(network) = Id::try_from(network.to_owned()) else {
                 continue;
             };
@@ -203,7 +201,8 @@ impl Netd {
                 continue;
             };
             peers.remove(&change.key);
-            let peer = change.value.as_deref().and_then(|v| membership.peer(v));
+            let value = change.value.as_deref();
+            let peer = value.and_then(|value| membership.peer(&change.key, value));
             if let Some(peer) = peer {
                 peers.insert(change.key.clone(), Arc::new(peer));
             }

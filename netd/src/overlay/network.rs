@@ -207,8 +207,10 @@ impl Netd {
             ipam::check_clear(subnet.subnet, &taken).map_err(NetworkError::from)?;
         }
         self.check_new(&extended, &others, &observed)?;
-        let peers = self.read_peers(&membership, &network.id);
-        let peers = peers.map_err(about(network))?;
+        let only = BTreeSet::from([network.id.clone()]);
+        let peers = self.read_peers(&membership, &only);
+        let mut peers = peers.map_err(about(network))?;
+        let peers = peers.remove(&network.id).unwrap_or_default();
         before.peers.insert(network.id.clone(), peers.clone());
         self.publish_view(before.clone());
         let id = extended.id.clone();
@@ -224,30 +226,40 @@ impl Netd {
         Ok(Arc::clone(self.view().network(id.as_str())?))
     }
 
-    /// The endpoints of a network on other nodes as they are now, and the addresses that are taken.
+    /// The endpoints of networks on other nodes as they are now, and the addresses that are taken.
     pub(super) fn read_peers(
         &self,
         membership: &Membership,
-        network: &Id,
-    ) -> Result<Peers, ControlError> {
+        networks: &BTreeSet<Id>,
+    ) -> Result<BTreeMap<Id, Peers>, ControlError> {
         let control = &membership.member.control;
-        let claims = control.snapshot(&key::claims(network.as_str()))?;
-        let mut peers = Peers::default();
-        for (name, entry) in &claims.entries {
-            if let Some((address, claim)) = parse(name, &entry.value)
-                && claim.node != membership.member.node
-            {
-                peers.take(address, claim.holder);
+        let mut all = BTreeMap::new();
+        for network in networks {
+            let claims = control.snapshot(&key::claims(network.as_str()))?;
+            let mut peers = Peers::default();
+            for (name, entry) in &claims.entries {
+                if let Some((address, claim)) = parse(name, &entry.value)
+                    && claim.node != membership.member.node
+                {
+                    peers.take(address, claim.holder);
+                }
             }
+            all.insert(network.clone(), peers);
         }
-        let read = control.snapshot(&key::endpoints(network.as_str()))?;
+        let read = control.snapshot(key::ENDPOINTS)?;
         for (name, entry) in read.entries {
-            if let Some(peer) = membership.peer(&entry.value) {
+            let network = key::network_of(&name);
+            let network = network.and_then(|id| Id::try_from(id.to_owned()).ok());
+            let peers = network.and_then(|network| all.get_mut(&network));
+            if let Some(peers) = peers
+                && let Some(peer) = membership.peer(&name, &entry.value)
+            {
                 peers.insert(name, Arc::new(peer));
             }
         }
-        membership.read().insert(network.clone(), read.revision);
-        Ok(peers)
+        let revisions = networks.iter().map(|id| (id.clone(), read.revision));
+        membership.read().extend(revisions);
+        Ok(all)
     }
 
     /// Takes a network of the cluster from this node's kernel when nothing here needs it.

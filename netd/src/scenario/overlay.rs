@@ -52,7 +52,7 @@ fn put(netd: &Netd, peer: &Peer) {
             serde_json::to_string(&claim).unwrap(),
         )
         .put(
-            key::endpoint(id.as_str(), &other_node(), peer.endpoint.as_str()),
+            key::endpoint(&other_node(), id.as_str(), peer.endpoint.as_str()),
             serde_json::to_string(peer).unwrap(),
         );
     control(netd).commit(&put).unwrap();

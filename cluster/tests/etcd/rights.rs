@@ -1,0 +1,294 @@
+//! What the nodes of a cluster may do in the etcd that its managers run.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+
+use api::id::NodeId;
+use api::swarm::EtcdAddress;
+use cluster::swarm::{CERT_EXPIRY, Host, Init, Join, Program, Swarm, SwarmError};
+use cluster::{
+    Availability, ControlError, ControlPlane, Etcd, EtcdOptions, EtcdTls, Member, Outcome, Role,
+    Transaction, key,
+};
+use tempfile::TempDir;
+use tokio::runtime::Runtime;
+
+use crate::server::{LEASE, SOON, answer};
+use crate::swarm::alone;
+
+/// A host at a loopback address of its own, and its etcd if it is a manager.
+struct Node {
+    home: PathBuf,
+    address: SocketAddr,
+    swarm: Swarm,
+    _directory: TempDir,
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        // It may have left.
+        drop(self.swarm.leave(true));
+        drop(Swarm::remove(self.home.clone(), &[]));
+    }
+}
+
+impl Node {
+    fn new(number: u8, runtime: &Runtime) -> Self {
+        // Tests run beside each other.
+        let [high, low] = (std::process::id() as u16).to_be_bytes();
+        let ip = Ipv4Addr::new(127, 1 + high % 250, low, number);
+        let directory = tempfile::tempdir().unwrap();
+        let home = directory.path().join("swarm");
+        let peers =
+            std::env::var_os("HAWSER_PEERS").expect("HAWSER_PEERS: run this by cargo xtask");
+        let host = Host {
+            hostname: format!("n{number}"),
+            engine: "0".to_owned(),
+            etcd: Program {
+                path: Path::new(&peers).join("usr/bin/etcd"),
+                groups: Vec::new(),
+            },
+        };
+        Self {
+            swarm: Swarm::open(home.clone(), host, runtime.handle().clone()).unwrap(),
+            home,
+            address: SocketAddr::new(ip.into(), 2377),
+            _directory: directory,
+        }
+    }
+
+    fn begin(&self) -> Member {
+        let init = Init {
+            node: NodeId::from_bytes([7; 16]),
+            etcd: EtcdAddress {
+                lease: Some(LEASE.as_secs()),
+                ..EtcdAddress::default()
+            },
+            advertise: self.address,
+            listen: self.address,
+            data_address: self.address.ip(),
+            data_port: Member::DATA_PORT,
+            cert_expiry: CERT_EXPIRY,
+            availability: Availability::Active,
+        };
+        let member = self.swarm.init(init, &*alone()).unwrap();
+        self.swarm.campaign().unwrap();
+        member
+    }
+
+    fn join(&self, manager: &Self, role: Role) -> Member {
+        let (worker, as_manager) = manager.swarm.tokens().unwrap();
+        let join = Join {
+            token: match role {
+                Role::Worker => worker,
+                Role::Manager => as_manager,
+            },
+            manager: manager.address,
+            advertise: Some(self.address.ip()),
+            listen: self.address,
+            data_address: None,
+            availability: Availability::Active,
+        };
+        self.swarm.join(&join).unwrap().0
+    }
+
+    /// What whoever has the files of this node reaches.
+    fn stolen(&self, manager: &Self, runtime: &Runtime) -> Etcd {
+        let file = |name: &str| self.home.join("certificates").join(name);
+        let options = EtcdOptions {
+            endpoints: vec![format!("https://{}:2379", manager.address.ip())],
+            prefix: "/hawser/".to_owned(),
+            tls: Some(EtcdTls {
+                ca: file("swarm-root-ca.crt"),
+                certificate: file("swarm-node.crt"),
+                key: file("swarm-node.key"),
+                name: Some("swarm-manager".to_owned()),
+            }),
+            lease: LEASE,
+        };
+        Etcd::connect(options, runtime.handle().clone()).unwrap()
+    }
+}
+
+fn is_denied<T>(answer: Result<T, ControlError>, what: &str) {
+    match answer {
+        Err(ControlError::Denied(_)) => {}
+        Err(other) => panic!("{what}: {other}"),
+        Ok(_) => panic!("{what} is not denied"),
+    }
+}
+
+fn put(key: String, value: &str) -> Transaction {
+    Transaction::default().put(key, value)
+}
+
+fn claim(node: &NodeId) -> String {
+    format!(r#"{{"node":"{node}","holder":"x"}}"#)
+}
+
+#[test]
+fn a_worker_reads_no_secrets_and_writes_for_itself_alone() {
+    let runtime = Runtime::new().unwrap();
+    let nodes = [1, 2, 3].map(|number| Node::new(number, &runtime));
+    let manager = nodes[0].begin();
+    let [worker, other] = [1, 2].map(|at| nodes[at].join(&nodes[0], Role::Worker));
+    let store = nodes[1].stolen(&nodes[0], &runtime);
+
+    for secret in ["", key::SECRETS, key::LEADER] {
+        is_denied(store.snapshot(secret), secret);
+        let news = store.watch(secret, 0).unwrap().next(SOON).unwrap_err();
+        assert!(news.to_string().contains("permission denied"), "{news}");
+    }
+    let network = "0123456789ab";
+    let address: IpAddr = [10, 0, 0, 2].into();
+    for key in [
+        key::node(&other.node),
+        key::node(&worker.node),
+        key::endpoint(&other.node, network, "e"),
+        key::alive(&other.node),
+        format!("{}t", key::tasks(&other.node)),
+        format!("{}s", key::SERVICES),
+        key::manager(&worker.node),
+        key::network(network),
+        key::removal(network),
+        key::claim(network, address),
+        key::CLUSTER.to_owned(),
+        key::SECRETS.to_owned(),
+        key::LEADER.to_owned(),
+    ] {
+        is_denied(store.commit(&put(key.clone(), "{}")), &key);
+        let gone = Transaction::default().delete(key.clone());
+        is_denied(store.commit(&gone), &key);
+    }
+    // Others' secrets are not compared with, either.
+    let guess = put(key::alive(&worker.node), "{}").when(key::SECRETS, 1);
+    is_denied(store.commit(&guess), "comparing");
+
+    let endpoint = key::endpoint(&worker.node, network, "e");
+    for key in [endpoint.clone(), format!("{}t", key::tasks(&worker.node))] {
+        let leased = Transaction::default().put_leased(key.clone(), "{}");
+        store.commit(&leased).unwrap();
+        store.commit(&Transaction::default().delete(key)).unwrap();
+    }
+    for key in [
+        key::NETWORKS,
+        key::CLAIMS,
+        key::ENDPOINTS,
+        key::NODES,
+        key::SERVICES,
+        key::TASKS,
+    ] {
+        store.snapshot(key).unwrap();
+        store.watch(key, 0).unwrap();
+    }
+
+    // Addresses are claimed by a manager, for whoever asks and nobody else.
+    let name = key::claim(network, address);
+    let free = |value: String| {
+        let claim = Transaction::default().when(name.as_str(), 0);
+        claim.put(name.as_str(), value)
+    };
+    let its = free(claim(&worker.node)).put_leased(endpoint.clone(), "{}");
+    assert!(matches!(
+        worker.control.commit(&its),
+        Ok(Outcome::Committed(_))
+    ));
+    assert!(
+        manager
+            .control
+            .snapshot(&endpoint)
+            .unwrap()
+            .entries
+            .contains_key(&endpoint)
+    );
+    let taken = other.control.commit(&free(claim(&other.node)));
+    assert!(matches!(taken, Ok(Outcome::Refused)));
+    let modified = manager.control.snapshot(&name).unwrap().entries[&name].modified;
+    let foreign = Transaction::default().when(name.as_str(), modified);
+    let second = key::claim(network, [10, 0, 0, 3].into());
+    for (what, theft) in [
+        ("freeing another's", foreign.clone().delete(name.as_str())),
+        (
+            "taking another's",
+            foreign.put(name.as_str(), claim(&other.node)),
+        ),
+        (
+            "claiming for another",
+            put(second.clone(), &claim(&worker.node)).when(second.as_str(), 0),
+        ),
+        ("without looking", put(second.clone(), &claim(&other.node))),
+    ] {
+        let why = other.control.commit(&theft).unwrap_err().to_string();
+        assert!(why.contains("is not this node's to write"), "{what}: {why}");
+    }
+    let end = Transaction::default().when(name.as_str(), modified);
+    let end = end.delete(name.as_str()).delete(endpoint.as_str());
+    assert!(matches!(
+        worker.control.commit(&end),
+        Ok(Outcome::Committed(_))
+    ));
+    assert_eq!(
+        manager
+            .control
+            .snapshot(key::ENDPOINTS)
+            .unwrap()
+            .entries
+            .len(),
+        0
+    );
+
+    // One that was removed is nobody, whatever it has kept.
+    nodes[0].swarm.remove_node("n2", true).unwrap();
+    is_denied(store.snapshot(key::NETWORKS), "a removed node");
+    is_denied(
+        worker.control.commit(&free(claim(&worker.node))),
+        "its claim",
+    );
+}
+
+#[test]
+fn rights_come_and_go_with_the_role() {
+    let runtime = Runtime::new().unwrap();
+    let nodes = [1, 2].map(|number| Node::new(number, &runtime));
+    let manager = nodes[0].begin();
+    nodes[1].join(&nodes[0], Role::Worker);
+    let secrets = |node: &Node| node.stolen(&nodes[0], &runtime).snapshot(key::SECRETS);
+    is_denied(secrets(&nodes[1]), "a worker");
+    nodes[0].swarm.give_role("n2", Role::Manager).unwrap();
+    assert!(answer(|| nodes[1].swarm.attend()));
+    assert_eq!(secrets(&nodes[1]).unwrap().entries.len(), 1);
+    answer(|| nodes[1].swarm.tokens());
+
+    answer(|| nodes[0].swarm.give_role("n2", Role::Worker));
+    is_denied(secrets(&nodes[1]), "one that was a manager");
+    assert!(answer(|| nodes[1].swarm.attend()));
+    assert!(matches!(nodes[1].swarm.nodes(), Err(SwarmError::Worker)));
+    // Its lease is its own still.
+    let alive = key::alive(&nodes[1].swarm.identity().unwrap().1);
+    let again = Transaction::default().put_leased(alive, "{}");
+    nodes[1]
+        .swarm
+        .member()
+        .unwrap()
+        .control
+        .commit(&again)
+        .unwrap();
+    answer(|| match nodes[0].swarm.nodes() {
+        Ok(all) if all.iter().all(|state| state.alive) => Ok(()),
+        other => Err(format!("{other:?}")),
+    });
+
+    // Whoever was ended before it took the rights away, too, is made up for.
+    let store = nodes[1].stolen(&nodes[0], &runtime);
+    store.snapshot(key::NODES).unwrap();
+    let record = key::node(&nodes[1].swarm.identity().unwrap().1);
+    let gone = Transaction::default().delete(record);
+    manager.control.commit(&gone).unwrap();
+    answer(|| {
+        nodes[0].swarm.attend().unwrap();
+        match store.snapshot(key::NODES) {
+            Err(ControlError::Denied(_)) => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    });
+}
