@@ -2,6 +2,7 @@
 
 #[expect(dead_code, reason = "what others need of the fixture")]
 mod cli_support;
+mod older_support;
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};

@@ -7,6 +7,7 @@ mod cli_logs;
 mod cli_runtime;
 mod cli_steering;
 mod cli_support;
+mod older_support;
 
 use cli_support::{Host, Ran, digest, soon};
 

@@ -4,6 +4,9 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+mod oci_mounts;
+mod older_support;
+
 use std::fs;
 use std::io::Write;
 use std::os::unix::fs::{PermissionsExt, lchown, symlink};
@@ -27,6 +30,7 @@ struct Bundle {
 
 impl Bundle {
     fn new(script: &str) -> Self {
+        older_support::pretend_if_asked();
         let base = tempfile::Builder::new()
             .prefix("hawser-oci-test")
             .tempdir()
@@ -39,6 +43,7 @@ impl Bundle {
         for applet in ["sh", "sleep", "id", "echo", "cat", "ls"] {
             symlink("busybox", rootfs.join("bin").join(applet)).unwrap();
         }
+        let group = format!("/{}", base.path().file_name().unwrap().display());
         let spaces = ["pid", "network", "ipc", "uts", "mount"].map(|kind| json!({"type": kind}));
         let config = json!({
             "ociVersion": "1.0.2",
@@ -51,7 +56,8 @@ impl Bundle {
             "root": {"path": "rootfs"},
             "hostname": "oci",
             "mounts": [{"destination": "/proc", "type": "proc", "source": "proc"}],
-            "linux": {"namespaces": spaces},
+            // Others' are ended by whoever ends all in a group.
+            "linux": {"namespaces": spaces, "cgroupsPath": group},
             "annotations": {"org.example.a": "b"},
         });
         let path = base.path().join("bundle/config.json");
@@ -72,9 +78,7 @@ impl Bundle {
         let map = json!([{"containerID": 0, "hostID": FIRST_ID, "size": 65536}]);
         config["linux"]["uidMappings"] = map.clone();
         config["linux"]["gidMappings"] = map;
-        // Where version 2 is alone, libcontainer asks systemd for those that name none.
-        let name = bundle.base.path().file_name().unwrap().to_str().unwrap();
-        config["linux"]["cgroupsPath"] = json!(format!("/{name}"));
+
         config["linux"]["seccomp"] = json!({"defaultAction": "SCMP_ACT_ALLOW"});
         let few = json!(["CAP_KILL"]);
         config["process"]["capabilities"] = json!({
@@ -257,12 +261,14 @@ fn a_process_joins_the_user_namespace_of_its_bundle() {
     assert_eq!(sleeper.wait().unwrap().code(), Some(137));
     soon(|| bundle.state()["status"] == "stopped");
     bundle.refused("exec --user 70000 box id", "is not running");
-    let stages = fs::read_dir("/run/hawser/stages").unwrap();
-    let ours = stages.filter(|entry| {
-        let name = entry.as_ref().unwrap().file_name();
-        name.to_string_lossy().starts_with("box.")
+    // Those of other stories go as soon as their containers are made.
+    soon(|| {
+        let mut stages = fs::read_dir("/run/hawser/stages").unwrap();
+        !stages.any(|entry| {
+            let name = entry.unwrap().file_name();
+            name.to_string_lossy().starts_with("box.")
+        })
     });
-    assert_eq!(ours.count(), 0, "nothing stays of the stage");
 }
 
 #[test]
@@ -278,8 +284,6 @@ fn a_bundle_is_held_to_its_devices_on_version_2_of_control_groups_too() {
         {"allow": false, "access": "rwm"},
         {"allow": true, "type": "c", "major": 1, "minor": 11, "access": "r"},
     ]});
-    let name = bundle.base.path().file_name().unwrap().to_str().unwrap();
-    config["linux"]["cgroupsPath"] = json!(format!("/{name}"));
     fs::write(&path, config.to_string()).unwrap();
     bundle.create();
     bundle.ok("start box");

@@ -364,6 +364,52 @@ pub fn unmount(target: &Path) -> io::Result<bool> {
     }
 }
 
+/// A new filesystem of type `kind` that is mounted nowhere, with options of its own (`WORD` or
+/// `WORD=VALUE`).
+///
+/// # Errors
+/// The kernel's.
+pub fn detached_filesystem<'a>(
+    kind: &str,
+    device: &str,
+    options: impl IntoIterator<Item = &'a str>,
+    attributes: MountAttrFlags,
+) -> io::Result<OwnedFd> {
+    let context = fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC)?;
+    fsconfig_set_string(&context, "source", device)?;
+    for option in options {
+        match option.split_once('=') {
+            Some((key, value)) => fsconfig_set_string(&context, key, value)?,
+            None => fsconfig_set_flag(&context, option)?,
+        }
+    }
+    fsconfig_create(&context)?;
+    Ok(fsmount(
+        &context,
+        FsMountFlags::FSMOUNT_CLOEXEC,
+        attributes,
+    )?)
+}
+
+/// Adds flags to a mount of this namespace, whose root is open.
+///
+/// # Errors
+/// The kernel's: `EINVAL` for what is not the root of a mount.
+pub fn add_flags(mount: impl AsFd, flags: MountFlags) -> io::Result<()> {
+    // The bits of statvfs(3) are those of mount(2). How access times are kept stays as it is
+    // unless one of its flags is named.
+    let held =
+        u32::try_from(rustix::fs::fstatvfs(&mount)?.f_flag.bits()).map_err(io::Error::other)?;
+    let restrictions =
+        MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
+    let held = MountFlags::from_bits_truncate(held) & restrictions;
+    if held.contains(flags) {
+        return Ok(());
+    }
+    let path = format!("/proc/thread-self/fd/{}", mount.as_fd().as_raw_fd());
+    Ok(mount_remount(path, MountFlags::BIND | held | flags, c"")?)
+}
+
 /// Whether something is mounted on `path` itself, in the caller's mount namespace.
 ///
 /// # Errors

@@ -109,6 +109,15 @@ pub fn attach(mount: BorrowedFd<'_>, target: &Path) -> io::Result<()> {
     Ok(move_mount(mount, c"", CWD, target, flags)?)
 }
 
+/// As [`attach`], on what is open.
+///
+/// # Errors
+/// The kernel's.
+pub fn attach_on(mount: BorrowedFd<'_>, target: BorrowedFd<'_>) -> io::Result<()> {
+    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
+    Ok(move_mount(mount, c"", target, c"", flags)?)
+}
+
 /// Does something with files as another user and group of the host, and with the capabilities of
 /// this thread. Only a thread that has them all back afterwards goes on.
 ///

@@ -9,6 +9,7 @@
 pub(crate) mod command;
 mod device;
 mod exec;
+pub(crate) mod mounts;
 mod update;
 mod users;
 
@@ -35,6 +36,7 @@ use crate::shim::loopback;
 use crate::shim::spec::INIT_ANNOTATION;
 use crate::shim::stage::{Stage, StageError};
 use crate::shim::title;
+use mounts::Mounts;
 
 const GRAMMAR: Grammar = Grammar {
     options: &[
@@ -66,6 +68,10 @@ pub(super) enum OciError {
     },
     #[error(transparent)]
     Stage(#[from] StageError),
+    #[error(transparent)]
+    Mounts(#[from] mounts::MountsError),
+    #[error("create: {0}")]
+    Unmade(String),
     #[error("empty the signal mask: {0}")]
     SignalMask(io::Error),
     #[error("rename the init process: {0}")]
@@ -218,9 +224,13 @@ pub(super) fn filters(root: &Path) -> PathBuf {
 }
 
 fn create(bundle: &Bundle, root: &Path, id: &str) -> Result<(), OciError> {
-    let confined = Confined::of(&bundle.path, root, id)?;
-    let path = confined.as_ref().map_or(&*bundle.path, |it| &it.path);
-    let failed = container("create");
+    let changed = Changed::of(&bundle.path, root, id)?;
+    let path = changed.as_ref().map_or(&*bundle.path, |it| &it.path);
+    let mounts = changed.as_ref().and_then(|it| it.mounts.as_ref());
+    let failed = |error| match mounts.and_then(Mounts::failure) {
+        Some(message) => OciError::Unmade(message),
+        None => container("create")(error),
+    };
     let spec = spec_of(path)?;
     let is_init = wants_init(&spec);
     if is_init {
@@ -229,7 +239,7 @@ fn create(bundle: &Bundle, root: &Path, id: &str) -> Result<(), OciError> {
     let executor = Workload {
         ends_with_parent: bundle.ends_with_parent,
         is_init,
-        confinement: confined.as_ref().map(|it| it.confinement.clone()),
+        confinement: changed.as_ref().and_then(|it| it.confinement.clone()),
         joins: None,
     };
     let mut created = ContainerBuilder::new(id.to_owned(), SyscallType::default())
@@ -245,7 +255,7 @@ fn create(bundle: &Bundle, root: &Path, id: &str) -> Result<(), OciError> {
         .with_systemd(bundle.systemd)
         .build()
         .map_err(&failed)?;
-    if confined.is_some() {
+    if changed.is_some() {
         created.state.bundle.clone_from(&bundle.path);
         created.save().map_err(&failed)?;
     }
@@ -259,41 +269,55 @@ fn create(bundle: &Bundle, root: &Path, id: &str) -> Result<(), OciError> {
     Ok(())
 }
 
-/// A bundle without its filter, which is left to the executor. Dropping it removes the files.
+/// A bundle without what libcontainer is not to do: its filter, which is left to the executor, and its
+/// mounts where [`mounts`] makes them. Dropping it removes the files.
 #[derive(Debug)]
-struct Confined {
+struct Changed {
     path: PathBuf,
-    confinement: Confinement,
+    confinement: Option<Confinement>,
+    mounts: Option<Mounts>,
 }
 
-impl Confined {
+impl Changed {
     /// None for a bundle that libcontainer can be given as it is.
     fn of(bundle: &Path, root: &Path, id: &str) -> Result<Option<Self>, OciError> {
         let mut config = read_json(&bundle.join("config.json"))?;
-        let seccomp = config["linux"]["seccomp"].take();
-        if seccomp.is_null() || filter::asks_somebody(&seccomp) {
+        let seccomp = &config["linux"]["seccomp"];
+        let is_confined = !seccomp.is_null() && !filter::asks_somebody(seccomp);
+        let has_mounts = !sys::owner::sets_attributes();
+        if !is_confined && !has_mounts {
             return Ok(None);
         }
-        let filter = Filter::of(&seccomp, &filters(root)).map_err(JoinError::from)?;
-        let (process, confinement) =
-            confined(config["process"].take(), Some(filter)).map_err(JoinError::from)?;
-        config["process"] = process;
+        let mut changed = Self {
+            path: root.join(format!("~{id}")),
+            confinement: None,
+            mounts: None,
+        };
+        if is_confined {
+            let seccomp = config["linux"]["seccomp"].take();
+            let filter = Filter::of(&seccomp, &filters(root)).map_err(JoinError::from)?;
+            let (process, confinement) =
+                confined(config["process"].take(), Some(filter)).map_err(JoinError::from)?;
+            config["process"] = process;
+            changed.confinement = Some(confinement);
+        }
         // Another directory's, if it is relative.
         if let Some(rootfs) = config["root"]["path"].as_str() {
             config["root"]["path"] = json!(bundle.join(rootfs));
         }
-        let path = root.join(format!("~{id}"));
-        let confined = Self { path, confinement };
-        let path = &confined.path;
+        if has_mounts {
+            changed.mounts = Some(Mounts::take_over(&mut config)?);
+        }
+        let path = &changed.path;
         fs::create_dir_all(path).map_err(failed("create", path))?;
         let config = config.to_string();
         let file = path.join("config.json");
         fs::write(&file, config).map_err(failed("write", &file))?;
-        Ok(Some(confined))
+        Ok(Some(changed))
     }
 }
 
-impl Drop for Confined {
+impl Drop for Changed {
     fn drop(&mut self) {
         // The next container of this id replaces what is left of it.
         drop(fs::remove_dir_all(&self.path));

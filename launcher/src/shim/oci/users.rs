@@ -1,5 +1,6 @@
 //! Bundles with a user namespace: their containers are made on a stage, as the launcher's own are,
-//! for an engine keeps what it mounts where the container's root may not walk.
+//! for an engine keeps what it mounts where the container's root may not walk. So are all where we make
+//! the mounts ourselves ([`super::mounts`]), some of them before the container has a namespace.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -25,28 +26,27 @@ pub(super) struct Staged {
 
 impl Staged {
     /// Moves this process into a mount namespace with a stage, where the bundle's `config.json` names
-    /// what is on it. None for a bundle without a user namespace, and for a caller that is not the
-    /// host's root: what it can mount, it has mounted as the root of its own namespace.
+    /// what is on it. None for a bundle that needs no stage, and for a caller that is not the host's
+    /// root: what it can mount, it has mounted as the root of its own namespace.
     pub(super) fn enter(bundle: &Path, id: &str) -> Result<Option<Self>, OciError> {
         let path = bundle.join(CONFIG);
         let mut config = read_json(&path)?;
-        let Some((maps, joined)) = maps(&config)? else {
-            return Ok(None);
-        };
-        if !is_hosts_root() {
+        let found = maps(&config)?;
+        let needs_stage = found.is_some() || !sys::owner::sets_attributes();
+        if !needs_stage || !is_hosts_root() {
             return Ok(None);
         }
         let staged = Self {
             directory: Path::new(STAGES).join(format!("{id}.{}", std::process::id())),
         };
         from(bundle, &mut config);
-        let users = Users {
-            maps: &maps,
+        let users = found.as_ref().map(|(maps, joined)| Users {
+            maps,
             kept: BTreeSet::new(),
             joined: joined.as_deref(),
-        };
+        });
         let directory = &staged.directory;
-        Stage::plan(&mut config, directory, Some(&users)).enter()?;
+        Stage::plan(&mut config, directory, users.as_ref()).enter()?;
         // Engines, and whoever joins the container later, read the bundle's own.
         let shown = directory.join(CONFIG);
         fs::write(&shown, config.to_string())
