@@ -69,6 +69,10 @@ pub const SWARM_LEAVE: &str = "/v1/swarm/leave";
 pub const SWARM_UPDATE: &str = "/v1/swarm/update";
 /// `POST /v1/swarm/rotate/{worker|manager}`: another token.
 pub const SWARM_ROTATE: &str = "/v1/swarm/rotate";
+/// `GET` the text of a backup, of managers.
+pub const SWARM_BACKUP: &str = "/v1/swarm/backup";
+/// `POST` the text of a backup `?force=&advertise=` → [`crate::swarm::Membership`].
+pub const SWARM_RESTORE: &str = "/v1/swarm/restore";
 /// `GET` list of [`crate::swarm::Node`]. `GET /v1/nodes/{node}`; `DELETE ?force=`.
 pub const NODES: &str = "/v1/nodes";
 /// `POST /v1/nodes/{node}/update` [`crate::swarm::NodeUpdate`].

@@ -14,8 +14,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use etcd_client::{
-    Client, Compare as EtcdCompare, CompareOp, Error, Event, EventType, GetOptions, PutOptions,
-    SortOrder, SortTarget, Txn, TxnOp, WatchOptions, WatchStream,
+    Client, Compare as EtcdCompare, CompareOp, Error, Event, EventType, GetOptions, KeyValue,
+    PutOptions, SortOrder, SortTarget, Txn, TxnOp, WatchOptions, WatchStream,
 };
 use tokio::runtime::Handle;
 use tokio::sync::Mutex;
@@ -108,6 +108,12 @@ impl Etcd {
             .block_on(self.link.ways.redirect(endpoints, tls))
     }
 
+    /// Everything that does not go when its node is silent.
+    pub(crate) fn durable(&self) -> Result<Snapshot, ControlError> {
+        let unleased = |kv: &KeyValue| kv.lease() == 0;
+        self.runtime.block_on(self.link.snapshot("", unleased))
+    }
+
     /// As it is in etcd.
     pub(crate) fn full_key(&self, key: &str) -> String {
         self.link.key(key)
@@ -162,7 +168,7 @@ impl fmt::Debug for Etcd {
 
 impl ControlPlane for Etcd {
     fn snapshot(&self, prefix: &str) -> Result<Snapshot, ControlError> {
-        self.runtime.block_on(self.link.snapshot(prefix))
+        self.runtime.block_on(self.link.snapshot(prefix, |_| true))
     }
 
     fn watch(&self, prefix: &str, after: u64) -> Result<Box<dyn Watch>, ControlError> {
@@ -193,7 +199,11 @@ impl Link {
         format!("{}{key}", self.prefix)
     }
 
-    async fn snapshot(&self, prefix: &str) -> Result<Snapshot, ControlError> {
+    async fn snapshot(
+        &self,
+        prefix: &str,
+        is_wanted: impl Fn(&KeyValue) -> bool,
+    ) -> Result<Snapshot, ControlError> {
         let first = self.key(prefix);
         let mut snapshot = Snapshot::default();
         let mut from = first.clone().into_bytes();
@@ -213,7 +223,7 @@ impl Link {
                 let header = page.header().map_or(0, |header| header.revision());
                 snapshot.revision = unsigned(header);
             }
-            for kv in page.kvs() {
+            for kv in page.kvs().iter().filter(|kv| is_wanted(kv)) {
                 let entry = Entry {
                     value: text(kv.value()),
                     modified: unsigned(kv.mod_revision()),

@@ -68,6 +68,7 @@ fn code(error: &SwarmError) -> ErrorCode {
     match error {
         SwarmError::NoNode(_) => ErrorCode::NotFound,
         SwarmError::Already
+        | SwarmError::Active
         | SwarmError::Taken(_)
         | SwarmError::Alive(_)
         | SwarmError::LastManager
@@ -82,8 +83,9 @@ fn code(error: &SwarmError) -> ErrorCode {
         | SwarmError::Listen { .. }
         | SwarmError::Etcd { .. }
         | SwarmError::Lost => ErrorCode::Unavailable,
-        SwarmError::NoProgram(_) => ErrorCode::Unsupported,
+        SwarmError::NoProgram(_) | SwarmError::NotOurs => ErrorCode::Unsupported,
         SwarmError::HalfTls
+        | SwarmError::Backup(_)
         | SwarmError::Token
         | SwarmError::InvalidToken(_)
         | SwarmError::NotIts(_)
@@ -190,6 +192,25 @@ impl Clustering {
     pub(crate) fn leave(&self, force: bool) -> Result<(), ClusterError> {
         self.swarm.leave(force)?;
         Ok(self.follow()?)
+    }
+
+    pub(crate) fn backup(&self) -> Result<String, ClusterError> {
+        Ok(self.swarm.backup()?)
+    }
+
+    pub(crate) fn restore(
+        &self,
+        backup: &str,
+        advertise: Option<&str>,
+        force: bool,
+    ) -> Result<Membership, ClusterError> {
+        let advertise = advertise.map(|text| self.resolve("--advertise-addr", text));
+        let restored = self.swarm.restore(backup, advertise.transpose()?, force);
+        // It may have left one cluster and not begun another.
+        self.follow()?;
+        restored?;
+        self.swarm.campaign()?;
+        self.membership().ok_or(SwarmError::None.into())
     }
 
     pub(crate) fn membership(&self) -> Option<Membership> {

@@ -58,7 +58,7 @@ fn records(control: &dyn ControlPlane) -> Result<(Secrets, Cluster), SwarmError>
 
 /// Who a node is in its certificate. It has chosen the address, and a worker may not be taken for a
 /// manager at it.
-fn subject(cluster: &Cluster, node: &Node, address: IpAddr) -> Subject {
+pub(super) fn subject(cluster: &Cluster, node: &Node, address: IpAddr) -> Subject {
     Subject {
         node: node.id.clone(),
         role: node.role,

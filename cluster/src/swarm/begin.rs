@@ -59,7 +59,7 @@ impl Swarm {
     }
 
     /// What was begun is no more, because of `error`.
-    fn forget<T>(&self, error: SwarmError) -> Result<T, SwarmError> {
+    pub(super) fn forget<T>(&self, error: SwarmError) -> Result<T, SwarmError> {
         if let Err(error) = self.undo() {
             tracing::warn!(%error, "something is left of what did not begin");
         }
@@ -118,21 +118,8 @@ impl Swarm {
             certificate: authority.sign(&made.request, &subject, init.cert_expiry)?,
             key: made.key,
         };
-        self.home.keep_papers(&papers)?;
-        let server = self.server(&state);
-        if let Some(server) = &server {
-            server.start(&Beginning::New)?;
-        }
-        let begun = self.activate(state, &papers, server, None)?;
+        let begun = self.found(state, &papers)?;
         let control = begun.control();
-        let taken = || record::read::<Cluster>(control, key::CLUSTER);
-        let taken = match &begun.own {
-            Some(own) => own.server.wait(START, taken)?,
-            None => taken()?,
-        };
-        if let Some((taken, _)) = taken {
-            return Err(SwarmError::Taken(taken.id));
-        }
         let node = Node {
             id: begun.state.node.clone(),
             hostname: self.host.hostname.clone(),
@@ -164,6 +151,25 @@ impl Swarm {
         }
         begun.announce()?;
         Ok(begun)
+    }
+
+    /// As the first node at a store that has no cluster yet.
+    pub(super) fn found(&self, state: State, papers: &Papers) -> Result<Arc<Active>, SwarmError> {
+        self.home.keep_papers(papers)?;
+        let server = self.server(&state);
+        if let Some(server) = &server {
+            server.start(&Beginning::New)?;
+        }
+        let begun = self.activate(state, papers, server, None)?;
+        let taken = || record::read::<Cluster>(begun.control(), key::CLUSTER);
+        let taken = match &begun.own {
+            Some(own) => own.server.wait(START, taken)?,
+            None => taken()?,
+        };
+        match taken {
+            Some((taken, _)) => Err(SwarmError::Taken(taken.id)),
+            None => Ok(begun),
+        }
     }
 
     fn enter(&self, join: &Join) -> Result<Arc<Active>, SwarmError> {
@@ -267,12 +273,23 @@ fn bring(to: &dyn ControlPlane, from: &dyn ControlPlane) -> Result<(), SwarmErro
     let kept = entries
         .iter()
         .filter(|(key, _)| durable.iter().any(|prefix| key.starts_with(prefix)));
-    let kept: Vec<_> = kept.collect();
-    for some in kept.chunks(TOGETHER) {
+    put_all(
+        to,
+        kept.map(|(key, entry)| (key.as_str(), entry.value.as_str())),
+    )
+}
+
+/// Puts everything, some at a time.
+pub(super) fn put_all<'a>(
+    to: &dyn ControlPlane,
+    entries: impl Iterator<Item = (&'a str, &'a str)>,
+) -> Result<(), SwarmError> {
+    let entries: Vec<(&str, &str)> = entries.collect();
+    for some in entries.chunks(TOGETHER) {
         let puts = some
             .iter()
-            .fold(Transaction::default(), |all, (key, entry)| {
-                all.put(key.as_str(), entry.value.as_str())
+            .fold(Transaction::default(), |all, (key, value)| {
+                all.put(*key, *value)
             });
         to.commit(&puts)?;
     }

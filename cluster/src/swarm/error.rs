@@ -14,6 +14,14 @@ use crate::token::InvalidToken;
 pub enum SwarmError {
     #[error("this node is in a cluster already: hawser swarm leave first")]
     Already,
+    #[error("this node is in a cluster: hawser swarm leave first, or use --force, which leaves it")]
+    Active,
+    #[error("this is no backup of a cluster, or it is damaged: {0}")]
+    Backup(String),
+    #[error(
+        "the cluster is in an etcd that existed before: make a backup of that with its own tools"
+    )]
+    NotOurs,
     #[error(
         "{} is not there: install the package etcd-server, or give --etcd URL of an etcd that exists",
         .0.display()

@@ -4,6 +4,7 @@
 //! ([`home`]). A manager lets others in ([`gate`]) by the word of a token.
 
 mod admission;
+mod backup;
 mod begin;
 mod clerk;
 mod error;

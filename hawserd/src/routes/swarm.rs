@@ -2,7 +2,7 @@
 
 use api::path;
 use api::swarm::{Membership, Node, NodeUpdate, Role, Swarm, SwarmInit, SwarmJoin, SwarmUpdate};
-use axum::extract::State;
+use axum::extract::{DefaultBodyLimit, State};
 use axum::http::StatusCode;
 use axum::routing::{get, post};
 use axum::{Json, Router};
@@ -11,6 +11,10 @@ use serde::Deserialize;
 use super::{Done, Reply};
 use crate::daemon::Daemon;
 use crate::extract::{Content, Params, Segments};
+use crate::failure::Failure;
+
+/// A claimed address has about 150 bytes.
+const LARGEST_BACKUP: usize = 256 << 20;
 
 pub(crate) fn routes() -> Router<Daemon> {
     let node = format!("{}/{{node}}", path::NODES);
@@ -21,6 +25,11 @@ pub(crate) fn routes() -> Router<Daemon> {
         .route(path::SWARM_UPDATE, post(change))
         .route(path::SWARM_LEAVE, post(leave))
         .route(&format!("{}/{{role}}", path::SWARM_ROTATE), post(rotate))
+        .route(path::SWARM_BACKUP, get(backup))
+        .route(
+            path::SWARM_RESTORE,
+            post(restore).layer(DefaultBodyLimit::max(LARGEST_BACKUP)),
+        )
         .route(path::NODES, get(list))
         .route(&node, get(inspect_node).delete(remove))
         .route(&format!("{node}/{}", path::NODE_UPDATE), post(update))
@@ -64,6 +73,29 @@ async fn leave(State(daemon): State<Daemon>, Params(asked): Params<Force>) -> Do
         .run(move |daemon| daemon.cluster.leave(asked.force))
         .await
         .map(|()| StatusCode::NO_CONTENT)
+}
+
+async fn backup(State(daemon): State<Daemon>) -> Result<String, Failure> {
+    daemon.run(|daemon| daemon.cluster.backup()).await
+}
+
+#[derive(Deserialize)]
+struct Restore {
+    #[serde(default)]
+    force: bool,
+    advertise: Option<String>,
+}
+
+async fn restore(
+    State(daemon): State<Daemon>,
+    Params(Restore { force, advertise }): Params<Restore>,
+    body: String,
+) -> Reply<Membership> {
+    let restore = move |daemon: &Daemon| {
+        let advertise = advertise.as_deref();
+        daemon.cluster.restore(&body, advertise, force)
+    };
+    daemon.run(restore).await.map(Json)
 }
 
 async fn change(State(daemon): State<Daemon>, Content(asked): Content<SwarmUpdate>) -> Done {

@@ -1,5 +1,6 @@
 //! `hawser swarm …`.
 
+mod backup;
 mod token;
 
 use std::path::PathBuf;
@@ -15,6 +16,7 @@ use super::node::AvailabilityFlag;
 use super::output;
 use super::trace::duration;
 
+pub use backup::{BackupFlags, RestoreFlags};
 pub use token::{RoleFlag, TokenFlags};
 
 /// `hawser swarm`.
@@ -30,6 +32,10 @@ pub enum SwarmCommand {
     Update(UpdateFlags),
     /// Show the certificate of the cluster's authority
     Ca,
+    /// Write the cluster to a file, which can begin it again
+    Backup(BackupFlags),
+    /// Begin the cluster of a backup again, with this host as its only manager
+    Restore(RestoreFlags),
     /// Leave the cluster
     Leave(LeaveFlags),
 }
@@ -122,6 +128,8 @@ pub fn run(context: &Context, command: &SwarmCommand) -> Result<i32, CliError> {
         SwarmCommand::JoinToken(flags) => token::join_token(context, flags),
         SwarmCommand::Update(flags) => update(context, flags),
         SwarmCommand::Ca => ca(context),
+        SwarmCommand::Backup(flags) => backup::backup(context, flags),
+        SwarmCommand::Restore(flags) => backup::restore(context, flags),
         SwarmCommand::Leave(flags) => leave(context, flags),
     }
 }
