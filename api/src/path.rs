@@ -127,7 +127,8 @@ pub const VOLUME_RESIZE: &str = "resize";
 /// `POST /v1/volumes/{name}/populate` [`crate::storage::VolumePopulate`]: copy-up of image data.
 pub const VOLUME_POPULATE: &str = "populate";
 /// `POST|DELETE /v1/volumes/{name}/users/{container}`: a container refers to the volume, mounted
-/// or not.
+/// or not. A `POST` with `?group=NUMBER` tells what control group of version 2 it runs in, which has
+/// the volume mounted by the container's id: the inode of the group's directory.
 pub const VOLUME_USERS: &str = "users";
 
 /// `POST ?parent=CHAIN&diff_id=DIGEST`, body a tar stream (plain, gzip or zstd)

@@ -32,7 +32,8 @@ pub struct Volume {
     /// Names of its snapshots, oldest first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub snapshots: Vec<String>,
-    /// Of a volume with a device of its own, once it was mounted.
+    /// Once a volume with a device of its own was mounted, or a container of a known control group
+    /// had another one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub io: Option<VolumeIo>,
 }
@@ -406,11 +407,34 @@ pub struct VolumeStats {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct VolumeIo {
+    #[serde(default)]
+    pub scope: IoScope,
     pub read: IoCounts,
     pub write: IoCounts,
     pub discard: IoCounts,
     /// The device was told to make durable what it was given.
     pub flush: IoCounts,
+}
+
+/// Whose operations are counted.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum IoScope {
+    /// The volume's, which has a device of its own.
+    #[default]
+    Device,
+    /// Of the containers that hold the volume, on the filesystem that it shares with others: what they
+    /// submit themselves.
+    Cgroup,
+}
+
+impl IoScope {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Device => "device",
+            Self::Cgroup => "cgroup",
+        }
+    }
 }
 
 /// Operations of one kind.

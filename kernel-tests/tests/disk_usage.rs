@@ -2,8 +2,11 @@
 
 #[cfg(test)]
 mod root {
+    use std::path::Path;
+
     use kernel_tests::shop::TOOLS;
     use kernel_tests::{Shop, program};
+    use sys::loop_device::LoopDevice;
 
     /// Types `hawser WORDS` and answers what it asks; all that it says.
     #[track_caller]
@@ -188,6 +191,59 @@ mod root {
         assert_eq!(listed(""), "two");
     }
 
+    /// What containers have written to a volume's filesystem themselves.
+    fn written(shop: &Shop, volume: &str) -> u64 {
+        let format = "{{.Io.Scope}} {{.Io.Write.Bytes}}";
+        let shown = shop.hawser(&["volume", "inspect", "-f", format, volume]);
+        let bytes = shown.strip_prefix("cgroup ").expect(&shown);
+        bytes.parse().unwrap()
+    }
+
+    #[test]
+    fn what_containers_write_to_a_shared_filesystem_is_told_apart() {
+        const SIZE: u64 = 4 << 20;
+        let mut shop = Shop::open();
+        let image = shop.daemon.directories().root().join("disk");
+        std::fs::File::create(&image)
+            .and_then(|file| file.set_len(64 << 20))
+            .unwrap();
+        let image = image.display().to_string();
+        shop.host.output("mkfs.ext4", &["-q", &image]).unwrap();
+        let disk = LoopDevice::attach(Path::new(&image)).unwrap();
+        let node = disk.path().display().to_string();
+        shop.type_(&format!("volume create -o type=ext4 -o device={node} data"));
+        let write = "dd if=/dev/zero of=/d/$0 bs=1M count=4 conv=fsync";
+        let run = |shop: &Shop, flags: &[&str], script: &[&str]| {
+            let head = ["run", "-v", "data:/d"];
+            shop.hawser(&[&head, flags, &[TOOLS, "sh", "-c"], script].concat());
+        };
+        run(&shop, &["--rm"], &[write, "one"]);
+        let first = written(&shop, "data");
+        assert!((SIZE..2 * SIZE).contains(&first), "{first}");
+        let table = shop.type_("volume stats --no-stream data");
+        assert!(
+            table.contains("I/O OF") && table.contains("cgroup"),
+            "{table}"
+        );
+
+        // A daemon that comes back counts for whom it finds.
+        let wait =
+            format!("until test -e /d/go; do sleep 0.1; done; {write}; touch /d/done; sleep 600");
+        run(&shop, &["-d", "--name", "writer"], &[&wait, "two"]);
+        shop.daemon.kill().unwrap();
+        shop.daemon.launch().unwrap();
+        assert_eq!(written(&shop, "data"), 0);
+        shop.inside(
+            "writer",
+            "touch /d/go && until test -e /d/done; do sleep 0.1; done",
+        );
+        let second = written(&shop, "data");
+        assert!((SIZE..2 * SIZE).contains(&second), "{second}");
+        shop.type_("rm -f writer");
+        assert_eq!(written(&shop, "data"), second);
+        shop.type_("volume rm data");
+    }
+
     #[test]
     fn volumes_without_a_name_go_with_their_container_if_asked() {
         let shop = Shop::open();
@@ -217,7 +273,7 @@ mod root {
                 "create --name {name} -v {name}:/bin:rw{flags} {TOOLS} true"
             ));
             let place = shop.type_(&format!("volume inspect -f {{{{.Mountpoint}}}} {name}"));
-            let is_there = std::path::Path::new(&place).join("busybox").exists();
+            let is_there = Path::new(&place).join("busybox").exists();
             assert_eq!(is_there, files, "{flags}");
         }
     }

@@ -108,6 +108,7 @@ impl Storaged {
         }
         self.drop_old_mounts()?;
         self.adopt_mounted_volumes();
+        self.adopt_groups();
         self.enforce_limits();
         self.expire_trash();
         let rows = self.store.rows().clone();

@@ -402,6 +402,7 @@ mod tests {
                 volume: name.clone(),
                 holder: Holder::Mount("m".to_owned()),
                 boot: Some("b".to_owned()),
+                group: None,
             }),
             Change::PutIntent(Key::from_bytes([7; 16]), Intent::RemoveVolume(name)),
         ]

@@ -317,12 +317,21 @@ async fn populate(
     Ok(StatusCode::NO_CONTENT)
 }
 
+#[derive(Deserialize)]
+struct User {
+    group: Option<u64>,
+}
+
 async fn add_user(
     State(daemon): State<Daemon>,
     Segments((name, container)): Segments<(String, String)>,
+    Params(User { group }): Params<User>,
 ) -> Done {
     daemon
-        .run(move |daemon| daemon.storaged.add_volume_user(&name, &container))
+        .run(move |daemon| match group {
+            None => daemon.storaged.add_volume_user(&name, &container),
+            Some(group) => daemon.storaged.place_volume_user(&name, &container, group),
+        })
         .await?;
     Ok(StatusCode::NO_CONTENT)
 }

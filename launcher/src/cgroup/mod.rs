@@ -12,6 +12,7 @@ pub mod usage;
 
 use std::fs;
 use std::io;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::thread;
 
@@ -113,6 +114,28 @@ impl Group {
 
     fn read(&self, controller: &str, file: &str) -> io::Result<String> {
         fs::read_to_string(self.dir(controller).join(file))
+    }
+
+    /// The id by which programs of the kernel know a process's group (`bpf_get_current_cgroup_id`),
+    /// which is the one of version 2: none where that is not mounted. Beside version 1 the runtime
+    /// makes none there, so that the process, which does not run yet, is put into one here.
+    ///
+    /// # Errors
+    /// The group is gone, or cannot be made.
+    pub fn id(&self, pid: u32) -> io::Result<Option<u64>> {
+        let dir = if self.is_unified {
+            self.dir("")
+        } else {
+            let hierarchy = Path::new(MOUNT).join("unified");
+            if !statfs(&hierarchy).is_ok_and(|found| u64::try_from(found.f_type) == Ok(CGROUP2)) {
+                return Ok(None);
+            }
+            let dir = self.dir("unified");
+            fs::create_dir_all(&dir)?;
+            fs::write(dir.join("cgroup.procs"), pid.to_string())?;
+            dir
+        };
+        Ok(Some(fs::metadata(dir)?.ino()))
     }
 
     /// Ids of the processes in it and in the groups that it has made itself, as this process sees

@@ -83,10 +83,19 @@ impl Daemon {
         gone_is_fine(self.client.delete(&format!("{ROOTFS}/{}", self.container)))
     }
 
+    /// Tells in which control group the container uses a volume.
+    pub(crate) fn place_volume_user(&self, volume: &str, group: u64) -> Result<(), ClientError> {
+        let route = self.volume_user(volume);
+        self.client.act(&format!("{route}?group={group}"))
+    }
+
     pub(crate) fn leave_volume(&self, volume: &str) -> Result<(), ClientError> {
+        gone_is_fine(self.client.delete(&self.volume_user(volume)))
+    }
+
+    fn volume_user(&self, volume: &str) -> String {
         let volume = escape(volume);
-        let route = format!("{VOLUMES}/{volume}/{VOLUME_USERS}/{}", self.container);
-        gone_is_fine(self.client.delete(&route))
+        format!("{VOLUMES}/{volume}/{VOLUME_USERS}/{}", self.container)
     }
 
     pub(crate) fn network(&self, name: &str) -> Result<Network, ClientError> {

@@ -238,6 +238,7 @@ impl Setup {
         // From here on it is the container's alone.
         drop(root);
         self.restrict(&devices)?;
+        self.have_io_counted(created.pid);
 
         *reached = Reached::Networks;
         match &input.network {
@@ -308,7 +309,10 @@ impl Setup {
         if self.runtime.has_stage() && self.group()?.remove().is_ok() {
             return Ok(self.runtime.forget()?);
         }
-        Ok(self.runtime.delete()?)
+        self.runtime.delete()?;
+        // What the runtime does not know of: version 2's beside version 1.
+        drop(self.group()?.remove());
+        Ok(())
     }
 
     /// Removes the container for good: root file system, references to volumes, anonymous volumes,

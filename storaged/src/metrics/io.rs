@@ -1,6 +1,6 @@
 //! What passes to the devices of volumes, as counters and histograms.
 
-use api::storage::{IoCounts, VolumeIo, VolumeStats};
+use api::storage::{IoCounts, IoScope, VolumeIo, VolumeStats};
 
 use super::{by_name, family, of_volumes};
 use crate::volume::io::sum;
@@ -12,21 +12,31 @@ const SECONDS: &str = "hawser_volume_io_seconds";
 /// series of every volume.
 const EDGES: [usize; 12] = [1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 24];
 
-/// A volume without a device of its own has no series, nor has a kind of operation that never was.
+/// A volume of which nothing is counted has no series, nor has a kind of operation that never was.
 pub(super) fn write(out: &mut String, stats: &[VolumeStats]) {
-    let known = of_volumes(stats, |stats| stats.io.clone());
-    let volumes = by_name(known, |all: &mut VolumeIo, io| *all = sum(all, &io));
+    let scopes = [IoScope::Device, IoScope::Cgroup].map(|scope| {
+        let of_scope = move |io: &VolumeIo| io.scope == scope;
+        let known = of_volumes(stats, move |stats| stats.io.clone().filter(of_scope));
+        (scope.as_str(), by_name(known, add))
+    });
     let mut series: Vec<(String, &IoCounts)> = Vec::new();
-    for (volume, io) in &volumes {
-        for (operation, counts) in [
-            ("read", &io.read),
-            ("write", &io.write),
-            ("discard", &io.discard),
-            ("flush", &io.flush),
-        ] {
-            if counts.operations + counts.errors > 0 {
-                let labels = format!("volume=\"{volume}\",operation=\"{operation}\"");
-                series.push((labels, counts));
+    for (scope, volumes) in &scopes {
+        for (volume, io) in volumes {
+            for (operation, counts) in [
+                ("read", &io.read),
+                ("write", &io.write),
+                ("discard", &io.discard),
+                ("flush", &io.flush),
+            ] {
+                if counts.operations + counts.errors > 0 {
+                    let labels = [
+                        ("volume", *volume),
+                        ("operation", operation),
+                        ("scope", scope),
+                    ];
+                    let labels = labels.map(|(name, value)| format!("{name}=\"{value}\""));
+                    series.push((labels.join(","), counts));
+                }
             }
         }
     }
@@ -34,7 +44,7 @@ pub(super) fn write(out: &mut String, stats: &[VolumeStats]) {
         out,
         BYTES,
         "counter",
-        "Bytes that passed to or from a volume's device.",
+        "Bytes that passed to or from a device: a volume's, or for its containers.",
     );
     for (labels, counts) in &series {
         out.push_str(&format!("{BYTES}{{{labels}}} {}\n", counts.bytes));
@@ -43,7 +53,7 @@ pub(super) fn write(out: &mut String, stats: &[VolumeStats]) {
         out,
         ERRORS,
         "counter",
-        "Operations that a volume's device failed.",
+        "Operations that failed on a device: a volume's, or for its containers.",
     );
     for (labels, counts) in &series {
         out.push_str(&format!("{ERRORS}{{{labels}}} {}\n", counts.errors));
@@ -52,11 +62,15 @@ pub(super) fn write(out: &mut String, stats: &[VolumeStats]) {
         out,
         SECONDS,
         "histogram",
-        "Time that a volume's device took for operations.",
+        "Time that operations took on a device: a volume's, or for its containers.",
     );
     for (labels, counts) in &series {
         histogram(out, labels, counts);
     }
+}
+
+fn add(all: &mut VolumeIo, io: VolumeIo) {
+    *all = sum(all, &io);
 }
 
 fn histogram(out: &mut String, labels: &str, counts: &IoCounts) {
@@ -106,12 +120,23 @@ mod tests {
             write: write_counts,
             ..VolumeIo::default()
         };
+        let of_containers = VolumeIo {
+            scope: IoScope::Cgroup,
+            ..io.clone()
+        };
         let mut out = String::new();
-        write(&mut out, &[stats("data", Some(io)), stats("plain", None)]);
-        let labels = "volume=\"data\",operation=\"write\"";
+        let all = [
+            stats("data", Some(io)),
+            stats("directory", Some(of_containers)),
+            stats("plain", None),
+        ];
+        write(&mut out, &all);
+        let labels = "volume=\"data\",operation=\"write\",scope=\"device\"";
         for line in [
             format!("hawser_volume_io_bytes_total{{{labels}}} 4096"),
             format!("hawser_volume_io_errors_total{{{labels}}} 2"),
+            "hawser_volume_io_errors_total{volume=\"directory\",operation=\"write\",scope=\"cgroup\"} 2"
+                .to_owned(),
             format!("hawser_volume_io_seconds_bucket{{{labels},le=\"0.000004\"}} 5"),
             format!("hawser_volume_io_seconds_bucket{{{labels},le=\"0.000016\"}} 8"),
             format!("hawser_volume_io_seconds_bucket{{{labels},le=\"33.554432\"}} 8"),

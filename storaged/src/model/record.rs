@@ -187,6 +187,10 @@ pub(crate) struct HolderRow {
     pub(crate) holder: Holder,
     /// The boot a mount belongs to: it ends with it. A container's reference does not.
     pub(crate) boot: Option<String>,
+    /// The control group that a mount's holder runs in, if that is known. Such numbers are of a boot
+    /// and never given twice in it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) group: Option<u64>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]

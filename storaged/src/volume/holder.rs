@@ -8,9 +8,11 @@ use std::path::PathBuf;
 use api::id::VolumeName;
 
 use super::VolumeError;
+use super::content::spec_of;
 use crate::Storaged;
 use crate::disk::{Step, StepError};
-use crate::model::record::{Change, Holder, HolderRow};
+use crate::model::record::{Change, Holder, HolderRow, VolumeRow};
+use crate::model::volume_spec::Content;
 
 const MAX_HOLDER: usize = 255;
 
@@ -27,6 +29,54 @@ impl Storaged {
         self.known(name.as_str())?;
         self.hold(&name, Holder::Container(container.to_owned()), None)?;
         Ok(())
+    }
+
+    /// Tells which control group the container runs in that has the volume mounted by its id; fine if
+    /// it has not.
+    ///
+    /// # Errors
+    /// [`VolumeError`].
+    pub fn place_volume_user(
+        &self,
+        name: &str,
+        container: &str,
+        group: u64,
+    ) -> Result<(), VolumeError> {
+        check("container", container)?;
+        let name = self.known(name)?;
+        let _guard = self.volume_locks.lock(name.as_str());
+        let row = self.existing_volume(&name)?;
+        let key = (name, Holder::Mount(container.to_owned()));
+        let Some(held) = self.store.rows().holders.get(&key).cloned() else {
+            return Ok(());
+        };
+        if held.group != Some(group) {
+            let group = Some(group);
+            let held = HolderRow { group, ..held };
+            self.apply(Step::Record(vec![Change::PutHolder(held)]))?;
+        }
+        self.count_group(&row, container, group);
+        Ok(())
+    }
+
+    /// A volume with a device of its own needs no groups.
+    fn count_group(&self, row: &VolumeRow, holder: &str, group: u64) {
+        let content = spec_of(row).map(|spec| spec.content);
+        if !matches!(content, Ok(Content::Image(_) | Content::Thin(_))) {
+            let target = self.layout.volume_data(&row.name);
+            self.block_io
+                .begin_group(&row.name, (holder, group), &target);
+        }
+    }
+
+    /// Goes on counting for what holds volumes since before this daemon.
+    pub(crate) fn adopt_groups(&self) {
+        let rows = self.store.rows().clone();
+        for held in rows.holders.values() {
+            if let (Some(group), Some(row)) = (held.group, rows.volumes.get(&held.volume)) {
+                self.count_group(row, held.holder.id(), group);
+            }
+        }
     }
 
     /// The container is gone; fine if it did not refer to the volume.
@@ -79,6 +129,7 @@ impl Storaged {
         {
             self.unmount_content(&row)?;
         }
+        self.block_io.end_group(&name, id);
         Ok(self.release(&name, holder)?)
     }
 
@@ -101,6 +152,7 @@ impl Storaged {
             volume: name.clone(),
             holder,
             boot,
+            group: None,
         };
         self.apply(Step::Record(vec![Change::PutHolder(row)]))?;
         Ok(true)

@@ -5,23 +5,29 @@
 //! mount of a volume with a device of its own on. They count for devices that are in a table, which a
 //! volume's is for as long as it is mounted; nothing is left behind by a daemon that dies. What was
 //! counted for a volume is kept over its mounts, and begins anew with the daemon.
+//!
+//! A volume without a device of its own has what the control groups of its holders do on the
+//! filesystem that it is on ([`group`]).
 
+mod device;
+mod group;
 mod program;
 
 use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
-use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::sync::Mutex;
 
 use api::id::VolumeName;
-use api::storage::{IoCounts, VolumeIo};
+use api::storage::{IoCounts, IoScope, VolumeIo};
 use rustix::io::Errno;
 use sys::bpf::map::{self, BPF_MAP_TYPE_HASH, BPF_MAP_TYPE_LRU_HASH, Existing, Shape};
 use sys::bpf::tracepoint::Tracepoint;
 
 use crate::lock::lock;
+use device::Device;
+use group::Groups;
 use program::{BUCKETS, COUNTS_SIZE, KIND_SIZE, Kind, START_KEY_SIZE};
 
 /// Two MiB of counts, allocated at once: before 6.1 the kernel warns of programs at tracepoints whose
@@ -30,9 +36,6 @@ const MAX_DEVICES: u32 = 2048;
 /// Operations under way at a time; a loop device has at most 128. The oldest goes when there are
 /// more, or when its end was never seen.
 const MAX_STARTED: u32 = 8192;
-
-/// A device as the tracepoints tell it (`MKDEV`, include/linux/kdev_t.h).
-type Device = u32;
 
 #[derive(Debug, Default)]
 pub(crate) struct BlockIo {
@@ -45,6 +48,8 @@ struct State {
     /// This kernel does not let us; that was said.
     refused: bool,
     volumes: BTreeMap<VolumeName, Watched>,
+    groups_refused: bool,
+    groups: Groups,
 }
 
 #[derive(Debug, Default)]
@@ -90,21 +95,52 @@ impl BlockIo {
         }
     }
 
+    /// Counts what a control group does on the filesystem of `target`, as long as `holder` holds the
+    /// volume there. Again is fine, and so is what nobody can count for.
+    pub(crate) fn begin_group(
+        &self,
+        volume: &VolumeName,
+        (holder, group): (&str, u64),
+        target: &Path,
+    ) {
+        let mut state = lock(&self.state);
+        if state.groups_refused {
+            return;
+        }
+        if let Err(error) = state.groups.begin(volume, (holder, group), target) {
+            if error.raw_os_error() == Some(Errno::TOOBIG.raw_os_error()) {
+                tracing::warn!(%volume, holder, "the I/O of no more containers is counted");
+                return;
+            }
+            state.groups_refused = true;
+            state.groups = Groups::default();
+            tracing::warn!(%error, "the I/O of containers in directory volumes is not counted on this host");
+        }
+    }
+
+    /// The holder does not hold the volume any more.
+    pub(crate) fn end_group(&self, volume: &VolumeName, holder: &str) {
+        lock(&self.state).groups.end(volume, holder);
+    }
+
     /// The volume is gone, and another one may have its name.
     pub(crate) fn forget(&self, volume: &VolumeName) {
         self.end(volume);
-        lock(&self.state).volumes.remove(volume);
+        let mut state = lock(&self.state);
+        state.volumes.remove(volume);
+        state.groups.forget(volume);
     }
 
     /// What was counted for a volume, if anything could be.
     pub(crate) fn read(&self, volume: &VolumeName) -> Option<VolumeIo> {
-        lock(&self.state).read(volume)
+        let state = lock(&self.state);
+        state.read(volume).or_else(|| state.groups.read(volume))
     }
 }
 
 impl State {
     fn begin(&mut self, volume: &VolumeName, target: &Path) -> io::Result<()> {
-        let device = device_of(target)?;
+        let device = device::of(target)?;
         if self.volumes.get(volume).and_then(|known| known.device) == Some(device) {
             return Ok(());
         }
@@ -137,12 +173,6 @@ impl State {
         };
         Some(sum(&watched.before, &now))
     }
-}
-
-fn device_of(target: &Path) -> io::Result<Device> {
-    let device = std::fs::metadata(target)?.dev();
-    let (major, minor) = (rustix::fs::major(device), rustix::fs::minor(device));
-    Ok(major << 20 | minor)
 }
 
 /// The programs, attached while this lives, and their tables.
@@ -226,6 +256,7 @@ fn decode(value: &[u8]) -> VolumeIo {
         }
     };
     VolumeIo {
+        scope: IoScope::Device,
         read: kind(Kind::Read),
         write: kind(Kind::Write),
         discard: kind(Kind::Discard),
@@ -233,7 +264,7 @@ fn decode(value: &[u8]) -> VolumeIo {
     }
 }
 
-/// Of two sets of operations.
+/// Of two sets of operations of the same scope.
 pub(crate) fn sum(a: &VolumeIo, b: &VolumeIo) -> VolumeIo {
     let add = |a: &IoCounts, b: &IoCounts| {
         let length = a.latency.len().max(b.latency.len());
@@ -249,6 +280,7 @@ pub(crate) fn sum(a: &VolumeIo, b: &VolumeIo) -> VolumeIo {
         }
     };
     VolumeIo {
+        scope: a.scope,
         read: add(&a.read, &b.read),
         write: add(&a.write, &b.write),
         discard: add(&a.discard, &b.discard),

@@ -1,8 +1,8 @@
-//! `hawser volume stats`: what volumes take and may take, and what passes to their devices.
+//! `hawser volume stats`: what volumes take and may take, and what passes to devices.
 
 use api::client::escape;
 use api::path::VOLUMES_STATS;
-use api::storage::{IoCounts, VolumeStats};
+use api::storage::{IoCounts, IoScope, VolumeStats};
 use clap::Args;
 
 use super::super::context::Context;
@@ -38,6 +38,7 @@ const COLUMNS: Columns = Columns {
         ("Bytes", "BYTES"),
         ("MaxBytes", "MAX BYTES"),
         ("BlockIO", "BLOCK I/O"),
+        ("IOScope", "I/O OF"),
         ("Operations", "OPS R / W"),
         ("Latency", "P99 R / W"),
         ("Flushes", "FLUSHES"),
@@ -45,7 +46,7 @@ const COLUMNS: Columns = Columns {
         ("Errors", "I/O ERRORS"),
     ],
     default: "{{.Name}}\t{{.Backend}}\t{{.Size}}\t{{.Limit}}\t{{.SizePerc}}\t\
-              {{.Inodes}}\t{{.InodeLimit}}\t{{.InodePerc}}\t{{.BlockIO}}\t{{.Latency}}",
+              {{.Inodes}}\t{{.InodeLimit}}\t{{.InodePerc}}\t{{.BlockIO}}\t{{.Latency}}\t{{.IOScope}}",
 };
 
 pub(super) fn stats(context: &Context, flags: &StatsFlags) -> Result<i32, CliError> {
@@ -70,6 +71,9 @@ fn row(stats: &VolumeStats) -> Row {
             format!("{} / {}", of(&io.read), of(&io.write))
         })
     };
+    // A flush is everybody's who waits for it.
+    let own = io.filter(|io| io.scope == IoScope::Device);
+    let flushes = own.map(|io| &io.flush);
     let errors = io.map(|io| [&io.read, &io.write, &io.discard, &io.flush].map(|one| one.errors));
     Row::new([
         ("Name", stats.name.as_str().into()),
@@ -85,10 +89,15 @@ fn row(stats: &VolumeStats) -> Row {
         ("BlockIO", both(|io| human::size(io.bytes, 3)).into()),
         ("Operations", both(|io| io.operations.to_string()).into()),
         ("Latency", both(slowest).into()),
-        ("Flushes", count(io.map(|io| io.flush.operations)).into()),
         (
-            "FlushLatency",
-            io.map_or_else(unknown, |io| slowest(&io.flush)).into(),
+            "Flushes",
+            count(flushes.map(|flush| flush.operations)).into(),
+        ),
+        ("FlushLatency", flushes.map_or_else(unknown, slowest).into()),
+        (
+            "IOScope",
+            io.map_or_else(unknown, |io| io.scope.as_str().to_owned())
+                .into(),
         ),
         ("Errors", count(errors.map(|all| all.iter().sum())).into()),
     ])
@@ -162,10 +171,10 @@ mod tests {
         assert_eq!(
             cells(1),
             [
-                "site", "loop", "5MB", "20MB", "25.0%", "7", "-", "-", "-", "-"
+                "site", "loop", "5MB", "20MB", "25.0%", "7", "-", "-", "-", "-", "-"
             ]
         );
-        assert_eq!(cells(2)[2..], ["-"; 8]);
+        assert_eq!(cells(2)[2..], ["-"; 9]);
         let json = table::list(&COLUMNS, &rows[..1], "json").unwrap();
         let json: serde_json::Value = serde_json::from_str(json.trim()).unwrap();
         assert_eq!(json["Bytes"], 5_000_000);

@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use super::{Setup, SetupError};
+use super::{Setup, SetupError, failed};
 use crate::container::{Mount, MountKind, Recursion};
 use crate::shim::daemon::{is_away, patiently};
-use crate::volume::VolumeError;
+use crate::volume::{LOCAL, VolumeError};
 
 impl Setup {
     pub(super) fn check_bind_sources(&self) -> Result<(), SetupError> {
@@ -45,6 +45,35 @@ impl Setup {
         Ok(mounted)
     }
 
+    /// Tells the daemon whose I/O is that of its volumes. Figures are no reason not to start.
+    pub(super) fn have_io_counted(&self, pid: u32) {
+        let mut own = self.mounts(MountKind::Volume).filter(|mount| is_own(mount));
+        let Some(first) = own.next() else {
+            return;
+        };
+        let group = self.group().and_then(|group| {
+            let number = group.id(pid);
+            number.map_err(failed(
+                "make a control group of version 2 in",
+                &group.dir("unified"),
+            ))
+        });
+        match group {
+            Ok(Some(group)) => {
+                for mount in std::iter::once(first).chain(own) {
+                    if let Err(error) = self.daemon.place_volume_user(&mount.name, group) {
+                        eprintln!(
+                            "hawser: warning: the I/O of volume {} is not counted: {error}",
+                            mount.name
+                        );
+                    }
+                }
+            }
+            Ok(None) => {}
+            Err(error) => eprintln!("hawser: warning: the I/O of volumes is not counted: {error}"),
+        }
+    }
+
     pub(super) fn unmount_volumes(&self) -> Result<(), SetupError> {
         let is_plugin_away = |error: &VolumeError| matches!(error, VolumeError::Call { source, .. } if is_away(source));
         let mut outcome = Ok(());
@@ -63,7 +92,7 @@ impl Setup {
     /// Gives up every volume for good, and removes those that were made for this container.
     pub(super) fn leave_volumes(&self) -> Result<(), SetupError> {
         for mount in self.mounts(MountKind::Volume) {
-            if mount.driver.is_empty() || mount.driver == crate::volume::LOCAL {
+            if is_own(mount) {
                 patiently(is_away, || self.daemon.leave_volume(&mount.name))?;
             }
             if mount.anonymous {
@@ -81,4 +110,9 @@ impl Setup {
         let mounts = self.record.mounts.iter();
         mounts.filter(move |mount| mount.kind == kind)
     }
+}
+
+/// Whether the daemon itself keeps it.
+fn is_own(mount: &Mount) -> bool {
+    matches!(mount.driver.as_str(), "" | LOCAL)
 }

@@ -4,7 +4,10 @@
 //! bytes, nanoseconds and errors, and [`BUCKETS`] counts of operations by how long they took. The
 //! bucket of an operation is the power of two of its microseconds.
 //!
-//! Runs on 5.10: three helpers of hash tables and the clock, and additions in memory.
+//! Two programs count by device, and two by control group and device; all of them alike.
+//!
+//! Runs on 5.10: three helpers of hash tables, those that tell the time and the control group, and
+//! additions in memory.
 
 use std::io;
 use std::os::fd::{AsRawFd as _, BorrowedFd};
@@ -42,11 +45,18 @@ const ERRORS: i16 = 24;
 
 /// Of an operation under way: its device, where its kind's part is, and its sector.
 pub(super) const START_KEY_SIZE: u32 = 16;
+/// Of a control group's operations on a device.
+pub(super) const GROUP_KEY_SIZE: u32 = 16;
+/// Whose an operation under way is: when it was asked for, and the key of a group's operations.
+pub(super) const OWNER_SIZE: u32 = 8 + GROUP_KEY_SIZE;
 /// Places on the stack.
 const KEY: i16 = -16;
 const KEY_KIND: i16 = -12;
 const KEY_SECTOR: i16 = -8;
 const TIME: i16 = -24;
+const OWNER: i16 = KEY - OWNER_SIZE as i16;
+const GROUP: i16 = OWNER + 8;
+const GROUP_DEVICE: i16 = GROUP + 8;
 
 // Registers; calls leave those from 6 on alone.
 const RESULT: u8 = 0;
@@ -89,6 +99,7 @@ const MAP_LOOKUP: i32 = 1;
 const MAP_UPDATE: i32 = 2;
 const MAP_DELETE: i32 = 3;
 const CLOCK: i32 = 5;
+const CURRENT_GROUP: i32 = 80;
 
 /// A jump to the end, whose distance is not known yet.
 const TO_END: i16 = i16::MAX;
@@ -134,17 +145,7 @@ pub(super) fn at_end(
     let error = tracepoint.offset("error", 4)?;
     let sectors = tracepoint.offset("nr_sector", 4)?;
     let mut code = identify(&Fields::of(tracepoint)?, devices);
-    code.extend([
-        register(ADD_REGISTER, COUNTS, PART),
-        put(LOAD_WORD, B, CONTEXT, error),
-        jump(JUMP_EQUAL, B, 0, 3),
-        set(MOVE, C, 1),
-        put(ADD_IN_MEMORY, COUNTS, C, ERRORS),
-        jump(JUMP, 0, 0, TO_END),
-        put(LOAD_WORD, B, CONTEXT, sectors),
-        set(SHIFT_LEFT, B, 9),
-        put(ADD_IN_MEMORY, COUNTS, B, BYTES),
-    ]);
+    code.extend(outcome(error, sectors));
     // The first part of an operation ends it; of those that follow, nobody knows the beginning.
     code.extend(map(A, started));
     code.extend(on_stack(B, KEY));
@@ -156,17 +157,113 @@ pub(super) fn at_end(
     ]);
     code.extend(map(A, started));
     code.extend(on_stack(B, KEY));
+    code.push(call(MAP_DELETE));
+    code.extend(duration(TIME));
+    Ok(finish(code))
+}
+
+/// What the programs of control groups share.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Tables<'a> {
+    pub(super) disks: BorrowedFd<'a>,
+    pub(super) counts: BorrowedFd<'a>,
+    pub(super) owners: BorrowedFd<'a>,
+}
+
+/// Remembers whose an operation is, if its control group is one that is counted.
+pub(super) fn at_request(
+    tracepoint: &Tracepoint,
+    tables: Tables<'_>,
+) -> io::Result<Vec<Instruction>> {
+    let sectors = tracepoint.offset("nr_sector", 4)?;
+    let mut code = identify(&Fields::of(tracepoint)?, tables.disks);
     code.extend([
-        call(MAP_DELETE),
+        // A flush is done once for all who wait for one.
+        put(LOAD_WORD, B, CONTEXT, sectors),
+        jump(JUMP_EQUAL, B, 0, TO_END),
+        put(LOAD_WORD, B, STACK, KEY),
+        put(STORE_WORD, STACK, B, GROUP_DEVICE),
+        set(MOVE, B, 0),
+        put(STORE_WORD, STACK, B, GROUP_DEVICE + 4),
+        put(LOAD_WORD, B, COUNTS, 0),
+        put(STORE_WORD, STACK, B, KEY),
+        call(CURRENT_GROUP),
+        put(STORE, STACK, RESULT, GROUP),
+    ]);
+    code.extend(map(A, tables.counts));
+    code.extend(on_stack(B, GROUP));
+    code.extend([call(MAP_LOOKUP), jump(JUMP_UNEQUAL, RESULT, 0, 6)]);
+    // Somebody else's: one whose end was never seen, as it became a part of another, is not this one.
+    code.extend(map(A, tables.owners));
+    code.extend(on_stack(B, KEY));
+    code.extend([call(MAP_DELETE), jump(JUMP, 0, 0, TO_END)]);
+    code.extend([call(CLOCK), put(STORE, STACK, RESULT, OWNER)]);
+    code.extend(map(A, tables.owners));
+    code.extend(on_stack(B, KEY));
+    code.extend(on_stack(C, OWNER));
+    code.extend([set(MOVE, D, 0), call(MAP_UPDATE)]);
+    Ok(finish(code))
+}
+
+/// Counts an operation that ends for the group whose it is.
+pub(super) fn at_end_of_request(
+    tracepoint: &Tracepoint,
+    tables: Tables<'_>,
+) -> io::Result<Vec<Instruction>> {
+    let error = tracepoint.offset("error", 4)?;
+    let sectors = tracepoint.offset("nr_sector", 4)?;
+    let mut code = identify(&Fields::of(tracepoint)?, tables.disks);
+    code.extend(map(A, tables.owners));
+    code.extend(on_stack(B, KEY));
+    code.extend([call(MAP_LOOKUP), jump(JUMP_EQUAL, RESULT, 0, TO_END)]);
+    for offset in (0..OWNER_SIZE as i16).step_by(8) {
+        code.extend([
+            put(LOAD, B, RESULT, offset),
+            put(STORE, STACK, B, OWNER + offset),
+        ]);
+    }
+    code.extend(map(A, tables.owners));
+    code.extend(on_stack(B, KEY));
+    code.push(call(MAP_DELETE));
+    code.extend(map(A, tables.counts));
+    code.extend(on_stack(B, GROUP));
+    code.extend([
+        call(MAP_LOOKUP),
+        jump(JUMP_EQUAL, RESULT, 0, TO_END),
+        register(MOVE_REGISTER, COUNTS, RESULT),
+    ]);
+    code.extend(outcome(error, sectors));
+    code.extend(duration(OWNER));
+    Ok(finish(code))
+}
+
+/// Goes on in the kind's part of [`COUNTS`]. Counts an error, and ends the program; or the bytes.
+fn outcome(error: i16, sectors: i16) -> Vec<Instruction> {
+    vec![
+        register(ADD_REGISTER, COUNTS, PART),
+        put(LOAD_WORD, B, CONTEXT, error),
+        jump(JUMP_EQUAL, B, 0, 3),
+        set(MOVE, C, 1),
+        put(ADD_IN_MEMORY, COUNTS, C, ERRORS),
+        jump(JUMP, 0, 0, TO_END),
+        put(LOAD_WORD, B, CONTEXT, sectors),
+        set(SHIFT_LEFT, B, 9),
+        put(ADD_IN_MEMORY, COUNTS, B, BYTES),
+    ]
+}
+
+/// Counts an operation that began at the time in that place on the stack.
+fn duration(begin: i16) -> Vec<Instruction> {
+    let mut code = vec![
         call(CLOCK),
-        put(LOAD, A, STACK, TIME),
+        put(LOAD, A, STACK, begin),
         register(SUBTRACT_REGISTER, RESULT, A),
         put(ADD_IN_MEMORY, COUNTS, RESULT, NANOSECONDS),
         set(MOVE, C, 1),
         put(ADD_IN_MEMORY, COUNTS, C, OPERATIONS),
-    ]);
+    ];
     code.extend(bucket());
-    Ok(finish(code))
+    code
 }
 
 /// Ends the program unless the device is in the table and the operation of a known kind; then
