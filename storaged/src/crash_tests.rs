@@ -11,9 +11,10 @@ mod thin_volumes;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex};
 
-use api::storage::{StorageCheck, VolumeCreate, VolumePrune};
+use api::storage::{StorageCheck, VolumePrune};
 use redb::Database;
 use rustix::mount::MountFlags;
 
@@ -371,26 +372,61 @@ fn a_clock_that_jumps_empties_no_trash() {
     });
 }
 
-#[test]
-fn readings_do_not_wait_for_a_mount_that_hangs() {
-    in_state(|state| {
-        let (storaged, _) = open(state, NEVER, How::Crash);
-        assert!(volume(&storaged));
-        // A mount in progress holds the volume's lock and nothing else.
-        let _mounting = storaged.volume_locks.lock("data");
-        let body = br#"{"Name":"data"}"#;
-        for verb in ["Get", "List", "Path", "Capabilities"] {
-            let (status, _) = storaged.plugin_call(&format!("/VolumeDriver.{verb}"), body);
-            assert_eq!(status, 200, "{verb}");
+/// A kernel that mounts nothing on one volume until it is told to.
+#[derive(Debug)]
+struct Hanging {
+    host: Host,
+    begun: SyncSender<()>,
+    end: Mutex<Receiver<()>>,
+}
+
+impl Disk for Hanging {
+    fn apply(&self, step: &Step) -> Result<(), StepError> {
+        if let Step::MountVolume { target, .. } = step
+            && target.ends_with("hangs/_data")
+        {
+            self.begun.send(()).unwrap();
+            lock(&self.end).recv().unwrap();
         }
-        let other = VolumeCreate {
-            name: "other".to_owned(),
-            ..VolumeCreate::default()
+        self.host.apply(step)
+    }
+}
+
+#[test]
+fn nothing_but_its_own_volume_waits_for_a_mount_that_hangs() {
+    in_state(|state| {
+        let (mut storaged, _) = open(state, NEVER, How::Crash);
+        let (begun, begins) = sync_channel(1);
+        let (ends, end) = sync_channel(1);
+        storaged.disk = Box::new(Hanging {
+            host: Host::new(Arc::clone(&storaged.store)),
+            begun,
+            end: Mutex::new(end),
+        });
+        let call = |verb: &str, name: &str| {
+            let opts = r#"{"type":"tmpfs","device":"tmpfs"}"#;
+            let body = format!(r#"{{"Name":{name:?},"ID":"m1","Opts":{opts}}}"#);
+            let (status, reply) =
+                storaged.plugin_call(&format!("/VolumeDriver.{verb}"), body.as_bytes());
+            assert_eq!(status, 200, "{verb} {name}: {}", reply.err);
         };
-        storaged
-            .create_volume(other)
-            .expect("another volume is not held up");
-        with_image(&storaged);
+        call("Create", "hangs");
+        std::thread::scope(|scope| {
+            let mounting = scope.spawn(|| call("Mount", "hangs"));
+            begins.recv().unwrap();
+            for verb in ["Get", "List", "Path", "Capabilities"] {
+                call(verb, "hangs");
+            }
+            for verb in ["Create", "Mount", "Get", "Path", "Unmount", "Remove"] {
+                call(verb, "other");
+            }
+            assert_eq!(storaged.volume_stats(&[]).unwrap().len(), 1);
+            with_image(&storaged);
+            assert!(!mounting.is_finished());
+            ends.send(()).unwrap();
+        });
+        call("Unmount", "hangs");
+        call("Remove", "hangs");
     });
 }
 
