@@ -27,11 +27,25 @@ cat >"$scope/config.json" <<'JSON'
     ]
 }
 JSON
+is_stopped() {
+    hawser-shim state engine | grep -q '"status": "stopped"'
+}
+is_forgotten() {
+    systemctl show --property LoadState hawser-engine.scope | grep -q not-found
+}
 hawser-shim --systemd-cgroup create --bundle "$scope" engine
 hawser-shim start engine
 [ "$(systemctl is-active hawser-engine.scope)" = active ]
 [ "$(cat /sys/fs/cgroup/system.slice/hawser-engine.scope/pids.max)" = 17 ]
 [ "$(systemctl show --property MemoryMax --value hawser-engine.scope)" = 67108864 ]
+# Nobody is asked on the bus, which may be busy.
 hawser-shim kill engine KILL
-until_true 30 hawser-shim delete engine
-until_true 30 test ! -e /sys/fs/cgroup/system.slice/hawser-engine.scope
+until_true 30 is_stopped
+timeout 9 hawser-shim delete engine
+test ! -e /sys/fs/cgroup/system.slice/hawser-engine.scope
+until_true 30 is_forgotten
+# The name is free again, and who is in there is ended.
+hawser-shim --systemd-cgroup create --bundle "$scope" engine
+hawser-shim start engine
+timeout 9 hawser-shim delete --force engine
+test ! -e /sys/fs/cgroup/system.slice/hawser-engine.scope

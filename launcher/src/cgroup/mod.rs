@@ -103,6 +103,19 @@ impl Group {
         })
     }
 
+    /// One of version 2, by its path below where that is mounted.
+    pub fn unified(path: &Path) -> Self {
+        Self {
+            is_unified: true,
+            path: path.to_owned(),
+        }
+    }
+
+    /// Below the hierarchies' mount points, without a slash in front.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// The directory that has the files of a controller.
     pub fn dir(&self, controller: &str) -> PathBuf {
         if self.is_unified {

@@ -10,6 +10,7 @@ pub(crate) mod command;
 mod device;
 mod exec;
 pub(crate) mod mounts;
+mod scope;
 mod update;
 mod users;
 
@@ -259,6 +260,9 @@ fn create(bundle: &Bundle, root: &Path, id: &str) -> Result<(), OciError> {
         created.state.bundle.clone_from(&bundle.path);
         created.save().map_err(&failed)?;
     }
+    if bundle.systemd {
+        scope::note(&created, &root.join(id))?;
+    }
     if has_own_network(&spec)
         && let Some(pid) = created
             .pid()
@@ -369,7 +373,11 @@ fn delete(root: &Path, id: &str) -> Result<(), OciError> {
     if !state.exists() {
         return Ok(());
     }
-    let deleted = Container::load(state.clone()).and_then(|mut container| container.delete(true));
+    let loaded = Container::load(state.clone()).map_err(container("delete"));
+    let deleted = loaded.and_then(|mut found| {
+        scope::end(&mut found, &state)?;
+        found.delete(true).map_err(container("delete"))
+    });
     if let Err(error) = deleted {
         // A create that was cut short leaves a state that cannot be loaded; nothing runs from it.
         if !state.join("state.json").exists() {
@@ -379,7 +387,7 @@ fn delete(root: &Path, id: &str) -> Result<(), OciError> {
                 source,
             });
         }
-        return Err(container("delete")(error));
+        return Err(error);
     }
     Ok(())
 }
