@@ -4,6 +4,8 @@
 
 pub(crate) mod attribute;
 pub(crate) mod decoder;
+pub(crate) mod fluentd;
+pub(crate) mod gelf;
 pub(crate) mod json;
 pub(crate) mod local;
 pub(crate) mod option;

@@ -6,8 +6,9 @@ use std::path::PathBuf;
 use regex::Regex;
 
 use super::attribute::{Chosen, Names};
+use super::gelf::Packing;
 use super::syslog::{self, Address, Shape};
-use super::{Files, Format, subject};
+use super::{Files, Format, fluentd, gelf, subject};
 use crate::container::{LogConfig, Record};
 use crate::format::template::{Template, TemplateError};
 
@@ -26,7 +27,15 @@ const LOCAL: Files = Files {
 };
 /// Of lines that wait for the driver.
 const DEFAULT_BUFFER: u64 = 1 << 20;
-pub(crate) const DRIVERS: [&str; 5] = ["journald", "json-file", "local", "none", "syslog"];
+pub(crate) const DRIVERS: [&str; 7] = [
+    "fluentd",
+    "gelf",
+    "journald",
+    "json-file",
+    "local",
+    "none",
+    "syslog",
+];
 
 #[derive(Debug, Clone, thiserror::Error, PartialEq, Eq)]
 pub enum LogOptionError {
@@ -66,6 +75,8 @@ pub enum LogOptionError {
     NothingToCompress,
     #[error("log opt {0} needs the other of syslog-tls-cert and syslog-tls-key")]
     HalfAPair(&'static str),
+    #[error("the log driver gelf needs --log-opt gelf-address=udp://HOST:PORT, or tcp://")]
+    NoAddress,
 }
 
 /// What happens to output that the driver does not take at once.
@@ -93,6 +104,22 @@ pub(crate) enum Driver {
     Files(Files),
     Journald,
     Syslog(Syslog),
+    Gelf(Gelf),
+    Fluentd(Fluentd),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Gelf {
+    pub(crate) address: gelf::Address,
+    pub(crate) packing: Packing,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Fluentd {
+    pub(crate) address: fluentd::Address,
+    /// The container starts without it.
+    pub(crate) may_be_away: bool,
+    pub(crate) precise: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -142,9 +169,11 @@ impl Settings {
             "json-file" => Driver::Files(options.files(JSON, &OWN_FILES)?),
             "local" => Driver::Files(options.files(LOCAL, &OWN_FILES)?),
             "journald" => Driver::Journald,
+            "gelf" => Driver::Gelf(options.gelf()?),
+            "fluentd" => Driver::Fluentd(options.fluentd()?),
             _ => Driver::Syslog(options.syslog()?),
         };
-        let is_remote = matches!(driver, Driver::Journald | Driver::Syslog(_));
+        let is_remote = !matches!(driver, Driver::None | Driver::Files(_));
         let is_cached = is_remote && !options.switch("cache-disabled", false)?;
         Ok(Self {
             cache: match is_cached {
@@ -217,11 +246,24 @@ const SYSLOG: [&str; 7] = [
     "syslog-tls-skip-verify",
 ];
 
+const GELF: [&str; 3] = [
+    "gelf-address",
+    "gelf-compression-level",
+    "gelf-compression-type",
+];
+const FLUENTD: [&str; 3] = [
+    "fluentd-address",
+    "fluentd-async",
+    "fluentd-sub-second-precision",
+];
+
 fn known(driver: &str) -> Vec<&'static str> {
     let groups: &[&[&str]] = match driver {
         "json-file" => &[&EVERYWHERE, &ABOUT, &FILES],
         "local" => &[&EVERYWHERE, &FILES],
         "journald" => &[&EVERYWHERE, &ABOUT, &CACHE],
+        "gelf" => &[&EVERYWHERE, &ABOUT, &CACHE, &GELF],
+        "fluentd" => &[&EVERYWHERE, &ABOUT, &CACHE, &FLUENTD],
         _ => &[&EVERYWHERE, &ABOUT, &CACHE, &SYSLOG],
     };
     let mut known = groups.concat();
@@ -362,6 +404,48 @@ impl Options<'_> {
         template.transpose()
     }
 
+    fn gelf(&self) -> Result<Gelf, LogOptionError> {
+        let address = self.value(
+            "gelf-address",
+            None,
+            |text| gelf::Address::parse(text).map(Some),
+            "udp:// or tcp:// and HOST[:PORT]",
+        )?;
+        // -1 is what is usual.
+        let level = |text: &str| {
+            text.parse::<i8>()
+                .ok()
+                .filter(|level| (-1..=9).contains(level))
+        };
+        let level = self.value("gelf-compression-level", 1, level, "a number from -1 to 9")?;
+        let level = u32::try_from(level).unwrap_or(6);
+        let parse = |text: &str| match text {
+            "gzip" => Some(Packing::Gzip(level)),
+            "zlib" => Some(Packing::Zlib(level)),
+            "none" => Some(Packing::None),
+            _ => None,
+        };
+        let usual = Packing::Gzip(level);
+        let packing = self.value("gelf-compression-type", usual, parse, "gzip, zlib or none")?;
+        Ok(Gelf {
+            address: address.ok_or(LogOptionError::NoAddress)?,
+            packing,
+        })
+    }
+
+    fn fluentd(&self) -> Result<Fluentd, LogOptionError> {
+        Ok(Fluentd {
+            address: self.value(
+                "fluentd-address",
+                fluentd::Address::usual(),
+                fluentd::Address::parse,
+                "HOST[:PORT], with tcp:// or tls:// if wanted, or unix:// and a path",
+            )?,
+            may_be_away: self.switch("fluentd-async", false)?,
+            precise: self.switch("fluentd-sub-second-precision", false)?,
+        })
+    }
+
     fn syslog(&self) -> Result<Syslog, LogOptionError> {
         let path = |key| {
             self.text(key)
@@ -443,6 +527,11 @@ mod tests {
         assert_eq!(files("local", &[]), LOCAL);
         assert_eq!(files("journald", &[]), LOCAL);
         assert!(parse("none", &[]).unwrap().files().is_none());
+        let gelf = parse("gelf", &[("gelf-address", "tcp://h")]).unwrap();
+        let Driver::Gelf(gelf) = gelf.driver else {
+            panic!("another driver");
+        };
+        assert_eq!(gelf.packing, Packing::Gzip(1));
         let syslog = parse("syslog", &[("cache-disabled", "true")]).unwrap();
         assert!(syslog.files().is_none());
         assert_eq!(syslog.mode, Mode::Blocking);
@@ -477,7 +566,19 @@ mod tests {
     #[test]
     fn what_is_wrong_is_named() {
         for (driver, key, value, words) in [
-            ("fluentd", "", "", "no log driver named \"fluentd\""),
+            ("splunk", "", "", "no log driver named \"splunk\""),
+            ("gelf", "", "", "needs --log-opt gelf-address"),
+            ("gelf", "gelf-address", "http://x", "udp:// or tcp://"),
+            ("gelf", "gelf-compression-level", "10", "-1 to 9"),
+            ("gelf", "gelf-compression-type", "xz", "gzip, zlib or none"),
+            ("fluentd", "fluentd-address", "udp://x", "tls://"),
+            ("fluentd", "fluentd-async", "perhaps", "true or false"),
+            (
+                "fluentd",
+                "fluentd-request-ack",
+                "true",
+                "unknown log opt \"fluentd-request-ack\" for fluentd",
+            ),
             ("none", "max-size", "1m", "driver none"),
             ("json-file", "colour", "red", "unknown log opt \"colour\""),
             (

@@ -60,16 +60,16 @@ impl Address {
         match scheme {
             "unix" => path().map(Self::Stream),
             "unixgram" => path().map(Self::Datagrams),
-            "udp" => peer(rest).map(Self::Udp),
-            "tcp" => peer(rest).map(Self::Tcp),
-            "tcp+tls" => peer(rest).map(Self::Tls),
+            "udp" => peer(rest, PORT).map(Self::Udp),
+            "tcp" => peer(rest, PORT).map(Self::Tcp),
+            "tcp+tls" => peer(rest, PORT).map(Self::Tls),
             _ => None,
         }
     }
 }
 
 /// `HOST`, `HOST:PORT`, `[V6]:PORT`.
-fn peer(text: &str) -> Option<Peer> {
+pub(super) fn peer(text: &str, usual_port: u16) -> Option<Peer> {
     let text = text.strip_suffix('/').unwrap_or(text);
     let (host, port) = match text.strip_prefix('[') {
         Some(rest) => {
@@ -85,7 +85,7 @@ fn peer(text: &str) -> Option<Peer> {
         },
     };
     let port = match port? {
-        "" => PORT,
+        "" => usual_port,
         port => port.parse().ok().filter(|port| *port > 0)?,
     };
     let is_name = |byte: u8| byte.is_ascii_alphanumeric() || b"-._:%".contains(&byte);

@@ -7,6 +7,7 @@
 
 mod journal;
 mod receiver;
+mod structured;
 
 use std::fs;
 use std::path::PathBuf;
@@ -130,7 +131,7 @@ fn a_follower_sees_every_line_while_files_come_and_go() {
 fn what_is_none_is_refused_before_anything_is_made() {
     let host = Host::new();
     for (flags, words) in [
-        (&["--log-driver", "fluentd"][..], "no log driver named"),
+        (&["--log-driver", "splunk"][..], "no log driver named"),
         (&["--log-opt", "max-size=lots"], "max-size=\"lots\""),
         (&["--log-opt", "colour=red"], "unknown log opt \"colour\""),
         (&["--log-opt", "max-buffer-size=1m"], "mode=non-blocking"),

@@ -81,14 +81,18 @@ impl Log {
         let remote = match &settings.driver {
             Driver::None => return Ok(None),
             Driver::Files(_) => None,
-            Driver::Journald | Driver::Syslog(_) => {
+            _ => {
                 let failed = |receiver: &Receiver, source| LogError::Receiver {
                     receiver: receiver.to_string(),
                     source,
                 };
                 let receiver = Receiver::of(&settings, record)?;
                 let mut remote = Remote::new(receiver, settings.mode);
-                if is_first && let Err(source) = remote.wait_until_up(PATIENCE_AT_START) {
+                let may_be_away = matches!(&settings.driver, Driver::Fluentd(it) if it.may_be_away);
+                if is_first
+                    && !may_be_away
+                    && let Err(source) = remote.wait_until_up(PATIENCE_AT_START)
+                {
                     return Err(failed(remote.receiver(), source));
                 }
                 Some(remote)

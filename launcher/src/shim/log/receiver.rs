@@ -1,4 +1,4 @@
-//! Who gets the log of a container: the journal or a syslog server.
+//! Who gets the log of a container: the journal, or a server for syslog, GELF or fluentd's protocol.
 
 use std::fmt;
 use std::io;
@@ -14,11 +14,16 @@ use super::queue::Waiting;
 use super::wire::Wire;
 use super::{LogError, tls};
 use crate::container::Record;
-use crate::log::option::{Driver, Settings, Syslog};
-use crate::log::syslog::{Address, Framing, Sender, Shape};
+use crate::log::option::{Driver, Settings, Syslog, Tls};
+use crate::log::syslog::{Address, Framing, Peer, Sender, Shape};
+use crate::log::{fluentd, gelf};
 
 /// Where the host's own syslog may listen.
 const LOCAL: [&str; 3] = ["/dev/log", "/var/run/syslog", "/var/run/log"];
+
+const SYSLOG: &str = "syslog";
+const GELF: &str = "the GELF server";
+const FLUENTD: &str = "fluentd";
 
 #[derive(Debug)]
 pub(super) struct Receiver {
@@ -46,16 +51,69 @@ enum Place {
 enum Words {
     Journal(Fields),
     Syslog(Sender),
+    Gelf(gelf::Sender),
+    Fluentd {
+        sender: fluentd::Sender,
+        epoch: String,
+    },
+}
+
+impl Words {
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Journal(_) => "the journal",
+            Self::Syslog(_) => SYSLOG,
+            Self::Gelf(_) => GELF,
+            Self::Fluentd { .. } => FLUENTD,
+        }
+    }
 }
 
 impl Receiver {
     pub(super) fn of(settings: &Settings, record: &Record) -> Result<Self, LogError> {
         let tag = settings.tag(record)?;
+        let attributes = settings.chosen.of(&record.config);
+        let epoch = format!("{}-{}", record.id.short(), jiff::Timestamp::now());
         match &settings.driver {
             Driver::Syslog(syslog) => Self::syslog(syslog, tag),
+            Driver::Gelf(gelf) => {
+                let (place, datagrams) = match &gelf.address {
+                    gelf::Address::Udp(peer) => {
+                        (Place::Udp(resolve(peer, GELF)?), Some(gelf.packing))
+                    }
+                    gelf::Address::Tcp(peer) => (Place::Tcp(resolve(peer, GELF)?), None),
+                };
+                let seed = seed().map_err(|source| LogError::Receiver {
+                    receiver: GELF.to_owned(),
+                    source,
+                })?;
+                let sender =
+                    gelf::Sender::of(record, &tag, &hostname(), attributes, datagrams, seed);
+                Ok(Self {
+                    place,
+                    words: Words::Gelf(sender),
+                    turn: 0,
+                })
+            }
+            Driver::Fluentd(fluentd) => {
+                let place = match &fluentd.address {
+                    fluentd::Address::Tcp(peer) => Place::Tcp(resolve(peer, FLUENTD)?),
+                    fluentd::Address::Stream(path) => Place::Stream(path.clone()),
+                    fluentd::Address::Tls(peer) => Place::Tls {
+                        addresses: resolve(peer, FLUENTD)?,
+                        host: peer.host.clone(),
+                        config: tls::config(&Tls::default())
+                            .map_err(|source| failed(peer, FLUENTD, source))?,
+                    },
+                };
+                let sender = fluentd::Sender::of(record, tag, attributes, fluentd.precise);
+                Ok(Self {
+                    place,
+                    words: Words::Fluentd { sender, epoch },
+                    turn: 0,
+                })
+            }
             _ => {
-                let attributes = settings.chosen.of(&record.config);
-                let epoch = format!("{}-{}", record.id.short(), jiff::Timestamp::now());
                 let fields = Fields::of(record, &tag, &attributes, epoch);
                 Ok(Self::journal(Path::new(journald::SOCKET), fields))
             }
@@ -97,10 +155,7 @@ impl Receiver {
             shape: syslog.shape,
             framing,
             tag,
-            hostname: rustix::system::uname()
-                .nodename()
-                .to_string_lossy()
-                .into_owned(),
+            hostname: hostname(),
             pid: std::process::id(),
             zone: TimeZone::system(),
         };
@@ -133,14 +188,44 @@ impl Receiver {
         }
     }
 
-    pub(super) fn message(&self, waiting: &Waiting) -> Vec<u8> {
+    /// What is sent of an entry, in this order; nothing if it is too long to be sent.
+    pub(super) fn messages(&self, waiting: &Waiting) -> Vec<Vec<u8>> {
+        let (piece, time) = (&waiting.piece, waiting.time);
         match &self.words {
-            Words::Journal(fields) => fields.message(waiting),
-            Words::Syslog(sender) => {
-                let piece = &waiting.piece;
-                sender.message(piece.stream, &piece.line, waiting.time)
+            Words::Journal(fields) => vec![fields.message(waiting)],
+            Words::Syslog(sender) => vec![sender.message(piece.stream, &piece.line, time)],
+            Words::Gelf(sender) => sender.messages(piece.stream, &piece.line, time, waiting.number),
+            Words::Fluentd { sender, epoch } => {
+                let part = piece.part.map(|part| fluentd::Part {
+                    id: format!("{epoch}-{}", part.id),
+                    ordinal: part.ordinal,
+                    is_last: part.is_last,
+                });
+                vec![sender.message(piece.stream, &piece.line, time, part.as_ref())]
             }
         }
+    }
+}
+
+fn hostname() -> String {
+    let names = rustix::system::uname();
+    names.nodename().to_string_lossy().into_owned()
+}
+
+fn seed() -> io::Result<u64> {
+    let mut bytes = [0; 8];
+    getrandom::fill(&mut bytes).map_err(io::Error::other)?;
+    Ok(u64::from_ne_bytes(bytes))
+}
+
+fn resolve(peer: &Peer, name: &str) -> Result<Vec<SocketAddr>, LogError> {
+    peer.resolve().map_err(|source| failed(peer, name, source))
+}
+
+fn failed(peer: &Peer, name: &str, source: io::Error) -> LogError {
+    LogError::Receiver {
+        receiver: format!("{name} at {}:{}", peer.host, peer.port),
+        source,
     }
 }
 
@@ -171,15 +256,15 @@ impl fmt::Display for Receiver {
             let addresses: Vec<String> = addresses.iter().map(ToString::to_string).collect();
             addresses.join(", ")
         };
+        write!(f, "{} at ", self.words.name())?;
         match &self.place {
-            Place::Journal(path) => write!(f, "the journal at {}", path.display()),
-            Place::Datagrams(paths) => write!(f, "syslog at {}", paths[0].display()),
-            Place::Stream(path) => write!(f, "syslog at {}", path.display()),
-            Place::Udp(addresses) => write!(f, "syslog at udp://{}", list(addresses)),
-            Place::Tcp(addresses) => write!(f, "syslog at tcp://{}", list(addresses)),
+            Place::Journal(path) | Place::Stream(path) => write!(f, "{}", path.display()),
+            Place::Datagrams(paths) => write!(f, "{}", paths[0].display()),
+            Place::Udp(addresses) => write!(f, "udp://{}", list(addresses)),
+            Place::Tcp(addresses) => write!(f, "tcp://{}", list(addresses)),
             Place::Tls {
                 addresses, host, ..
-            } => write!(f, "syslog at tcp+tls://{host} ({})", list(addresses)),
+            } => write!(f, "tcp+tls://{host} ({})", list(addresses)),
         }
     }
 }

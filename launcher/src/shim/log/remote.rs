@@ -1,5 +1,6 @@
 //! A receiver, what waits for it, and the way to it.
 
+use std::collections::VecDeque;
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::time::{Duration, Instant};
@@ -26,8 +27,8 @@ pub(super) struct Remote {
     receiver: Receiver,
     mode: Mode,
     queue: Queue,
-    /// A message that is out of the queue and not delivered.
-    message: Option<Vec<u8>>,
+    /// What is to be sent of an entry that is out of the queue and not delivered.
+    messages: VecDeque<Vec<u8>>,
     link: Link,
     lost: u64,
 }
@@ -53,7 +54,7 @@ impl Remote {
             receiver,
             mode,
             queue: Queue::default(),
-            message: None,
+            messages: VecDeque::new(),
             link: Link::Away {
                 retry_at: Instant::now(),
                 pause: FIRST_PAUSE,
@@ -97,7 +98,7 @@ impl Remote {
     }
 
     fn has_unsent(&self) -> bool {
-        self.message.is_some() || self.queue.front().is_some()
+        !self.messages.is_empty() || self.queue.front().is_some()
     }
 
     pub(super) fn interest(&self) -> Option<(BorrowedFd<'_>, PollFlags)> {
@@ -189,27 +190,29 @@ impl Remote {
         };
         wire.hear()?;
         loop {
-            let message = match &self.message {
-                Some(message) => message,
-                None => {
-                    let Some(waiting) = self.queue.front() else {
-                        return Ok(());
-                    };
-                    let message = self.receiver.message(waiting);
-                    self.queue.pop();
-                    self.message.insert(message)
-                }
+            let Some(message) = self.messages.front() else {
+                let Some(waiting) = self.queue.front() else {
+                    return Ok(());
+                };
+                self.messages = self.receiver.messages(waiting).into();
+                self.queue.pop();
+                self.lost += u64::from(self.messages.is_empty());
+                continue;
             };
             match wire.send(message)? {
                 Sent::Whole => {}
                 Sent::Later => return Ok(()),
-                Sent::Never => self.lost += 1,
+                // The rest of its entry is of no use.
+                Sent::Never => {
+                    self.lost += 1;
+                    self.messages.clear();
+                }
                 Sent::EarlierLost => {
                     self.lost += 1;
                     continue;
                 }
             }
-            self.message = None;
+            self.messages.pop_front();
         }
     }
 
@@ -228,7 +231,8 @@ impl Remote {
             }
             self.serve_queue();
         }
-        let left = self.queue.len() + u64::from(self.message.take().is_some());
+        let left = self.queue.len() + u64::from(!self.messages.is_empty());
+        self.messages.clear();
         std::mem::take(&mut self.lost) + left
     }
 
