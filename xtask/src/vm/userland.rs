@@ -18,6 +18,7 @@ const SPARE: u64 = 3 << 30;
 const PACKAGES: &[&str] = &[
     "bash",
     "bpftool",
+    "bsdutils",
     "btrfs-progs",
     "busybox-static",
     "coreutils",
@@ -47,6 +48,7 @@ const PACKAGES: &[&str] = &[
     "nftables",
     "openssl",
     "procps",
+    "runc",
     "sed",
     "systemd",
     "tar",
