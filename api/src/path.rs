@@ -69,9 +69,13 @@ pub const SWARM_LEAVE: &str = "/v1/swarm/leave";
 pub const SWARM_UPDATE: &str = "/v1/swarm/update";
 /// `POST /v1/swarm/rotate/{worker|manager}`: another token.
 pub const SWARM_ROTATE: &str = "/v1/swarm/rotate";
+/// `GET` [`crate::swarm::SwarmKey`], of managers.
+pub const SWARM_UNLOCK_KEY: &str = "/v1/swarm/unlockkey";
+/// `POST` [`crate::swarm::SwarmKey`] to a manager that is locked.
+pub const SWARM_UNLOCK: &str = "/v1/swarm/unlock";
 /// `GET` the text of a backup, of managers.
 pub const SWARM_BACKUP: &str = "/v1/swarm/backup";
-/// `POST` the text of a backup `?force=&advertise=` → [`crate::swarm::Membership`].
+/// `POST` the text of a backup, behind a line with its unlock key if it has one, `?force=&advertise=` → [`crate::swarm::Membership`].
 pub const SWARM_RESTORE: &str = "/v1/swarm/restore";
 /// `GET` list of [`crate::swarm::Node`]. `GET /v1/nodes/{node}`; `DELETE ?force=`.
 pub const NODES: &str = "/v1/nodes";

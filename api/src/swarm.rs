@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::id::NodeId;
+use crate::storage::Secret;
 
 /// What a node is to its cluster.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -79,6 +80,9 @@ pub struct SwarmInit {
     /// Seconds that a node's certificate is good for.
     pub cert_expiry: Option<u64>,
     pub etcd: EtcdAddress,
+    /// Managers must be unlocked after they were restarted.
+    #[serde(default)]
+    pub auto_lock: bool,
 }
 
 /// `hawser swarm join`.
@@ -102,6 +106,20 @@ pub struct SwarmUpdate {
     /// Seconds that certificates are good for which are given from now on.
     #[serde(default)]
     pub cert_expiry: Option<u64>,
+    /// Whether managers must be unlocked after they were restarted.
+    #[serde(default)]
+    pub auto_lock: Option<bool>,
+    /// Another unlock key is needed from now on.
+    #[serde(default)]
+    pub rotate_unlock_key: bool,
+}
+
+/// What managers are unlocked with.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", deny_unknown_fields)]
+pub struct SwarmKey {
+    /// Empty where nothing is locked.
+    pub unlock_key: Secret,
 }
 
 /// This node in its cluster.
@@ -113,6 +131,9 @@ pub struct Membership {
     #[serde(rename = "ClusterID")]
     pub cluster: NodeId,
     pub role: Role,
+    /// A manager that must be unlocked before it takes part again.
+    #[serde(default)]
+    pub locked: bool,
 }
 
 /// The cluster, as its managers know it.

@@ -5,9 +5,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use api::storage::Secret;
 use api::swarm::{
     JoinTokens, ManagerStatus, Membership, Node, NodeDescription, NodeEngine, NodeSpec, NodeStatus,
-    NodeUpdate, Role, SwarmInit, SwarmJoin, SwarmUpdate, TlsInfo,
+    NodeUpdate, Role, SwarmInit, SwarmJoin, SwarmKey, SwarmUpdate, TlsInfo,
 };
 use api::{ApiError, ErrorCode};
 use cluster::Member;
@@ -75,9 +76,13 @@ fn code(error: &SwarmError) -> ErrorCode {
         | SwarmError::DemoteLast
         | SwarmError::IsManager(_)
         | SwarmError::Quorum(..)
+        | SwarmError::NotLocked
+        | SwarmError::NoLock
         | SwarmError::Busy(_) => ErrorCode::Conflict,
         SwarmError::None
         | SwarmError::Worker
+        | SwarmError::Locked
+        | SwarmError::OtherLock
         | SwarmError::Control(_)
         | SwarmError::Manager { .. }
         | SwarmError::Listen { .. }
@@ -86,6 +91,9 @@ fn code(error: &SwarmError) -> ErrorCode {
         SwarmError::NoProgram(_) | SwarmError::NotOurs => ErrorCode::Unsupported,
         SwarmError::HalfTls
         | SwarmError::Backup(_)
+        | SwarmError::LockedBackup
+        | SwarmError::WrongKey
+        | SwarmError::InvalidUnlockKey(_)
         | SwarmError::Token
         | SwarmError::InvalidToken(_)
         | SwarmError::NotIts(_)
@@ -122,6 +130,7 @@ impl Clustering {
                 path: config.etcd.clone(),
                 groups: groups(config),
             },
+            run: config.run_dir.join(HOME),
         };
         let swarm = Swarm::open(config.state_dir.join(HOME), host, runtime);
         let clustering = Self {
@@ -159,6 +168,7 @@ impl Clustering {
             data_port: asked.data_path_port.unwrap_or(Member::DATA_PORT),
             cert_expiry: asked.cert_expiry.map_or(CERT_EXPIRY, Duration::from_secs),
             availability: asked.availability,
+            autolock: asked.auto_lock,
         };
         self.swarm.init(init, &*self.alone.control)?;
         self.swarm.campaign()?;
@@ -219,6 +229,21 @@ impl Clustering {
             node,
             cluster,
             role,
+            locked: self.swarm.is_locked(),
+        })
+    }
+
+    pub(crate) fn unlock(&self, key: &SwarmKey) -> Result<(), ClusterError> {
+        let key = key.unlock_key.expose().parse();
+        self.swarm.unlock(&key.map_err(SwarmError::from)?)?;
+        Ok(self.follow()?)
+    }
+
+    pub(crate) fn unlock_key(&self) -> Result<SwarmKey, ClusterError> {
+        let key = self.swarm.unlock_key()?;
+        let text = key.map_or_else(String::new, |key| key.to_string());
+        Ok(SwarmKey {
+            unlock_key: Secret::new(text),
         })
     }
 
@@ -244,6 +269,12 @@ impl Clustering {
     pub(crate) fn update(&self, asked: &SwarmUpdate) -> Result<(), ClusterError> {
         if let Some(seconds) = asked.cert_expiry {
             self.swarm.set_cert_expiry(Duration::from_secs(seconds))?;
+        }
+        if let Some(on) = asked.auto_lock {
+            self.swarm.set_autolock(on)?;
+        }
+        if asked.rotate_unlock_key {
+            self.swarm.rotate_unlock_key()?;
         }
         Ok(())
     }
@@ -354,7 +385,7 @@ impl Clustering {
 pub(crate) fn uninstall(config: &Config) -> Result<Option<String>, SwarmError> {
     let home = config.state_dir.join(HOME);
     let name = home.display().to_string();
-    Ok(Swarm::remove(home, &groups(config))?.then_some(name))
+    Ok(Swarm::remove(home, config.run_dir.join(HOME), &groups(config))?.then_some(name))
 }
 
 /// Control groups of this host's etcd.

@@ -1,8 +1,10 @@
 //! Several hosts in networks of their own, a router between them, and an etcd that all of them reach
 //! or that their managers run.
 
+use std::fs;
 use std::net::Ipv4Addr;
-use std::process::{Child, Stdio};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
@@ -117,6 +119,32 @@ impl Cluster {
     pub fn node(&self, number: u8) -> &Shop {
         &self.nodes[usize::from(number) - 1]
     }
+}
+
+/// The pids of the etcds that keep their data below `shop`'s directories.
+pub fn etcds(shop: &Shop) -> Vec<String> {
+    let state = shop.daemon.directories().state().display().to_string();
+    let is_its = |pid: &str| {
+        let read = |file: &str| fs::read(Path::new("/proc").join(pid).join(file));
+        let words = read("cmdline").unwrap_or_default();
+        let (name, words) = (
+            read("comm").unwrap_or_default(),
+            String::from_utf8_lossy(&words),
+        );
+        name == b"etcd\n" && words.contains(&state)
+    };
+    let entries = fs::read_dir("/proc").into_iter().flatten();
+    let entries = entries.filter_map(Result::ok);
+    let names = entries.map(|entry| entry.file_name().to_string_lossy().into_owned());
+    names.filter(|name| is_its(name)).collect()
+}
+
+/// Ends a process as a power cut would.
+///
+/// # Errors
+/// When it is gone.
+pub fn kill(pid: &str) -> Result<String> {
+    program::output(Command::new("kill").args(["-KILL", pid]))
 }
 
 /// A node's address; the router's is its network's first.

@@ -3,33 +3,11 @@
 #[cfg(test)]
 mod root {
     use std::fs;
-    use std::path::Path;
     use std::time::{Duration, Instant};
 
     use anyhow::{Result, ensure};
-    use kernel_tests::cluster::address;
+    use kernel_tests::cluster::{address, etcds, kill};
     use kernel_tests::{Cluster, Shop, program, wait};
-
-    /// The pids of the etcds that keep their data below `shop`'s directories.
-    fn etcds(shop: &Shop) -> Vec<String> {
-        let state = shop.daemon.directories().state().display().to_string();
-        let is_its = |pid: &str| {
-            let read = |file: &str| fs::read(Path::new("/proc").join(pid).join(file));
-            let words = read("cmdline").unwrap_or_default();
-            let (name, words) = (
-                read("comm").unwrap_or_default(),
-                String::from_utf8_lossy(&words),
-            );
-            name == b"etcd\n" && words.contains(&state)
-        };
-        let entries = fs::read_dir("/proc").unwrap().filter_map(Result::ok);
-        let names = entries.map(|entry| entry.file_name().to_string_lossy().into_owned());
-        names.filter(|name| is_its(name)).collect()
-    }
-
-    fn kill(pid: &str) {
-        program::output(std::process::Command::new("kill").args(["-KILL", pid])).unwrap();
-    }
 
     /// `HOSTNAME STATUS [MANAGER STATUS]`.
     fn nodes(shop: &Shop) -> Result<Vec<String>> {
@@ -108,7 +86,7 @@ mod root {
         first.idle("c2", "--network net");
         reaches(first, "c2", "c1");
         // Whatever ends it, it comes back with what it had.
-        kill(&pid);
+        kill(&pid).unwrap();
         first.soon("etcd is back", || {
             first.daemon.hawser(&["network", "inspect", "net"])
         });
@@ -329,7 +307,7 @@ mod root {
         )
         .unwrap();
         let etcd = etcds(first);
-        kill(&etcd[0]);
+        kill(&etcd[0]).unwrap();
         first.soon("new connections are made", || {
             first.daemon.hawser(&["node", "ls"])
         });
@@ -372,7 +350,7 @@ mod root {
         // The first dies with all that it has: the one that everybody has joined by.
         let killed = etcds(first);
         cluster.nodes[0].daemon.kill().unwrap();
-        kill(&killed[0]);
+        kill(&killed[0]).unwrap();
         let [second, worker] = [2, 4].map(|number| cluster.node(number));
         let two = [
             "n1 Down Unreachable",
@@ -421,7 +399,7 @@ mod root {
         let (_, second) = (first, cluster.node(2));
         let gone = etcds(second);
         cluster.nodes[1].daemon.kill().unwrap();
-        kill(&gone[0]);
+        kill(&gone[0]).unwrap();
         let first = cluster.node(1);
         first.refuses("swarm leave", 1, "the control plane does not answer");
         cluster.nodes[1].daemon.launch().unwrap();

@@ -8,6 +8,7 @@ use api::swarm::EtcdAddress;
 
 use super::gate::{Admission, Application, Porter, Renewal, Renewed, Wish};
 use super::home::State;
+use super::lock::{Lock, Stored, UnlockKey};
 use super::record::{self, Secrets};
 use super::{Cluster, SwarmError, clerk, members, now, rights};
 use crate::authority::{Authority, Subject};
@@ -20,17 +21,20 @@ use crate::node::{Node, Role};
 pub(super) struct Manager {
     pub(super) control: Arc<Etcd>,
     pub(super) own: State,
+    pub(super) lock: Lock,
 }
 
 impl Porter for Manager {
     fn admit(&self, asked: Application) -> Result<Admission, SwarmError> {
-        let admission = admit(&*self.control, &self.own, asked)?;
+        let mut admission = admit(self, asked)?;
+        admission.unlock = self.unlock_for(admission.role);
         self.grant(&admission.node, admission.role)?;
         Ok(admission)
     }
 
     fn renew(&self, asked: Renewal) -> Result<Renewed, SwarmError> {
-        let renewed = renew(&*self.control, &asked)?;
+        let mut renewed = renew(self, &asked)?;
+        renewed.unlock = self.unlock_for(renewed.role);
         self.grant(&asked.node, renewed.role)?;
         Ok(renewed)
     }
@@ -41,6 +45,11 @@ impl Porter for Manager {
 }
 
 impl Manager {
+    /// What a manager needs after its next restart.
+    fn unlock_for(&self, role: Role) -> Option<UnlockKey> {
+        self.lock.key().filter(|_| role == Role::Manager)
+    }
+
     fn grant(&self, node: &NodeId, role: Role) -> Result<(), SwarmError> {
         if self.own.own_etcd {
             rights::grant(&self.control, node, role)?;
@@ -49,9 +58,10 @@ impl Manager {
     }
 }
 
-fn records(control: &dyn ControlPlane) -> Result<(Secrets, Cluster), SwarmError> {
-    let lost = || SwarmError::Lost;
-    let (secrets, _) = record::read(control, key::SECRETS)?.ok_or_else(lost)?;
+fn records(manager: &Manager) -> Result<(Secrets, Cluster), SwarmError> {
+    let (control, lost) = (&*manager.control, || SwarmError::Lost);
+    let (stored, _) = record::read::<Stored>(control, key::SECRETS)?.ok_or_else(lost)?;
+    let secrets = stored.open(manager.lock.key().as_ref())?;
     let (cluster, _) = record::read(control, key::CLUSTER)?.ok_or_else(lost)?;
     Ok((secrets, cluster))
 }
@@ -71,8 +81,9 @@ pub(super) fn subject(cluster: &Cluster, node: &Node, address: IpAddr) -> Subjec
 }
 
 /// Another certificate for a node that has not been removed, for the role that it is to have.
-fn renew(control: &dyn ControlPlane, asked: &Renewal) -> Result<Renewed, SwarmError> {
-    let (secrets, cluster) = records(control)?;
+fn renew(manager: &Manager, asked: &Renewal) -> Result<Renewed, SwarmError> {
+    let (secrets, cluster) = records(manager)?;
+    let control = &*manager.control;
     let node: Option<(Node, u64)> = record::read(control, &key::node(&asked.node))?;
     let (node, _) = node.ok_or_else(|| SwarmError::NoNode(asked.node.to_string()))?;
     let authority = Authority::from_pem(&cluster.authority, &secrets.key)?;
@@ -83,16 +94,14 @@ fn renew(control: &dyn ControlPlane, asked: &Renewal) -> Result<Renewed, SwarmEr
         role: node.role,
         authority: cluster.authority,
         certificate,
+        unlock: None,
     })
 }
 
 /// Lets a node in whose token is valid.
-fn admit(
-    control: &dyn ControlPlane,
-    own: &State,
-    asked: Application,
-) -> Result<Admission, SwarmError> {
-    let (secrets, cluster) = records(control)?;
+fn admit(manager: &Manager, asked: Application) -> Result<Admission, SwarmError> {
+    let (secrets, cluster) = records(manager)?;
+    let (control, own) = (&*manager.control, &manager.own);
     let role = secrets.role(&asked.secret).ok_or(SwarmError::Token)?;
     let authority = Authority::from_pem(&cluster.authority, &secrets.key)?;
     let node = Node {
@@ -125,6 +134,7 @@ fn admit(
         etcd: etcd(control, own)?,
         own_etcd: own.own_etcd,
         data_port: cluster.data_port,
+        unlock: None,
     })
 }
 

@@ -13,6 +13,7 @@ use sha2::{Digest, Sha256};
 
 use super::begin::put_all;
 use super::home::{Papers, State};
+use super::lock::{Stored, UnlockKey};
 use super::members::Place;
 use super::record::{self, Secrets};
 use super::{Active, Cluster, Swarm, SwarmError, key, now, own, rights};
@@ -122,7 +123,15 @@ impl Swarm {
         advertise: Option<SocketAddr>,
         force: bool,
     ) -> Result<Member, SwarmError> {
+        // The unlock key comes first, where one is needed.
+        let (unlock, backup) = match backup.split_once('\n') {
+            Some((first, rest)) if !first.starts_with(BEGINNING) => (first.parse().ok(), rest),
+            _ => (None, backup),
+        };
         let content = Content::parse(backup)?;
+        let stored: Stored = content.record(key::SECRETS)?;
+        let secrets = stored.open(unlock.as_ref());
+        let secrets = secrets.map_err(|_other| SwarmError::LockedBackup)?;
         if self.identity().is_some() {
             if !force {
                 return Err(SwarmError::Active);
@@ -134,7 +143,7 @@ impl Swarm {
             return Err(SwarmError::Already);
         }
         let again = self
-            .begin_again(content, advertise)
+            .begin_again(content, &secrets, unlock, advertise)
             .or_else(|error| self.forget(error))?;
         let member = again.member();
         *active = Some(again);
@@ -144,10 +153,11 @@ impl Swarm {
     fn begin_again(
         &self,
         mut content: Content,
+        secrets: &Secrets,
+        unlock: Option<UnlockKey>,
         advertise: Option<SocketAddr>,
     ) -> Result<Arc<Active>, SwarmError> {
         let cluster: Cluster = content.record(key::CLUSTER)?;
-        let secrets: Secrets = content.record(key::SECRETS)?;
         let mut state = content.state.clone();
         state.role = Role::Manager;
         if let Some(advertise) = advertise {
@@ -173,6 +183,7 @@ impl Swarm {
             certificate: authority.sign(&made.request, &subject, cluster.cert_expiry)?,
             key: made.key,
         };
+        self.home.lock.set(unlock);
         let again = self.found(state, &papers)?;
         let control = again.control();
         // What says that there is a cluster comes last.

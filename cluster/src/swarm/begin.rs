@@ -9,6 +9,7 @@ use api::swarm::EtcdAddress;
 
 use super::gate::{Application, Visit};
 use super::home::{Papers, State};
+use super::lock::{Stored, UnlockKey};
 use super::members::{self, Place};
 use super::own::{self, Beginning, Server};
 use super::record::{self, Secrets};
@@ -30,6 +31,7 @@ impl Swarm {
     /// # Errors
     /// [`SwarmError`]; the node is in no cluster then.
     pub fn init(&self, init: Init, before: &dyn ControlPlane) -> Result<Member, SwarmError> {
+        self.refuse_locked()?;
         let mut active = self.active();
         if active.is_some() {
             return Err(SwarmError::Already);
@@ -47,6 +49,7 @@ impl Swarm {
     /// # Errors
     /// [`SwarmError`]; the node is in no cluster then.
     pub fn join(&self, join: &Join) -> Result<(Member, Role), SwarmError> {
+        self.refuse_locked()?;
         let mut active = self.active();
         if active.is_some() {
             return Err(SwarmError::Already);
@@ -118,6 +121,9 @@ impl Swarm {
             certificate: authority.sign(&made.request, &subject, init.cert_expiry)?,
             key: made.key,
         };
+        let unlock = init.autolock.then(UnlockKey::random).transpose()?;
+        let secrets = Stored::seal(secrets, unlock.as_ref())?;
+        self.home.lock.set(unlock);
         let begun = self.found(state, &papers)?;
         let control = begun.control();
         let node = Node {
@@ -207,6 +213,7 @@ impl Swarm {
             certificate: admission.certificate,
             key: made.key,
         };
+        self.home.lock.set(admission.unlock);
         self.home.keep_papers(&papers)?;
         let joined = match self.server(&state) {
             Some(server) => self.join_store(state, &papers, server, None)?,

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use api::id::NodeId;
 
+use super::lock::InvalidUnlockKey;
 use crate::authority::AuthorityError;
 use crate::control_plane::ControlError;
 use crate::token::InvalidToken;
@@ -22,6 +23,8 @@ pub enum SwarmError {
         "the cluster is in an etcd that existed before: make a backup of that with its own tools"
     )]
     NotOurs,
+    #[error("the backup is of a cluster that is locked: give its unlock key with --unlock")]
+    LockedBackup,
     #[error(
         "{} is not there: install the package etcd-server, or give --etcd URL of an etcd that exists",
         .0.display()
@@ -43,6 +46,24 @@ pub enum SwarmError {
     IsManager(String),
     #[error("--etcd-ca, --etcd-cert and --etcd-key go together")]
     HalfTls,
+    #[error(
+        "Swarm is encrypted and needs to be unlocked before it can be used. Please use \"hawser swarm \
+         unlock\" to unlock it"
+    )]
+    Locked,
+    #[error("swarm is not locked")]
+    NotLocked,
+    #[error("no unlock key is set: hawser swarm update --autolock=true sets one")]
+    NoLock,
+    #[error("invalid key: it does not unlock this manager")]
+    WrongKey,
+    #[error(
+        "the secrets of the cluster are sealed by another unlock key: managers learn it within seconds \
+         of each other"
+    )]
+    OtherLock,
+    #[error(transparent)]
+    InvalidUnlockKey(#[from] InvalidUnlockKey),
     #[error("this node is in no cluster: hawser swarm init or join makes it a member")]
     None,
     #[error("this node is no manager: ask one of the managers, which hawser node ls there lists")]

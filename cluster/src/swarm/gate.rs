@@ -31,6 +31,7 @@ use tokio_rustls::server::TlsStream;
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 use super::home::Papers;
+use super::lock::UnlockKey;
 use super::{SwarmError, tls};
 use crate::authority::unit;
 use crate::control_plane::{Outcome, Transaction};
@@ -70,6 +71,9 @@ pub(super) struct Admission {
     pub(super) etcd: EtcdAddress,
     pub(super) own_etcd: bool,
     pub(super) data_port: u16,
+    /// What a manager is unlocked with.
+    #[serde(default)]
+    pub(super) unlock: Option<UnlockKey>,
 }
 
 /// A member that wants another certificate.
@@ -89,6 +93,9 @@ pub(super) struct Renewed {
     /// PEM.
     pub(super) authority: String,
     pub(super) certificate: String,
+    /// What a manager is unlocked with.
+    #[serde(default)]
+    pub(super) unlock: Option<UnlockKey>,
 }
 
 /// What a worker may not write itself.

@@ -5,6 +5,9 @@
 //! swarm/certificates/swarm-root-ca.crt    the cluster's authority
 //! swarm/certificates/swarm-node.crt       this node
 //! swarm/certificates/swarm-node.key       its key, which never leaves it
+//! swarm/certificates/swarm-node.key.sealed
+//!                                         the same of a manager that must be unlocked: the key is then
+//!                                         a link to where it is in memory
 //! swarm/etcd                              the data of the etcd that a manager runs
 //! swarm/etcd.log                          what that has to say
 //! ```
@@ -12,7 +15,7 @@
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
 use std::net::{IpAddr, SocketAddr};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, symlink};
 use std::path::{Path, PathBuf};
 
 use api::id::NodeId;
@@ -20,6 +23,7 @@ use api::swarm::EtcdAddress;
 use serde::{Deserialize, Serialize};
 
 use super::SwarmError;
+use super::lock::{Lock, UnlockKey};
 use crate::node::Role;
 
 const STATE: &str = "state.json";
@@ -27,12 +31,19 @@ const CERTIFICATES: &str = "certificates";
 const AUTHORITY: &str = "swarm-root-ca.crt";
 const CERTIFICATE: &str = "swarm-node.crt";
 const KEY: &str = "swarm-node.key";
+const SEALED: &str = "swarm-node.key.sealed";
 const ETCD: &str = "etcd";
 const ETCD_LOG: &str = "etcd.log";
 
 /// The directory `swarm` of the state directory.
 #[derive(Debug, Clone)]
-pub(super) struct Home(PathBuf);
+pub(super) struct Home {
+    path: PathBuf,
+    /// Where keys are that are not to be on a disk.
+    run: PathBuf,
+    /// What this node's key is sealed with on the disk, if it is.
+    pub(super) lock: Lock,
+}
 
 /// Which cluster this node is in, as whom.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -68,24 +79,25 @@ pub(super) struct CertificateFiles {
 }
 
 impl Home {
-    pub(super) fn new(path: PathBuf) -> Self {
-        Self(path)
+    pub(super) fn new(path: PathBuf, run: PathBuf) -> Self {
+        let lock = Lock::default();
+        Self { path, run, lock }
     }
 
     pub(super) fn exists(&self) -> bool {
-        self.0.exists()
+        self.path.exists()
     }
 
     pub(super) fn etcd(&self) -> PathBuf {
-        self.0.join(ETCD)
+        self.path.join(ETCD)
     }
 
     pub(super) fn etcd_log(&self) -> PathBuf {
-        self.0.join(ETCD_LOG)
+        self.path.join(ETCD_LOG)
     }
 
     pub(super) fn certificate_files(&self) -> CertificateFiles {
-        let file = |name| self.0.join(CERTIFICATES).join(name);
+        let file = |name| self.path.join(CERTIFICATES).join(name);
         CertificateFiles {
             ca: file(AUTHORITY),
             certificate: file(CERTIFICATE),
@@ -95,7 +107,7 @@ impl Home {
 
     /// Nothing when the node is in no cluster.
     pub(super) fn state(&self) -> Result<Option<State>, SwarmError> {
-        let path = self.0.join(STATE);
+        let path = self.path.join(STATE);
         match fs::read(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(self.failed("read", &path)(error)),
@@ -108,7 +120,7 @@ impl Home {
 
     pub(super) fn papers(&self) -> Result<Papers, SwarmError> {
         let read = |name: &str| {
-            let path = self.0.join(CERTIFICATES).join(name);
+            let path = self.path.join(CERTIFICATES).join(name);
             fs::read_to_string(&path).map_err(self.failed("read", &path))
         };
         Ok(Papers {
@@ -120,7 +132,7 @@ impl Home {
 
     /// Durable, each by itself.
     pub(super) fn keep_papers(&self, papers: &Papers) -> Result<(), SwarmError> {
-        let certificates = self.0.join(CERTIFICATES);
+        let certificates = self.path.join(CERTIFICATES);
         let mut directory = DirBuilder::new();
         directory.recursive(true).mode(0o700);
         let made = directory.create(&certificates);
@@ -128,17 +140,49 @@ impl Home {
         for (name, text) in [
             (AUTHORITY, &papers.authority),
             (CERTIFICATE, &papers.certificate),
-            (KEY, &papers.key),
         ] {
             let path = certificates.join(name);
             replace(&path, text.as_bytes()).map_err(self.failed("write", &path))?;
         }
+        let (key, sealed) = (certificates.join(KEY), certificates.join(SEALED));
+        if let Some(unlock) = self.lock.key() {
+            let text = unlock.seal(KEY, &papers.key)?;
+            replace(&sealed, text.as_bytes()).map_err(self.failed("write", &sealed))?;
+            return self.show_key(&papers.key);
+        }
+        replace(&key, papers.key.as_bytes()).map_err(self.failed("write", &key))?;
+        self.gone([fs::remove_file(&sealed), fs::remove_dir_all(&self.run)])
+    }
+
+    /// The key is where etcd looks for it, as long as the host runs.
+    fn show_key(&self, key: &str) -> Result<(), SwarmError> {
+        let mut directory = DirBuilder::new();
+        let made = directory.recursive(true).mode(0o700).create(&self.run);
+        made.map_err(self.failed("make", &self.run))?;
+        let shown = self.run.join(KEY);
+        replace(&shown, key.as_bytes()).map_err(self.failed("write", &shown))?;
+        let path = self.path.join(CERTIFICATES).join(KEY);
+        link(&shown, &path).map_err(self.failed("write", &path))
+    }
+
+    /// Whether this node's key is sealed.
+    pub(super) fn is_sealed(&self) -> bool {
+        self.path.join(CERTIFICATES).join(SEALED).exists()
+    }
+
+    /// What was sealed can be read again.
+    pub(super) fn unlock(&self, unlock: &UnlockKey) -> Result<(), SwarmError> {
+        let path = self.path.join(CERTIFICATES).join(SEALED);
+        let sealed = fs::read_to_string(&path).map_err(self.failed("read", &path))?;
+        let key = unlock.open(KEY, &sealed).ok_or(SwarmError::WrongKey)?;
+        self.show_key(&key)?;
+        self.lock.set(Some(unlock.clone()));
         Ok(())
     }
 
     /// Durable. With it, and not before, the node is in a cluster: its papers are there.
     pub(super) fn keep_state(&self, state: &State) -> Result<(), SwarmError> {
-        let path = self.0.join(STATE);
+        let path = self.path.join(STATE);
         let text = serde_json::to_vec_pretty(state).map_err(io::Error::from);
         let written = text.and_then(|text| replace(&path, &text));
         written.map_err(self.failed("write", &path))
@@ -146,8 +190,10 @@ impl Home {
 
     /// The node is in no cluster any more. The state goes first.
     pub(super) fn clear(&self) -> Result<(), SwarmError> {
-        let state = self.0.join(STATE);
-        self.gone([fs::remove_file(&state), fs::remove_dir_all(&self.0)])
+        let state = self.path.join(STATE);
+        self.lock.set(None);
+        self.gone([fs::remove_dir_all(&self.run), Ok(())])?;
+        self.gone([fs::remove_file(&state), fs::remove_dir_all(&self.path)])
     }
 
     /// The node has no part of the store any more.
@@ -162,7 +208,7 @@ impl Home {
         for removed in removed {
             match removed {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                    return Err(self.failed("remove", &self.0)(error));
+                    return Err(self.failed("remove", &self.path)(error));
                 }
                 _removed_or_absent => {}
             }
@@ -180,6 +226,18 @@ impl Home {
     }
 }
 
+/// `path` leads to `target`, at once.
+fn link(target: &Path, path: &Path) -> io::Result<()> {
+    let part = path.with_extension("part");
+    match fs::remove_file(&part) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _removed_or_absent => {}
+    }
+    symlink(target, &part)?;
+    fs::rename(&part, path)?;
+    sync_directory(path)
+}
+
 /// Nobody but root reads it: keys are among these files.
 fn replace(path: &Path, text: &[u8]) -> io::Result<()> {
     let part = path.with_extension("part");
@@ -192,6 +250,10 @@ fn replace(path: &Path, text: &[u8]) -> io::Result<()> {
     file.write_all(text)?;
     file.sync_all()?;
     fs::rename(&part, path)?;
+    sync_directory(path)
+}
+
+fn sync_directory(path: &Path) -> io::Result<()> {
     match path.parent() {
         Some(parent) => File::open(parent)?.sync_all(),
         None => Ok(()),

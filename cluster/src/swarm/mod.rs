@@ -4,6 +4,7 @@
 //! ([`home`]). A manager lets others in ([`gate`]) by the word of a token.
 
 mod admission;
+mod autolock;
 mod backup;
 mod begin;
 mod clerk;
@@ -11,6 +12,7 @@ mod error;
 mod etcd;
 mod gate;
 mod home;
+mod lock;
 mod members;
 mod nodes;
 mod own;
@@ -30,12 +32,14 @@ use api::swarm::EtcdAddress;
 use tokio::runtime::Handle;
 
 pub use error::SwarmError;
+pub use lock::{InvalidUnlockKey, UnlockKey};
 pub use nodes::{Change as NodeChange, NodeState};
 pub use record::{CERT_EXPIRY, Cluster};
 
 use self::clerk::Clerk;
 use self::gate::Gate;
 use self::home::{Home, Papers, State};
+use self::lock::{Lock, Stored};
 use self::members::Place;
 use self::own::{Keeper, Server};
 use self::record::Secrets;
@@ -47,8 +51,6 @@ use crate::token::Token;
 
 /// etcd takes 128 operations in one transaction.
 const TOGETHER: usize = 100;
-/// How often the manager that leads looks for nodes without rights, and for rights without nodes.
-const SETTLE: Duration = Duration::from_secs(60);
 
 /// What the daemon says of itself.
 #[derive(Debug, Clone)]
@@ -57,6 +59,8 @@ pub struct Host {
     /// Version of the daemon.
     pub engine: String,
     pub etcd: Program,
+    /// A directory in memory, for keys that are to be on no disk.
+    pub run: PathBuf,
 }
 
 /// The etcd that a manager runs where none is given.
@@ -81,6 +85,8 @@ pub struct Init {
     pub data_port: u16,
     pub cert_expiry: Duration,
     pub availability: Availability,
+    /// Managers must be unlocked after a restart.
+    pub autolock: bool,
 }
 
 /// How to join one.
@@ -102,6 +108,10 @@ pub struct Swarm {
     host: Host,
     runtime: Handle,
     active: Mutex<Option<Arc<Active>>>,
+    /// In a cluster, and with a key that cannot be read yet.
+    locked: Mutex<Option<State>>,
+    /// One at a time changes the unlock key.
+    locking: Mutex<()>,
 }
 
 /// In a cluster.
@@ -109,6 +119,7 @@ pub struct Swarm {
 struct Active {
     state: State,
     control: Arc<Etcd>,
+    lock: Lock,
     /// The same as this node may use it.
     shared: Arc<dyn ControlPlane>,
     /// When the rights of all nodes were looked at, while this node leads.
@@ -150,6 +161,11 @@ impl Active {
     }
 
     fn secrets(&self) -> Result<(Secrets, u64), SwarmError> {
+        let (stored, modified) = self.stored()?;
+        Ok((stored.open(self.lock.key().as_ref())?, modified))
+    }
+
+    fn stored(&self) -> Result<(Stored, u64), SwarmError> {
         record::read(self.control(), key::SECRETS)?.ok_or(SwarmError::Lost)
     }
 
@@ -169,10 +185,12 @@ impl Swarm {
     /// [`SwarmError`]: what is on record cannot be read, or the port is taken.
     pub fn open(home: PathBuf, host: Host, runtime: Handle) -> Result<Self, SwarmError> {
         let swarm = Self {
-            home: Home::new(home),
+            home: Home::new(home, host.run.clone()),
             host,
             runtime,
             active: Mutex::default(),
+            locked: Mutex::default(),
+            locking: Mutex::default(),
         };
         let state = swarm.home.state()?;
         if state.is_none() && swarm.home.exists() {
@@ -180,24 +198,36 @@ impl Swarm {
             swarm.undo()?;
         }
         if let Some(state) = state {
-            let papers = swarm.home.papers()?;
-            let server = swarm.server(&state);
-            if server.is_none() && swarm.home.etcd().exists() {
-                // It was ended while it became a worker, or a manager.
-                swarm.stop_store()?;
+            if swarm.home.is_sealed() {
+                tracing::warn!("{}", SwarmError::Locked);
+                *swarm.locked.lock().unwrap_or_else(PoisonError::into_inner) = Some(state);
+                return Ok(swarm);
             }
-            let active = swarm.activate(state, &papers, server, None)?;
-            if let Err(error) = active.announce() {
-                tracing::warn!(%error, "the cluster does not know yet that this node is back");
-            }
-            *swarm.active() = Some(active);
+            swarm.take_part(state)?;
         }
         Ok(swarm)
     }
 
+    /// In the cluster that it is in.
+    fn take_part(&self, state: State) -> Result<(), SwarmError> {
+        let papers = self.home.papers()?;
+        let server = self.server(&state);
+        if server.is_none() && self.home.etcd().exists() {
+            // It was ended while it became a worker, or a manager.
+            self.stop_store()?;
+        }
+        let active = self.activate(state, &papers, server, None)?;
+        if let Err(error) = active.announce() {
+            tracing::warn!(%error, "the cluster does not know yet that this node is back");
+        }
+        *self.active() = Some(active);
+        Ok(())
+    }
+
     /// This node's part, for the networks.
     pub fn member(&self) -> Option<Member> {
-        self.active().as_ref().map(|active| active.member())
+        let member = self.active().as_ref().map(|active| active.member());
+        member.or_else(|| self.locked().as_ref().map(autolock::silenced))
     }
 
     /// Ends this node's membership. The others see it down until it is removed.
@@ -205,6 +235,14 @@ impl Swarm {
     /// # Errors
     /// [`SwarmError::LastManager`], [`SwarmError::Quorum`] without `force`; [`SwarmError::Disk`].
     pub fn leave(&self, force: bool) -> Result<(), SwarmError> {
+        if self.is_locked() {
+            if !force {
+                return Err(SwarmError::Locked);
+            }
+            self.undo()?;
+            *self.locked.lock().unwrap_or_else(PoisonError::into_inner) = None;
+            return Ok(());
+        }
         let mut active = self.active();
         let current = active.as_ref().ok_or(SwarmError::None)?;
         if current.state.role == Role::Manager
@@ -232,8 +270,8 @@ impl Swarm {
     ///
     /// # Errors
     /// [`SwarmError::Disk`], [`SwarmError::Etcd`].
-    pub fn remove(home: PathBuf, groups: &[PathBuf]) -> Result<bool, SwarmError> {
-        let home = Home::new(home);
+    pub fn remove(home: PathBuf, run: PathBuf, groups: &[PathBuf]) -> Result<bool, SwarmError> {
+        let home = Home::new(home, run);
         let has_run = own::stop(&home.etcd(), groups)?;
         let exists = home.exists();
         home.clear()?;
@@ -274,11 +312,14 @@ impl Swarm {
         let active = self.manager()?;
         let secret = crate::random_node()?;
         let find = || {
-            let (secrets, modified) = active.secrets()?;
-            Ok((key::SECRETS.to_owned(), secrets, modified))
+            let (stored, modified) = active.stored()?;
+            Ok((key::SECRETS.to_owned(), stored, modified))
         };
-        record::change(active.control(), "the tokens", find, |secrets| {
+        let lock = active.lock.key();
+        record::change(active.control(), "the tokens", find, |stored| {
+            let mut secrets = stored.open(lock.as_ref())?;
             secrets.replace(role, secret.clone());
+            *stored = Stored::seal(secrets, lock.as_ref().filter(|_| stored.is_sealed()))?;
             Ok(())
         })
     }
@@ -301,8 +342,8 @@ impl Swarm {
 
     /// This node and its cluster: (cluster, node, role).
     pub fn identity(&self) -> Option<(NodeId, NodeId, Role)> {
-        let active = self.active();
-        let state = &active.as_ref()?.state;
+        let active = self.active().as_ref().map(|active| active.state.clone());
+        let state = active.or_else(|| self.locked())?;
         Some((state.cluster.clone(), state.node.clone(), state.role))
     }
 
@@ -335,7 +376,12 @@ impl Swarm {
         self.active.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn locking(&self) -> MutexGuard<'_, ()> {
+        self.locking.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn member_of(&self) -> Result<Arc<Active>, SwarmError> {
+        self.refuse_locked()?;
         self.active().clone().ok_or(SwarmError::None)
     }
 
@@ -393,6 +439,7 @@ impl Swarm {
                 let porter = admission::Manager {
                     control: Arc::clone(&control),
                     own: state.clone(),
+                    lock: self.home.lock.clone(),
                 };
                 let open = Gate::open(state.listen, papers, Arc::new(porter));
                 Some(self.runtime.block_on(open)?)
@@ -409,6 +456,7 @@ impl Swarm {
         Ok(Arc::new(Active {
             state,
             control,
+            lock: self.home.lock.clone(),
             shared,
             settled: Mutex::default(),
             endpoints: Mutex::new(endpoints),
@@ -492,19 +540,6 @@ impl Active {
         }
         if self.state.own_etcd {
             self.redirect(home, &self.endpoints())?;
-        }
-        Ok(())
-    }
-
-    /// As the one that leads, makes up for rights that nobody has given or taken. All are looked at
-    /// when it begins to lead.
-    fn settle_rights(&self, leads: bool) -> Result<(), SwarmError> {
-        let mut settled = self.settled.lock().unwrap_or_else(PoisonError::into_inner);
-        if !leads {
-            *settled = None;
-        } else if self.state.own_etcd && settled.is_none_or(|last| last.elapsed() > SETTLE) {
-            rights::settle(&self.control, settled.is_none())?;
-            *settled = Some(Instant::now());
         }
         Ok(())
     }

@@ -371,7 +371,8 @@ mod tests {
             groups: Vec::new(),
         };
         let addresses = ("[::]:2377".parse().unwrap(), "192.0.2.1".parse().unwrap());
-        let home = Home::new(directory.path().to_owned());
+        let path = directory.path();
+        let home = Home::new(path.join("swarm"), path.join("run"));
         let server = Server::new(program, &home, (id.clone(), id), addresses);
         let words = server.arguments(&Beginning::New);
         for flag in [

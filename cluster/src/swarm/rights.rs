@@ -6,11 +6,13 @@
 //! manager that leads makes up for those that were ended in between ([`settle`]).
 
 use std::collections::BTreeSet;
+use std::sync::PoisonError;
+use std::time::{Duration, Instant};
 
 use api::id::NodeId;
 use etcd_client::{AuthClient, Client, Error, Permission, UserAddOptions};
 
-use super::{SwarmError, nodes};
+use super::{Active, SwarmError, nodes};
 use crate::control_plane::ControlError;
 use crate::etcd::Etcd;
 use crate::key;
@@ -35,6 +37,24 @@ const READABLE: [&str; 10] = [
     key::SERVICES,
     key::TASKS,
 ];
+
+/// How often the manager that leads looks for nodes without rights, and for rights without nodes.
+const SETTLE: Duration = Duration::from_secs(60);
+
+impl Active {
+    /// As the one that leads, makes up for rights that nobody has given or taken. All are looked at
+    /// when it begins to lead.
+    pub(super) fn settle_rights(&self, leads: bool) -> Result<(), SwarmError> {
+        let mut settled = self.settled.lock().unwrap_or_else(PoisonError::into_inner);
+        if !leads {
+            *settled = None;
+        } else if self.state.own_etcd && settled.is_none_or(|last| last.elapsed() > SETTLE) {
+            settle(&self.control, settled.is_none())?;
+            *settled = Some(Instant::now());
+        }
+        Ok(())
+    }
+}
 
 /// Gives every node in the store its rights, and those that are not there none; lets etcd check them
 /// from then on. `thorough` looks at each node, otherwise at those that are new or gone.

@@ -10,11 +10,19 @@ use api::id::NodeId;
 
 use super::gate::{Renewal, Visit};
 use super::home::Papers;
+use super::lock::UnlockKey;
 use super::{Active, Swarm, SwarmError, nodes, record, rights, tls};
 use crate::authority::{KeyRequest, Life};
 use crate::control_plane::{ControlError, Transaction};
 use crate::key;
 use crate::node::{Node, Role};
+
+/// What a node has got with another certificate.
+pub(super) struct Renewed {
+    pub(super) papers: Papers,
+    pub(super) role: Role,
+    pub(super) unlock: Option<UnlockKey>,
+}
 
 impl Swarm {
     /// What is to be done again and again: knows which managers there are, is what it is to be, and has
@@ -36,6 +44,7 @@ impl Swarm {
         if active.state.own_etcd {
             active.follow_managers(&self.home)?;
         }
+        self.follow_lock(&active)?;
         self.renew_in_time(&active)?;
         self.campaign()?;
         Ok(false)
@@ -45,7 +54,11 @@ impl Swarm {
     fn turn(&self, role: Role) -> Result<(), SwarmError> {
         let mut slot = self.active();
         let before = slot.clone().ok_or(SwarmError::None)?;
-        let (papers, given) = self.other_papers(&before)?;
+        let Renewed {
+            papers,
+            role: given,
+            unlock,
+        } = self.other_papers(&before)?;
         if given != role {
             return Err(SwarmError::Busy(key::node(&before.state.node)));
         }
@@ -54,6 +67,7 @@ impl Swarm {
         state.etcd.endpoints.clone_from(&before.endpoints());
         tracing::info!(?role, "this node has another role");
         let control = Some(Arc::clone(&before.control));
+        self.home.lock.set(unlock);
         self.home.keep_papers(&papers)?;
         let turned = match role {
             Role::Manager => {
@@ -86,19 +100,20 @@ impl Swarm {
         if !life.is_late(&active.state.node) {
             return Ok(());
         }
-        let (papers, role) = self.other_papers(active)?;
-        if role != active.state.role {
+        let renewed = self.other_papers(active)?;
+        if renewed.role != active.state.role {
             // Next time.
             return Ok(());
         }
-        self.home.keep_papers(&papers)?;
-        active.show(&self.home, &papers)?;
+        let _locking = self.locking();
+        self.home.keep_papers(&renewed.papers)?;
+        active.show(&self.home, &renewed.papers)?;
         tracing::info!("this node has a new certificate");
         Ok(())
     }
 
     /// A certificate of a new key, from the first manager that answers, and for what role it is.
-    fn other_papers(&self, active: &Active) -> Result<(Papers, Role), SwarmError> {
+    pub(super) fn other_papers(&self, active: &Active) -> Result<Renewed, SwarmError> {
         let papers = self.home.papers()?;
         let authority = tls::digest_of(&papers.authority)?;
         let made = KeyRequest::make()?;
@@ -120,7 +135,11 @@ impl Swarm {
                         certificate: given.certificate,
                         key: made.key,
                     };
-                    return Ok((papers, given.role));
+                    return Ok(Renewed {
+                        papers,
+                        role: given.role,
+                        unlock: given.unlock,
+                    });
                 }
                 Err(error) => last = error,
             }

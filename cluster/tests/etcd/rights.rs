@@ -28,7 +28,7 @@ impl Drop for Node {
     fn drop(&mut self) {
         // It may have left.
         drop(self.swarm.leave(true));
-        drop(Swarm::remove(self.home.clone(), &[]));
+        drop(Swarm::remove(self.home.clone(), self.home.clone(), &[]));
     }
 }
 
@@ -48,6 +48,7 @@ impl Node {
                 path: Path::new(&peers).join("usr/bin/etcd"),
                 groups: Vec::new(),
             },
+            run: directory.path().join("run"),
         };
         Self {
             swarm: Swarm::open(home.clone(), host, runtime.handle().clone()).unwrap(),
@@ -70,6 +71,7 @@ impl Node {
             data_port: Member::DATA_PORT,
             cert_expiry: CERT_EXPIRY,
             availability: Availability::Active,
+            autolock: false,
         };
         let member = self.swarm.init(init, &*alone()).unwrap();
         self.swarm.campaign().unwrap();

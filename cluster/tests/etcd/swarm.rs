@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use api::swarm::EtcdAddress;
@@ -78,6 +78,7 @@ impl Node {
             data_port: Member::DATA_PORT,
             cert_expiry: CERT_EXPIRY,
             availability: Availability::Active,
+            autolock: false,
         };
         self.swarm.init(init, before)
     }
@@ -126,6 +127,7 @@ fn host(hostname: &str) -> Host {
             path: "etcd".into(),
             groups: Vec::new(),
         },
+        run: PathBuf::from("/nonexistent/nobody-locks"),
     }
 }
 

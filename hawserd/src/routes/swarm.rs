@@ -1,7 +1,9 @@
 //! The cluster and its nodes.
 
 use api::path;
-use api::swarm::{Membership, Node, NodeUpdate, Role, Swarm, SwarmInit, SwarmJoin, SwarmUpdate};
+use api::swarm::{
+    Membership, Node, NodeUpdate, Role, Swarm, SwarmInit, SwarmJoin, SwarmKey, SwarmUpdate,
+};
 use axum::extract::{DefaultBodyLimit, State};
 use axum::http::StatusCode;
 use axum::routing::{get, post};
@@ -25,6 +27,8 @@ pub(crate) fn routes() -> Router<Daemon> {
         .route(path::SWARM_UPDATE, post(change))
         .route(path::SWARM_LEAVE, post(leave))
         .route(&format!("{}/{{role}}", path::SWARM_ROTATE), post(rotate))
+        .route(path::SWARM_UNLOCK_KEY, get(unlock_key))
+        .route(path::SWARM_UNLOCK, post(unlock))
         .route(path::SWARM_BACKUP, get(backup))
         .route(
             path::SWARM_RESTORE,
@@ -71,6 +75,20 @@ async fn join(
 async fn leave(State(daemon): State<Daemon>, Params(asked): Params<Force>) -> Done {
     daemon
         .run(move |daemon| daemon.cluster.leave(asked.force))
+        .await
+        .map(|()| StatusCode::NO_CONTENT)
+}
+
+async fn unlock_key(State(daemon): State<Daemon>) -> Reply<SwarmKey> {
+    daemon
+        .run(|daemon| daemon.cluster.unlock_key())
+        .await
+        .map(Json)
+}
+
+async fn unlock(State(daemon): State<Daemon>, Content(key): Content<SwarmKey>) -> Done {
+    daemon
+        .run(move |daemon| daemon.cluster.unlock(&key))
         .await
         .map(|()| StatusCode::NO_CONTENT)
 }

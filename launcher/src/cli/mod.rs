@@ -6,6 +6,7 @@
 
 pub mod agent;
 pub mod api;
+mod ask;
 pub mod cni;
 pub mod container;
 pub mod context;

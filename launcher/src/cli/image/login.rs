@@ -1,19 +1,16 @@
 //! `hawser login` and `hawser logout`.
 
-use std::io::{self, BufRead, IsTerminal, Read};
+use std::io::{self, IsTerminal};
 
 use api::reference::{DEFAULT_HOST, Reference};
 use clap::Args;
-use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
 
+use crate::cli::ask::{from_stdin, prompt};
 use crate::cli::context::Context;
 use crate::cli::error::CliError;
 use crate::cli::output;
 use crate::registry::credential::{Credential, Logins};
 use crate::registry::{RegistryError, Repository, endpoints};
-
-/// Longer than any password or token.
-const MAX_PASSWORD: u64 = 64 << 10;
 
 /// `hawser login`.
 #[derive(Debug, Clone, Args)]
@@ -141,58 +138,6 @@ fn ask(flags: &LoginFlags) -> Result<Option<Credential>, CliError> {
         ));
     }
     Ok(Some(Credential::Password { user, password }))
-}
-
-fn from_stdin() -> Result<String, CliError> {
-    let mut text = String::new();
-    io::stdin()
-        .lock()
-        .take(MAX_PASSWORD)
-        .read_to_string(&mut text)
-        .map_err(failed)?;
-    Ok(text.trim_end_matches(['\r', '\n']).to_owned())
-}
-
-fn prompt(question: &str, echo: bool) -> Result<String, CliError> {
-    output::write(question)?;
-    let silence = (!echo).then(Silence::begin).transpose().map_err(failed)?;
-    let mut line = String::new();
-    io::stdin()
-        .lock()
-        .take(MAX_PASSWORD)
-        .read_line(&mut line)
-        .map_err(failed)?;
-    if silence.is_some() {
-        output::line("")?;
-    }
-    Ok(line.trim_end_matches(['\r', '\n']).to_owned())
-}
-
-fn failed(source: io::Error) -> CliError {
-    CliError::Io {
-        op: "read from standard input",
-        source,
-    }
-}
-
-/// A terminal that does not show what is typed, until this is dropped.
-struct Silence(Termios);
-
-impl Silence {
-    fn begin() -> io::Result<Self> {
-        let before = tcgetattr(io::stdin())?;
-        let mut silent = before.clone();
-        silent.local_modes.remove(LocalModes::ECHO);
-        tcsetattr(io::stdin(), OptionalActions::Flush, &silent)?;
-        Ok(Self(before))
-    }
-}
-
-impl Drop for Silence {
-    fn drop(&mut self) {
-        // A terminal that is gone needs no echo.
-        tcsetattr(io::stdin(), OptionalActions::Now, &self.0).unwrap_or(());
-    }
 }
 
 fn check(context: &Context, host: &str, credential: &Credential) -> Result<(), CliError> {

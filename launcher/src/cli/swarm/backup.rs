@@ -3,13 +3,14 @@
 use std::fs::{self, OpenOptions};
 use std::io::Read;
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use api::client::escape;
 use api::path::{SWARM_BACKUP, SWARM_RESTORE};
 use api::swarm::Membership;
 use clap::Args;
 
+use crate::cli::ask;
 use crate::cli::context::Context;
 use crate::cli::error::CliError;
 use crate::cli::image::load;
@@ -33,6 +34,9 @@ pub struct RestoreFlags {
     /// INTERFACE[:PORT]
     #[arg(long, value_name = "ADDRESS")]
     pub advertise_addr: Option<String>,
+    /// Ask for the unlock key, which the backup of a cluster that is locked needs
+    #[arg(long)]
+    pub unlock: bool,
     /// What "hawser swarm backup" wrote; - is standard input
     #[arg(value_name = "FILE")]
     pub file: PathBuf,
@@ -59,7 +63,18 @@ pub(super) fn backup(context: &Context, flags: &BackupFlags) -> Result<i32, CliE
 }
 
 pub(super) fn restore(context: &Context, flags: &RestoreFlags) -> Result<i32, CliError> {
-    let mut text: Box<dyn Read> = load::open(Some(&flags.file))?;
+    let mut key = String::new();
+    if flags.unlock {
+        if flags.file == Path::new("-") {
+            return Err(CliError::Conflict(
+                "--unlock reads the key from standard input: name the file",
+            ));
+        }
+        key = ask::secret("Please enter unlock key: ")?;
+        key.push('\n');
+    }
+    let text = load::open(Some(&flags.file))?;
+    let mut text = key.as_bytes().chain(text);
     let mut route = format!("{SWARM_RESTORE}?force={}", flags.force);
     if let Some(address) = &flags.advertise_addr {
         route.push_str("&advertise=");

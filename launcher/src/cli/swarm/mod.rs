@@ -1,6 +1,7 @@
 //! `hawser swarm …`.
 
 mod backup;
+mod lock;
 mod token;
 
 use std::path::PathBuf;
@@ -17,6 +18,7 @@ use super::output;
 use super::trace::duration;
 
 pub use backup::{BackupFlags, RestoreFlags};
+pub use lock::UnlockKeyFlags;
 pub use token::{RoleFlag, TokenFlags};
 
 /// `hawser swarm`.
@@ -32,6 +34,10 @@ pub enum SwarmCommand {
     Update(UpdateFlags),
     /// Show the certificate of the cluster's authority
     Ca,
+    /// Let this manager take part again, which was restarted; asks for the key
+    Unlock,
+    /// Show what managers are unlocked with, and change it
+    UnlockKey(UnlockKeyFlags),
     /// Write the cluster to a file, which can begin it again
     Backup(BackupFlags),
     /// Begin the cluster of a backup again, with this host as its only manager
@@ -75,6 +81,9 @@ pub struct InitFlags {
     /// Its key (PEM)
     #[arg(long, value_name = "FILE", requires = "etcd")]
     pub etcd_key: Option<PathBuf>,
+    /// Managers must be unlocked after they were restarted, with a key that is printed
+    #[arg(long)]
+    pub autolock: bool,
     /// How long a host may be silent before the others take it for gone
     #[arg(long, value_name = "DURATION", default_value = "15s", value_parser = duration)]
     pub node_lease: Duration,
@@ -109,6 +118,9 @@ pub struct UpdateFlags {
     /// How long the certificates of hosts are good for, from the next one of each on
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     pub cert_expiry: Option<Duration>,
+    /// Whether managers must be unlocked after they were restarted, with a key that is printed
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub autolock: Option<bool>,
 }
 
 /// `hawser swarm leave`.
@@ -128,6 +140,8 @@ pub fn run(context: &Context, command: &SwarmCommand) -> Result<i32, CliError> {
         SwarmCommand::JoinToken(flags) => token::join_token(context, flags),
         SwarmCommand::Update(flags) => update(context, flags),
         SwarmCommand::Ca => ca(context),
+        SwarmCommand::Unlock => lock::unlock(context),
+        SwarmCommand::UnlockKey(flags) => lock::unlock_key(context, flags),
         SwarmCommand::Backup(flags) => backup::backup(context, flags),
         SwarmCommand::Restore(flags) => backup::restore(context, flags),
         SwarmCommand::Leave(flags) => leave(context, flags),
@@ -149,6 +163,7 @@ fn init(context: &Context, flags: &InitFlags) -> Result<i32, CliError> {
             key: flags.etcd_key.clone(),
             lease: Some(flags.node_lease.as_secs()),
         },
+        auto_lock: flags.autolock,
     };
     let member: Membership = context.client().post(SWARM_INIT, &request)?;
     let node = &member.node;
@@ -161,6 +176,9 @@ fn init(context: &Context, flags: &InitFlags) -> Result<i32, CliError> {
         "\nTo add a manager to this swarm, run 'hawser swarm join-token manager' and follow the \
          instructions.",
     )?;
+    if flags.autolock {
+        lock::show(context)?;
+    }
     Ok(0)
 }
 
@@ -182,9 +200,14 @@ fn join(context: &Context, flags: &JoinFlags) -> Result<i32, CliError> {
 fn update(context: &Context, flags: &UpdateFlags) -> Result<i32, CliError> {
     let request = SwarmUpdate {
         cert_expiry: flags.cert_expiry.map(|expiry| expiry.as_secs()),
+        auto_lock: flags.autolock,
+        rotate_unlock_key: false,
     };
     context.client().post::<()>(SWARM_UPDATE, &request)?;
     output::line("Swarm updated.")?;
+    if flags.autolock == Some(true) {
+        lock::show(context)?;
+    }
     Ok(0)
 }
 

@@ -138,8 +138,9 @@ fn swarm(info: &Info) -> Vec<String> {
     let Some(member) = &info.swarm else {
         return vec!["Swarm: inactive".to_owned()];
     };
+    let state = if member.locked { "locked" } else { "active" };
     vec![
-        "Swarm: active".to_owned(),
+        format!("Swarm: {state}"),
         format!(" NodeID: {}", member.node),
         format!(" Is Manager: {}", member.role == Role::Manager),
         format!(" ClusterID: {}", member.cluster),
