@@ -81,8 +81,10 @@ fn mounts_are_the_same_below_linux_5_12() {
         lines
     };
     let usual = look(false);
-    for expected in ["a note", "/ro ro,noexec,relatime", "/tmp/made rw,noatime"] {
-        assert!(usual.iter().any(|line| line == expected), "{usual:#?}");
+    // How access times are kept is the host's way for what comes from there.
+    for expected in ["a note", "/ro ro,noexec,", "/tmp/made rw,noatime"] {
+        let is_it = |line: &String| line.starts_with(expected);
+        assert!(usual.iter().any(is_it), "{usual:#?}");
     }
     assert_eq!(usual, look(true));
 }

@@ -4,6 +4,9 @@
 use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd};
 
+use rustix::process::{Resource, getrlimit, setrlimit};
+
+use super::map::lift_limit;
 use super::program::{self, Instruction, Load};
 use super::{call, number};
 
@@ -28,12 +31,26 @@ struct Attach {
 /// # Errors
 /// Of the kernel: `EINVAL` or `EACCES` when its verifier refuses the program.
 pub fn attach(cgroup: BorrowedFd<'_>, program: &[Instruction]) -> io::Result<()> {
-    let program = program::load(&Load {
-        kind: BPF_PROG_TYPE_CGROUP_DEVICE,
-        attach: BPF_CGROUP_DEVICE,
-        name: "hawser_devices",
-        instructions: program,
-    })?;
+    let load = || {
+        program::load(&Load {
+            kind: BPF_PROG_TYPE_CGROUP_DEVICE,
+            attach: BPF_CGROUP_DEVICE,
+            name: "hawser_devices",
+            instructions: program,
+        })
+    };
+    let program = match load() {
+        // Before 5.11 all programs and maps of a user count against what may be locked in memory.
+        Err(error) if error.raw_os_error() == Some(libc::EPERM) => {
+            let before = getrlimit(Resource::Memlock);
+            lift_limit()?;
+            let loaded = load();
+            // What this process starts next has the limit that it came with.
+            setrlimit(Resource::Memlock, before)?;
+            loaded
+        }
+        loaded => loaded,
+    }?;
     let attach = Attach {
         target_fd: number(cgroup)?,
         attach_bpf_fd: number(program.as_fd())?,

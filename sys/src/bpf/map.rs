@@ -130,7 +130,7 @@ pub fn create(shape: Shape) -> io::Result<OwnedFd> {
 }
 
 /// Lets this process lock any amount of memory; others are limited as before.
-fn lift_limit() -> io::Result<()> {
+pub(super) fn lift_limit() -> io::Result<()> {
     use rustix::process::{Resource, Rlimit, setrlimit};
     let none = Rlimit {
         current: None,
