@@ -109,7 +109,8 @@ impl Bundle {
 
     fn command(&self, words: &str) -> Command {
         let mut command = if self.is_unified {
-            let mount = "mount -t cgroup2 none /sys/fs/cgroup && exec \"$@\"";
+            let mount = "cd /sys/fs/cgroup && test -e cgroup.controllers || \
+                         mount -t cgroup2 none /sys/fs/cgroup; cd /; exec \"$@\"";
             let mut command = Command::new("unshare");
             command.args(["--mount", "sh", "-c", mount, "sh", SHIM]);
             command
