@@ -370,7 +370,10 @@ fn check(metadata: &Backing) -> Result<(), SetupError> {
         return Ok(());
     }
     let mut command = Command::new("thin_check");
-    let checked = image_file::run("thin_check", "thin-provisioning-tools", command.arg(path));
+    // The kernel writes to no pool whose metadata it once could not write until somebody has looked
+    // at them (`THIN_METADATA_NEEDS_CHECK_FLAG`, drivers/md/dm-thin-metadata.c).
+    command.arg("--clear-needs-check-flag").arg(path);
+    let checked = image_file::run("thin_check", "thin-provisioning-tools", &mut command);
     match checked {
         Err(ImageFailure::Program { output, .. }) => Err(SetupError::Damaged(output)),
         checked => Ok(checked?),
