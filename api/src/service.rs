@@ -10,7 +10,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use crate::duration::nanoseconds;
-use crate::id::{Id, IfName, NetworkName};
+use crate::id::{Id, IfName, NetworkName, NodeId};
 use crate::net::Protocol;
 use crate::task::{ServiceMode, TaskTemplate, UpdateConfig, UpdateStatus};
 
@@ -35,6 +35,9 @@ pub struct Service {
     /// No member is well, so that all of them are used.
     #[serde(default)]
     pub last_resort: bool,
+    /// Its replicas are another node's to start.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub kept_elsewhere: bool,
 }
 
 /// Ascends with every update.
@@ -273,7 +276,12 @@ pub struct ServiceMember {
     pub container_id: String,
     pub name: String,
     pub network: NetworkName,
-    pub interface: IfName,
+    /// Inside the container; nothing of one on another node.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub interface: Option<IfName>,
+    /// The node that it is on, if that is another one.
+    #[serde(rename = "NodeID", default, skip_serializing_if = "Option::is_none")]
+    pub node: Option<NodeId>,
     pub addresses: Vec<IpAddr>,
     pub weight: u32,
     pub state: MemberState,

@@ -8,6 +8,9 @@
 //! claims/NETWORK/ADDRESS              who has an address; stays when its node is silent. Workers let
 //!                                     managers write it
 //! endpoints/NODE/NETWORK/ENDPOINT     leased: an endpoint that others can reach
+//! services/SERVICE                    a service of the cluster
+//! guard/services                      put by whatever changes a service, and compared: names and
+//!                                     published ports stay unique
 //! cluster                             what it is
 //! secrets                             for managers alone
 //! leader                              leased: the manager that decides
@@ -29,6 +32,8 @@ pub const GUARDS: &str = "guard/";
 pub const GUARD: &str = "guard/networks";
 pub const CLAIMS: &str = "claims/";
 pub const ENDPOINTS: &str = "endpoints/";
+pub const SERVICES: &str = "services/";
+pub const GUARD_SERVICES: &str = "guard/services";
 pub const CLUSTER: &str = "cluster";
 pub const SECRETS: &str = "secrets";
 pub const LEADER: &str = "leader";
@@ -67,6 +72,10 @@ pub fn endpoint(node: &NodeId, network: &str, endpoint: &str) -> String {
 /// Of an endpoint's key, the network.
 pub fn network_of(endpoint: &str) -> Option<&str> {
     endpoint.strip_prefix(ENDPOINTS)?.split('/').nth(1)
+}
+
+pub fn service(id: &str) -> String {
+    format!("{SERVICES}{id}")
 }
 
 pub fn node(id: &NodeId) -> String {

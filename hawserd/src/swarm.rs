@@ -173,6 +173,7 @@ impl Clustering {
         self.swarm.init(init, &*self.alone.control)?;
         self.swarm.campaign()?;
         self.follow()?;
+        self.netd.ensure_ingress()?;
         self.membership().ok_or(SwarmError::None.into())
     }
 

@@ -435,6 +435,8 @@ impl Netd {
                 let mut records = losers.iter().chain([&endpoint]);
                 let committed =
                     records.try_for_each(|e| self.store.put_endpoint(e, &Cursors::new()));
+                let services = endpoint.memberships.iter().map(|part| &part.service);
+                self.announce_members(services);
                 committed.or_else(|error| {
                     self.disconnect(writer, &endpoint)?;
                     Err(error.into())

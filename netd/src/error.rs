@@ -44,15 +44,16 @@ pub enum NetError {
     NoDataPlane,
     #[error("data plane: {0}")]
     DataPlane(#[from] BpfError),
-    #[error("network {0} is one of the cluster: create and remove it on a manager")]
+    #[error("{0} is the whole cluster's: create, change and remove it on a manager")]
     NotManager(String),
-    #[error("network {0} is one of the cluster, and this daemon has no control plane")]
+    #[error("{0} is the whole cluster's, and this daemon has no control plane")]
     NoControlPlane(String),
-    #[error("network {0} is being changed by other nodes all the time: try again")]
+    #[error("{0} is being changed by other nodes all the time: try again")]
     Contended(String),
-    #[error("network {network}: {source}")]
+    /// The subject is a network or a service, with its kind.
+    #[error("{subject}: {source}")]
     Control {
-        network: String,
+        subject: String,
         source: ControlError,
     },
     #[error(transparent)]
@@ -208,6 +209,8 @@ fn service_code(error: &ServiceError) -> ErrorCode {
         | ServiceError::Drain
         | ServiceError::NotOnNetwork { .. }
         | ServiceError::NotReported { .. }
+        | ServiceError::MixedNetworks { .. }
+        | ServiceError::Elsewhere { .. }
         | ServiceError::Twice(_) => ErrorCode::InvalidInput,
     }
 }

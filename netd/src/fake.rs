@@ -4,13 +4,14 @@ mod vxlan;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use api::id::{Id, IfName, MacAddr};
 use api::net::Protocol;
 
+use crate::bpf::Balanced;
 use crate::dns;
 use crate::kernel::{Kernel, KernelError};
 use crate::model::driver::LinkKind;
@@ -456,6 +457,9 @@ impl State {
             }
             Step::AttachUplink { index, .. } => self.observed.data_plane.uplinks.insert(*index),
             Step::DetachUplink { index } => self.observed.data_plane.uplinks.remove(index),
+            Step::CreateMesh(new) => self.create_mesh(new),
+            Step::AttachTunnel { index, .. } => self.observed.data_plane.tunnels.insert(*index),
+            Step::DetachTunnel { index } => self.observed.data_plane.tunnels.remove(index),
         })
     }
 
@@ -513,6 +517,20 @@ impl Kernel for FakeKernel {
                 source,
             }),
         }
+    }
+
+    /// By their place in the order of addresses.
+    fn reachable(&self, number: u64) -> Result<BTreeMap<SocketAddr, u32>, KernelError> {
+        let state = self.state();
+        let balanced = state.observed.data_plane.balanced.get(&number);
+        let is_here = |balanced: &&Balanced, address: &SocketAddr| {
+            balanced.reachable && !balanced.remotes.contains_key(address)
+        };
+        let here = balanced.into_iter().flat_map(|balanced| {
+            let addresses = balanced.backends.keys();
+            addresses.filter(move |address| is_here(&balanced, address))
+        });
+        Ok(here.copied().zip(1..).collect())
     }
 
     fn inspect(&self, path: &Path, ifname: &IfName) -> Result<Option<Inside>, KernelError> {

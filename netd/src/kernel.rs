@@ -1,6 +1,8 @@
 //! The one seam between what is decided and the machine it is done on.
 
+use std::collections::BTreeMap;
 use std::io;
+use std::net::SocketAddr;
 use std::path::Path;
 
 use api::id::{Id, IfName};
@@ -21,6 +23,9 @@ pub(crate) trait Kernel: Send + Sync {
 
     /// Makes it so. Idempotent.
     fn apply(&self, step: &Step) -> Result<Change, KernelError>;
+
+    /// What other nodes call the backends here of an entry of a service.
+    fn reachable(&self, number: u64) -> Result<BTreeMap<SocketAddr, u32>, KernelError>;
 
     /// Looks into the namespace at `path`; `None` when nothing is there.
     fn inspect(&self, path: &Path, ifname: &IfName) -> Result<Option<Inside>, KernelError>;

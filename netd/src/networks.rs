@@ -325,7 +325,7 @@ pub(crate) fn random_id() -> Id {
     Id::from_bytes(random())
 }
 
-fn random<const N: usize>() -> [u8; N] {
+pub(crate) fn random<const N: usize>() -> [u8; N] {
     let mut bytes = [0; N];
     getrandom::fill(&mut bytes).expect("the kernel's random numbers are ready since boot");
     bytes

@@ -1,9 +1,10 @@
 //! Start, repair and collection of what is dead.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 
+use api::id::Id;
 use api::net::LinkBy;
 use rpds::RedBlackTreeMapSync;
 
@@ -13,6 +14,7 @@ use crate::laps::Laps;
 use crate::model::desired::Desired;
 use crate::model::endpoint::{Endpoint, EndpointKey};
 use crate::model::network::{Network, Stage};
+use crate::model::peer::{Peer, Peers};
 use crate::model::plan;
 use crate::model::port::{PortHolder, PortTable};
 use crate::model::service::Service;
@@ -48,7 +50,7 @@ impl Netd {
         self.dns.complete_mirror();
         let mut observed = self.kernel.observe()?;
         self.follow_mtu(&observed, &mut report);
-        let view = self.view();
+        let view = self.follow_mesh(&observed);
         observed.lost = self.lost_children(&view)?;
         let steps = plan::repair(&view, &observed);
         let (repaired, failures) = apply::run_all(&*self.kernel, &steps);
@@ -57,13 +59,17 @@ impl Netd {
             .failures
             .extend(failures.iter().map(ToString::to_string));
         // After the repair: a bridge made anew brings addresses of the host.
-        let steps = plan::host(&view, &self.kernel.observe()?);
+        let observed = self.kernel.observe()?;
+        report.repaired += self.follow_mesh_anew(&observed);
+        let steps = plan::host(&self.view(), &observed);
         let (changed, failures) = apply::run_all(&*self.kernel, &steps);
         report.repaired += changed;
         report
             .failures
             .extend(failures.iter().map(ToString::to_string));
         if report != Report::default() {
+            // What was made anew is called otherwise.
+            self.announce_all_members();
             tracing::info!(
                 repaired = report.repaired,
                 collected = ?report.collected,
@@ -127,12 +133,13 @@ impl Netd {
             networks: by(networks, |network| network.id.clone()),
             endpoints: endpoints.into_iter().collect(),
             services: services.into_iter().collect(),
-            peers: [].into(),
+            peers: by_network(self.store.peers()?),
             cluster: Arc::default(),
             resolvers: [].into(),
             inside: RedBlackTreeMapSync::default(),
             host_cookie,
             front: self.config.front() == Ok(true),
+            mesh_end: None,
         });
         laps.end("records");
         self.undo_interrupted(&mut writer);
@@ -215,6 +222,13 @@ impl Netd {
         for service in desired.services.values() {
             self.publish_service(&desired, service);
         }
+        for (id, peers) in &desired.peers {
+            if let Some(network) = desired.networks.get(id) {
+                for (_key, peer) in peers.iter() {
+                    self.publish_peer(&desired, network, peer);
+                }
+            }
+        }
         self.publish_view(desired);
     }
 
@@ -265,7 +279,19 @@ impl Netd {
     }
 }
 
-fn by<K: Ord, V>(values: Vec<V>, key: impl Fn(&V) -> K) -> std::collections::BTreeMap<K, Arc<V>> {
+/// What was heard last, where anything was.
+fn by_network(heard: BTreeMap<String, Peer>) -> BTreeMap<Id, Peers> {
+    let mut all = BTreeMap::<Id, Peers>::new();
+    for (key, peer) in heard {
+        let network = cluster::key::network_of(&key).map(str::to_owned);
+        if let Some(Ok(network)) = network.map(Id::try_from) {
+            all.entry(network).or_default().insert(key, Arc::new(peer));
+        }
+    }
+    all
+}
+
+fn by<K: Ord, V>(values: Vec<V>, key: impl Fn(&V) -> K) -> BTreeMap<K, Arc<V>> {
     values
         .into_iter()
         .map(|value| (key(&value), Arc::new(value)))

@@ -23,6 +23,7 @@ use crate::{NetError, OpenError, Report};
 
 mod crash;
 mod gateway;
+mod mesh;
 mod mtu;
 mod network;
 mod overlay;

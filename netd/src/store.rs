@@ -6,6 +6,7 @@
 //! <run-dir>/endpoints.redb     net_endpoints  container/interface     → Endpoint
 //!                              net_cursors    network id and subnet   → address given out last
 //!                              net_departures host's interface        → Departure
+//!                              net_peers      key in the control plane → Peer
 //! ```
 //! Values are JSON objects with a `schema`. Each call is one durable transaction.
 //!
@@ -33,6 +34,7 @@ pub use copy::adopt;
 use crate::departure::Departure;
 use crate::model::endpoint::{Endpoint, EndpointKey};
 use crate::model::network::Network;
+use crate::model::peer::Peer;
 use crate::model::service::Service;
 
 const SCHEMA: u32 = 1;
@@ -43,6 +45,7 @@ const NETWORKS: Table = Table("net_networks");
 const ENDPOINTS: Table = Table("net_endpoints");
 const CURSORS: Table = Table("net_cursors");
 const DEPARTURES: Table = Table("net_departures");
+const PEERS: Table = Table("net_peers");
 const ENDPOINTS_FILE: &str = "endpoints.redb";
 
 /// A table of texts, by its name.
@@ -249,6 +252,18 @@ impl Store {
     pub(crate) fn delete_departures(&self, links: &[IfName]) -> Result<(), StoreError> {
         let rows = links.iter().map(|l| (DEPARTURES, l.to_string(), None));
         self.boot.write("delete", rows)
+    }
+
+    /// What was heard last of endpoints on other nodes, by their keys in the control plane.
+    pub(crate) fn peers(&self) -> Result<BTreeMap<String, Peer>, StoreError> {
+        read_all(&self.boot.database, PEERS)
+    }
+
+    /// Notes what has been heard of endpoints on other nodes; nothing of those that are gone.
+    pub(crate) fn put_peers(&self, heard: &[(&String, Option<&Peer>)]) -> Result<(), StoreError> {
+        let row =
+            |(key, peer): &(&String, Option<&Peer>)| (PEERS, (*key).clone(), peer.map(encode));
+        self.boot.write("write", heard.iter().map(row))
     }
 
     /// Forgets how far the walks through a network's subnets have come.

@@ -20,7 +20,7 @@ use crate::endpoint::{ENDPOINTS, FRAME_LINKS, PLACES, REFUSALS};
 use crate::range::{RangeKey, RangeValue};
 use crate::shortcut::SHORTCUTS;
 use crate::trace::{TRACE_EVENTS, TRACE_FILTER, TRACE_LOST};
-use crate::tunnel::{ARRIVALS, ARRIVING, REMOTES};
+use crate::tunnel::{ARRIVALS, ARRIVING, HOMES, REMOTES};
 
 pub const PREFILTER: &str = "prefilter";
 pub const PREFILTER_SCTP: &str = "prefilter_sctp";
@@ -67,7 +67,7 @@ pub const JUMP_STEPS: &str = "jump_steps";
 pub const JUMP_FRONT: &str = "jump_front";
 
 /// Every map but the tail-call tables.
-pub const DATA: [&str; 36] = [
+pub const DATA: [&str; 37] = [
     PREFILTER,
     PREFILTER_SCTP,
     PREFILTER_VIPS,
@@ -102,6 +102,7 @@ pub const DATA: [&str; 36] = [
     TRACE_LOST,
     SHORTCUTS,
     REMOTES,
+    HOMES,
     ARRIVALS,
     ARRIVING,
 ];

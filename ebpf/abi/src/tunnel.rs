@@ -18,6 +18,9 @@ use crate::packet::{IPV4_MIN_LEN, IPV6_LEN};
 
 /// Where backends on other nodes are, by backend.
 pub const REMOTES: &str = "remote_backends";
+/// The address of a backend's node, by backend: for clients of this host, whose packets no uplink sees.
+/// They reach the node as everybody else does, at the port that they asked for.
+pub const HOMES: &str = "remote_homes";
 /// The service of each backend of this node that other nodes may lead packets to, by backend.
 pub const ARRIVALS: &str = "arrivals";
 /// One [`Arriving`].

@@ -90,7 +90,10 @@ pub(crate) fn redirect(
         Route::DnsInside => (destination, sandbox.dns_inside_port),
         Route::Frontend { wildcard } => {
             let target = match lookup::find(destination, port, protocol, wildcard, &Caller(ctx)) {
-                Found::Target(target) => target,
+                Found::Target(mut target) => {
+                    target.near(port);
+                    target
+                }
                 Found::Nothing => {
                     trace::tell(ends, || Said::nowhere(Decision::Miss, None, 0));
                     return None;

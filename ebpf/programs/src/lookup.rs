@@ -20,6 +20,20 @@ pub(crate) struct Target {
     pub vip: bool,
 }
 
+impl Target {
+    /// As a client on this host reaches it that asked for `port`: no packet of such a client comes by an
+    /// uplink, from where it could go through the tunnel.
+    #[inline(always)]
+    pub(crate) fn near(&mut self, port: Be16) {
+        if self.backend.is_remote()
+            && let Some(home) = map::home(self.id)
+        {
+            self.backend.address = *home;
+            self.backend.port = port;
+        }
+    }
+}
+
 pub(crate) enum Found {
     /// Nothing is published there.
     Nothing,

@@ -119,6 +119,8 @@ static TRACE_LOST: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
 static SHORTCUTS: Array<Shortcuts> = Array::with_max_entries(1, 0);
 #[map(name = "remote_backends")]
 static REMOTES: HashMap<u32, Remote> = HashMap::with_max_entries(MAX_BACKENDS, SPARSE);
+#[map(name = "remote_homes")]
+static HOMES: HashMap<u32, Address> = HashMap::with_max_entries(MAX_BACKENDS, SPARSE);
 #[map(name = "arrivals")]
 static ARRIVALS: HashMap<u32, u32> = HashMap::with_max_entries(MAX_BACKENDS, SPARSE);
 #[map(name = "arriving")]
@@ -227,6 +229,13 @@ pub(crate) fn backend(id: u32) -> Option<&'static Backend> {
 pub(crate) fn remote(backend: u32) -> Option<&'static Remote> {
     // SAFETY: as in `sandbox`.
     unsafe { REMOTES.get(backend) }
+}
+
+/// The address of a backend's node, if that is another one.
+#[inline(always)]
+pub(crate) fn home(backend: u32) -> Option<&'static Address> {
+    // SAFETY: as in `sandbox`.
+    unsafe { HOMES.get(backend) }
 }
 
 /// The service of a backend that other nodes may send to.

@@ -78,7 +78,12 @@ fn try_uplink_begin(ctx: &TcContext) -> Result<Begun, Lost> {
             answer(ctx, &header);
             return Ok(Begun::Nothing);
         }
-        Found::Target(target) => target,
+        Found::Target(mut target) => {
+            if map::endpoint(ifindex(ctx)).is_some() {
+                target.near(ports.destination_port);
+            }
+            target
+        }
     };
     if target.backend.address.is_v4() != header.is_v4() {
         // The packet cannot become one of the other family; the host's stack refuses it.
@@ -126,8 +131,8 @@ impl Asker for FlowKey {
     }
 }
 
-/// A container asks at its own link, others at an uplink. Its own packets reach other nodes by its
-/// network, without a tunnel of ours.
+/// A container asks at its own link, others at an uplink. Its own packets reach other nodes as those of
+/// the host do, without a tunnel of ours.
 #[inline(always)]
 fn flags_of(ctx: &TcContext, key: &FlowKey, target: &Target) -> u8 {
     let mut flags = if target.vip { FLOW_VIP } else { 0 };

@@ -121,7 +121,7 @@ fn services(context: &Context) -> Result<BTreeMap<Id, Service>, CliError> {
     let all: Vec<Service> = context.client().get(SERVICES)?;
     let own = all
         .into_iter()
-        .filter(|service| service.spec.task_template.is_some());
+        .filter(|service| service.spec.task_template.is_some() && !service.kept_elsewhere);
     Ok(own.map(|service| (service.id.clone(), service)).collect())
 }
 

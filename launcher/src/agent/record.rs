@@ -109,7 +109,7 @@ impl Records {
         for entry in fs::read_dir(&self.dir).map_err(io_error("list", &self.dir))? {
             let name = entry.map_err(io_error("list", &self.dir))?.file_name();
             let id = name.to_str().and_then(|name| name.strip_suffix(".json"));
-            services.extend(id.and_then(|id| Id::parse(id).ok()));
+            services.extend(id.and_then(|id| Id::try_from(id.to_owned()).ok()));
         }
         Ok(services)
     }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -63,6 +64,7 @@ impl Host {
             balanced: self.data_plane.balanced()?,
             sandboxes: self.data_plane.sandboxes()?,
             uplinks: self.data_plane.uplinks()?,
+            tunnels: self.data_plane.tunnels()?,
             local: self.data_plane.local_addresses()?,
             hook_lost: self.data_plane.is_hook_lost()?,
             edges: self.edges()?,
@@ -117,7 +119,8 @@ impl Host {
                 bridge,
                 gone,
                 new,
-            } => vxlan::forward(&mut self.rtnl(), (link, bridge), gone, new),
+            } => vxlan::forward(&mut self.rtnl(), (link, bridge.as_ref()), gone, new),
+            Step::CreateMesh(mesh) => vxlan::create_mesh(&mut self.rtnl(), mesh),
             Step::CreateParent { link, made } => child::create_parent(&mut self.rtnl(), link, made),
             Step::DeleteParent { link } => child::delete_parent(&mut self.rtnl(), link),
             Step::CreateChild(new) => {
@@ -182,6 +185,12 @@ impl Host {
             Step::SetLocalAddresses(addresses) => data_plane.set_local_addresses(addresses)?,
             Step::AttachUplink { index, name } => data_plane.attach_uplink(*index, name)?,
             Step::DetachUplink { index } => data_plane.detach_uplink(*index)?,
+            Step::AttachTunnel {
+                index,
+                name,
+                underlay,
+            } => data_plane.attach_tunnel(*index, name, *underlay)?,
+            Step::DetachTunnel { index } => data_plane.detach_tunnel(*index)?,
             _ => bpf::Change::Unchanged,
         };
         Ok(match change {
@@ -223,6 +232,7 @@ impl Kernel for Host {
             | Step::AddAddress { .. }
             | Step::CreatePair(_)
             | Step::CreateVxlan(_)
+            | Step::CreateMesh(_)
             | Step::Forward { .. }
             | Step::CreateParent { .. }
             | Step::DeleteParent { .. }
@@ -272,8 +282,18 @@ impl Kernel for Host {
             | Step::AttachHooks
             | Step::AdmitRuntime { .. }
             | Step::AttachUplink { .. }
-            | Step::DetachUplink { .. } => self.data_step(step),
+            | Step::DetachUplink { .. }
+            | Step::AttachTunnel { .. }
+            | Step::DetachTunnel { .. } => self.data_step(step),
         }
+    }
+
+    fn reachable(&self, number: u64) -> Result<BTreeMap<SocketAddr, u32>, KernelError> {
+        let reachable = self.data_plane.reachable(number);
+        reachable.map_err(|source| KernelError::DataPlane {
+            action: "read what other nodes call backends".to_owned(),
+            source,
+        })
     }
 
     fn inspect(&self, path: &Path, ifname: &IfName) -> Result<Option<Inside>, KernelError> {

@@ -2,6 +2,7 @@
 
 use std::io;
 
+use api::id::IfName;
 use sys::sysctl;
 
 use crate::kernel::KernelError;
@@ -21,6 +22,12 @@ pub(super) fn relax_tracking() -> Result<Change, KernelError> {
     } else {
         Change::Done
     })
+}
+
+/// Lets an interface take packets of senders that are routed elsewhere, whatever the setting for all
+/// interfaces is: the larger of the two counts (Documentation/networking/ip-sysctl.rst).
+pub(super) fn look_loosely(link: &IfName) -> io::Result<()> {
+    sysctl::ensure(&format!("net/ipv4/conf/{link}/rp_filter"), "2").map(drop)
 }
 
 fn forwarding(ipv6: bool) -> &'static str {

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use api::id::{IfName, MacAddr};
 use netlink_packet_route::link::{
     AfSpecInet6, AfSpecUnspec, In6AddrGenMode, InfoBridgePort, InfoData, InfoKind, InfoPortData,
-    InfoPortKind, InfoVxlan, LinkAttribute, LinkInfo,
+    InfoPortKind, InfoVxlan, LinkAttribute, LinkInfo, LinkMessage,
 };
 use netlink_packet_route::neighbour::{
     NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState,
@@ -14,9 +14,12 @@ use netlink_packet_route::neighbour::{
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use rustix::io::Errno;
 
-use super::link::{MAX_BATCH, created, named, set_up};
+use super::link::{MAX_BATCH, add_address, created, named, set_up};
+use super::setting;
+use crate::model::driver::Tunnel;
 use crate::model::forwarding::Forwarding;
-use crate::model::step::{Change, Vxlan};
+use crate::model::mesh;
+use crate::model::step::{Change, Mesh, Vxlan};
 use crate::netlink::{Mode, Rtnl};
 use crate::observe;
 
@@ -33,38 +36,11 @@ pub(crate) const QUIET: [InfoBridgePort; 5] = [
 /// Creates the interface, or sets an existing one up as wanted. It comes up as the last thing, so that
 /// nothing is flooded before.
 pub(super) fn create(rtnl: &mut Rtnl, vxlan: &Vxlan) -> io::Result<Change> {
-    let mut create = named(&vxlan.link);
-    create.attributes.extend([
-        LinkAttribute::Mtu(vxlan.mtu),
-        LinkAttribute::LinkInfo(vec![
-            LinkInfo::Kind(InfoKind::Vxlan),
-            LinkInfo::Data(InfoData::Vxlan(vec![
-                InfoVxlan::Id(vxlan.vni),
-                match vxlan.tunnel.local {
-                    IpAddr::V4(address) => InfoVxlan::Local(address),
-                    IpAddr::V6(address) => InfoVxlan::Local6(address),
-                },
-                InfoVxlan::Port(vxlan.tunnel.port),
-                InfoVxlan::Learning(false),
-            ])),
-        ]),
-    ]);
-    let created = created(rtnl.ask(RouteNetlinkMessage::NewLink(create), Mode::Create))?;
-    if observe::link_by_name(rtnl, &vxlan.link)?.is_none() {
-        let taken = format!(
-            "another VXLAN interface has network number {} on port {} of this host",
-            vxlan.vni, vxlan.tunnel.port
-        );
-        return Err(io::Error::new(io::ErrorKind::AlreadyExists, taken));
-    }
+    let mut new = named(&vxlan.link);
+    new.attributes.push(LinkAttribute::Mtu(vxlan.mtu));
+    let created = make(rtnl, new, &vxlan.link, (vxlan.vni, vxlan.tunnel))?;
     let bridge = observe::link_by_name(rtnl, &vxlan.bridge)?.ok_or(Errno::NODEV)?;
-    let mut plain = named(&vxlan.link);
-    let no_address = AfSpecInet6::AddrGenMode(In6AddrGenMode::None);
-    plain
-        .attributes
-        .push(LinkAttribute::AfSpecUnspec(vec![AfSpecUnspec::Inet6(
-            vec![no_address],
-        )]));
+    let plain = without_addresses(&vxlan.link);
     let mut master = named(&vxlan.link);
     master.attributes.extend([
         LinkAttribute::Controller(bridge.header.index),
@@ -88,11 +64,79 @@ pub(super) fn create(rtnl: &mut Rtnl, vxlan: &Vxlan) -> io::Result<Change> {
     Ok(created)
 }
 
+/// Creates the interface to backends on other nodes, or sets an existing one up as wanted.
+pub(super) fn create_mesh(rtnl: &mut Rtnl, mesh: &Mesh) -> io::Result<Change> {
+    let mut new = named(&mesh.link);
+    new.attributes.extend([
+        LinkAttribute::Mtu(mesh.mtu),
+        LinkAttribute::Address(mesh.mac.0.to_vec()),
+    ]);
+    let created = make(rtnl, new, &mesh.link, (mesh::VNI, mesh.tunnel))?;
+    let mut fitted = named(&mesh.link);
+    fitted.attributes.push(LinkAttribute::Mtu(mesh.mtu));
+    let results = rtnl.batch(vec![
+        (
+            RouteNetlinkMessage::SetLink(without_addresses(&mesh.link)),
+            Mode::Change,
+        ),
+        (RouteNetlinkMessage::SetLink(fitted), Mode::Change),
+    ])?;
+    results.into_iter().skip(1).collect::<io::Result<()>>()?;
+    // Clients are routed elsewhere.
+    setting::look_loosely(&mesh.link)?;
+    add_address(rtnl, &mesh.link, mesh::address())?;
+    let mut up = named(&mesh.link);
+    set_up(&mut up);
+    rtnl.ask(RouteNetlinkMessage::SetLink(up), Mode::Change)?;
+    Ok(created)
+}
+
+fn make(
+    rtnl: &mut Rtnl,
+    mut new: LinkMessage,
+    link: &IfName,
+    (vni, tunnel): (u32, Tunnel),
+) -> io::Result<Change> {
+    new.attributes.push(LinkAttribute::LinkInfo(vec![
+        LinkInfo::Kind(InfoKind::Vxlan),
+        LinkInfo::Data(InfoData::Vxlan(vec![
+            InfoVxlan::Id(vni),
+            match tunnel.local {
+                IpAddr::V4(address) => InfoVxlan::Local(address),
+                IpAddr::V6(address) => InfoVxlan::Local6(address),
+            },
+            InfoVxlan::Port(tunnel.port),
+            InfoVxlan::Learning(false),
+        ])),
+    ]));
+    let created = created(rtnl.ask(RouteNetlinkMessage::NewLink(new), Mode::Create))?;
+    if observe::link_by_name(rtnl, link)?.is_none() {
+        let taken = format!(
+            "another VXLAN interface has network number {vni} on port {} of this host",
+            tunnel.port
+        );
+        return Err(io::Error::new(io::ErrorKind::AlreadyExists, taken));
+    }
+    Ok(created)
+}
+
+/// The kernel gives it no address by itself.
+fn without_addresses(link: &IfName) -> LinkMessage {
+    let mut plain = named(link);
+    let no_address = AfSpecInet6::AddrGenMode(In6AddrGenMode::None);
+    plain
+        .attributes
+        .push(LinkAttribute::AfSpecUnspec(vec![AfSpecUnspec::Inet6(
+            vec![no_address],
+        )]));
+    plain
+}
+
 /// Takes away what is `gone` and puts what is `new`; what is in both changes without a moment in
 /// between.
 pub(super) fn forward(
     rtnl: &mut Rtnl,
-    (link, bridge): (&IfName, &IfName),
+    (link, bridge): (&IfName, Option<&IfName>),
     gone: &Forwarding,
     new: &Forwarding,
 ) -> io::Result<Change> {
@@ -100,7 +144,12 @@ pub(super) fn forward(
         let link = observe::link_by_name(rtnl, name)?;
         Ok(link.map(|link| link.header.index))
     };
-    let (Some(link), Some(bridge)) = (index(rtnl, link)?, index(rtnl, bridge)?) else {
+    let bridge = match bridge {
+        Some(bridge) => index(rtnl, bridge)?,
+        // Nothing is said of one that there is not.
+        None => Some(0),
+    };
+    let (Some(link), Some(bridge)) = (index(rtnl, link)?, bridge) else {
         // The entries went with the interface.
         return if new.is_empty() {
             Ok(Change::Unchanged)

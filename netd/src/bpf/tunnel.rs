@@ -1,15 +1,17 @@
 //! Backends on other nodes, and those of this one that other nodes reach: `abi::tunnel`.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
+use abi::address::Address;
 use abi::endpoint::Mac;
-use abi::tunnel::{self, ARRIVALS, ARRIVING, Arriving, REMOTE_V6, REMOTES, overhead};
+use abi::tunnel::{self, ARRIVALS, ARRIVING, Arriving, HOMES, REMOTE_V6, REMOTES, overhead};
 use api::id::{IfName, MacAddr};
 use aya::Ebpf;
 use aya::maps::{Array, HashMap, MapData, MapError};
 
 use super::error::{BpfError, optional};
+use super::frontend::{address, ip};
 use super::object;
 use super::{Change, DataPlane, Parts};
 
@@ -18,6 +20,8 @@ use super::{Change, DataPlane, Parts};
 pub struct Remote {
     /// The node's link address in the tunnel.
     pub node: MacAddr,
+    /// Where the node answers for the same frontends, which clients on this host are led to.
+    pub home: IpAddr,
     /// What that node calls the backend: see [`DataPlane::reachable`].
     pub number: u32,
     /// The number of the tunnel's interface.
@@ -58,9 +62,10 @@ impl Remote {
         }
     }
 
-    fn of(value: &tunnel::Remote) -> Self {
+    fn of(value: &tunnel::Remote, home: Address) -> Self {
         let v6 = value.flags & REMOTE_V6 != 0;
         Self {
+            home: ip(home),
             node: MacAddr(value.to.octets()),
             number: tunnel::number_of(value.from).unwrap_or_default(),
             tunnel: value.ifindex,
@@ -126,6 +131,7 @@ impl DataPlane {
 
 pub(super) struct Tunnels {
     remotes: HashMap<MapData, u32, tunnel::Remote>,
+    homes: HashMap<MapData, u32, Address>,
     arrivals: HashMap<MapData, u32, u32>,
     arriving: Array<MapData, Arriving>,
 }
@@ -134,6 +140,7 @@ impl Tunnels {
     pub(super) fn open(object: &mut Ebpf) -> Result<Self, BpfError> {
         Ok(Self {
             remotes: object::take(object, REMOTES)?,
+            homes: object::take(object, HOMES)?,
             arrivals: object::take(object, ARRIVALS)?,
             arriving: object::take(object, ARRIVING)?,
         })
@@ -142,7 +149,8 @@ impl Tunnels {
     /// Where the backend of a slot is, unless it is here.
     pub(super) fn remote(&self, slot: u32) -> Result<Option<Remote>, BpfError> {
         let found = optional(self.remotes.get(&slot, 0)).map_err(BpfError::map(REMOTES))?;
-        Ok(found.as_ref().map(Remote::of))
+        let home = optional(self.homes.get(&slot, 0)).map_err(BpfError::map(HOMES))?;
+        Ok(found.map(|value| Remote::of(&value, home.unwrap_or_default())))
     }
 
     /// Whether the backend of a slot is there, or here for `None`.
@@ -159,6 +167,11 @@ impl Tunnels {
         slot: u32,
         remote: Option<&Remote>,
     ) -> Result<(), BpfError> {
+        match remote {
+            Some(remote) => self.homes.insert(slot, address(remote.home), 0),
+            None => removed(self.homes.remove(&slot)),
+        }
+        .map_err(BpfError::map(HOMES))?;
         match remote {
             Some(remote) => self.remotes.insert(slot, remote.value(), 0),
             None => removed(self.remotes.remove(&slot)),
@@ -229,14 +242,16 @@ mod tests {
     #[test]
     fn what_is_written_is_read() {
         for v6 in [false, true] {
+            let home: IpAddr = if v6 { "fd31::5" } else { "192.0.2.5" }.parse().unwrap();
             let remote = Remote {
                 node: MacAddr([6, 1, 2, 3, 4, 5]),
+                home,
                 number: 0xf1_0007,
                 tunnel: 12,
                 underlay: Underlay { mtu: 1500, v6 },
             };
             let value = remote.value();
-            assert_eq!(Remote::of(&value), remote);
+            assert_eq!(Remote::of(&value, address(home)), remote);
             assert_eq!(value.mtu, if v6 { 1430 } else { 1450 });
         }
     }

@@ -4,6 +4,7 @@ use api::id::IfName;
 
 use super::State;
 use crate::model::forwarding::Forwarding;
+use crate::model::mesh;
 use crate::model::observed::Vxlan;
 use crate::model::step;
 
@@ -28,6 +29,30 @@ impl State {
             quiet: true,
         });
         Some(!exists || before != *link)
+    }
+
+    /// Whether it is new, or was otherwise.
+    pub(super) fn create_mesh(&mut self, new: &step::Mesh) -> bool {
+        let exists = self.observed.links.contains_key(&new.link);
+        if !exists {
+            self.add_link(new.link.as_str(), false, &[]);
+            let entries = Forwarding::default();
+            self.observed.forwarding.insert(new.link.clone(), entries);
+        }
+        let Some(link) = self.observed.links.get_mut(&new.link) else {
+            return false;
+        };
+        let before = link.clone();
+        link.mac = Some(new.mac);
+        link.mtu = new.mtu;
+        link.up = true;
+        link.addresses = vec![super::address(&mesh::address().to_string())];
+        link.vxlan = Some(Vxlan {
+            vni: mesh::VNI,
+            tunnel: Some(new.tunnel),
+            quiet: false,
+        });
+        !exists || before != *link
     }
 
     /// Nothing when there is no such interface to lead anywhere.

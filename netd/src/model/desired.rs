@@ -16,11 +16,12 @@ use super::endpoints::Endpoints;
 use super::filter::Filter;
 use super::forwarding::Forwarding;
 use super::ipam::{Taken, TakenBy};
+use super::mesh::MeshEnd;
 use super::network::Stage;
 use super::network::{Network, NetworkError};
 use super::observed::Observed;
-use super::peer::Peers;
-use super::service::{Member, Service};
+use super::peer::{Peer, Peers};
+use super::service::{Member, Place, Service};
 use super::services::Services;
 use crate::bpf::{self, Balanced, Edge, Frontend, Sandbox};
 
@@ -51,6 +52,8 @@ pub(crate) struct Desired {
     pub(crate) host_cookie: Option<u64>,
     /// XDP of uplinks sends frames to endpoints.
     pub(crate) front: bool,
+    /// The interface to backends on other nodes, while there is one.
+    pub(crate) mesh_end: Option<MeshEnd>,
 }
 
 impl Desired {
@@ -113,21 +116,34 @@ impl Desired {
         filter
     }
 
-    /// Where the network leads to other nodes; nothing while that is not known. What has an address
-    /// here is not elsewhere.
+    /// Where the network leads to other nodes; nothing while that is not known.
     pub(crate) fn forwarding(&self, network: &Network) -> Option<Forwarding> {
         let here = network.driver.overlay()?.tunnel.map(|tunnel| tunnel.local);
         let mut forwarding = Forwarding::default();
         for (_key, peer) in self.peers.get(&network.id)?.iter() {
-            let is_here = |address: &IpAddr| self.endpoints.holder(&network.id, *address).is_some();
             let Some(at) = peer.at.filter(|at| Some(*at) != here) else {
                 continue;
             };
-            if !peer.addresses.iter().any(is_here) {
+            if !self.is_here(&network.id, peer) {
                 forwarding.add(peer.mac, at, &peer.addresses);
             }
         }
         Some(forwarding)
+    }
+
+    /// The networks whose endpoints on other nodes this one has to know: its own, and those of the
+    /// services whose ports it answers for.
+    pub(crate) fn followed(&self) -> BTreeSet<Id> {
+        let own = self
+            .networks
+            .values()
+            .filter(|n| n.driver.overlay().is_some());
+        let published = self.services.values().filter(|s| s.is_published());
+        let of_services = published.flat_map(|service| &service.places);
+        own.map(|network| &network.id)
+            .chain(of_services.map(|place| &place.network))
+            .cloned()
+            .collect()
     }
 
     /// Whether any bridge carries IPv6.
@@ -151,15 +167,38 @@ impl Desired {
         }
     }
 
-    /// In the order in which they joined.
-    pub(crate) fn members<'a>(&'a self, service: &'a Id) -> impl Iterator<Item = Member<'a>> {
+    /// The members of a service that are here, in the order in which they joined.
+    pub(crate) fn members_here<'a>(
+        &'a self,
+        service: &'a Id,
+    ) -> impl Iterator<Item = &'a Arc<Endpoint>> {
         let endpoints = self.endpoints.in_service(service);
-        endpoints
-            .filter(|endpoint| endpoint.stage != Stage::Removing)
-            .filter_map(|endpoint| {
-                let part = endpoint.membership(service)?;
-                Some(Member { endpoint, part })
-            })
+        endpoints.filter(|endpoint| endpoint.stage != Stage::Removing)
+    }
+
+    /// All members: those that are here, then those on other nodes.
+    pub(crate) fn members<'a>(&'a self, service: &'a Id) -> impl Iterator<Item = Member<'a>> {
+        let here = self.members_here(service).filter_map(|endpoint| {
+            let part = endpoint.membership(service)?;
+            Some(Member::here(endpoint, part))
+        });
+        let found = self.services.get(service).filter(|s| s.shared.is_some());
+        let places = found.into_iter().flat_map(|service| &service.places);
+        let elsewhere = places.flat_map(|place| {
+            let network = &place.network;
+            let peers = self.peers.get(network).into_iter();
+            peers
+                .flat_map(|peers| peers.in_service(service))
+                .filter(|(peer, _part)| !self.is_here(network, peer))
+                .map(move |(peer, part)| Member::elsewhere(network, peer, part))
+        });
+        here.chain(elsewhere)
+    }
+
+    /// What has an address here is not elsewhere.
+    fn is_here(&self, network: &Id, peer: &Peer) -> bool {
+        let mut addresses = peer.addresses.iter();
+        addresses.any(|address| self.endpoints.holder(network, *address).is_some())
     }
 
     /// What the data plane is to know of one service; nothing when there is no such service.
@@ -168,7 +207,8 @@ impl Desired {
         let is_there = |service: &&Arc<Service>| service.stage != Stage::Removing;
         let entries = service.filter(is_there).map(|service| {
             let members: Vec<Member<'_>> = self.members(&service.id).collect();
-            service.balanced(&members)
+            let is_here = |place: &Place| self.networks.contains_key(&place.network);
+            service.balanced(&members, self.mesh_end, is_here)
         });
         entries.unwrap_or_default()
     }

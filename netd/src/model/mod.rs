@@ -16,6 +16,7 @@ pub(crate) mod gateway;
 pub(crate) mod ipam;
 pub(crate) mod limit;
 pub(crate) mod maglev;
+pub(crate) mod mesh;
 pub(crate) mod network;
 pub(crate) mod observed;
 pub(crate) mod overlay;

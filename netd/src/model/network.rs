@@ -24,6 +24,8 @@ use super::subnets;
 
 /// Name of the network that containers are attached to unless told otherwise.
 pub(crate) const DEFAULT: &str = "bridge";
+/// The network of the cluster's services that name none.
+pub(crate) const INGRESS: &str = "ingress";
 const PREDEFINED: [&str; 3] = [DEFAULT, "host", "none"];
 
 /// How far a change of the kernel has come. What is not committed at start is undone.

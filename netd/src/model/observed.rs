@@ -10,6 +10,7 @@ use super::driver::Tunnel;
 use super::endpoint::EndpointKey;
 use super::filter::Filter;
 use super::forwarding::Forwarding;
+use super::mesh;
 use super::reserved::PortSet;
 use crate::bpf::{Balanced, Edge, Frontend, Sandbox};
 
@@ -73,6 +74,8 @@ pub(crate) struct DataPlane {
     pub(crate) balanced: BTreeMap<u64, Balanced>,
     pub(crate) sandboxes: BTreeMap<u64, Sandbox>,
     pub(crate) uplinks: BTreeSet<u32>,
+    /// Interfaces by which packets of other nodes are taken.
+    pub(crate) tunnels: BTreeSet<u32>,
     /// The host's addresses as it knows them.
     pub(crate) local: BTreeSet<IpAddr>,
     /// A socket hook that was attached is not any more.
@@ -121,6 +124,8 @@ impl Observed {
             .flat_map(|link| &link.addresses)
             .map(|address| address.net.addr())
             .filter(|address| !matches!(address, IpAddr::V6(v6) if v6.is_unicast_link_local()))
+            // Nobody is asked for that one.
+            .filter(|address| *address != mesh::address().addr())
             .collect()
     }
 }

@@ -97,7 +97,7 @@ fn forward(overlay: &Overlay, from: &Forwarding, to: &Forwarding) -> Option<Step
     }
     Some(Step::Forward {
         link: overlay.link.clone(),
-        bridge: overlay.bridge.link.clone(),
+        bridge: Some(overlay.bridge.link.clone()),
         gone,
         new,
     })

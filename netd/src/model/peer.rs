@@ -1,5 +1,6 @@
 //! Endpoints of other nodes, as far as this node has to do with them.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -9,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::driver::Tunnel;
 use super::endpoint::Endpoint;
+use super::service::Membership;
 
 /// What a node tells the others of an endpoint.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -22,6 +24,20 @@ pub(crate) struct Peer {
     pub(crate) addresses: Vec<IpAddr>,
     /// Where its node takes encapsulated packets.
     pub(crate) at: Option<IpAddr>,
+    /// What it is part of, as far as the cluster knows it.
+    #[serde(default)]
+    pub(crate) parts: Vec<Part>,
+}
+
+/// Its part in a service of the cluster.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Part {
+    #[serde(flatten)]
+    pub(crate) membership: Membership,
+    /// What its node calls it as a backend of each published port
+    /// ([`crate::bpf::DataPlane::reachable`]), by the entry's number without the service's.
+    #[serde(default)]
+    pub(crate) numbers: BTreeMap<u32, u32>,
 }
 
 /// Who has an address: kept although its node is silent, so that it is nobody else's.
@@ -39,12 +55,18 @@ pub(crate) struct Peers {
     by_key: RedBlackTreeMapSync<String, Arc<Peer>>,
     /// Addresses that are somebody else's, with who has them, for people.
     taken: RedBlackTreeMapSync<IpAddr, String>,
+    /// Those with a part in a service, by service and key.
+    by_service: RedBlackTreeMapSync<(Id, String), Arc<Peer>>,
 }
 
 impl Peers {
     pub(crate) fn insert(&mut self, key: String, peer: Arc<Peer>) {
         for address in &peer.addresses {
             self.take(*address, format!("container {}", peer.display_name()));
+        }
+        for part in &peer.parts {
+            let part = (part.membership.service.clone(), key.clone());
+            self.by_service.insert_mut(part, Arc::clone(&peer));
         }
         self.by_key.insert_mut(key, peer);
     }
@@ -55,6 +77,10 @@ impl Peers {
         for address in &peer.addresses {
             self.taken.remove_mut(address);
         }
+        for part in &peer.parts {
+            let part = (part.membership.service.clone(), key.to_owned());
+            self.by_service.remove_mut(&part);
+        }
         Some(peer)
     }
 
@@ -64,6 +90,23 @@ impl Peers {
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&String, &Arc<Peer>)> {
         self.by_key.iter()
+    }
+
+    /// Those that `other` lacks, or has otherwise.
+    pub(crate) fn beyond<'a>(&'a self, other: &'a Self) -> impl Iterator<Item = &'a Peer> {
+        let differs = move |(key, peer): &(&String, &Arc<Peer>)| other.get(key) != Some(*peer);
+        self.iter().filter(differs).map(|(_key, peer)| &**peer)
+    }
+
+    /// Those that have a part in the service.
+    pub(crate) fn in_service<'a>(
+        &'a self,
+        service: &'a Id,
+    ) -> impl Iterator<Item = (&'a Peer, &'a Part)> {
+        self.by_service
+            .range((service.clone(), String::new())..)
+            .take_while(move |((of, _key), _peer)| of == service)
+            .filter_map(move |(_key, peer)| Some((&**peer, peer.part(service)?)))
     }
 
     /// Notes that an address is claimed, also where its holder is not heard of.
@@ -89,7 +132,19 @@ impl Peer {
             mac: attachment.mac?,
             addresses: endpoint.addresses().collect(),
             at: tunnel.map(|tunnel| tunnel.local),
+            parts: Vec::new(),
         })
+    }
+
+    pub(crate) fn part(&self, service: &Id) -> Option<&Part> {
+        let mut parts = self.parts.iter();
+        parts.find(|part| part.membership.service == *service)
+    }
+
+    /// The address of a family.
+    pub(crate) fn address(&self, v6: bool) -> Option<IpAddr> {
+        let mut addresses = self.addresses.iter();
+        addresses.find(|address| address.is_ipv6() == v6).copied()
     }
 
     pub(crate) fn display_name(&self) -> &str {

@@ -12,6 +12,7 @@ use super::driver::Bridge;
 use super::endpoint::Endpoint;
 use super::filter::Filter;
 use super::limit::Rate;
+use super::mesh;
 use super::network::Network;
 use super::observed::{Link, Observed};
 use super::overlay;
@@ -217,6 +218,7 @@ pub(crate) fn repair(desired: &Desired, observed: &Observed) -> Vec<Step> {
     for endpoint in desired.endpoints.values() {
         steps.extend(repair_endpoint(desired, endpoint, observed));
     }
+    steps.extend(mesh::repair(desired, observed));
     steps.extend(repair_edges(&desired.edges(), observed));
     if observed.data_plane.hook_lost {
         steps.push(Step::AttachHooks);
@@ -271,12 +273,14 @@ pub(crate) fn host(desired: &Desired, observed: &Observed) -> Vec<Step> {
         .into_iter()
         .chain(gone)
         .chain(new)
+        .chain(mesh::attach(desired, observed))
         .collect()
 }
 
 /// Links that carry an address others can send to, and that we did not make.
 fn uplinks<'a>(desired: &Desired, observed: &'a Observed) -> BTreeMap<u32, &'a IfName> {
-    let own: BTreeSet<&IfName> = desired.bridges().collect();
+    let mesh = mesh::link();
+    let own: BTreeSet<&IfName> = desired.bridges().chain([&mesh]).collect();
     observed
         .links
         .iter()

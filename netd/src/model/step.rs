@@ -18,7 +18,7 @@ use super::filter::Filter;
 use super::forwarding::Forwarding;
 use super::limit::Rate;
 use super::reserved::PortSet;
-use crate::bpf::{Balanced, Edge, Frontend, Sandbox};
+use crate::bpf::{Balanced, Edge, Frontend, Sandbox, Underlay};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Step {
@@ -60,10 +60,13 @@ pub(crate) enum Step {
     /// Creates the VXLAN interface if it is missing, puts it on its bridge as a port that floods and
     /// learns nothing, and sets it up.
     CreateVxlan(Vxlan),
+    /// Creates the interface to backends on other nodes if it is missing, and sets it up.
+    CreateMesh(Mesh),
     /// Changes where a VXLAN interface leads.
     Forward {
         link: IfName,
-        bridge: IfName,
+        /// Whose port it is, if it is one's.
+        bridge: Option<IfName>,
         gone: Forwarding,
         new: Forwarding,
     },
@@ -164,6 +167,15 @@ pub(crate) enum Step {
     DetachUplink {
         index: u32,
     },
+    /// Leads what comes by the interface from other nodes to the backends here.
+    AttachTunnel {
+        index: u32,
+        name: IfName,
+        underlay: Underlay,
+    },
+    DetachTunnel {
+        index: u32,
+    },
 }
 
 /// A veth pair: one end on the bridge, the other inside the sandbox under its final name.
@@ -185,6 +197,15 @@ pub(crate) struct Vxlan {
     pub(crate) link: IfName,
     pub(crate) bridge: IfName,
     pub(crate) vni: u32,
+    pub(crate) tunnel: Tunnel,
+    pub(crate) mtu: u32,
+}
+
+/// A node's end of the way to backends on other nodes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Mesh {
+    pub(crate) link: IfName,
+    pub(crate) mac: MacAddr,
     pub(crate) tunnel: Tunnel,
     pub(crate) mtu: u32,
 }
@@ -214,6 +235,7 @@ impl Step {
             Self::CreateBridge { link, .. } => Some(Self::DeleteLink { link }),
             Self::CreatePair(pair) => Some(Self::DeleteLink { link: pair.host }),
             Self::CreateVxlan(vxlan) => Some(Self::DeleteLink { link: vxlan.link }),
+            Self::CreateMesh(mesh) => Some(Self::DeleteLink { link: mesh.link }),
             Self::Forward {
                 link,
                 bridge,
@@ -257,6 +279,7 @@ impl Step {
                 to: from,
             }),
             Self::AttachUplink { index, .. } => Some(Self::DetachUplink { index }),
+            Self::AttachTunnel { index, .. } => Some(Self::DetachTunnel { index }),
             Self::GuardEndpoint { link, .. } => Some(Self::ReleaseEndpoint { link }),
             Self::DeleteLink { .. }
             | Self::ReleaseEndpoint { .. }
@@ -281,6 +304,7 @@ impl Step {
             // The table forgets by itself.
             | Self::AdmitRuntime { .. }
             | Self::DetachUplink { .. }
+            | Self::DetachTunnel { .. }
             | Self::TakeFrames { .. } => None,
         }
     }
@@ -315,6 +339,7 @@ impl fmt::Display for Step {
                     vxlan.link, vxlan.bridge
                 )
             }
+            Self::CreateMesh(mesh) => write!(f, "create interface {} to other nodes", mesh.link),
             Self::Forward { link, .. } => write!(f, "change what is behind {link}"),
             Self::CreateParent { link, .. } => write!(f, "create parent interface {link}"),
             Self::DeleteParent { link } => write!(f, "delete parent interface {link}"),
@@ -373,6 +398,13 @@ impl fmt::Display for Step {
             Self::AttachUplink { name, .. } => write!(f, "attach the data plane to {name}"),
             Self::DetachUplink { index } => {
                 write!(f, "detach the data plane from interface number {index}")
+            }
+            Self::AttachTunnel { name, .. } => write!(f, "take packets of other nodes by {name}"),
+            Self::DetachTunnel { index } => {
+                write!(
+                    f,
+                    "take no packets of other nodes by interface number {index}"
+                )
             }
         }
     }

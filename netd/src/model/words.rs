@@ -38,6 +38,13 @@ pub(crate) fn difference(step: &Step, desired: &Desired, observed: &Observed) ->
             None => format!("VXLAN interface {} is missing", vxlan.link),
             Some(_) => format!("VXLAN interface {} is not as it was made", vxlan.link),
         },
+        Step::CreateMesh(mesh) => match link(&mesh.link) {
+            None => format!("interface {} to other nodes is missing", mesh.link),
+            Some(_) => format!(
+                "interface {} to other nodes is not as it was made",
+                mesh.link
+            ),
+        },
         Step::Forward {
             link, gone, new, ..
         } => format!(

@@ -2,18 +2,19 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use api::id::Id;
 use cluster::{ControlError, Outcome, Transaction, key};
 use ipnet::IpNet;
 
-use super::{Membership, about};
+use super::{Membership, about, subject};
 use crate::error::NetError;
 use crate::model::address;
 use crate::model::desired::Desired;
 use crate::model::endpoint::Endpoint;
 use crate::model::network::{Network, NetworkError};
-use crate::model::peer::{Claim, Peer};
+use crate::model::peer::{Claim, Part, Peer};
 use crate::model::service::{Place, ServiceError};
 use crate::netd::{Netd, Writer};
 
@@ -39,11 +40,12 @@ impl Netd {
         if network.driver.overlay().is_none() {
             return Ok(Claimed::Yes);
         }
-        let membership = self.membership_for(network.name.as_str())?;
+        let membership = self.membership_for(&subject(network))?;
         let holder = format!("container {}", endpoint.display_name());
         let addresses: Vec<IpAddr> = endpoint.addresses().collect();
         let claims = membership.claims(&network.id, &addresses, holder);
-        let all = match membership.entry(endpoint) {
+        // Nobody is led to it before it is there.
+        let all = match membership.entry(endpoint, Vec::new()) {
             Some((key, value)) => claims.put_leased(key, value),
             None => claims,
         };
@@ -64,7 +66,7 @@ impl Netd {
             if network.driver.overlay().is_none() {
                 return Ok(chosen);
             }
-            let membership = self.membership_for(network.name.as_str())?;
+            let membership = self.membership_for(&subject(network))?;
             let addresses: Vec<IpAddr> = chosen.iter().map(IpNet::addr).collect();
             let holder = format!("service {service}");
             let claims = membership.claims(&network.id, &addresses, holder);
@@ -102,38 +104,50 @@ impl Netd {
                     .clone()
                     .when(key::network(id), modified)
                     .when(key::removal(id), 0);
-                if control.commit(&all).map_err(about(network))? != Outcome::Refused {
+                if control.commit(&all).map_err(about(&subject(network)))? != Outcome::Refused {
                     return Ok(Claimed::Yes);
                 }
             }
             self.look_up(membership, network)?;
-            let read = control.snapshot(&key::claims(id)).map_err(about(network))?;
-            let mut after = Desired::clone(&self.view());
-            let mut taken = false;
-            let peers = after.peers.entry(network.id.clone()).or_default();
-            for (claim, entry) in &read.entries {
-                let Some((address, claim)) = parse(claim, &entry.value) else {
-                    continue;
-                };
-                taken |= claims
-                    .compares
-                    .iter()
-                    .any(|c| c.key == key::claim(id, address));
-                peers.take(address, claim.holder);
-            }
-            self.publish_view(after);
-            if taken {
+            let taken = self.learn_claims(membership, network)?;
+            let is_asked = |address: &IpAddr| {
+                let name = key::claim(id, *address);
+                claims.compares.iter().any(|compare| compare.key == name)
+            };
+            if taken.iter().any(is_asked) {
                 return Ok(Claimed::Taken);
             }
         }
-        Err(NetError::Contended(network.name.to_string()))
+        Err(NetError::Contended(subject(network)))
+    }
+
+    /// Knows which addresses of a network are claimed; returns them.
+    pub(super) fn learn_claims(
+        &self,
+        membership: &Membership,
+        network: &Network,
+    ) -> Result<Vec<IpAddr>, NetError> {
+        let control = &membership.member.control;
+        let read = control.snapshot(&key::claims(network.id.as_str()));
+        let read = read.map_err(about(&subject(network)))?;
+        let mut after = Desired::clone(&self.view());
+        let peers = after.peers.entry(network.id.clone()).or_default();
+        let mut taken = Vec::new();
+        for (claim, entry) in &read.entries {
+            if let Some((address, claim)) = parse(claim, &entry.value) {
+                taken.push(address);
+                peers.take(address, claim.holder);
+            }
+        }
+        self.publish_view(after);
+        Ok(taken)
     }
 
     /// Knows the network as it is now.
     fn look_up(&self, membership: &Membership, network: &Network) -> Result<(), NetError> {
         let name = key::network(network.id.as_str());
         let control = &membership.member.control;
-        let read = control.snapshot(&name).map_err(about(network))?;
+        let read = control.snapshot(&name).map_err(about(&subject(network)))?;
         let shared = read.entries.get(&name).and_then(super::network::shared);
         let shared = shared.ok_or_else(|| NetworkError::NotFound(network.name.to_string()))?;
         let mut view = Desired::clone(&self.view());
@@ -179,14 +193,33 @@ impl Netd {
         let Some(membership) = self.membership.load_full() else {
             return;
         };
-        let entry = membership.entry(endpoint);
+        let entry = membership.entry(endpoint, self.parts_of(endpoint));
         let Some((key, value)) = entry.filter(|_| network.driver.overlay().is_some()) else {
             return;
         };
-        let put = Transaction::default().put_leased(key, value);
+        if membership.told().get(&key) == Some(&value) {
+            return;
+        }
+        let put = Transaction::default().put_leased(key.clone(), value.clone());
         let control = &membership.member.control;
-        if let Err(error) = membership.hears().and_then(|()| control.commit(&put)) {
-            tracing::warn!(endpoint = %endpoint.key(), %error, "other nodes do not know its name");
+        match membership.hears().and_then(|()| control.commit(&put)) {
+            Ok(_) => drop(membership.told().insert(key, value)),
+            Err(error) => {
+                membership.told().remove(&key);
+                membership.untold.store(true, Ordering::Relaxed);
+                tracing::warn!(endpoint = %endpoint.key(), %error, "other nodes are told of it later");
+            }
+        }
+    }
+
+    /// Tells the control plane what it could not be told before.
+    pub(super) fn announce_again(&self, membership: &Membership) {
+        if !membership.untold.swap(false, Ordering::Relaxed) {
+            return;
+        }
+        let _writer = self.writer();
+        for (network, endpoint) in self.shared_endpoints() {
+            self.announce_endpoint(&network, &endpoint);
         }
     }
 }
@@ -204,8 +237,9 @@ impl Membership {
     }
 
     /// What the others are told of the endpoint.
-    fn entry(&self, endpoint: &Endpoint) -> Option<(String, String)> {
+    fn entry(&self, endpoint: &Endpoint, parts: Vec<Part>) -> Option<(String, String)> {
         let peer = Peer::of(endpoint, &self.member.node, self.tunnel())?;
+        let peer = Peer { parts, ..peer };
         Some((self.key(endpoint), encode(&peer)))
     }
 
@@ -217,6 +251,7 @@ impl Membership {
     }
 
     pub(super) fn withdraw(&self, endpoint: &Endpoint) -> Result<(), ControlError> {
+        self.told().remove(&self.key(endpoint));
         let addresses: Vec<IpAddr> = endpoint.addresses().collect();
         let network = &endpoint.attachment.network_id;
         self.free(network, &addresses, Some(self.key(endpoint)))
@@ -282,7 +317,8 @@ impl Membership {
                     ),
                 }
             }
-            let entry = self.entry(&endpoint);
+            let entry = self.entry(&endpoint, netd.parts_of(&endpoint));
+            self.told().extend(entry.clone());
             all = entry
                 .into_iter()
                 .fold(all, |all, (k, v)| all.put_leased(k, v));

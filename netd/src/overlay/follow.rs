@@ -17,8 +17,10 @@ use crate::dns::NamedEndpoint;
 use crate::model::desired::Desired;
 use crate::model::network::Network;
 use crate::model::overlay;
-use crate::model::peer::Peer;
+use crate::model::peer::{Peer, Peers};
+use crate::model::service::{Member, plan};
 use crate::netd::Netd;
+use crate::service;
 
 /// Also how long a daemon that ends is held up, and how often what failed is tried again.
 const WAIT: Duration = Duration::from_millis(500);
@@ -30,12 +32,15 @@ const ELSEWHERE: u64 = u64::MAX;
 enum Topic {
     Networks,
     Endpoints,
+    Services,
 }
 
 /// Reads what there is, if the control plane answers at once, and follows it.
 pub(super) fn start(netd: &Arc<Netd>, membership: &Arc<Membership>) -> io::Result<()> {
     for (topic, name) in [
         (Topic::Networks, "follow-networks"),
+        // Before who is part of them: their members are heard of next.
+        (Topic::Services, "follow-services"),
         (Topic::Endpoints, "follow-peers"),
     ] {
         let mut follower = Follower {
@@ -112,9 +117,11 @@ impl Follower {
                     netd.read_networks(membership)?;
                 }
                 Topic::Networks => {}
+                Topic::Services => netd.follow_services(membership, changes),
                 Topic::Endpoints => {
                     netd.follow_peers(membership, changes);
                     membership.tell_gone()?;
+                    netd.announce_again(membership);
                 }
             }
             return Ok(());
@@ -126,6 +133,7 @@ impl Follower {
                 let _writer = netd.writer();
                 (key::NETWORKS, netd.read_networks(membership)?)
             }
+            Topic::Services => (key::SERVICES, netd.read_services(membership)?),
             Topic::Endpoints => {
                 if !self.settled {
                     membership.settle(netd)?;
@@ -165,6 +173,7 @@ impl Netd {
     #[cfg(test)]
     pub(crate) fn catch_up(&self, membership: &Membership) -> Result<(), ControlError> {
         self.read_networks(membership)?;
+        self.read_services(membership)?;
         membership.settle(self)?;
         self.read_all_peers(membership).map(drop)
     }
@@ -175,9 +184,7 @@ impl Netd {
         let revision = membership.member.control.snapshot(key::GUARD)?.revision;
         let before = self.view();
         let mut after = Desired::clone(&before);
-        let overlays = before.networks.values();
-        let overlays = overlays.filter(|network| network.driver.overlay().is_some());
-        let read: BTreeSet<Id> = overlays.map(|network| network.id.clone()).collect();
+        let read = before.followed();
         after.peers.extend(self.read_peers(membership, &read)?);
         self.change_peers(&before, after, &read);
         Ok(revision)
@@ -211,17 +218,32 @@ impl Netd {
         self.change_peers(&before, after, &changed);
     }
 
-    /// Brings the kernel and the names from who was where to who is. What the kernel refuses is
-    /// repaired by the next reconcile.
-    fn change_peers(&self, before: &Desired, after: Desired, networks: &BTreeSet<Id>) {
+    /// Brings the kernel, the services and the names from who was where to who is. What the kernel
+    /// refuses is repaired by the next reconcile.
+    pub(super) fn change_peers(
+        &self,
+        before: &Desired,
+        mut after: Desired,
+        networks: &BTreeSet<Id>,
+    ) {
+        self.keep_peers(before, &after, networks);
+        self.settle_mesh(before, &mut after);
         // First, so that nobody takes what goes for something to repair.
         self.publish_view(after.clone());
+        let nobody = Peers::default();
+        let mut services = BTreeSet::new();
         for id in networks {
-            let (Some(network), Some(peers)) = (after.networks.get(id), after.peers.get(id)) else {
+            let Some(peers) = after.peers.get(id) else {
                 continue;
             };
-            let nobody = Default::default();
             let were = before.peers.get(id).unwrap_or(&nobody);
+            for peer in were.beyond(peers).chain(peers.beyond(were)) {
+                let parts = peer.parts.iter();
+                services.extend(parts.map(|part| part.membership.service.clone()));
+            }
+            let Some(network) = after.networks.get(id) else {
+                continue;
+            };
             for (key, peer) in were.iter() {
                 let is = peers.get(key);
                 if is.is_none_or(|is| is.endpoint != peer.endpoint) {
@@ -242,18 +264,60 @@ impl Netd {
                 },
             };
             apply::run_all(&*self.kernel, &steps);
-            for (key, peer) in peers.iter() {
-                if were.get(key) != Some(peer) {
-                    self.publish_peer(network, peer);
-                }
+            for peer in peers.beyond(were) {
+                self.publish_peer(&after, network, peer);
             }
+        }
+        self.change_members(before, &after, &services);
+    }
+
+    /// Brings services from who were their members to who are.
+    pub(super) fn change_members(
+        &self,
+        before: &Desired,
+        after: &Desired,
+        services: &BTreeSet<Id>,
+    ) {
+        apply::run_all(
+            &*self.kernel,
+            &plan::balance(before, after, services.iter()),
+        );
+        for service in services {
+            self.republish_used(before, after, service);
+            self.note_last_resort(before, after, service);
+        }
+    }
+
+    /// A node whose control plane does not answer begins with what it has heard last.
+    pub(super) fn keep_peers(&self, before: &Desired, after: &Desired, networks: &BTreeSet<Id>) {
+        let nobody = Peers::default();
+        let mut heard = Vec::new();
+        for id in networks {
+            let were = before.peers.get(id).unwrap_or(&nobody);
+            let are = after.peers.get(id).unwrap_or(&nobody);
+            let gone = were.iter().filter(|(key, _)| are.get(key).is_none());
+            heard.extend(gone.map(|(key, _)| (key, None)));
+            let new = are
+                .iter()
+                .filter(|(key, peer)| were.get(key) != Some(*peer));
+            heard.extend(new.map(|(key, peer)| (key, Some(&**peer))));
+        }
+        if heard.is_empty() {
+            return;
+        }
+        if let Err(error) = self.store.put_peers(&heard) {
+            tracing::warn!(%error, "endpoints on other nodes may not be known after a restart");
         }
     }
 
     /// Names of an endpoint on another node resolve like those here.
-    pub(super) fn publish_peer(&self, network: &Network, peer: &Peer) {
+    pub(crate) fn publish_peer(&self, desired: &Desired, network: &Network, peer: &Peer) {
         let short_id = peer.container.chars().take(12).collect();
         let names = peer.name.iter().chain(&peer.aliases).cloned();
+        let of_services = peer.parts.iter().flat_map(|part| {
+            let member = Member::elsewhere(&network.id, peer, part);
+            service::names_by_service(desired, network, &member)
+        });
         let number = u64::from_str_radix(&peer.endpoint.as_str()[..16], 16);
         self.dns.upsert(NamedEndpoint {
             endpoint: peer.endpoint.clone(),
@@ -265,7 +329,7 @@ impl Netd {
                 inode: number.unwrap_or_default(),
             },
             order: 0,
-            names: names.chain([short_id]).collect(),
+            names: names.chain([short_id]).chain(of_services).collect(),
             addresses: peer.addresses.clone(),
             ports: Vec::new(),
             links: Vec::new(),

@@ -5,15 +5,20 @@
 //!
 //! - [`network`]: creating, removing, and extending to this node.
 //! - [`claim`]: an address is somebody's before anything is made for it, and until nothing is left.
+//! - [`service`]: services of the cluster, of which every node has its part.
+//! - [`mesh`]: the way to their members on other nodes.
 //! - [`follow`]: what others do. Only differences go to the kernel.
 //!
 //! **Invariant:** without an answer of the control plane, what is there stays as it is.
 
 mod claim;
 mod follow;
+mod mesh;
 mod network;
+mod service;
 
 pub(crate) use claim::Claimed;
+pub(crate) use service::Next;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -42,6 +47,10 @@ pub(crate) struct Membership {
     read: Mutex<BTreeMap<Id, u64>>,
     /// Endpoints that are gone, which the control plane could not be told.
     gone: Mutex<Vec<Arc<Endpoint>>>,
+    /// What it was told last of endpoints here, by its keys. One that could not be is absent.
+    told: Mutex<BTreeMap<String, String>>,
+    /// Some of it could not.
+    untold: AtomicBool,
 }
 
 impl Membership {
@@ -51,6 +60,10 @@ impl Membership {
 
     fn gone(&self) -> MutexGuard<'_, Vec<Arc<Endpoint>>> {
         self.gone.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn told(&self) -> MutexGuard<'_, BTreeMap<String, String>> {
+        self.told.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Refuses at once while the control plane is known not to answer.
@@ -87,6 +100,8 @@ impl Netd {
             silent: AtomicBool::new(false),
             read: Mutex::default(),
             gone: Mutex::default(),
+            told: Mutex::default(),
+            untold: AtomicBool::new(false),
         });
         if let Some(before) = self.membership.swap(Some(Arc::clone(&membership))) {
             before.over.store(true, Ordering::Relaxed);
@@ -134,13 +149,10 @@ impl Netd {
         membership.as_ref().is_some_and(|m| m.member.manager)
     }
 
-    fn membership_for(&self, network: &str) -> Result<Arc<Membership>, NetError> {
+    fn membership_for(&self, subject: &str) -> Result<Arc<Membership>, NetError> {
         let membership = self.membership.load_full();
-        let membership = membership.ok_or_else(|| NetError::NoControlPlane(network.to_owned()))?;
-        membership.hears().map_err(|source| NetError::Control {
-            network: network.to_owned(),
-            source,
-        })?;
+        let membership = membership.ok_or_else(|| NetError::NoControlPlane(subject.to_owned()))?;
+        membership.hears().map_err(about(subject))?;
         Ok(membership)
     }
 
@@ -158,11 +170,15 @@ impl Netd {
     }
 }
 
-/// The control plane's refusal to answer, as what it means for a network.
-fn about(network: &Network) -> impl Fn(ControlError) -> NetError {
-    let network = network.name.to_string();
+/// The control plane's refusal to answer, as what it means for a network or a service.
+fn about(subject: &str) -> impl Fn(ControlError) -> NetError + use<> {
+    let subject = subject.to_owned();
     move |source| NetError::Control {
-        network: network.clone(),
+        subject: subject.clone(),
         source,
     }
+}
+
+fn subject(network: &Network) -> String {
+    format!("network {}", network.name)
 }

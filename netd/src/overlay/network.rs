@@ -1,23 +1,27 @@
 //! Networks of the cluster: creating and removing them, and extending them to this node.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use api::id::Id;
-use api::net::{NetworkCreate, NetworkCreated};
+use api::net::{Ipam, IpamConfig, NetworkCreate, NetworkCreated};
 use api::service::ServiceSpec;
 use cluster::{ControlError, Entry, Outcome, Snapshot, Transaction, key};
+use ipnet::Ipv4Net;
 
 use super::claim::{TRIES, encode, parse};
-use super::{Membership, about};
+use super::{Membership, about, subject};
 use crate::error::NetError;
 use crate::model::desired::{Desired, Shared};
 use crate::model::ipam;
-use crate::model::network::{Network, NetworkError, Stage};
+use crate::model::network::{INGRESS, Network, NetworkError, Stage};
 use crate::model::peer::Peers;
 use crate::netd::{Netd, Writer};
 use crate::selection::Selection;
 
+/// Room for the members of many services; Docker's first one was the same.
+const INGRESS_SUBNET: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(10, 255, 0, 0), 16);
 /// The driver of networks of the cluster.
 const DRIVER: &str = "overlay";
 
@@ -46,16 +50,14 @@ impl Netd {
         &self,
         request: &NetworkCreate,
     ) -> Result<NetworkCreated, NetError> {
-        let membership = self.managing(&request.name)?;
+        let subject = format!("network {}", request.name);
+        let membership = self.managing(&subject)?;
         let control = &membership.member.control;
-        let failed = |source| NetError::Control {
-            network: request.name.clone(),
-            source,
-        };
+        let failed = about(&subject);
         for _ in 0..TRIES {
-            let guard = control.snapshot(key::GUARD).map_err(failed)?;
+            let guard = control.snapshot(key::GUARD).map_err(&failed)?;
             let guard = guard.entries.get(key::GUARD).map_or(0, |e| e.modified);
-            self.read_networks(&membership).map_err(failed)?;
+            self.read_networks(&membership).map_err(&failed)?;
             let before = self.view();
             let observed = self.kernel.observe()?;
             let network = self.new_network(request.clone(), &before, &observed)?;
@@ -65,22 +67,52 @@ impl Netd {
                 .when(key::GUARD, guard)
                 .put(key::GUARD, id.as_str())
                 .put(key::network(id.as_str()), encode(&committed(network)));
-            if control.commit(&put).map_err(failed)? != Outcome::Refused {
-                self.read_networks(&membership).map_err(failed)?;
+            if control.commit(&put).map_err(&failed)? != Outcome::Refused {
+                self.read_networks(&membership).map_err(&failed)?;
                 tracing::info!(%name, id = id.short(), "network of the cluster created");
                 let warning = String::new();
                 return Ok(NetworkCreated { id, warning });
             }
         }
-        Err(NetError::Contended(request.name.clone()))
+        Err(NetError::Contended(subject.clone()))
+    }
+
+    /// Creates the network of services that name none, unless it is there.
+    ///
+    /// # Errors
+    /// As [`Self::create_network`].
+    pub fn ensure_ingress(&self) -> Result<(), NetError> {
+        if self.view().any_network(INGRESS).is_ok() {
+            return Ok(());
+        }
+        let request = |subnet: Option<Ipv4Net>| NetworkCreate {
+            name: INGRESS.to_owned(),
+            driver: DRIVER.to_owned(),
+            enable_ipv4: None,
+            enable_ipv6: Some(true),
+            ipam: Ipam {
+                config: subnet.into_iter().map(of_subnet).collect(),
+                ..Ipam::default()
+            },
+            internal: false,
+            attachable: false,
+            options: BTreeMap::new(),
+            labels: BTreeMap::new(),
+        };
+        match self.create_shared(&request(Some(INGRESS_SUBNET))) {
+            // The host, or the cluster, has it for something else.
+            Err(NetError::Network(_)) => self.create_shared(&request(None)).map(drop),
+            created => created.map(drop),
+        }
     }
 
     /// Removes a network of the cluster that nobody is on.
     pub(crate) fn remove_shared(&self, network: &Network) -> Result<(), NetError> {
-        let membership = self.managing(network.name.as_str())?;
+        let subject = subject(network);
+        let membership = self.managing(&subject)?;
         self.refuse_service(network)?;
         let control = &membership.member.control;
-        let failed = about(network);
+        let failed = about(&subject);
         let (name, removal) = (
             key::network(network.id.as_str()),
             key::removal(network.id.as_str()),
@@ -105,7 +137,7 @@ impl Netd {
         let ended = control.commit(&end.delete(removal)).map_err(&failed)?;
         network.check_unused(users.map_err(&failed)?.iter().map(String::as_str))?;
         if ended == Outcome::Refused {
-            return Err(NetError::Contended(network.name.to_string()));
+            return Err(NetError::Contended(subject.clone()));
         }
         self.read_networks(&membership).map_err(&failed)?;
         tracing::info!(name = %network.name, id = network.id.short(), "network of the cluster removed");
@@ -131,12 +163,12 @@ impl Netd {
         Ok(removed)
     }
 
-    fn managing(&self, network: &str) -> Result<Arc<Membership>, NetError> {
-        let membership = self.membership_for(network)?;
+    pub(super) fn managing(&self, subject: &str) -> Result<Arc<Membership>, NetError> {
+        let membership = self.membership_for(subject)?;
         if membership.member.manager {
             Ok(membership)
         } else {
-            Err(NetError::NotManager(network.to_owned()))
+            Err(NetError::NotManager(subject.to_owned()))
         }
     }
 
@@ -193,7 +225,7 @@ impl Netd {
 
     /// Makes a network of the cluster in this node's kernel.
     fn extend(&self, network: &Network) -> Result<Arc<Network>, NetError> {
-        let membership = self.membership_for(network.name.as_str())?;
+        let membership = self.membership_for(&subject(network))?;
         let observed = self.kernel.observe()?;
         let extended = network.extended(membership.tunnel(), &observed, self.config.mtu);
         let mut before = Desired::clone(&self.view());
@@ -209,18 +241,21 @@ impl Netd {
         self.check_new(&extended, &others, &observed)?;
         let only = BTreeSet::from([network.id.clone()]);
         let peers = self.read_peers(&membership, &only);
-        let mut peers = peers.map_err(about(network))?;
+        let mut peers = peers.map_err(about(&subject(network)))?;
         let peers = peers.remove(&network.id).unwrap_or_default();
-        before.peers.insert(network.id.clone(), peers.clone());
-        self.publish_view(before.clone());
         let id = extended.id.clone();
+        before.peers.insert(id.clone(), peers.clone());
+        self.change_peers(&self.view(), before, &[id.clone()].into());
+        let before = Desired::clone(&self.view());
         if let Err(error) = self.add_network(&before, extended) {
             self.forget_peers(&id);
             return Err(error);
         }
+        let view = self.view();
         for (_key, peer) in peers.iter() {
-            self.publish_peer(network, peer);
+            self.publish_peer(&view, network, peer);
         }
+        self.change_places(&before, &view, &id);
         self.follow_host();
         tracing::info!(name = %network.name, "network extended to this node");
         Ok(Arc::clone(self.view().network(id.as_str())?))
@@ -269,11 +304,12 @@ impl Netd {
             return Ok(());
         };
         let is_used = view.endpoints_of(&network.id).next().is_some()
-            || view.services.on(&network.id).next().is_some();
+            || view.services.on(&network.id).any(|s| s.shared.is_none());
         if network.driver.overlay().is_none() || network.stage == Stage::Removing || is_used {
             return Ok(());
         }
         self.drop_network(writer, &view, network)?;
+        self.change_places(&view, &self.view(), &network.id);
         self.forget_peers(&network.id);
         tracing::info!(name = %network.name, "network taken from this node");
         Ok(())
@@ -292,14 +328,25 @@ impl Netd {
     }
 
     pub(super) fn forget_peers(&self, network: &Id) {
-        let mut view = Desired::clone(&self.view());
-        let Some(peers) = view.peers.remove(network) else {
+        let before = self.view();
+        let mut view = Desired::clone(&before);
+        let Some(peers) = before.peers.get(network) else {
             return;
         };
-        self.publish_view(view);
+        if !before.followed().contains(network) {
+            view.peers.remove(network);
+            self.change_peers(&before, view, &[network.clone()].into());
+        }
         for (_key, peer) in peers.iter() {
             self.dns.remove(&peer.endpoint);
         }
+    }
+}
+
+fn of_subnet(subnet: Ipv4Net) -> IpamConfig {
+    IpamConfig {
+        subnet: Some(subnet.into()),
+        ..IpamConfig::default()
     }
 }
 
@@ -323,12 +370,14 @@ impl Membership {
                 let read = self.member.control.snapshot(&name)?;
                 let node = read.entries.get(&name);
                 let node = node.and_then(|e| serde_json::from_str::<cluster::Node>(&e.value).ok());
-                let hostname = node.map_or_else(|| claim.node.to_string(), |node| node.hostname);
-                hostnames.insert(claim.node.clone(), hostname);
+                hostnames.insert(claim.node.clone(), node.map(|node| node.hostname));
             }
-            let on = &hostnames[&claim.node];
             let holder = claim.holder.trim_start_matches("container ");
-            users.insert(format!("{holder} on node {on}"));
+            users.insert(match &hostnames[&claim.node] {
+                _ if holder.starts_with("service ") => holder.to_owned(),
+                Some(hostname) => format!("{holder} on node {hostname}"),
+                None => format!("{holder} on node {}", claim.node),
+            });
         }
         Ok(users.into_iter().collect())
     }

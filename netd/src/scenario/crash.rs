@@ -43,12 +43,21 @@ fn a_failing_step_is_undone() {
 /// daemon, and expects that it undoes or completes the operation and leaves nothing to repair.
 pub(super) fn crash_everywhere(prepare: fn(&Netd), operation: fn(&Netd) -> Result<(), NetError>) {
     for end in [End::Killed, End::Refuses] {
-        let mut steps = 0;
-        while !crash_after(steps, end, prepare, operation) {
-            steps += 1;
-        }
-        assert!(steps > 0, "the operation has no steps");
+        end_everywhere(end, prepare, operation);
     }
+}
+
+/// The same of a daemon that is killed, where a kernel that refuses is no refusal.
+pub(super) fn kill_everywhere(prepare: fn(&Netd), operation: fn(&Netd) -> Result<(), NetError>) {
+    end_everywhere(End::Killed, prepare, operation);
+}
+
+fn end_everywhere(end: End, prepare: fn(&Netd), operation: fn(&Netd) -> Result<(), NetError>) {
+    let mut steps = 0;
+    while !crash_after(steps, end, prepare, operation) {
+        steps += 1;
+    }
+    assert!(steps > 0, "the operation has no steps");
 }
 
 /// Returns whether the operation was through before the end.

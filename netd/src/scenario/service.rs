@@ -158,7 +158,7 @@ fn an_address_of_a_service_is_never_given_to_anybody_else() {
 #[test]
 fn refusals_name_the_subject_and_leave_nothing() {
     let world = World::new();
-    let netd = world.start().unwrap();
+    let netd = world.start_alone().unwrap();
     shop(&netd);
     netd.attach(request("shop", "c1", 10)).unwrap();
     netd.create_service(spec(WEB)).unwrap();

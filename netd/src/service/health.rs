@@ -144,7 +144,7 @@ impl Netd {
     }
 
     /// Says once that a service has come to its last resort, and once that it has left it.
-    pub(super) fn note_last_resort(&self, before: &Desired, after: &Desired, service: &Id) {
+    pub(crate) fn note_last_resort(&self, before: &Desired, after: &Desired, service: &Id) {
         let Some(name) = after.services.get(service).map(|s| &s.spec.name) else {
             return;
         };

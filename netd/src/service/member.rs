@@ -19,6 +19,8 @@ use crate::netd::Netd;
 
 /// How often a drain looks whether the connections have ended.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
+/// How long it takes at most until other nodes that hear of anything have heard of a member's end.
+const HEARD: Duration = Duration::from_millis(500);
 
 /// The part that a new endpoint gets in each service it asks for.
 pub(crate) fn memberships(
@@ -48,7 +50,7 @@ pub(crate) fn memberships(
 
 fn not_on(before: &Desired, service: &Service, network: &Network) -> ServiceError {
     let places = service.places.iter();
-    let networks = places.filter_map(|place| before.networks.get(&place.network));
+    let networks = places.filter_map(|place| before.any_network(place.network.as_str()).ok());
     let names: Vec<&str> = networks.map(|network| network.name.as_str()).collect();
     ServiceError::NotOnNetwork {
         service: service.spec.name.clone(),
@@ -76,14 +78,14 @@ pub(crate) fn with_member_ports(
 }
 
 /// The members of a service whose health check has come or gone.
-pub(super) fn with_health_of(before: &Desired, old: &Service, new: &Service) -> Vec<Endpoint> {
+pub(crate) fn with_health_of(before: &Desired, old: &Service, new: &Service) -> Vec<Endpoint> {
     if old.spec.health == new.spec.health || new.spec.health.is_some() {
         // Who was well is believed until probes say otherwise.
         return Vec::new();
     }
-    let members = before.members(&new.id);
+    let members = before.members_here(&new.id);
     members
-        .map(|member| with_part(member.endpoint, new, |part| part.verdict = Verdict::Up))
+        .map(|member| with_part(member, new, |part| part.verdict = Verdict::Up))
         .collect()
 }
 
@@ -162,17 +164,38 @@ impl Netd {
         };
         tracing::info!(%container, "draining");
         let until = Instant::now() + wait.min(allowed);
-        let left = self.wait_for_end(endpoint, until)?;
+        // What other nodes have begun by then has come.
+        let heard = match self.is_reached_by_others(&members) {
+            true => Instant::now() + HEARD,
+            false => Instant::now(),
+        };
+        let left = self.wait_for_end(endpoint, heard.min(until), until)?;
         Ok(Drained { left })
     }
 
-    /// Two looks without a connection: one may have been on its way at the first.
-    fn wait_for_end(&self, endpoint: &Endpoint, until: Instant) -> Result<usize, NetError> {
+    fn is_reached_by_others(&self, members: &[&Arc<Endpoint>]) -> bool {
+        let view = self.view();
+        let mut parts = members.iter().flat_map(|endpoint| &endpoint.memberships);
+        parts.any(|part| {
+            let service = view.services.get(&part.service);
+            service.is_some_and(|service| service.shared.is_some())
+        })
+    }
+
+    /// Two looks without a connection, the second after `heard`: one may have been on its way at the
+    /// first.
+    fn wait_for_end(
+        &self,
+        endpoint: &Endpoint,
+        heard: Instant,
+        until: Instant,
+    ) -> Result<usize, NetError> {
         let mut was_idle = false;
         loop {
             let sockets = self.kernel.sandbox_sockets(&endpoint.sandbox)?;
             let left = connection::from_others(&sockets);
-            if (left == 0 && was_idle) || Instant::now() >= until {
+            let now = Instant::now();
+            if (left == 0 && was_idle && now >= heard) || now >= until {
                 return Ok(left);
             }
             was_idle = left == 0;
@@ -222,6 +245,7 @@ impl Netd {
         self.republish_used(&before, &after, service);
         self.note_last_resort(&before, &after, service);
         self.publish_view(after);
+        self.announce_members([service].into_iter());
         Ok(())
     }
 }
@@ -234,11 +258,18 @@ fn member_keys(
     let is_meant = |endpoint: &Endpoint| {
         endpoint.attachment.container_id == container || endpoint.display_name() == container
     };
-    let members = view.members(&service.id);
+    let members = view.members_here(&service.id);
     let keys: Vec<EndpointKey> = members
-        .filter(|member| is_meant(member.endpoint))
-        .map(|member| member.endpoint.key())
+        .filter(|member| is_meant(member))
+        .map(|member| member.key())
         .collect();
+    let mut others = view.members(&service.id);
+    if keys.is_empty()
+        && others.any(|other| other.container() == container || other.display_name() == container)
+    {
+        let container = container.to_owned();
+        return Err(ServiceError::Elsewhere { container });
+    }
     if keys.is_empty() {
         return Err(ServiceError::NoMember {
             service: service.spec.name.clone(),

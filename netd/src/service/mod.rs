@@ -24,14 +24,16 @@ use crate::model::endpoint::Endpoint;
 use crate::model::network::{self, Network, Stage};
 use crate::model::port::{self, PortHolder};
 use crate::model::service::plan;
-use crate::model::service::{self, Member, Place, Pool, Service, ServiceError, free_slot};
+use crate::model::service::{self, At, Member, Place, Pool, Service, ServiceError, free_slot};
 use crate::netd::{Netd, Writer};
 use crate::networks::{now, random_id};
+use crate::overlay::Next;
 use crate::store::Cursors;
 
 pub(crate) use health::HealthNotes;
 pub use health::Judged;
-pub(crate) use member::{memberships, with_member_ports};
+pub(crate) use member::{memberships, with_health_of, with_member_ports};
+pub(crate) use names::names_by_service;
 
 impl Netd {
     /// All services, ordered by name.
@@ -63,6 +65,10 @@ impl Netd {
     /// [`NetError`]; nothing is left of the service then.
     pub fn create_service(&self, spec: ServiceSpec) -> Result<wire::Service, NetError> {
         service::check(&spec)?;
+        if self.is_for_all(&spec)? {
+            let id = self.create_shared_service(&spec)?;
+            return self.service(id.as_str());
+        }
         let mut writer = self.writer();
         let before = self.view();
         if before.services.by_name(&spec.name).is_some() {
@@ -85,6 +91,8 @@ impl Netd {
             spec,
             previous: None,
             update_status: None,
+            keeper: None,
+            shared: None,
         };
         self.store.put_service(&service)?;
         let mut after = Desired::clone(&before);
@@ -120,7 +128,7 @@ impl Netd {
         version: Option<u64>,
         spec: ServiceSpec,
     ) -> Result<wire::Service, NetError> {
-        self.replace_service(key, version, |_old| Ok((spec, None)))
+        self.replace_service(key, version, &|_old| Ok((spec.clone(), None)))
     }
 
     /// Makes a service what it was before its last update. `why` is for people.
@@ -139,10 +147,10 @@ impl Netd {
             completed_at: None,
             message: why.to_owned(),
         };
-        self.replace_service(key, version, |old| {
+        self.replace_service(key, version, &|old| {
             let previous = old.previous.clone();
             let previous = previous.ok_or(ServiceError::NoPrevious(old.spec.name.clone()))?;
-            Ok((previous, Some(started)))
+            Ok((previous, Some(started.clone())))
         })
     }
 
@@ -156,6 +164,10 @@ impl Netd {
         version: Option<u64>,
         status: UpdateStatus,
     ) -> Result<wire::Service, NetError> {
+        if let Some(shared) = self.shared_service(key)? {
+            self.note_shared_update(&shared, version, &status)?;
+            return self.service(shared.id.as_str());
+        }
         let _writer = self.writer();
         let mut after = Desired::clone(&self.view());
         let old = Arc::clone(after.services.find(key)?);
@@ -175,8 +187,12 @@ impl Netd {
         &self,
         key: &str,
         version: Option<u64>,
-        next: impl FnOnce(&Service) -> Result<(ServiceSpec, Option<UpdateStatus>), ServiceError>,
+        next: Next<'_>,
     ) -> Result<wire::Service, NetError> {
+        if let Some(shared) = self.shared_service(key)? {
+            self.replace_shared_service(&shared, version, next)?;
+            return self.service(shared.id.as_str());
+        }
         let mut writer = self.writer();
         let before = self.view();
         let old = Arc::clone(before.services.find(key)?);
@@ -201,7 +217,7 @@ impl Netd {
         };
         let mut after = Desired::clone(&before);
         after.services.insert(Arc::new(new.clone()));
-        let members = member::with_health_of(&before, &old, &new);
+        let members = with_health_of(&before, &old, &new);
         for member in &members {
             after.endpoints.insert(Arc::new(member.clone()));
         }
@@ -240,6 +256,13 @@ impl Netd {
         let mut writer = self.writer();
         let view = self.view();
         let service = view.services.find(key)?;
+        if service.shared.is_some() {
+            drop(writer);
+            if !force && service.spec.task_template.is_none() {
+                refuse_members(&view, service)?;
+            }
+            return self.remove_shared_service(service);
+        }
         // Those that the service was started with go with it.
         if !force && service.spec.task_template.is_none() {
             refuse_members(&view, service)?;
@@ -247,6 +270,13 @@ impl Netd {
         self.drop_service(&mut writer, service)?;
         tracing::info!(name = %service.spec.name, id = service.id.short(), "service removed");
         Ok(())
+    }
+
+    /// The service that is meant, if it is the whole cluster's.
+    fn shared_service(&self, key: &str) -> Result<Option<Arc<Service>>, ServiceError> {
+        let view = self.view();
+        let service = view.services.find(key)?;
+        Ok(Some(Arc::clone(service)).filter(|service| service.shared.is_some()))
     }
 
     /// Record, names, kernel, members, record.
@@ -283,7 +313,9 @@ impl Netd {
         writer.ports.remove(&holder, &service.bindings());
         for (network, subnet, address) in leases(&after, &service.places) {
             writer.walks.freed(&network.id, subnet, address);
-            self.withdraw_service(network, &[address]);
+            if service.shared.is_none() {
+                self.withdraw_service(network, &[address]);
+            }
         }
         for member in &members {
             if let Some(network) = after.networks.get(&member.attachment.network_id) {
@@ -330,7 +362,7 @@ impl Netd {
 
     /// The published ports: those asked for as before stay, the others are checked and chosen. What
     /// `old` holds counts as free, and is not held any more when this succeeds.
-    fn service_ports(
+    pub(crate) fn service_ports(
         &self,
         writer: &mut Writer,
         before: &Desired,
@@ -372,7 +404,7 @@ impl Netd {
 
     /// Takes ports and addresses for a service; those that it had in `before` and has no more are
     /// free.
-    fn hold(&self, writer: &mut Writer, before: &Desired, service: &Service) {
+    pub(crate) fn hold(&self, writer: &mut Writer, before: &Desired, service: &Service) {
         let holder = PortHolder::Service(service.id.clone());
         let old = before.services.get(&service.id);
         if let Some(old) = old {
@@ -391,7 +423,9 @@ impl Netd {
         for (network, subnet, address) in &had {
             if !has.iter().any(|(_, _, other)| other == address) {
                 writer.walks.freed(&network.id, *subnet, *address);
-                self.withdraw_service(network, &[*address]);
+                if service.shared.is_none() {
+                    self.withdraw_service(network, &[*address]);
+                }
             }
         }
         if let Err(error) = self.store.put_cursors(&cursors) {
@@ -408,20 +442,32 @@ impl Netd {
             .map(|place| (place, pool(&members, place)))
             .collect();
         let show = |member: &Member<'_>| {
-            let attachment = &member.endpoint.attachment;
-            let mut of_place = pools.iter();
-            let pool = of_place.find(|(place, _)| place.network == attachment.network_id);
-            ServiceMember {
-                container_id: attachment.container_id.clone(),
-                name: member.endpoint.display_name().to_owned(),
-                network: attachment.network.clone(),
-                interface: attachment.ifname.clone(),
-                addresses: member.endpoint.addresses().collect(),
+            let pool = pools.iter().find(|(place, _)| member.is_on(&place.network));
+            let network = view.any_network(member.network().as_str());
+            Some(ServiceMember {
+                container_id: member.container().to_owned(),
+                name: member.display_name().to_owned(),
+                network: network.ok()?.name.clone(),
+                interface: match member.at {
+                    At::Here(endpoint) => Some(endpoint.attachment.ifname.clone()),
+                    At::Elsewhere { .. } => None,
+                },
+                node: match member.at {
+                    At::Here(_) => None,
+                    At::Elsewhere { peer, .. } => Some(peer.node.clone()),
+                },
+                addresses: match member.at {
+                    At::Here(endpoint) => endpoint.addresses().collect(),
+                    At::Elsewhere { peer, .. } => peer.addresses.clone(),
+                },
                 weight: member.part.weight,
                 state: member.part.state(),
                 in_use: pool.is_some_and(|(_, pool)| pool.uses(member)),
-                error: self.health_notes.error(&service.id, member.endpoint),
-            }
+                error: match member.at {
+                    At::Here(endpoint) => self.health_notes.error(&service.id, endpoint),
+                    At::Elsewhere { .. } => String::new(),
+                },
+            })
         };
         wire::Service {
             id: service.id.clone(),
@@ -429,11 +475,12 @@ impl Netd {
             created_at: service.created.clone(),
             updated_at: service.updated.clone(),
             endpoint: service.endpoint(),
-            members: members.iter().map(show).collect(),
+            members: members.iter().filter_map(show).collect(),
             last_resort: pools.iter().any(|(_, pool)| pool.is_last_resort()),
             spec: service.spec.clone(),
             previous_spec: service.previous.clone(),
             update_status: service.update_status.clone(),
+            kept_elsewhere: service.is_kept_elsewhere(),
         }
     }
 }
@@ -466,7 +513,7 @@ fn networks<'a>(before: &'a Desired, spec: &ServiceSpec) -> Result<Vec<&'a Netwo
     Ok(found)
 }
 
-fn check_update(
+pub(crate) fn check_update(
     old: &Service,
     version: Option<u64>,
     spec: &ServiceSpec,
@@ -488,13 +535,14 @@ fn check_version(old: &Service, version: Option<u64>) -> Result<(), ServiceError
 
 /// Nobody is left on a network that the service leaves.
 fn check_left(before: &Desired, old: &Service, places: &[Place]) -> Result<(), ServiceError> {
-    let stays = |member: &Member<'_>| places.iter().any(|p| member.endpoint.is_on(&p.network));
+    let stays = |member: &Member<'_>| places.iter().any(|p| member.is_on(&p.network));
     let lost = before.members(&old.id).find(|member| !stays(member));
     lost.map_or(Ok(()), |member| {
+        let network = before.any_network(member.network().as_str());
         Err(ServiceError::NetworkInUse {
             service: old.spec.name.clone(),
-            network: member.endpoint.attachment.network.to_string(),
-            container: member.endpoint.display_name().to_owned(),
+            network: network.map_or_else(|_| String::new(), |network| network.name.to_string()),
+            container: member.display_name().to_owned(),
         })
     })
 }
@@ -503,7 +551,7 @@ fn refuse_members(view: &Desired, service: &Service) -> Result<(), ServiceError>
     const NAMED: usize = 10;
     let mut names: Vec<&str> = view
         .members(&service.id)
-        .map(|member| member.endpoint.display_name())
+        .map(|member| member.display_name())
         .collect();
     names.dedup();
     let (named, more) = names.split_at(names.len().min(NAMED));
@@ -519,7 +567,7 @@ fn refuse_members(view: &Desired, service: &Service) -> Result<(), ServiceError>
 }
 
 fn pool<'a>(members: &[Member<'a>], place: &Place) -> Pool<'a> {
-    let here = members.iter().filter(|m| m.endpoint.is_on(&place.network));
+    let here = members.iter().filter(|m| m.is_on(&place.network));
     Pool::of(here.copied())
 }
 

@@ -13,9 +13,9 @@ use sys::netns::NsId;
 use super::pool;
 use crate::dns::NamedEndpoint;
 use crate::model::desired::Desired;
-use crate::model::endpoint::{Endpoint, EndpointKey};
+use crate::model::endpoint::Endpoint;
 use crate::model::network::{Network, Stage};
-use crate::model::service::{Member, Place, Service};
+use crate::model::service::{At, Member, Place, Service};
 use crate::netd::Netd;
 
 /// No namespace is on this device: nobody asks from the address of a service.
@@ -69,7 +69,7 @@ impl Netd {
     }
 
     /// Containers that are called like the service have, or have not, that name from now on.
-    pub(super) fn republish_namesakes(&self, desired: &Desired, service: &Service) {
+    pub(crate) fn republish_namesakes(&self, desired: &Desired, service: &Service) {
         for place in &service.places {
             let Some(network) = desired.networks.get(&place.network) else {
                 continue;
@@ -85,9 +85,9 @@ impl Netd {
     }
 
     /// The members of a service that has changed itself.
-    pub(super) fn republish_members(&self, desired: &Desired, service: &Service) {
+    pub(crate) fn republish_members(&self, desired: &Desired, service: &Service) {
         for member in desired.members(&service.id) {
-            self.republish(desired, member.endpoint);
+            self.republish(desired, &member);
         }
     }
 
@@ -99,18 +99,22 @@ impl Netd {
         }
     }
 
-    pub(super) fn republish_used(&self, before: &Desired, after: &Desired, service: &Id) {
+    pub(crate) fn republish_used(&self, before: &Desired, after: &Desired, service: &Id) {
         let (was, is) = (in_use(before, service), in_use(after, service));
-        for key in was.symmetric_difference(&is) {
-            if let Some(endpoint) = after.endpoints.get(key) {
-                self.republish(after, endpoint);
+        for member in after.members(service) {
+            if was.contains(member.id()) != is.contains(member.id()) {
+                self.republish(after, &member);
             }
         }
     }
 
-    fn republish(&self, desired: &Desired, endpoint: &Endpoint) {
-        if let Some(network) = desired.networks.get(&endpoint.attachment.network_id) {
-            self.publish_names(desired, network, endpoint);
+    fn republish(&self, desired: &Desired, member: &Member<'_>) {
+        let Some(network) = desired.networks.get(member.network()) else {
+            return;
+        };
+        match member.at {
+            At::Here(endpoint) => self.publish_names(desired, network, endpoint),
+            At::Elsewhere { peer, .. } => self.publish_peer(desired, network, peer),
         }
     }
 }
@@ -128,19 +132,34 @@ fn names(desired: &Desired, network: &Network, endpoint: &Endpoint) -> Vec<Strin
     let is_free = |name: &&String| !desired.services.on(&network.id).any(|s| s.is_called(name));
     let own = attachment.name.iter().chain(&attachment.aliases);
     let own = own.filter(is_free).cloned().chain([short_id]);
-    let services = endpoint.memberships.iter().filter_map(|part| {
-        let service = desired.services.get(&part.service)?;
-        let place = service.place(&network.id)?;
-        let members: Vec<Member<'_>> = desired.members(&service.id).collect();
-        let pool = pool(&members, place);
-        pool.uses(&Member { endpoint, part })
-            .then(|| service.member_names())
+    let parts = endpoint.memberships.iter();
+    let services = parts.flat_map(|part| {
+        let member = Member::here(endpoint, part);
+        names_by_service(desired, network, &member)
     });
-    own.chain(services.flatten()).collect()
+    own.chain(services).collect()
+}
+
+/// What a member is called for its part in a service, if it is used.
+pub(crate) fn names_by_service(
+    desired: &Desired,
+    network: &Network,
+    member: &Member<'_>,
+) -> Vec<String> {
+    let service = desired.services.get(&member.part.service);
+    let place = service.and_then(|service| Some((service, service.place(&network.id)?)));
+    let Some((service, place)) = place else {
+        return Vec::new();
+    };
+    let members: Vec<Member<'_>> = desired.members(&service.id).collect();
+    match pool(&members, place).uses(member) {
+        true => service.member_names(),
+        false => Vec::new(),
+    }
 }
 
 /// The endpoints that new connections of a service go to.
-fn in_use(desired: &Desired, service: &Id) -> BTreeSet<EndpointKey> {
+fn in_use(desired: &Desired, service: &Id) -> BTreeSet<Id> {
     let Some(service) = desired.services.get(service) else {
         return BTreeSet::new();
     };
@@ -149,7 +168,7 @@ fn in_use(desired: &Desired, service: &Id) -> BTreeSet<EndpointKey> {
     places
         .flat_map(|place| {
             let pool = pool(&members, place);
-            let used: Vec<EndpointKey> = pool.in_use().map(|m| m.endpoint.key()).collect();
+            let used: Vec<Id> = pool.in_use().map(|m| m.id().clone()).collect();
             used
         })
         .collect()
@@ -188,7 +207,7 @@ fn entry(service: &Service, place: &Place, network: &Arc<Network>, kind: Kind) -
     }
 }
 
-/// Half of each id, both random; that of a network may have other than hexadecimal digits.
+/// Half of each id, both random; those of the cluster may have other than hexadecimal digits.
 fn entry_id(service: &Service, place: &Place, kind: Kind) -> Id {
     let digit = match kind {
         Kind::Own => 'a',
@@ -196,7 +215,7 @@ fn entry_id(service: &Service, place: &Place, kind: Kind) -> Id {
     };
     let text = format!(
         "{}{}0{digit}",
-        &service.id.as_str()[..32],
+        hex::encode(&service.id.as_str()[..16]),
         hex::encode(&place.network.as_str()[..15])
     );
     Id::parse(&text).expect("64 hexadecimal digits")

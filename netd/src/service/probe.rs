@@ -94,8 +94,7 @@ fn targets(view: &Desired) -> HashMap<(Id, Id), Target> {
             Probe::Tcp { port } | Probe::Http { port, .. } => *port,
             Probe::Command { .. } => continue,
         };
-        for member in view.members(&service.id) {
-            let endpoint = member.endpoint;
+        for endpoint in view.members_here(&service.id) {
             let Some(address) = endpoint.addresses().next() else {
                 continue;
             };

@@ -155,7 +155,8 @@ impl Nodes {
         self.node.run(attached).unwrap();
         let local = [V4[1], V6[1]].map(|ip| ip.parse().unwrap());
         host.set_local_addresses(&local.into()).unwrap();
-        for (number, [_, _, _, web], any) in [(1, V4, "any4"), (2, V6, "any6")] {
+        for (number, [_, _, there, web], any) in [(1, V4, "any4"), (2, V6, "any6")] {
+            let there = there.parse().unwrap();
             let web = SocketAddr::new(web.parse().unwrap(), 80);
             let frontends = ["tcp", "udp"].map(|p| frontend(&format!("{any}:8080/{p}")));
             let here = Balanced {
@@ -167,6 +168,7 @@ impl Nodes {
             node.balance(number, &here).unwrap();
             let remote = Remote {
                 node: NODE,
+                home: there,
                 number: node.reachable(number).unwrap()[&web],
                 tunnel: index(&self.host, "tun0"),
                 underlay,

@@ -64,6 +64,7 @@ fn over(node: MacAddr, number: u32, v6: bool) -> Remote {
     let around = if v6 { 70 } else { 50 };
     Remote {
         node,
+        home: "192.0.2.9".parse().unwrap(),
         number,
         tunnel: TUNNEL,
         underlay: Underlay {

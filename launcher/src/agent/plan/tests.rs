@@ -41,6 +41,7 @@ impl World {
                 endpoint: ServiceEndpoint::default(),
                 members: Vec::new(),
                 last_resort: false,
+                kept_elsewhere: false,
             }),
             tasks: Vec::new(),
             made: 0,

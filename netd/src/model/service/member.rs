@@ -1,11 +1,14 @@
 //! The part an endpoint has in a service, and which members new connections go to.
 
+use std::net::IpAddr;
+
 use api::id::Id;
 use api::service::MemberState;
 use serde::{Deserialize, Serialize};
 
 use super::check::MAX_WEIGHT;
 use crate::model::endpoint::Endpoint;
+use crate::model::peer::{Part, Peer};
 
 /// Part of an endpoint's record.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -43,8 +46,88 @@ impl Membership {
 /// An endpoint as a member of the service in question.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Member<'a> {
-    pub(crate) endpoint: &'a Endpoint,
+    pub(crate) at: At<'a>,
     pub(crate) part: &'a Membership,
+}
+
+/// Where a member is.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum At<'a> {
+    Here(&'a Endpoint),
+    /// On another node.
+    Elsewhere {
+        network: &'a Id,
+        peer: &'a Peer,
+        part: &'a Part,
+    },
+}
+
+impl<'a> Member<'a> {
+    pub(crate) fn here(endpoint: &'a Endpoint, part: &'a Membership) -> Self {
+        let at = At::Here(endpoint);
+        Self { at, part }
+    }
+
+    pub(crate) fn elsewhere(network: &'a Id, peer: &'a Peer, part: &'a Part) -> Self {
+        Self {
+            at: At::Elsewhere {
+                network,
+                peer,
+                part,
+            },
+            part: &part.membership,
+        }
+    }
+
+    /// Its endpoint, if it is here.
+    pub(crate) fn endpoint(&self) -> Option<&'a Endpoint> {
+        match self.at {
+            At::Here(endpoint) => Some(endpoint),
+            At::Elsewhere { .. } => None,
+        }
+    }
+
+    /// The endpoint's id.
+    pub(crate) fn id(&self) -> &'a Id {
+        match self.at {
+            At::Here(endpoint) => &endpoint.attachment.endpoint_id,
+            At::Elsewhere { peer, .. } => &peer.endpoint,
+        }
+    }
+
+    pub(crate) fn container(&self) -> &'a str {
+        match self.at {
+            At::Here(endpoint) => &endpoint.attachment.container_id,
+            At::Elsewhere { peer, .. } => &peer.container,
+        }
+    }
+
+    /// How people know the container.
+    pub(crate) fn display_name(&self) -> &'a str {
+        match self.at {
+            At::Here(endpoint) => endpoint.display_name(),
+            At::Elsewhere { peer, .. } => peer.display_name(),
+        }
+    }
+
+    pub(crate) fn network(&self) -> &'a Id {
+        match self.at {
+            At::Here(endpoint) => &endpoint.attachment.network_id,
+            At::Elsewhere { network, .. } => network,
+        }
+    }
+
+    pub(crate) fn is_on(&self, network: &Id) -> bool {
+        self.network() == network
+    }
+
+    /// The address of a family.
+    pub(crate) fn address(&self, v6: bool) -> Option<IpAddr> {
+        match self.at {
+            At::Here(endpoint) => endpoint.address(v6),
+            At::Elsewhere { peer, .. } => peer.address(v6),
+        }
+    }
 }
 
 /// Members that new connections are spread over, and those that keep what they have.

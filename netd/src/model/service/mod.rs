@@ -10,7 +10,7 @@ pub(crate) mod health;
 mod member;
 pub(crate) mod plan;
 
-use api::id::Id;
+use api::id::{Id, NodeId};
 use api::net::{PortBinding, Protocol};
 use api::service::{
     EndpointMode, EndpointSpec, PublishMode, ServiceEndpoint, ServicePort, ServiceSpec, Version,
@@ -20,12 +20,14 @@ use api::task::UpdateStatus;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+use super::driver::Tunnel;
 use super::ipam::IpamError;
 use super::network::Stage;
 use super::port::PortError;
 
+pub(crate) use balance::of_entry;
 pub(crate) use check::{check, check_weight};
-pub(crate) use member::{Member, Membership, Pool, Verdict};
+pub(crate) use member::{At, Member, Membership, Pool, Verdict};
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Service {
@@ -48,6 +50,24 @@ pub(crate) struct Service {
     /// The published ports; those that were left open are chosen.
     pub(crate) ports: Vec<ServicePort>,
     pub(crate) places: Vec<Place>,
+    /// Of a service of the cluster: the node that keeps its replicas, which is the one that it was
+    /// created on.
+    #[serde(default)]
+    pub(crate) keeper: Option<NodeId>,
+    /// It is the cluster's: what this node needs to know to have its part in it.
+    #[serde(default)]
+    pub(crate) shared: Option<Shared>,
+}
+
+/// A node's part in a service of the cluster.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Shared {
+    /// The revision of the control plane that put the service.
+    pub(crate) modified: u64,
+    /// This node.
+    pub(crate) node: NodeId,
+    /// Where it takes encapsulated packets.
+    pub(crate) tunnel: Tunnel,
 }
 
 /// A service on one of its networks.
@@ -121,6 +141,13 @@ pub enum ServiceError {
         network: String,
         networks: String,
     },
+    #[error(
+        "service {service} is on networks of the cluster and on {network}, which is this host's \
+         alone: give it one kind of networks"
+    )]
+    MixedNetworks { service: String, network: String },
+    #[error("container {container} runs on another node: change it there")]
+    Elsewhere { container: String },
     #[error("service {0} is joined twice")]
     Twice(String),
     #[error("container {container} is no member of service {service}")]
@@ -210,6 +237,12 @@ impl Service {
             ports: self.ports.clone(),
             virtual_ips: self.places.iter().flat_map(addresses).collect(),
         }
+    }
+
+    /// Whether another node starts its replicas.
+    pub(crate) fn is_kept_elsewhere(&self) -> bool {
+        let here = self.shared.as_ref().map(|shared| &shared.node);
+        here.is_some() && self.keeper.is_some() && self.keeper.as_ref() != here
     }
 
     pub(crate) fn version(&self) -> Version {

@@ -25,6 +25,8 @@ fn service(ports: &[&str]) -> Service {
         places: Vec::new(),
         previous: None,
         update_status: None,
+        shared: None,
+        keeper: None,
     }
 }
 
