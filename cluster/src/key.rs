@@ -17,7 +17,6 @@
 //! managers/NODE                       of the etcd that managers run, where this one's is
 //! nodes/NODE                          a member, heard of or not
 //! alive/NODE                          leased: it is heard of
-//! services/…                          what is to run
 //! tasks/NODE/…                        what a node has to say of what runs there
 //! ```
 //! Values are JSON. What a worker writes is below a prefix of its own, by which etcd knows that it may;
@@ -40,7 +39,6 @@ pub const LEADER: &str = "leader";
 pub const MANAGERS: &str = "managers/";
 pub const NODES: &str = "nodes/";
 pub const ALIVE: &str = "alive/";
-pub const SERVICES: &str = "services/";
 pub const TASKS: &str = "tasks/";
 
 pub fn network(id: &str) -> String {

@@ -12,6 +12,7 @@ use crate::departure::Departure;
 use crate::error::OpenError;
 use crate::kernel::KernelError;
 use crate::model::child::ChildKind;
+use crate::model::mesh;
 use crate::model::step::Change;
 use crate::netd::{Netd, Options};
 use crate::netlink::Rtnl;
@@ -63,6 +64,9 @@ impl Netd {
         for departure in store.departures()? {
             remove(&departure.link)?;
             store.delete_departures(&[departure.link])?;
+        }
+        if services.iter().any(|service| service.is_published()) {
+            remove(&mesh::link())?;
         }
         let mut parents = Vec::new();
         for network in networks {

@@ -473,12 +473,12 @@ impl Netd {
 
     fn numbers_of(&self, service: &Service, endpoint: &Endpoint) -> BTreeMap<u32, u32> {
         let mut numbers = BTreeMap::new();
-        for entry in service.reachable_entries() {
+        for (entry, v6) in service.reachable_entries() {
             match self.kernel.reachable(entry) {
                 Ok(found) => {
                     let own = found.into_iter().find(|(at, _)| {
                         let mut addresses = endpoint.addresses();
-                        addresses.any(|address| address == at.ip())
+                        at.is_ipv6() == v6 && addresses.any(|address| address == at.ip())
                     });
                     numbers.extend(own.map(|(_, number)| (of_entry(entry), number)));
                 }

@@ -9,11 +9,12 @@ mod health;
 mod member;
 mod names;
 mod probe;
+mod shown;
 
 use std::sync::Arc;
 
 use api::net::PortBinding;
-use api::service::{self as wire, PublishMode, ServiceMember, ServicePort, ServiceSpec};
+use api::service::{self as wire, PublishMode, ServicePort, ServiceSpec};
 use api::task::{UpdateState, UpdateStatus};
 
 use crate::apply;
@@ -24,7 +25,7 @@ use crate::model::endpoint::Endpoint;
 use crate::model::network::{self, Network, Stage};
 use crate::model::port::{self, PortHolder};
 use crate::model::service::plan;
-use crate::model::service::{self, At, Member, Place, Pool, Service, ServiceError, free_slot};
+use crate::model::service::{self, Member, Place, Pool, Service, ServiceError, free_slot};
 use crate::netd::{Netd, Writer};
 use crate::networks::{now, random_id};
 use crate::overlay::Next;
@@ -430,57 +431,6 @@ impl Netd {
         }
         if let Err(error) = self.store.put_cursors(&cursors) {
             tracing::warn!(%error, "the address may be looked at again after a restart");
-        }
-    }
-
-    /// The wire's object.
-    fn shown(&self, view: &Desired, service: &Service) -> wire::Service {
-        let members: Vec<Member<'_>> = view.members(&service.id).collect();
-        let pools: Vec<(&Place, Pool<'_>)> = service
-            .places
-            .iter()
-            .map(|place| (place, pool(&members, place)))
-            .collect();
-        let show = |member: &Member<'_>| {
-            let pool = pools.iter().find(|(place, _)| member.is_on(&place.network));
-            let network = view.any_network(member.network().as_str());
-            Some(ServiceMember {
-                container_id: member.container().to_owned(),
-                name: member.display_name().to_owned(),
-                network: network.ok()?.name.clone(),
-                interface: match member.at {
-                    At::Here(endpoint) => Some(endpoint.attachment.ifname.clone()),
-                    At::Elsewhere { .. } => None,
-                },
-                node: match member.at {
-                    At::Here(_) => None,
-                    At::Elsewhere { peer, .. } => Some(peer.node.clone()),
-                },
-                addresses: match member.at {
-                    At::Here(endpoint) => endpoint.addresses().collect(),
-                    At::Elsewhere { peer, .. } => peer.addresses.clone(),
-                },
-                weight: member.part.weight,
-                state: member.part.state(),
-                in_use: pool.is_some_and(|(_, pool)| pool.uses(member)),
-                error: match member.at {
-                    At::Here(endpoint) => self.health_notes.error(&service.id, endpoint),
-                    At::Elsewhere { .. } => String::new(),
-                },
-            })
-        };
-        wire::Service {
-            id: service.id.clone(),
-            version: service.version(),
-            created_at: service.created.clone(),
-            updated_at: service.updated.clone(),
-            endpoint: service.endpoint(),
-            members: members.iter().filter_map(show).collect(),
-            last_resort: pools.iter().any(|(_, pool)| pool.is_last_resort()),
-            spec: service.spec.clone(),
-            previous_spec: service.previous.clone(),
-            update_status: service.update_status.clone(),
-            kept_elsewhere: service.is_kept_elsewhere(),
         }
     }
 }

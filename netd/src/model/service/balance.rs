@@ -149,12 +149,13 @@ impl Service {
         }
     }
 
-    /// The numbers of the entries that other nodes send to, which they call [`of_entry`].
-    pub(crate) fn reachable_entries(&self) -> impl Iterator<Item = u64> {
+    /// The numbers of the entries that other nodes send to, which they call [`of_entry`], each with
+    /// whether its packets are IPv6.
+    pub(crate) fn reachable_entries(&self) -> impl Iterator<Item = (u64, bool)> {
         let ports = ingress(&self.ports).filter(|_| self.shared.is_some());
         ports.flat_map(|port| {
             let families = [false, true];
-            families.map(|v6| self.number(0, port.protocol, v6, port.published_port))
+            families.map(|v6| (self.number(0, port.protocol, v6, port.published_port), v6))
         })
     }
 
