@@ -511,20 +511,24 @@ fn forged_connections_to_another_node_evict_only_their_like() {
 }
 
 #[test]
-fn a_container_reaches_other_nodes_by_its_network() {
+fn a_container_is_led_to_the_other_node_as_everybody_is() {
     let plane = on_loopback("remote-endpoint", edge(false));
     local(&plane);
-    for (number, (e, web)) in (SERVICE..)
-        .step_by(10)
-        .zip(ends().iter().zip(["172.18.0.77:80", "[fd00:18::77]:80"]))
-    {
+    for (number, (e, [web, node])) in (SERVICE..).step_by(10).zip(ends().iter().zip([
+        ["172.18.0.77:80", "192.0.2.9:8080"],
+        ["[fd00:18::77]:80", "[2001:db8::9]:8080"],
+    ])) {
         let web = web.parse().unwrap();
-        let service = elsewhere(&[(web, 1, remote(NODES[0], NUMBER))]);
-        plane.balance(number, &service).unwrap();
+        let node: SocketAddr = node.parse().unwrap();
+        let way = Remote {
+            home: node.ip(),
+            ..remote(NODES[0], NUMBER)
+        };
+        plane.balance(number, &elsewhere(&[(web, 1, way)])).unwrap();
         let asker = SocketAddr::new(e.web.ip(), 40_000);
         let packet = first(TCP, asker, e.host);
         let got = plane.replay_endpoint(&packet.build()).unwrap();
-        let led = packet.between(asker, web).build();
+        let led = packet.between(asker, node).build();
         assert_eq!((got.verdict, got.frame), (Verdict::Pass, led), "{}", e.name);
     }
 }
