@@ -48,6 +48,11 @@ mod root {
             again.contains(": Layer already exists") && again.contains(&digest),
             "{again}"
         );
+        let found = shop.type_(&format!(
+            "search --format {{{{.Name}}}} {}/we",
+            registry.address()
+        ));
+        assert_eq!(found, name);
         let other = format!("{}/other", registry.address());
         shop.type_(&format!("tag {TOOLS} {other}"));
         let mounted = shop.type_(&format!("push {other}"));

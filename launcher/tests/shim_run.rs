@@ -221,8 +221,8 @@ fn what_is_asked_wrongly_is_named_before_anything_is_made() {
         "\"MAGIC\"",
     );
     fails(
-        &|record| record.host_config.log_config.driver = "fluentd".to_owned(),
-        "\"fluentd\"",
+        &|record| record.host_config.log_config.driver = "splunk".to_owned(),
+        "\"splunk\"",
     );
     fails(
         &|record| record.host_config.network_mode = "container:peer".to_owned(),

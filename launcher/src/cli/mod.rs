@@ -43,7 +43,7 @@ use container::{
 };
 use context::Context;
 use error::CliError;
-use image::{history, import, load, login, prune, pull, push, save, tag};
+use image::{history, import, load, login, prune, pull, push, save, search, tag};
 use inspect::{InspectAnyFlags, InspectFlags, Kind};
 use run::flags::{CreateFlags, RunFlags};
 use system::FormatFlags;
@@ -120,6 +120,8 @@ enum Command {
     /// Start the containers whose restart policy says so, after the daemon or the host has started
     #[command(hide = true)]
     Resume,
+    /// Look for images in a registry
+    Search(search::SearchFlags),
     /// Log in to a registry
     Login(login::LoginFlags),
     /// Forget the login to a registry
@@ -356,6 +358,7 @@ fn dispatch(context: &Context, command: &Command) -> Result<i32, CliError> {
         Command::Events(flags) | Command::System(SystemCommand::Events(flags)) => {
             events::events(context, flags)
         }
+        Command::Search(flags) => search::search(context, flags),
         Command::Login(flags) => login::login(context, flags),
         Command::Logout(flags) => login::logout(flags),
         Command::Resume => resume::resume(context),

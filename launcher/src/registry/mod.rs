@@ -28,4 +28,5 @@ pub mod upload;
 pub use endpoint::{Endpoint, endpoints};
 pub use error::RegistryError;
 pub use repository::Repository;
+pub use repository::search::Found;
 pub(crate) use roots::system_authorities;

@@ -1,6 +1,7 @@
 //! A repository of a registry that was reached, for whoever is logged in.
 
 mod reply;
+pub(super) mod search;
 mod token;
 
 use std::sync::{Mutex, PoisonError};
@@ -8,6 +9,7 @@ use std::sync::{Mutex, PoisonError};
 use api::id::Digest;
 use api::reference::Selector;
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use sha2::{Digest as _, Sha256};
 use ureq::http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, LINK, LOCATION, WWW_AUTHENTICATE};
 use ureq::http::{HeaderName, Method, Response, Uri};
@@ -185,22 +187,35 @@ impl Repository {
             tags: Option<Vec<String>>,
         }
         let mut tags = Vec::new();
-        let mut url = self.url("tags/list")?;
+        self.pages(self.url("tags/list")?, "the list of tags", |page: Page| {
+            tags.extend(page.tags.unwrap_or_default());
+            true
+        })?;
+        Ok(tags)
+    }
+
+    /// Reads a list page by page, for as long as `take` wants more.
+    fn pages<P: DeserializeOwned>(
+        &self,
+        mut url: Uri,
+        what: &'static str,
+        mut take: impl FnMut(P) -> bool,
+    ) -> Result<(), RegistryError> {
         for _ in 0..MAX_PAGES {
             let (page, next) = patiently(|| {
                 let response = self.fetch(&Method::GET, &url, &[])?;
                 let response = self.fine(response, &self.path)?;
                 let next = next_page(&url, header(&response, &LINK));
-                Ok((self.json::<Page>(response, "the list of tags")?, next))
+                Ok((self.json::<P>(response, what)?, next))
             })?;
-            tags.extend(page.tags.unwrap_or_default());
-            match next {
+            let wants_more = take(page);
+            match next.filter(|_| wants_more) {
                 // The list is this registry's; a page elsewhere would be somebody else's.
                 Some(next) if Origin::of(&next).as_ref() == Some(&self.origin) => url = next,
-                _ => return Ok(tags),
+                _ => return Ok(()),
             }
         }
-        Err(self.protocol("its list of tags has no end"))
+        Err(self.protocol(&format!("{what} has no end")))
     }
 
     pub(super) fn url(&self, rest: &str) -> Result<Uri, RegistryError> {

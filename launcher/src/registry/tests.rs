@@ -406,6 +406,38 @@ fn tags_come_in_pages_of_the_same_registry() {
 }
 
 #[test]
+fn what_a_registry_has_is_asked_of_its_index_or_its_list() {
+    let index = Fake::new(|asked, _| match asked.target.as_str() {
+        "/v1/search?q=we%20b&n=2" => answer(
+            200,
+            br#"{"results": [{"name": "web", "star_count": 7, "is_official": true},
+                {"name": "a/web", "description": "another"}, {"name": "b/web"}]}"#,
+        ),
+        _ => answer(200, b""),
+    });
+    let found = index.connect(None).unwrap().search("we b", 2).unwrap();
+    assert_eq!(
+        (found.len(), found[0].star_count, found[0].is_official),
+        (2, 7, true)
+    );
+    assert_eq!(found[1].description, "another");
+
+    let list = Fake::new(|asked, _| match asked.target.as_str() {
+        "/v2/" => answer(200, b""),
+        "/v2/_catalog?n=1000" => answer(200, br#"{"repositories": ["db", "web"]}"#)
+            .with("Link: </v2/_catalog?last=web>; rel=\"next\""),
+        "/v2/_catalog?last=web" => answer(200, br#"{"repositories": ["web2", "web3"]}"#),
+        _ => answer(404, b"page not found"),
+    });
+    let names = |limit| -> Vec<String> {
+        let found = list.connect(None).unwrap().search("web", limit).unwrap();
+        found.into_iter().map(|found| found.name).collect()
+    };
+    assert_eq!(names(25), ["web", "web2", "web3"]);
+    assert_eq!(names(1), ["web"]);
+}
+
+#[test]
 fn a_stream_is_sent_in_one_go_and_named_by_its_digest_at_the_end() {
     let fake = Fake::new(
         |asked, _| match (asked.method.as_str(), asked.target.as_str()) {

@@ -454,7 +454,10 @@ fn volumes(world: &mut World, base: &Path, method: &str, rest: &[&str], json: &V
         },
         ("POST", [name, "users", user]) => {
             let holders = &mut world.volumes.get_mut(*name).unwrap().holders;
-            holders.push((*user).to_owned());
+            // Told again whose control group is its.
+            if !holders.iter().any(|holder| holder == user) {
+                holders.push((*user).to_owned());
+            }
             (204, Value::Null)
         }
         ("DELETE", [name, "users", user]) => {

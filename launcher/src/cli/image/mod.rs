@@ -14,6 +14,7 @@ pub mod pull;
 pub mod push;
 pub mod remove;
 pub mod save;
+pub mod search;
 pub mod stack;
 pub mod tag;
 mod ways;

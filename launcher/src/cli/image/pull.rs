@@ -106,7 +106,9 @@ pub(crate) fn fetch(
     voice: Voice,
 ) -> Result<Image, CliError> {
     let scopes = vec![format!("repository:{}:pull", reference.path())];
-    over_ways(context, reference, &scopes, Errand::Pull, |repository| {
+    let (path, host) = (reference.path(), reference.host());
+    let place = (host, path.as_str());
+    over_ways(context, place, &scopes, Errand::Pull, |repository| {
         Pull {
             context,
             repository,
@@ -120,7 +122,9 @@ pub(crate) fn fetch(
 
 fn tags(context: &Context, reference: &Reference) -> Result<Vec<String>, CliError> {
     let scopes = vec![format!("repository:{}:pull", reference.path())];
-    over_ways(context, reference, &scopes, Errand::Pull, |repository| {
+    let (path, host) = (reference.path(), reference.host());
+    let place = (host, path.as_str());
+    over_ways(context, place, &scopes, Errand::Pull, |repository| {
         Ok(repository.tags()?)
     })
 }

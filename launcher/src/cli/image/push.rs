@@ -78,7 +78,9 @@ pub fn push(context: &Context, flags: &PushFlags) -> Result<i32, CliError> {
         typed.path()
     ));
     let scopes = scopes(&typed, &loads, &memory);
-    over_ways(context, &typed, &scopes, Errand::Push, |repository| {
+    let path = typed.path();
+    let place = (typed.host(), path.as_str());
+    over_ways(context, place, &scopes, Errand::Push, |repository| {
         loads
             .iter()
             .try_for_each(|load| load.send(context, repository, &memory, voice))

@@ -1,7 +1,5 @@
 //! The ways to a registry: its mirrors, and where it may be reached itself.
 
-use api::reference::Reference;
-
 use crate::cli::context::Context;
 use crate::cli::error::CliError;
 use crate::cli::output;
@@ -13,6 +11,8 @@ use crate::registry::{RegistryError, Repository, endpoints};
 pub(super) enum Errand {
     Pull,
     Push,
+    /// What there is.
+    Search,
 }
 
 /// Does `work` at the first way to the registry that it succeeds at. Once a server has spoken for the
@@ -22,20 +22,20 @@ pub(super) enum Errand {
 /// Those of the last way.
 pub(super) fn over_ways<T>(
     context: &Context,
-    reference: &Reference,
+    (host, path): (&str, &str),
     scopes: &[String],
     errand: Errand,
     work: impl Fn(&Repository) -> Result<T, CliError>,
 ) -> Result<T, CliError> {
     let registries = &context.info()?.registries;
     let logins = Logins::open()?;
-    let mut ways = endpoints(reference.host(), registries, errand == Errand::Push)
+    let mut ways = endpoints(host, registries, errand != Errand::Pull)
         .into_iter()
         .peekable();
     while let Some(way) = ways.next() {
         let connected = logins
             .find(&way.host)
-            .and_then(|login| Repository::connect(&way, &reference.path(), scopes.to_vec(), login));
+            .and_then(|login| Repository::connect(&way, path, scopes.to_vec(), login));
         let is_reached = !matches!(connected, Err(RegistryError::Reach { .. }));
         let outcome = connected.map_err(CliError::from).and_then(|to| work(&to));
         match outcome {
@@ -47,5 +47,5 @@ pub(super) fn over_ways<T>(
             outcome => return outcome,
         }
     }
-    Err(CliError::NoObject(reference.to_string()))
+    Err(CliError::NoObject(format!("{host}/{path}")))
 }
