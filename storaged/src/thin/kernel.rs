@@ -308,7 +308,7 @@ impl Kernel {
                 return Ok(info);
             }
             // It has grown meanwhile.
-            self.mapper.load(&name, &wanted, false)?;
+            self.load(&name, &wanted)?;
             self.mapper.suspend(&name)?;
             return self.mapper.resume(&name);
         }
@@ -316,14 +316,28 @@ impl Kernel {
         self.mapper
             .create(&name, &format!("HAWSER-{}", device.key))?;
         let started = self
-            .mapper
-            .load(&name, &wanted, false)
+            .load(&name, &wanted)
             .and_then(|()| self.mapper.resume(&name));
         if started.is_err() {
             self.mapper.remove(&name, false)?;
         }
         // What is said before the table is in use has no events and no activity yet.
         started
+    }
+
+    /// The kernel refuses tables of thin devices while their pool is suspended (`thin_ctr`,
+    /// drivers/md/dm-thin.c), which it is for a moment when it gets more room.
+    fn load(&self, name: &str, wanted: &[Target]) -> io::Result<()> {
+        let mut left = ATTEMPTS;
+        loop {
+            left -= 1;
+            match self.mapper.load(name, wanted, false) {
+                Err(error) if left > 0 && Errno::from_io_error(&error) == Some(Errno::INVAL) => {
+                    sleep(PAUSE);
+                }
+                done => return done,
+            }
+        }
     }
 
     fn thin_table(&self, device: &DeviceRow) -> io::Result<Vec<Target>> {
