@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use api::id::{Id, NodeId};
-use api::service::{EndpointMode, PublishMode, ServiceNetwork, ServicePort, ServiceSpec};
+use api::service::{PublishMode, ServiceNetwork, ServicePort, ServiceSpec};
 use api::task::UpdateStatus;
 use cluster::{Change, ControlError, Outcome, Transaction, key};
 use ipnet::IpNet;
@@ -22,12 +22,10 @@ use crate::model::endpoint::Endpoint;
 use crate::model::network::{INGRESS, Stage};
 use crate::model::peer::{Claim, Part};
 use crate::model::port::PortHolder;
-use crate::model::service::{
-    self, Place, Service, ServiceError, Shared, free_slot, of_entry, plan,
-};
+use crate::model::service::{self, Place, Service, ServiceError, Shared, of_entry, plan};
 use crate::netd::{Netd, Writer};
 use crate::networks::{now, random};
-use crate::service::check_update;
+use crate::service::{check_update, networks, placed};
 
 /// What a service is to be next, from what everybody knows and what it is.
 type Draft<'a> = &'a dyn Fn(&Desired, Option<&Service>) -> Result<Service, ServiceError>;
@@ -209,40 +207,18 @@ impl Netd {
         old: &[Place],
     ) -> Result<Vec<Place>, NetError> {
         let view = self.view();
-        let mut places: Vec<Place> = Vec::new();
-        for target in &spec.networks {
-            let network = view.any_network(&target.target)?;
-            if network.driver.overlay().is_none() {
-                return Err(ServiceError::MixedNetworks {
-                    service: spec.name.clone(),
-                    network: network.name.to_string(),
-                }
-                .into());
+        let mut all = networks(&view, spec)?.into_iter();
+        if let Some(own) = all.find(|network| network.driver.overlay().is_none()) {
+            return Err(ServiceError::MixedNetworks {
+                service: spec.name.clone(),
+                network: own.name.to_string(),
             }
-            if places.iter().any(|place| place.network == network.id) {
-                return Err(ServiceError::NetworkTwice {
-                    service: spec.name.clone(),
-                    network: network.name.to_string(),
-                }
-                .into());
-            }
-            let kept = old.iter().find(|place| place.network == network.id);
-            let addresses = match kept {
-                _ if spec.endpoint_spec.mode != EndpointMode::Vip => Vec::new(),
-                Some(place) if !place.addresses.is_empty() => place.addresses.clone(),
-                _ => address::for_service(network, &writer.walks, view.holders())
-                    .map_err(ServiceError::from)?,
-            };
-            places.push(Place {
-                network: network.id.clone(),
-                slot: match kept {
-                    Some(place) => place.slot,
-                    None => free_slot(&[old, &places].concat()),
-                },
-                addresses,
-            });
+            .into());
         }
-        Ok(places)
+        placed(&view, spec, old, |network| {
+            let chosen = address::for_service(network, &writer.walks, view.holders());
+            Ok(chosen.map_err(ServiceError::from)?)
+        })
     }
 
     /// Published ports that no other service of the cluster has, and nobody on this node.

@@ -16,6 +16,7 @@ use std::sync::Arc;
 use api::net::PortBinding;
 use api::service::{self as wire, PublishMode, ServicePort, ServiceSpec};
 use api::task::{UpdateState, UpdateStatus};
+use ipnet::IpNet;
 
 use crate::apply;
 use crate::attach::Holders;
@@ -340,25 +341,8 @@ impl Netd {
         old: &[Place],
     ) -> Result<Vec<Place>, NetError> {
         self.extend_for(spec)?;
-        let mut places: Vec<Place> = Vec::new();
-        for network in networks(&self.view(), spec)? {
-            let kept = old.iter().find(|place| place.network == network.id);
-            let has_addresses = spec.endpoint_spec.mode == wire::EndpointMode::Vip;
-            let addresses = match kept {
-                _ if !has_addresses => Vec::new(),
-                Some(place) if !place.addresses.is_empty() => place.addresses.clone(),
-                _ => self.claimed_for_service(network, writer, &spec.name)?,
-            };
-            places.push(Place {
-                network: network.id.clone(),
-                slot: match kept {
-                    Some(place) => place.slot,
-                    None => free_slot(&[old, &places].concat()),
-                },
-                addresses,
-            });
-        }
-        Ok(places)
+        let choose = |network: &Network| self.claimed_for_service(network, writer, &spec.name);
+        placed(&self.view(), spec, old, choose)
     }
 
     /// The published ports: those asked for as before stay, the others are checked and chosen. What
@@ -435,15 +419,45 @@ impl Netd {
     }
 }
 
+/// Where a service is: places that it has stay as they are, others get what `choose` says.
+pub(crate) fn placed(
+    view: &Desired,
+    spec: &ServiceSpec,
+    old: &[Place],
+    choose: impl Fn(&Network) -> Result<Vec<IpNet>, NetError>,
+) -> Result<Vec<Place>, NetError> {
+    let mut places: Vec<Place> = Vec::new();
+    for network in networks(view, spec)? {
+        let kept = old.iter().find(|place| place.network == network.id);
+        let addresses = match kept {
+            _ if spec.endpoint_spec.mode != wire::EndpointMode::Vip => Vec::new(),
+            Some(place) if !place.addresses.is_empty() => place.addresses.clone(),
+            _ => choose(network)?,
+        };
+        places.push(Place {
+            network: network.id.clone(),
+            slot: match kept {
+                Some(place) => place.slot,
+                None => free_slot(&[old, &places].concat()),
+            },
+            addresses,
+        });
+    }
+    Ok(places)
+}
+
 /// The networks of a service, in the order in which they were asked for.
-fn networks<'a>(before: &'a Desired, spec: &ServiceSpec) -> Result<Vec<&'a Network>, NetError> {
+pub(crate) fn networks<'a>(
+    before: &'a Desired,
+    spec: &ServiceSpec,
+) -> Result<Vec<&'a Network>, NetError> {
     let mut targets: Vec<&str> = spec.networks.iter().map(|n| n.target.as_str()).collect();
     if targets.is_empty() {
         targets.push(network::DEFAULT);
     }
     let mut found: Vec<&Network> = Vec::new();
     for target in targets {
-        let network: &Network = before.network(target)?;
+        let network: &Network = before.any_network(target)?;
         if network.bridge().is_none() {
             return Err(ServiceError::Driver {
                 network: network.name.to_string(),
@@ -525,7 +539,7 @@ fn pool<'a>(members: &[Member<'a>], place: &Place) -> Pool<'a> {
 fn leases<'a>(
     desired: &'a Desired,
     places: &'a [Place],
-) -> impl Iterator<Item = (&'a Network, ipnet::IpNet, std::net::IpAddr)> {
+) -> impl Iterator<Item = (&'a Network, IpNet, std::net::IpAddr)> {
     places.iter().flat_map(|place| {
         let network = desired.networks.get(&place.network);
         network.into_iter().flat_map(|network| {
