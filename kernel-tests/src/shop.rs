@@ -2,6 +2,7 @@
 //!
 //! Its functions panic with the whole chain of errors: they are for tests only.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,6 +25,21 @@ pub struct Shop {
     pub daemon: Daemon,
     pub outside: Outside,
     pub host: Arc<Host>,
+}
+
+/// Of two members, one is missed by so many tries once in a million.
+const TRIES: usize = 21;
+
+/// The pages that as many fetches get as it takes to meet all members.
+pub fn pages(mut fetch: impl FnMut() -> Result<String>) -> BTreeSet<String> {
+    (0..TRIES)
+        .map(|_| fetch().unwrap_or_else(|error| format!("{error:#}")))
+        .collect()
+}
+
+/// What [`pages`] should be.
+pub fn set(pages: &[&str]) -> BTreeSet<String> {
+    pages.iter().map(|page| (*page).to_owned()).collect()
 }
 
 #[track_caller]
@@ -85,6 +101,14 @@ impl Shop {
     #[track_caller]
     pub fn idle(&self, name: &str, flags: &str) {
         self.type_(&format!("run -d --name {name} {flags} {TOOLS} sleep 600"));
+    }
+
+    /// As [`Self::idle`], of one that is refused at first.
+    #[track_caller]
+    pub fn idle_soon(&self, name: &str, flags: &str) {
+        let words = format!("run -d --name {name} {flags} {TOOLS} sleep 600");
+        let words: Vec<&str> = words.split_whitespace().collect();
+        self.soon("it starts", || self.daemon.hawser(&words));
     }
 
     /// A container's address on a network.

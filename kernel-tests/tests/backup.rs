@@ -63,19 +63,7 @@ mod root {
         });
         let zone = first.hawser(&["node", "inspect", "--format", "{{.Spec.Labels.zone}}", "n2"]);
         assert_eq!(zone.trim(), "east");
-        first.soon("it can be joined", || {
-            first.daemon.hawser(&[
-                "run",
-                "-d",
-                "--name",
-                "c1",
-                "--network",
-                "vantage-net",
-                "tools",
-                "sleep",
-                "600",
-            ])
-        });
+        first.idle_soon("c1", "--network vantage-net");
         assert_ne!(
             first.address("c1", "vantage-net"),
             address,

@@ -212,19 +212,7 @@ mod root {
         );
         assert!(subject(first).contains("OU = swarm-worker"));
         sees(second, "one is left", &["n1 Ready", "n2 Ready Reachable"]);
-        first.soon("networks are there", || {
-            first.daemon.hawser(&[
-                "run",
-                "-d",
-                "--name",
-                "c1",
-                "--network",
-                "net",
-                "tools",
-                "sleep",
-                "600",
-            ])
-        });
+        first.idle_soon("c1", "--network net");
         reaches(first, "c1", "c2");
 
         // Both are what they were after a restart, and the door is the other's.

@@ -2,24 +2,10 @@
 
 #[cfg(test)]
 mod root {
-    use std::collections::BTreeSet;
-
     use anyhow::{Result, ensure};
     use kernel_tests::cluster::address;
+    use kernel_tests::shop::{pages, set};
     use kernel_tests::{Cluster, Shop, outside};
-
-    /// Of two members, one is missed by so many tries once in a million.
-    const TRIES: usize = 21;
-
-    fn pages(mut fetch: impl FnMut() -> Result<String>) -> BTreeSet<String> {
-        (0..TRIES)
-            .map(|_| fetch().unwrap_or_else(|error| format!("{error:#}")))
-            .collect()
-    }
-
-    fn set(pages: &[&str]) -> BTreeSet<String> {
-        pages.iter().map(|page| (*page).to_owned()).collect()
-    }
 
     fn url(node: u8) -> String {
         format!("http://{}:8080", address(node))

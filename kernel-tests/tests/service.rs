@@ -11,12 +11,9 @@ mod root {
 
     use anyhow::{Result, ensure};
     use api::service::Drained;
-    use kernel_tests::shop::TOOLS;
+    use kernel_tests::shop::{TOOLS, pages, set};
     use kernel_tests::{Host, Pods, Shop, outside};
     use serde_json::json;
-
-    /// Of two members, one is missed by so many tries once in a million.
-    const TRIES: usize = 21;
 
     /// With a network, and a client on it.
     fn open() -> Shop {
@@ -24,17 +21,6 @@ mod root {
         shop.type_("network create shop");
         shop.idle("client", "--network shop");
         shop
-    }
-
-    /// The pages that `TRIES` fetches get.
-    fn pages(mut fetch: impl FnMut() -> Result<String>) -> BTreeSet<String> {
-        (0..TRIES)
-            .map(|_| fetch().unwrap_or_else(|error| format!("{error:#}")))
-            .collect()
-    }
-
-    fn set(pages: &[&str]) -> BTreeSet<String> {
-        pages.iter().map(|page| (*page).to_owned()).collect()
     }
 
     fn inside(shop: &Shop, target: &str) -> Result<String> {

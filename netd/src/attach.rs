@@ -435,8 +435,9 @@ impl Netd {
                 let mut records = losers.iter().chain([&endpoint]);
                 let committed =
                     records.try_for_each(|e| self.store.put_endpoint(e, &Cursors::new()));
-                let services = endpoint.memberships.iter().map(|part| &part.service);
-                self.announce_members(services);
+                if !endpoint.memberships.is_empty() {
+                    self.announce_endpoint(network, &endpoint);
+                }
                 committed.or_else(|error| {
                     self.disconnect(writer, &endpoint)?;
                     Err(error.into())

@@ -260,9 +260,13 @@ impl Store {
     }
 
     /// Notes what has been heard of endpoints on other nodes; nothing of those that are gone.
-    pub(crate) fn put_peers(&self, heard: &[(&String, Option<&Peer>)]) -> Result<(), StoreError> {
-        let row =
-            |(key, peer): &(&String, Option<&Peer>)| (PEERS, (*key).clone(), peer.map(encode));
+    pub(crate) fn put_peers(
+        &self,
+        heard: &[(&String, Option<&Arc<Peer>>)],
+    ) -> Result<(), StoreError> {
+        let row = |(key, peer): &(&String, Option<&Arc<Peer>>)| {
+            (PEERS, (*key).clone(), peer.map(|peer| encode(&**peer)))
+        };
         self.boot.write("write", heard.iter().map(row))
     }
 

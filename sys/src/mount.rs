@@ -364,33 +364,6 @@ pub fn unmount(target: &Path) -> io::Result<bool> {
     }
 }
 
-/// A new filesystem of type `kind` that is mounted nowhere, with options of its own (`WORD` or
-/// `WORD=VALUE`).
-///
-/// # Errors
-/// The kernel's.
-pub fn detached_filesystem<'a>(
-    kind: &str,
-    device: &str,
-    options: impl IntoIterator<Item = &'a str>,
-    attributes: MountAttrFlags,
-) -> io::Result<OwnedFd> {
-    let context = fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC)?;
-    fsconfig_set_string(&context, "source", device)?;
-    for option in options {
-        match option.split_once('=') {
-            Some((key, value)) => fsconfig_set_string(&context, key, value)?,
-            None => fsconfig_set_flag(&context, option)?,
-        }
-    }
-    fsconfig_create(&context)?;
-    Ok(fsmount(
-        &context,
-        FsMountFlags::FSMOUNT_CLOEXEC,
-        attributes,
-    )?)
-}
-
 /// Adds flags to a mount of this namespace, whose root is open.
 ///
 /// # Errors

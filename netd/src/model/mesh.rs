@@ -54,18 +54,6 @@ pub(crate) fn mac_of(node: &NodeId) -> MacAddr {
 }
 
 impl Desired {
-    /// What this node has to have of the mesh; nothing where no port is the whole cluster's.
-    pub(crate) fn mesh(&self, underlay_mtu: u32) -> Option<Mesh> {
-        let mut published = self.services.values().filter(|s| s.is_published());
-        let shared = published.find_map(|service| service.shared.as_ref())?;
-        Some(Mesh {
-            link: link(),
-            mac: mac_of(&shared.node),
-            tunnel: shared.tunnel,
-            mtu: underlay_mtu,
-        })
-    }
-
     /// Where the mesh leads; nothing while there is none.
     pub(crate) fn mesh_nodes(&self) -> Forwarding {
         let mut nodes = BTreeMap::new();
@@ -96,7 +84,7 @@ impl super::service::Service {
 }
 
 /// The MTU of what packets to other nodes go over.
-pub(crate) fn underlay_mtu(observed: &Observed, local: IpAddr) -> u32 {
+fn underlay_mtu(observed: &Observed, local: IpAddr) -> u32 {
     let has_it = |link: &&Link| {
         let mut addresses = link.addresses.iter();
         addresses.any(|address| address.net.addr() == local)
@@ -144,9 +132,20 @@ fn is_mesh(link: &Link) -> bool {
     link.vxlan.is_some_and(|vxlan| vxlan.vni == VNI)
 }
 
+/// Whether a port is the whole cluster's.
+pub(crate) fn is_wanted(desired: &Desired) -> bool {
+    desired.services.values().any(|s| s.is_published())
+}
+
 fn wanted(desired: &Desired, observed: &Observed) -> Option<Mesh> {
-    let local = desired.mesh(ETHERNET)?.tunnel.local;
-    desired.mesh(underlay_mtu(observed, local))
+    let mut published = desired.services.values().filter(|s| s.is_published());
+    let shared = published.find_map(|service| service.shared.as_ref())?;
+    Some(Mesh {
+        link: link(),
+        mac: mac_of(&shared.node),
+        tunnel: shared.tunnel,
+        mtu: underlay_mtu(observed, shared.tunnel.local),
+    })
 }
 
 /// Follows a change of who is where.

@@ -93,9 +93,12 @@ impl Peers {
     }
 
     /// Those that `other` lacks, or has otherwise.
-    pub(crate) fn beyond<'a>(&'a self, other: &'a Self) -> impl Iterator<Item = &'a Peer> {
-        let differs = move |(key, peer): &(&String, &Arc<Peer>)| other.get(key) != Some(*peer);
-        self.iter().filter(differs).map(|(_key, peer)| &**peer)
+    pub(crate) fn beyond<'a>(
+        &'a self,
+        other: &'a Self,
+    ) -> impl Iterator<Item = (&'a String, &'a Arc<Peer>)> {
+        self.iter()
+            .filter(move |(key, peer)| other.get(key) != Some(*peer))
     }
 
     /// Those that have a part in the service.

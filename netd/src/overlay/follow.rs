@@ -226,25 +226,39 @@ impl Netd {
         mut after: Desired,
         networks: &BTreeSet<Id>,
     ) {
-        self.keep_peers(before, &after, networks);
-        self.settle_mesh(before, &mut after);
+        let (nobody, known) = (Peers::default(), after.peers.clone());
+        let mut heard = Vec::new();
+        let mut services = BTreeSet::new();
+        for id in networks {
+            let were = before.peers.get(id).unwrap_or(&nobody);
+            let are = known.get(id).unwrap_or(&nobody);
+            let new = are.beyond(were).map(|(key, peer)| (key, Some(peer)));
+            let gone = were.beyond(are).map(|(key, peer)| {
+                let parts = peer.parts.iter();
+                services.extend(parts.map(|part| part.membership.service.clone()));
+                (key, None)
+            });
+            // What is there again comes after what it replaces.
+            heard.extend(gone.chain(new));
+        }
+        let parts = heard.iter().filter_map(|(_key, peer)| *peer);
+        let parts = parts.flat_map(|peer| &peer.parts);
+        services.extend(parts.map(|part| part.membership.service.clone()));
+        self.keep_peers(&heard);
+        if !services.is_empty() {
+            self.settle_mesh(before, &mut after);
+        }
         // First, so that nobody takes what goes for something to repair.
         self.publish_view(after.clone());
-        let nobody = Peers::default();
-        let mut services = BTreeSet::new();
         for id in networks {
             let Some(peers) = after.peers.get(id) else {
                 continue;
             };
             let were = before.peers.get(id).unwrap_or(&nobody);
-            for peer in were.beyond(peers).chain(peers.beyond(were)) {
-                let parts = peer.parts.iter();
-                services.extend(parts.map(|part| part.membership.service.clone()));
-            }
             let Some(network) = after.networks.get(id) else {
                 continue;
             };
-            for (key, peer) in were.iter() {
+            for (key, peer) in were.beyond(peers) {
                 let is = peers.get(key);
                 if is.is_none_or(|is| is.endpoint != peer.endpoint) {
                     self.dns.remove(&peer.endpoint);
@@ -264,7 +278,7 @@ impl Netd {
                 },
             };
             apply::run_all(&*self.kernel, &steps);
-            for peer in peers.beyond(were) {
+            for (_key, peer) in peers.beyond(were) {
                 self.publish_peer(&after, network, peer);
             }
         }
@@ -288,24 +302,13 @@ impl Netd {
         }
     }
 
-    /// A node whose control plane does not answer begins with what it has heard last.
-    pub(super) fn keep_peers(&self, before: &Desired, after: &Desired, networks: &BTreeSet<Id>) {
-        let nobody = Peers::default();
-        let mut heard = Vec::new();
-        for id in networks {
-            let were = before.peers.get(id).unwrap_or(&nobody);
-            let are = after.peers.get(id).unwrap_or(&nobody);
-            let gone = were.iter().filter(|(key, _)| are.get(key).is_none());
-            heard.extend(gone.map(|(key, _)| (key, None)));
-            let new = are
-                .iter()
-                .filter(|(key, peer)| were.get(key) != Some(*peer));
-            heard.extend(new.map(|(key, peer)| (key, Some(&**peer))));
-        }
+    /// A node whose control plane does not answer begins with what it has heard last: who is somewhere,
+    /// or not any more.
+    fn keep_peers(&self, heard: &[(&String, Option<&Arc<Peer>>)]) {
         if heard.is_empty() {
             return;
         }
-        if let Err(error) = self.store.put_peers(&heard) {
+        if let Err(error) = self.store.put_peers(heard) {
             tracing::warn!(%error, "endpoints on other nodes may not be known after a restart");
         }
     }

@@ -16,9 +16,8 @@ impl Netd {
     /// Brings the way from where it led to where it has to lead. What the kernel refuses is repaired by
     /// the next reconcile.
     pub(super) fn settle_mesh(&self, before: &Desired, after: &mut Desired) {
-        let wants = |desired: &Desired| desired.services.values().any(|s| s.is_published());
-        let is_wanted = wants(after);
-        if is_wanted == wants(before) && is_wanted == after.mesh_end.is_some() {
+        let is_wanted = mesh::is_wanted(after);
+        if is_wanted == mesh::is_wanted(before) && is_wanted == after.mesh_end.is_some() {
             let step = mesh::lead(&before.mesh_nodes(), &after.mesh_nodes());
             apply::run_all(&*self.kernel, &step.into_iter().collect::<Vec<_>>());
             return;

@@ -335,17 +335,14 @@ impl Netd {
             tracing::warn!(service = %new.spec.name, %error, "it is not followed yet");
             return;
         }
+        if new.is_published()
+            && let Err(error) = self.know_peers(membership, &new.places)
+        {
+            tracing::warn!(%error, "its members are known later");
+        }
+        let before = self.view();
         let mut after = Desired::clone(&before);
         after.services.insert(Arc::new(new.clone()));
-        let networks: BTreeSet<Id> = new.places.iter().map(|p| p.network.clone()).collect();
-        let unknown = networks.iter().filter(|id| !after.peers.contains_key(*id));
-        let unknown: BTreeSet<Id> = unknown.filter(|_| new.is_published()).cloned().collect();
-        if !unknown.is_empty() {
-            match self.read_peers(membership, &unknown) {
-                Ok(peers) => after.peers.extend(peers),
-                Err(error) => tracing::warn!(%error, "its members are known later"),
-            }
-        }
         self.hold(&mut writer, &before, &new);
         let old = old.as_deref();
         let members = old.map(|old| crate::service::with_health_of(&before, old, &new));
@@ -355,7 +352,6 @@ impl Netd {
             }
             after.endpoints.insert(Arc::new(member));
         }
-        self.keep_peers(&before, &after, &networks);
         self.settle_mesh(&before, &mut after);
         self.publish_view(after.clone());
         let steps = plan::service(&before, &after, &new.id, &writer.ports);
@@ -373,6 +369,21 @@ impl Netd {
         if old.is_none() {
             tracing::debug!(name = %new.spec.name, "service of the cluster is here");
         }
+    }
+
+    /// Knows who is on these networks, where that is not known.
+    fn know_peers(&self, membership: &Membership, places: &[Place]) -> Result<(), ControlError> {
+        let before = self.view();
+        let unknown = places.iter().map(|place| &place.network);
+        let unknown = unknown.filter(|network| !before.peers.contains_key(*network));
+        let unknown: BTreeSet<Id> = unknown.cloned().collect();
+        if unknown.is_empty() {
+            return Ok(());
+        }
+        let mut after = Desired::clone(&before);
+        after.peers.extend(self.read_peers(membership, &unknown)?);
+        self.change_peers(&before, after, &unknown);
+        Ok(())
     }
 
     /// Has no part in it any more.

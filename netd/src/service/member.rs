@@ -245,7 +245,11 @@ impl Netd {
         self.republish_used(&before, &after, service);
         self.note_last_resort(&before, &after, service);
         self.publish_view(after);
-        self.announce_members([service].into_iter());
+        for endpoint in &changed {
+            if let Some(network) = before.networks.get(&endpoint.attachment.network_id) {
+                self.announce_endpoint(network, endpoint);
+            }
+        }
         Ok(())
     }
 }

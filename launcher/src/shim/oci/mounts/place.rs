@@ -128,7 +128,9 @@ impl<'a> Place<'a> {
         let label = self.label.filter(|_| !is_kernels);
         let label = label.map(|label| format!("context={label}"));
         let data = options.data.iter().chain(&label).map(String::as_str);
-        let made = sys::mount::detached_filesystem(kind, source, data, options.attributes())?;
+        let data: Vec<&str> = data.collect();
+        let source = Path::new(source);
+        let made = sys::mount::detached_with(kind, source, &data, options.attributes())?;
         sys::owner::attach_on(made.as_fd(), target.as_fd())
     }
 
