@@ -4,6 +4,12 @@
 //! crate cleans up in a destructor. The state directory is then opened again as after `kill -9`.
 //! What a power cut adds, lost writes, is the order of steps, which is asserted for itself.
 
+mod archives;
+mod containers;
+mod encrypted;
+mod filesystems;
+mod mounted;
+mod repair;
 mod stories;
 mod thin;
 mod thin_volumes;
@@ -27,7 +33,8 @@ use crate::model::trash::Moment;
 use crate::store::Store;
 use crate::{StorageConfig, Storaged};
 use stories::{
-    FILES, STORIES, Story, handed, import, is_complete, rootfs, volume, with_image, with_volume,
+    FILES, LAYERS, LOOPS, Story, VOLUMES, handed, import, is_complete, rootfs, volume, with_image,
+    with_volume,
 };
 
 /// Runs steps until its time has come.
@@ -76,28 +83,36 @@ const NEVER: usize = usize::MAX;
 type Opened = (Storaged, Arc<Mutex<Vec<String>>>);
 
 /// A kind of store that operations are broken on.
+#[derive(Clone, Copy)]
 struct Bed {
+    /// Mounts the filesystem that is below the state directory on it.
+    mount: fn(&Path),
     /// Opens a state directory with a disk that breaks at a step, counted from the end of the
     /// opening.
     open: fn(&Path, usize, How) -> Opened,
     assert_tidy: fn(&Storaged, &Path),
 }
 
-const DIRECTORIES: Bed = Bed { open, assert_tidy };
+const DIRECTORIES: Bed = Bed {
+    mount: mount_tmpfs,
+    open,
+    assert_tidy,
+};
 
 fn open(state: &Path, at: usize, how: How) -> Opened {
+    open_with(Driver::Overlay2, state, at, how)
+}
+
+fn open_with(driver: Driver, state: &Path, at: usize, how: How) -> Opened {
     let database = Arc::new(Database::create(state.join("meta.redb")).unwrap());
-    let store = Arc::new(Store::open(database, Driver::Overlay2).unwrap());
-    let layout = Layout::new(state.to_owned(), Driver::Overlay2);
+    let store = Arc::new(Store::open(database, driver).unwrap());
+    let layout = Layout::new(state.to_owned(), driver);
     let host = Box::new(Host::new(Arc::clone(&store)));
-    let mut storaged = Storaged::assemble(
-        layout,
-        StorageConfig::default(),
-        Arc::clone(&store),
-        host,
-        false,
-    )
-    .unwrap();
+    let config = StorageConfig {
+        driver: Some(driver),
+        ..StorageConfig::default()
+    };
+    let mut storaged = Storaged::assemble(layout, config, Arc::clone(&store), host, false).unwrap();
     let log = Arc::default();
     let host = Host::new(store);
     storaged.disk = Box::new(Fragile {
@@ -119,8 +134,13 @@ fn assert_tidy(storaged: &Storaged, state: &Path) {
     assert!(report.differences.is_empty(), "{:?}", report.differences);
     let rows = storaged.store.rows();
     assert!(rows.intents.is_empty(), "{:?}", rows.intents);
-    for directory in ["overlay2/tmp", "overlay2/trash", "volumes/.staging"] {
-        assert_eq!(names(&state.join(directory)), [""; 0], "{directory}");
+    let driver = state.join(storaged.driver());
+    for directory in [
+        driver.join("tmp"),
+        driver.join("trash"),
+        state.join("volumes/.staging"),
+    ] {
+        assert_eq!(names(&directory), [""; 0], "{}", directory.display());
     }
     let trash: Vec<&str> = rows.trash.keys().map(Key::as_str).collect();
     assert_eq!(names(&state.join("volumes/.trash")), trash);
@@ -141,12 +161,16 @@ fn assert_tidy(storaged: &Storaged, state: &Path) {
     let mut expected: Vec<String> = keys.map(ToString::to_string).collect();
     expected.extend(["empty", "images", "tmp", "trash"].map(str::to_owned));
     expected.sort();
-    assert_eq!(names(&state.join("overlay2")), expected);
+    assert_eq!(names(&driver), expected);
     let mut volumes: Vec<String> = rows.volumes.keys().map(ToString::to_string).collect();
     volumes.extend([".staging", ".trash"].map(str::to_owned));
     volumes.sort();
     assert_eq!(names(&state.join("volumes")), volumes);
     for row in rows.rootfs.values() {
+        // Of vfs, nothing is mounted.
+        if storaged.driver() == Driver::Vfs.name() {
+            continue;
+        }
         let mounted = sys::mount::is_mount_root(&storaged.layout.layer(&row.key).merged()).unwrap();
         let used = mounted || storaged.user(row, None).unwrap().is_some();
         assert_eq!(
@@ -166,13 +190,21 @@ fn names(directory: &Path) -> Vec<String> {
     names
 }
 
+fn mount_tmpfs(state: &Path) {
+    sys::mount::filesystem("tmpfs", "tmpfs", state, MountFlags::empty(), "").unwrap();
+}
+
 /// A tmpfs of its own, in a mount namespace of its own.
 fn in_state(action: impl FnOnce(&Path)) {
+    in_state_on(mount_tmpfs, action);
+}
+
+fn in_state_on(mount: fn(&Path), action: impl FnOnce(&Path)) {
     sys::mount::enter_private_namespace().expect("a private mount namespace: run as root");
     let directory = tempfile::tempdir().unwrap();
-    sys::mount::filesystem("tmpfs", "tmpfs", directory.path(), MountFlags::empty(), "").unwrap();
+    mount(directory.path());
     let result = catch_unwind(AssertUnwindSafe(|| action(directory.path())));
-    sys::mount::unmount(directory.path()).unwrap();
+    while sys::mount::unmount(directory.path()).unwrap() {}
     if let Err(panic) = result {
         resume_unwind(panic);
     }
@@ -210,11 +242,13 @@ fn break_at(bed: &Bed, story: &Story, state: &Path, at: usize, how: How) -> usiz
 fn break_everywhere(bed: &Bed, stories: &[Story], how: How) {
     for story in stories {
         let mut steps = 0;
-        in_state(|state| steps = break_at(bed, story, state, NEVER, how));
+        in_state_on(bed.mount, |state| {
+            steps = break_at(bed, story, state, NEVER, how);
+        });
         assert!(steps > 0, "{} takes no step", story.name);
         for at in 0..steps {
             println!("{}: {how:?} at step {at} of {steps}", story.name);
-            in_state(|state| {
+            in_state_on(bed.mount, |state| {
                 break_at(bed, story, state, at, how);
             });
         }
@@ -223,12 +257,16 @@ fn break_everywhere(bed: &Bed, stories: &[Story], how: How) {
 
 #[test]
 fn a_crash_at_any_step_leaves_all_or_nothing() {
-    break_everywhere(&DIRECTORIES, &STORIES, How::Crash);
+    for stories in [&LAYERS[..], &VOLUMES, &LOOPS] {
+        break_everywhere(&DIRECTORIES, stories, How::Crash);
+    }
 }
 
 #[test]
 fn a_failure_at_any_step_leaves_all_or_nothing() {
-    break_everywhere(&DIRECTORIES, &STORIES, How::Fail);
+    for stories in [&LAYERS[..], &VOLUMES, &LOOPS] {
+        break_everywhere(&DIRECTORIES, stories, How::Fail);
+    }
 }
 
 #[test]

@@ -44,11 +44,12 @@ impl Storaged {
     /// [`RootfsError`]; no layer is left.
     pub fn commit_rootfs(&self, container: &str) -> Result<Layer, RootfsError> {
         let (row, changes, trees) = self.find_changes(container)?;
-        let (mut reader, writer) = io::pipe().map_err(unreadable(container))?;
+        let (reader, writer) = io::pipe().map_err(unreadable(container))?;
         let (written, imported) = std::thread::scope(|scope| {
             let written = scope.spawn(|| write_changes(&changes, &trees, writer));
+            // An import that failed, or panicked, reads no further: the writer must not wait for it.
+            let mut reader = reader;
             let imported = self.import_layer(row.chain_id.as_ref(), None, &mut reader);
-            // An import that failed reads no further: the writer must not wait for it.
             drop(reader);
             let written = written.join();
             let panicked = |_panic| Err(io::Error::other("the writing thread panicked"));

@@ -198,7 +198,7 @@ pub(super) fn diffs(storaged: &Storaged) -> Vec<std::path::PathBuf> {
         .collect()
 }
 
-pub(super) const STORIES: [Story; 23] = [
+pub(super) const LAYERS: [Story; 8] = [
     Story {
         name: "import a layer",
         before: |_| (),
@@ -271,6 +271,9 @@ pub(super) const STORIES: [Story; 23] = [
         run: |storaged| storaged.remove_rootfs("c1").is_ok(),
         done: |storaged, _| storaged.rootfs("c1").is_err(),
     },
+];
+
+pub(super) const VOLUMES: [Story; 10] = [
     Story {
         name: "create a volume",
         before: |_| (),
@@ -369,6 +372,9 @@ pub(super) const STORIES: [Story; 23] = [
             there
         },
     },
+];
+
+pub(super) const LOOPS: [Story; 5] = [
     Story {
         name: "create a volume in a file",
         before: |_| (),

@@ -14,7 +14,9 @@ use redb::Database;
 use super::stories::{
     FILES, Story, handed, import, is_complete, layer, rootfs, with_image, with_rootfs,
 };
-use super::{Bed, Crash, Fragile, How, NEVER, Opened, break_everywhere, in_state, names};
+use super::{
+    Bed, Crash, Fragile, How, NEVER, Opened, break_everywhere, in_state, mount_tmpfs, names,
+};
 use crate::config::Driver as Name;
 use crate::disk::{Host, Step};
 use crate::driver::Driver;
@@ -130,8 +132,12 @@ fn assert_tidy(storaged: &Storaged, state: &Path) {
     }
 }
 
-/// What a committed layer holds.
-fn content(storaged: &Storaged, chain: &Digest, look: impl FnOnce(&Path) -> bool) -> bool {
+/// What a committed layer holds, whichever driver there is.
+pub(super) fn content(
+    storaged: &Storaged,
+    chain: &Digest,
+    look: impl FnOnce(&Path) -> bool,
+) -> bool {
     let key = storaged.store.rows().layers[chain].key.clone();
     let directory = storaged.layout.layer(&key);
     let _shown = storaged.driver.show(&directory).unwrap();
@@ -152,7 +158,11 @@ fn second(storaged: &Storaged) -> bool {
         .is_ok()
 }
 
-pub(super) const THIN: Bed = Bed { open, assert_tidy };
+pub(super) const THIN: Bed = Bed {
+    mount: mount_tmpfs,
+    open,
+    assert_tidy,
+};
 
 const STORIES: [Story; 8] = [
     Story {
