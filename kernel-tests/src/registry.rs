@@ -14,6 +14,9 @@ use crate::{Host, wait};
 
 const START_LIMIT: Duration = Duration::from_secs(30);
 
+/// Of a [`Guard`]: `me` with the password `pass`, by bcrypt at its least cost.
+pub const LOGIN: &str = "me:$2b$04$abcdefghijklmnopqrstuufznL8bkzdtHwLhca4To/v9Lo9bA7fR6";
+
 /// A registry that is ended when this is dropped.
 #[derive(Debug)]
 pub struct Registry {

@@ -8,6 +8,7 @@ mod root {
 
     use kernel_tests::docker::peer;
     use kernel_tests::program::{self, Ran};
+    use kernel_tests::registry::{Guard, LOGIN, Registry};
     use kernel_tests::shop::{SOON, Shop, TOOLS};
     use kernel_tests::wait;
 
@@ -38,7 +39,17 @@ mod root {
             let mut command = Command::new("timeout");
             let host = format!("unix://{}", self.socket.display());
             command.args(["--signal=KILL", "60"]).arg(&self.program);
+            // Where this client keeps its logins.
+            let home = self.socket.with_file_name("client");
+            command.env("DOCKER_CONFIG", home);
             program::run(command.args(["--host", &host]).args(words)).unwrap()
+        }
+
+        #[track_caller]
+        fn refuses(&self, words: &[&str], part: &str) {
+            let ran = self.run(words);
+            assert_ne!(ran.code, 0, "{words:?}: {ran:?}");
+            assert!(ran.stderr.contains(part), "no {part:?}: {ran:?}");
         }
 
         /// What is seen on a terminal, or without one on standard output, when `input` is typed.
@@ -51,7 +62,8 @@ mod root {
             let mut command = Command::new("timeout");
             command.args(["--signal=KILL", "60"]);
             if line.contains(" -it ") {
-                command.args(["script", "-qec", &docker, "/dev/null"]);
+                let sized = format!("stty rows 33 cols 99; {docker}");
+                command.args(["script", "-qec", &sized, "/dev/null"]);
             } else {
                 command.args(["sh", "-c", &docker]);
             }
@@ -145,7 +157,7 @@ mod root {
 
         let terminal = docker.typed(
             "exec -it web sh",
-            "test -t 0 && echo is-$((40+2)); exit 4\n",
+            "until test \"$(stty size)\" = '33 99'; do :; done; echo is-$((40+2)); exit 4\n",
         );
         assert!(terminal.contains("is-42\r\n"), "{terminal:?}");
         docker.ok(&["exec", "-d", "web", "sh", "-c", "echo done >/tmp/done"]);
@@ -304,5 +316,101 @@ mod root {
             nowhere.code != 0 && nowhere.stderr.contains("such"),
             "{nowhere:?}"
         );
+    }
+
+    #[test]
+    fn the_docker_command_makes_images_and_moves_them_by_archives() {
+        let shop = Shop::open();
+        let docker = Client::of(&shop);
+        let scratch = tempfile::tempdir().unwrap();
+        let at = |name: &str| scratch.path().join(name).display().to_string();
+        docker.ok(&[
+            "run", "-d", "--name", "web", "-e", "A=a", TOOLS, "sleep", "600",
+        ]);
+        shop.inside("web", "echo good >/page");
+        let said = ["-a", "me", "-m", "with a page", "-c", "CMD cat /page"];
+        let tagged = [&["commit"], &said[..], &["web", "made:1"]].concat();
+        let id = docker.ok(&tagged);
+        let format = "{{.Id}} {{.Author}} {{.Comment}} {{.Config.Env}}";
+        let seen = docker.ok(&["image", "inspect", "-f", format, "made:1"]);
+        assert_eq!(seen, format!("{id} me with a page [A=a]"));
+        assert_eq!(docker.ok(&["run", "--rm", "made:1"]), "good");
+        let steps = docker.ok(&["history", "--format", "{{.Comment}}", "made:1"]);
+        assert!(steps.starts_with("with a page\nImported from"), "{steps}");
+        docker.refuses(&["commit", "nobody"], "No such container: nobody");
+        docker.refuses(&["commit", "-c", "RUN x", "web"], "unknown change");
+
+        docker.ok(&["save", "-o", &at("saved"), "made:1", TOOLS]);
+        docker.ok(&["rmi", "made:1"]);
+        docker.refuses(
+            &["save", "-o", &at("none"), "made:1"],
+            "no such image: made:1",
+        );
+        let loaded = docker.ok(&["load", "-i", &at("saved")]);
+        assert_eq!(loaded, "Loaded image: made:1\nLoaded image: tools:latest");
+        assert_eq!(docker.ok(&["run", "--rm", "made:1"]), "good");
+        std::fs::write(at("junk"), vec![7; 6 << 20]).unwrap();
+        docker.refuses(&["load", "-i", &at("junk")], "archive");
+
+        docker.ok(&["export", "-o", &at("tree"), "web"]);
+        let from = ["import", "-c", "CMD cat /page", &at("tree"), "flat:1"];
+        assert!(docker.ok(&from).starts_with("sha256:"));
+        assert_eq!(docker.ok(&["run", "--rm", "flat:1"]), "good");
+
+        std::fs::create_dir(at("context")).unwrap();
+        std::fs::write(at("context/Dockerfile"), "FROM tools\n").unwrap();
+        std::fs::write(at("context/large"), vec![7; 6 << 20]).unwrap();
+        docker.refuses(
+            &["build", &at("context")],
+            "podman save IMAGE | hawser load",
+        );
+    }
+
+    #[test]
+    fn the_docker_command_moves_images_by_a_registry_with_its_own_login() {
+        let shop = Shop::open();
+        let guard = Guard {
+            login: Some(LOGIN),
+            ..Guard::default()
+        };
+        let registry = Registry::start(&shop.host, 5008, guard).unwrap();
+        let docker = Client::of(&shop);
+        let name = format!("{}/team/web", registry.address());
+        let tag = |tag: &str| format!("{name}:{tag}");
+        docker.ok(&["tag", TOOLS, &tag("1")]);
+        docker.ok(&["tag", TOOLS, &tag("2")]);
+        docker.refuses(&["push", &tag("1")], "denied");
+        let login = |password| ["login", "-u", "me", "-p", password, registry.address()];
+        docker.refuses(&login("wrong"), "incorrect username or password");
+        assert!(docker.ok(&login("pass")).contains("Login Succeeded"));
+
+        let pushed = docker.ok(&["push", &tag("1")]);
+        for part in [
+            &format!("The push refers to repository [{name}]"),
+            ": Pushed",
+            "1: digest: sha256:",
+        ] {
+            assert!(pushed.contains(part), "{pushed}");
+        }
+        let pushed = docker.ok(&["push", "-a", &name]);
+        assert!(pushed.contains("2: digest: sha256:"), "{pushed}");
+        docker.refuses(&["push", &tag("3")], "does not exist");
+
+        docker.ok(&["rmi", &tag("1"), &tag("2"), TOOLS]);
+        assert_eq!(docker.ok(&["images", "-q"]), "");
+        let pulled = docker.ok(&["pull", &tag("1")]);
+        for part in [
+            "1: Pulling from team/web",
+            ": Pull complete",
+            &format!("Status: Downloaded newer image for {}", tag("1")),
+        ] {
+            assert!(pulled.contains(part), "{pulled}");
+        }
+        docker.ok(&["pull", "-a", &name]);
+        let tags = docker.ok(&["images", "--format", "{{.Tag}}", &name]);
+        assert_eq!(tags, "1\n2");
+        docker.refuses(&["pull", &tag("3")], "manifest unknown");
+        // Nobody else has been given it.
+        shop.refuses(&format!("pull {}", tag("1")), 1, "denied");
     }
 }

@@ -9,12 +9,9 @@ mod root {
 
     use kernel_tests::docker::peer;
     use kernel_tests::program::{self, Ran};
-    use kernel_tests::registry::{Guard, Registry};
+    use kernel_tests::registry::{Guard, LOGIN, Registry};
     use kernel_tests::shop::TOOLS;
     use kernel_tests::{Daemon, Shop};
-
-    /// `me` with the password `pass`, by bcrypt at its least cost.
-    const LOGIN: &str = "me:$2b$04$abcdefghijklmnopqrstuufznL8bkzdtHwLhca4To/v9Lo9bA7fR6";
 
     /// `hawser WORDS` of somebody whose logins are in `home`.
     fn typed(daemon: &Daemon, home: &Path, words: &str) -> Ran {

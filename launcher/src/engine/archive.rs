@@ -2,20 +2,22 @@
 //!
 //! `hawser cp` moves them, as a process of its own: its standard streams are the connection.
 
+use std::io;
 use std::os::fd::OwnedFd;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 
-use super::http::{self, Reply, Request};
-use super::{Client, Refusal};
-use crate::cli::container::copy;
+use super::http::{self, Chunks, Reply, Request};
+use super::images::ended;
+use super::{Client, Refusal, hawser};
+use crate::cli::container::{copy, export};
 use crate::cli::context::Context;
 use crate::cli::error::CliError;
 use crate::store::ContainerDir;
 
-const KIND: &str = "application/x-tar";
+pub(super) const TAR: &str = "application/x-tar";
 
 /// The answer, unless the client has been given the archive.
 pub(super) fn answer(
@@ -36,17 +38,17 @@ pub(super) fn answer(
     };
     let inside = format!("{}:{path}", container.id());
     if request.method == "PUT" {
-        let mut child = cp(context, ["-", &inside])
+        let mut child = hawser(context, &["cp", "--quiet", "-", &inside])
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
             .spawn()
             .map_err(broken)?;
         let passed = child.stdin.take().map_or(Ok(()), |mut stdin| {
-            request.pass_body(&mut client.input, &mut stdin)
+            io::copy(&mut request.body(&mut client.input)?, &mut stdin).map(drop)
         });
         // Why it takes no more says more than that.
-        said(child)?;
+        said(child, 400)?;
         passed.map_err(broken)?;
         return Ok(Some(Reply::bare(200)));
     }
@@ -59,11 +61,11 @@ pub(super) fn answer(
     let stat = BASE64_STANDARD.encode(stat);
     let line = format!("X-Docker-Container-Path-Stat: {stat}\r\n");
     let mut output = &client.output;
-    if http::begin_with(&mut output, KIND, &line).is_err() || request.method == "HEAD" {
+    if http::begin_with(&mut output, TAR, &line).is_err() || request.method == "HEAD" {
         return Ok(None);
     }
     let archive: OwnedFd = client.output.try_clone().map_err(broken)?.into();
-    let copied = cp(context, [&inside, "-"])
+    let copied = hawser(context, &["cp", "--quiet", &inside, "-"])
         .stdin(Stdio::null())
         .stdout(archive)
         .status();
@@ -72,16 +74,22 @@ pub(super) fn answer(
     Ok(None)
 }
 
-fn cp(context: &Context, words: [&str; 2]) -> Command {
-    let mut command = Command::new("/proc/self/exe");
-    let host = format!("unix://{}", context.client().socket().display());
-    command.args(["--host", &host, "cp", "--quiet"]).args(words);
-    command
+/// `GET /containers/ID/export`.
+pub(super) fn export(
+    context: &Context,
+    container: &ContainerDir,
+    client: &Client,
+) -> Result<Option<Reply>, Refusal> {
+    let mut output = Chunks::new(&client.output, TAR);
+    let written = context
+        .client()
+        .get_into(&export::route(container), &mut output);
+    ended(output, written.map_err(CliError::from))
 }
 
-/// What it refused.
-fn said(child: Child) -> Result<(), Refusal> {
-    let op = "run hawser cp";
+/// What a command refused.
+pub(super) fn said(child: Child, status: u16) -> Result<(), Refusal> {
+    let op = "run hawser";
     let ended = child.wait_with_output();
     let ended = ended.map_err(|source| CliError::Io { op, source })?;
     if ended.status.success() {
@@ -90,5 +98,5 @@ fn said(child: Child) -> Result<(), Refusal> {
     let words = String::from_utf8_lossy(&ended.stderr);
     let words = words.trim();
     let words = words.strip_prefix("hawser: ").unwrap_or(words);
-    Err(Refusal::new(400, words.to_owned()))
+    Err(Refusal::new(status, words.to_owned()))
 }

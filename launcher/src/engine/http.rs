@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 const MAX_HEAD: u64 = 64 << 10;
 /// The body of a creation is a few kilobytes.
-const MAX_BODY: usize = 4 << 20;
+const MAX_BODY: u64 = 4 << 20;
 /// For a client to say what it wants.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -65,48 +65,43 @@ impl Request {
             }
         }
         if !request.has_long_body() {
-            let mut body = Short(Vec::new());
-            request.pass_body(input, &mut body)?;
-            request.body = body.0;
+            let mut kept = Vec::new();
+            let mut body = request.body(input)?.take(MAX_BODY + 1);
+            if body.read_to_end(&mut kept)? as u64 > MAX_BODY {
+                return Err(invalid("the body is too long"));
+            }
+            request.body = kept;
         }
         input.get_ref().set_read_timeout(None)?;
         Ok(Some(request))
     }
 
-    /// Its body is passed on by who answers it.
+    /// Its body is read by who answers it.
     fn has_long_body(&self) -> bool {
         let path: Vec<&str> = self.path.iter().map(String::as_str).collect();
-        self.method == "PUT" && matches!(path[..], ["containers", _, "archive"])
+        match (self.method.as_str(), &path[..]) {
+            ("PUT", ["containers", _, "archive"]) | ("POST", ["images", "load"] | ["build"]) => {
+                true
+            }
+            ("POST", ["images", "create"]) => self.query("fromSrc").is_some(),
+            _ => false,
+        }
     }
 
-    /// Writes the body to `output` as it comes.
-    pub(super) fn pass_body(
-        &self,
-        input: &mut impl BufRead,
-        output: &mut impl Write,
-    ) -> io::Result<()> {
-        if self.header("transfer-encoding") == Some("chunked") {
-            loop {
-                let mut line = String::new();
-                input.by_ref().take(MAX_HEAD).read_line(&mut line)?;
-                let size = line.split(';').next().unwrap_or_default().trim();
-                let size = u64::from_str_radix(size, 16)
-                    .map_err(|_not_a_number| invalid("a chunk without a size"))?;
-                pass_some(input, size, output)?;
-                input
-                    .by_ref()
-                    .take(MAX_HEAD)
-                    .read_line(&mut String::new())?;
-                if size == 0 {
-                    return Ok(());
-                }
-            }
-        }
-        let length = self.header("content-length").unwrap_or("0");
-        let length = length
-            .parse()
-            .map_err(|_not_a_number| invalid("a content-length that is no number"))?;
-        pass_some(input, length, output)
+    /// The body as it comes, however it says its length.
+    pub(super) fn body<'i, R: BufRead>(&self, input: &'i mut R) -> io::Result<Body<'i, R>> {
+        let is_chunked = self.header("transfer-encoding") == Some("chunked");
+        let length = match self.header("content-length") {
+            Some(length) if !is_chunked => length
+                .parse()
+                .map_err(|_not_a_number| invalid("a content-length that is no number"))?,
+            _ => 0,
+        };
+        Ok(Body {
+            input,
+            left: length,
+            has_chunks: is_chunked,
+        })
     }
 
     pub(super) fn header(&self, name: &str) -> Option<&str> {
@@ -119,6 +114,12 @@ impl Request {
         found.map(|(_, value)| value.as_str())
     }
 
+    /// Whatever is said several times.
+    pub(super) fn queries(&self, name: &'static str) -> impl Iterator<Item = &str> {
+        let found = self.query.iter().filter(move |(other, _)| other == name);
+        found.map(|(_, value)| value.as_str())
+    }
+
     /// As Docker reads a switch: present and none of the words for no.
     pub(super) fn is_on(&self, name: &str) -> bool {
         self.query(name).is_some_and(|value| {
@@ -128,27 +129,57 @@ impl Request {
     }
 }
 
-fn pass_some(input: &mut impl BufRead, length: u64, output: &mut impl Write) -> io::Result<()> {
-    let passed = io::copy(&mut input.by_ref().take(length), output)?;
-    if passed < length {
-        return Err(io::ErrorKind::UnexpectedEof.into());
-    }
-    Ok(())
+/// What comes after the head.
+#[derive(Debug)]
+pub(super) struct Body<'i, R> {
+    input: &'i mut R,
+    /// Of the whole, or of the chunk.
+    left: u64,
+    /// There may be another one.
+    has_chunks: bool,
 }
 
-/// A body that is kept.
-struct Short(Vec<u8>);
-
-impl Write for Short {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        if self.0.len() + bytes.len() > MAX_BODY {
-            return Err(invalid("the body is too long"));
+impl<R: BufRead> Body<'_, R> {
+    fn next_chunk(&mut self) -> io::Result<()> {
+        let size = self.line()?;
+        let size = size.split(';').next().unwrap_or_default().trim();
+        self.left = u64::from_str_radix(size, 16)
+            .map_err(|_not_a_number| invalid("a chunk without a size"))?;
+        if self.left == 0 {
+            self.has_chunks = false;
+            self.line()?;
         }
-        self.0.write(bytes)
+        Ok(())
     }
 
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
+    fn line(&mut self) -> io::Result<String> {
+        let mut line = String::new();
+        self.input.by_ref().take(MAX_HEAD).read_line(&mut line)?;
+        Ok(line)
+    }
+}
+
+impl<R: BufRead> Read for Body<'_, R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if buffer.is_empty() {
+            return Ok(0);
+        }
+        if self.left == 0 && self.has_chunks {
+            self.next_chunk()?;
+        }
+        if self.left == 0 {
+            return Ok(0);
+        }
+        let length = self.input.by_ref().take(self.left).read(buffer)?;
+        if length == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        self.left -= length as u64;
+        if self.left == 0 && self.has_chunks {
+            // What ends a chunk.
+            self.line()?;
+        }
+        Ok(length)
     }
 }
 
@@ -270,6 +301,63 @@ pub(super) fn begin_with(output: &mut impl Write, kind: &str, line: &str) -> io:
     output.flush()
 }
 
+/// An answer in chunks, which begins with its first byte: until then there may be another one.
+/// Clients know one that is cut short by its missing end.
+#[derive(Debug)]
+pub(super) struct Chunks<W> {
+    output: W,
+    kind: &'static str,
+    has_begun: bool,
+}
+
+impl<W: Write> Chunks<W> {
+    pub(super) fn new(output: W, kind: &'static str) -> Self {
+        Self {
+            output,
+            kind,
+            has_begun: false,
+        }
+    }
+
+    pub(super) fn has_begun(&self) -> bool {
+        self.has_begun
+    }
+
+    fn begin(&mut self) -> io::Result<()> {
+        if !std::mem::replace(&mut self.has_begun, true) {
+            begin_with(
+                &mut self.output,
+                self.kind,
+                "Transfer-Encoding: chunked\r\n",
+            )?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn finish(mut self) -> io::Result<()> {
+        self.begin()?;
+        self.output.write_all(b"0\r\n\r\n")?;
+        self.output.flush()
+    }
+}
+
+impl<W: Write> Write for Chunks<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if bytes.is_empty() {
+            return Ok(0);
+        }
+        self.begin()?;
+        write!(self.output, "{:x}\r\n", bytes.len())?;
+        self.output.write_all(bytes)?;
+        self.output.write_all(b"\r\n")?;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.output.flush()
+    }
+}
+
 /// Gives the connection over to the streams of a container.
 pub(super) fn upgrade(output: &mut impl Write, asked: Option<&str>) -> io::Result<()> {
     const KIND: &str = "application/vnd.docker.raw-stream";
@@ -291,6 +379,7 @@ fn start(status: u16, kind: &str) -> String {
         204 => "No Content",
         304 => "Not Modified",
         400 => "Bad Request",
+        401 => "Unauthorized",
         404 => "Not Found",
         409 => "Conflict",
         501 => "Not Implemented",
@@ -350,6 +439,8 @@ mod tests {
             b"POST / HTTP/1.1\r\nContent-Length: 9\r\n\r\nshort",
             b"POST / HTTP/1.1\r\nContent-Length: 99999999999\r\n\r\n",
             b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+            b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nwhole\r\n",
+            b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n3\r\none\r\n",
         ] {
             assert!(read(bad).is_err(), "{}", bad.escape_ascii());
         }

@@ -8,6 +8,7 @@ mod archive;
 mod describe;
 mod exec;
 mod http;
+mod images;
 mod life;
 mod listen;
 mod logs;
@@ -18,6 +19,7 @@ mod wish;
 use std::io::{self, BufReader};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
+use std::process::Command;
 use std::sync::Arc;
 use std::thread;
 
@@ -26,6 +28,7 @@ use api::client::ClientError;
 use crate::cli::container::copy::CopyError;
 use crate::cli::context::Context;
 use crate::cli::error::{CliError, ContainerError};
+use crate::registry::RegistryError;
 use crate::shim::launch::{EXIT_DAEMON, LaunchError};
 use crate::store::StoreError;
 use http::{Reply, Request};
@@ -81,6 +84,7 @@ fn status_of(error: &CliError) -> u16 {
         CliError::Client(error) => error.api().map_or(500, |error| error.code.http_status()),
         CliError::NoImage { .. }
         | CliError::NotTagged(_)
+        | CliError::Registry(RegistryError::NotFound { .. } | RegistryError::Denied { .. })
         | CliError::NoObject(_)
         | CliError::Copy(CopyError::NotInContainer { .. })
         | CliError::Store(StoreError::NotFound { .. }) => 404,
@@ -94,6 +98,7 @@ fn status_of(error: &CliError) -> u16 {
             | Of::Refused(_)
             | Of::SameName(_),
         ) => 409,
+        CliError::Registry(RegistryError::Login { .. }) => 401,
         // Docker says so of a command that is not there.
         CliError::Launch(LaunchError::Refused { exit_code, .. }) if *exit_code != EXIT_DAEMON => {
             400
@@ -141,6 +146,14 @@ pub(crate) fn serve(context: &Context, socket: &Path) -> Result<(), CliError> {
         );
     }
     Ok(())
+}
+
+/// A command of ours for the same daemon.
+fn hawser(context: &Context, words: &[&str]) -> Command {
+    let mut command = Command::new("/proc/self/exe");
+    let host = format!("unix://{}", context.client().socket().display());
+    command.args(["--host", &host]).args(words);
+    command
 }
 
 /// A client, from which more may be read.

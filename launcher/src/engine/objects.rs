@@ -26,7 +26,7 @@ use crate::cli::network::connect::{self, ConnectFlags, DisconnectFlags};
 use crate::cli::network::remove::unused;
 use crate::store::ContainerDir;
 
-fn body(request: &Request) -> Result<Value, Refusal> {
+pub(super) fn body(request: &Request) -> Result<Value, Refusal> {
     serde_json::from_slice(&request.body)
         .map_err(|error| invalid(format!("the body is no JSON: {error}")))
 }
@@ -231,15 +231,21 @@ pub(super) fn change(
     Ok(Reply::json(200, &json!({ "Warnings": [] })))
 }
 
+/// What `repo` and `tag` say.
+pub(super) fn reference(request: &Request) -> Option<String> {
+    let said = |name| request.query(name).filter(|text| !text.is_empty());
+    let repository = said("repo")?;
+    Some(match said("tag") {
+        Some(tag) => format!("{repository}:{tag}"),
+        None => repository.to_owned(),
+    })
+}
+
 /// `POST /images/NAME/tag`.
 pub(super) fn tag(context: &Context, image: &str, request: &Request) -> Result<Reply, Refusal> {
-    let reference = match (request.query("repo"), request.query("tag")) {
-        (Some(repository), Some(tag)) if !tag.is_empty() => format!("{repository}:{tag}"),
-        (repository, _) => repository.unwrap_or_default().to_owned(),
-    };
     let flags = TagFlags {
         image: image.to_owned(),
-        reference,
+        reference: reference(request).unwrap_or_default(),
     };
     tag::tag(context, &flags)?;
     Ok(Reply::bare(201))

@@ -5,10 +5,6 @@ use std::thread;
 use std::time::Duration;
 
 use api::path::{NETWORKS, VERSION, VOLUMES};
-use api::reference::{Reference, names_version};
-use api::storage::Image;
-use base64::Engine;
-use base64::prelude::BASE64_URL_SAFE;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
@@ -16,15 +12,14 @@ use super::describe::Reading;
 use super::http::{self, Reply, Request};
 use super::life::{Attacher, Condition, Lives};
 use super::{
-    API_VERSION, Client, OLDEST_VERSION, Refusal, archive, describe, life, logs, objects, wish,
+    API_VERSION, Client, OLDEST_VERSION, Refusal, archive, describe, images, life, logs, objects,
+    wish,
 };
 use crate::cli::container::filter::Filters;
 use crate::cli::container::rename::{self, RenameFlags};
 use crate::cli::container::view::{self, View};
 use crate::cli::container::{inspect, pause, remove, stop};
 use crate::cli::context::Context;
-use crate::cli::image::progress::Voice;
-use crate::cli::image::{inspect as image, list, pull, remove as image_remove};
 use crate::cli::run::{create, limit};
 use crate::registry::manifest::Platform;
 use crate::store::ContainerDir;
@@ -99,15 +94,28 @@ pub(super) fn answer(
             lives.forget(&id);
             Ok(Some(Reply::bare(204)))
         }
-        ("POST", ["images", "create"]) => fetch(context, request, client),
-        ("GET", ["images", "json"]) => whole(images(context, request)),
-        ("GET", ["images", name @ .., "json"]) => {
-            let found = image_of(context, &name.join("/"))?;
-            Ok(Some(Reply::json(200, &image::describe(&found)?)))
+        ("POST", ["images", "create"]) => images::create(context, request, client),
+        ("POST", ["images", "load"]) => images::load(context, request, client),
+        ("GET", ["images", "get"]) => images::save(context, request.queries("names"), client),
+        ("GET", ["images", "json"]) => whole(images::list(context, request)),
+        ("GET", ["images", name @ .., verb]) if !name.is_empty() => {
+            let name = name.join("/");
+            match *verb {
+                "json" => whole(images::look(context, &name)),
+                "history" => whole(images::history(context, &name)),
+                "get" => images::save(context, std::iter::once(name.as_str()), client),
+                _ => Err(Refusal::no_such_page(request)),
+            }
+        }
+        ("POST", ["images", name @ .., "push"]) => {
+            images::push(context, &name.join("/"), request, client)
         }
         ("DELETE", ["images", name @ ..]) if !name.is_empty() => {
-            whole(remove_image(context, request, &name.join("/")))
+            whole(images::remove(context, request, &name.join("/")))
         }
+        ("POST", ["commit"]) => whole(images::commit(context, request)),
+        ("POST", ["auth"]) => whole(images::login(context, request)),
+        ("POST", ["build" | "session" | "grpc"]) => Err(images::no_build(request, client)),
         // As the daemon has them: they are objects of Docker's API already.
         ("GET", ["networks"]) => whole(of_daemon(context, NETWORKS)),
         ("GET", ["networks", key]) => whole(of_daemon(context, &below(NETWORKS, key))),
@@ -238,6 +246,7 @@ fn look(
         "stats" => stats(container, request, client),
         "top" => objects::processes(container, request).map(Some),
         "changes" => objects::changes(context, container).map(Some),
+        "export" => archive::export(context, container, &client),
         _ => Err(Refusal::no_such_page(request)),
     }
 }
@@ -397,81 +406,4 @@ fn wait(
         drop(output.write_all(format!("{body}\n").as_bytes()));
     }
     Ok(())
-}
-
-fn image_of(context: &Context, name: &str) -> Result<Image, Refusal> {
-    context.image(name).map_err(|error| {
-        let refusal = Refusal::from(error);
-        match refusal.status {
-            404 => Refusal::new(404, format!("No such image: {name}")),
-            _ => refusal,
-        }
-    })
-}
-
-fn images(context: &Context, request: &Request) -> Result<Reply, Refusal> {
-    let images = list::passing(context, &filters(request)?)?;
-    let images: Vec<Value> = images
-        .iter()
-        .map(describe::image)
-        .collect::<Result<_, _>>()?;
-    Ok(Reply::json(200, &images))
-}
-
-fn remove_image(context: &Context, request: &Request, name: &str) -> Result<Reply, Refusal> {
-    let lines = image_remove::remove_one(context, name, request.is_on("force"))?;
-    let lines = lines.iter().filter_map(|line| line.split_once(": "));
-    let lines: Vec<Value> = lines.map(|(what, name)| json!({ what: name })).collect();
-    Ok(Reply::json(200, &lines))
-}
-
-/// `fromImage`, with the account of it as lines of JSON.
-fn fetch(context: &Context, request: &Request, client: Client) -> Answer {
-    let name = request.query("fromImage").unwrap_or_default();
-    if name.is_empty() {
-        return Err(Refusal::no_such_page(request));
-    }
-    let carries_login = request.header("x-registry-auth").is_some_and(|auth| {
-        let auth = BASE64_URL_SAFE.decode(auth).ok();
-        let auth: Option<Value> = auth.and_then(|auth| serde_json::from_slice(&auth).ok());
-        auth.is_some_and(|auth| {
-            auth["username"]
-                .as_str()
-                .is_some_and(|user| !user.is_empty())
-        })
-    });
-    if carries_login {
-        let message = "logins are not taken from clients: use hawser login on this host";
-        return Err(Refusal::new(501, message.to_owned()));
-    }
-    let typed = match request.query("tag").unwrap_or_default() {
-        "" => name.to_owned(),
-        digest if digest.contains(':') => format!("{name}@{digest}"),
-        tag if names_version(name) && name.ends_with(&format!(":{tag}")) => name.to_owned(),
-        tag => format!("{name}:{tag}"),
-    };
-    let reference = Reference::parse(&typed).map_err(|error| invalid(error.to_string()))?;
-    let platform = request.query("platform").filter(|text| !text.is_empty());
-    let platform = platform.map(Platform::parse).transpose();
-    let platform = platform.map_err(|error| invalid(error.to_string()))?;
-    let mut output = &client.output;
-    let selector = reference.selector().to_string();
-    let pulling = format!("Pulling from {}", reference.path());
-    let lines = match http::begin(&mut output, "application/json") {
-        Ok(()) => output
-            .write_all(format!("{}\n", json!({ "status": pulling, "id": selector })).as_bytes()),
-        Err(error) => Err(error),
-    };
-    let last = match pull::fetch(context, &reference, platform.as_ref(), Voice::Quiet) {
-        Ok(_image) => json!({ "status": format!("Status: Image is up to date for {reference}") }),
-        Err(error) => {
-            let message = error.to_string();
-            json!({ "errorDetail": { "message": message }, "error": message })
-        }
-    };
-    if lines.is_ok() {
-        // A client that has left needs no answer.
-        drop(output.write_all(format!("{last}\n").as_bytes()));
-    }
-    Ok(None)
 }

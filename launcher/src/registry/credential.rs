@@ -19,6 +19,8 @@ use super::helper::Helper;
 const HUB_KEY: &str = "https://index.docker.io/v1/";
 /// What Docker calls a login that is a refresh token, in place of the name.
 const TOKEN_USER: &str = "<token>";
+/// Names the variable that has logins beside the file's, in its form.
+pub(crate) const GIVEN: &str = "DOCKER_AUTH_CONFIG";
 /// Far more than logins take.
 const MAX_FILE: u64 = 4 << 20;
 
@@ -50,17 +52,22 @@ pub struct Logins {
     /// Everything else in the file.
     others: Map<String, Value>,
     auths: Map<String, Value>,
+    /// Those of [`GIVEN`], which count before the file's.
+    given: Map<String, Value>,
 }
 
 impl Logins {
     /// # Errors
     /// The file is there but cannot be read, or is none of logins.
     pub fn open() -> Result<Self, RegistryError> {
+        let given = std::env::var_os(GIVEN).unwrap_or_default();
+        let given = auths_of(&mut parse(Path::new(GIVEN), &given.to_string_lossy())?);
         let dir = match std::env::var_os("DOCKER_CONFIG").filter(|dir| !dir.is_empty()) {
             Some(dir) => PathBuf::from(dir),
             None => home().join(".docker"),
         };
-        Self::read(&dir.join("config.json"))
+        let logins = Self::read(&dir.join("config.json"))?;
+        Ok(Self { given, ..logins })
     }
 
     fn read(path: &Path) -> Result<Self, RegistryError> {
@@ -76,21 +83,12 @@ impl Logins {
             Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
             Err(error) => return Err(failed(error)),
         };
-        let mut others: Map<String, Value> = match text.trim() {
-            "" => Map::new(),
-            text => serde_json::from_str(text).map_err(|source| RegistryError::Config {
-                path: path.to_owned(),
-                source,
-            })?,
-        };
-        let auths = match others.remove("auths") {
-            Some(Value::Object(auths)) => auths,
-            _ => Map::new(),
-        };
+        let mut others = parse(path, &text)?;
         Ok(Self {
             path: path.to_owned(),
+            auths: auths_of(&mut others),
             others,
-            auths,
+            given: Map::new(),
         })
     }
 
@@ -103,14 +101,18 @@ impl Logins {
     /// # Errors
     /// A credential helper failed.
     pub fn find(&self, host: &str) -> Result<Option<Credential>, RegistryError> {
+        let in_table = |auths: &Map<String, Value>| {
+            let mut entries = auths.iter();
+            let entry = entries.find(|(name, _)| same_registry(name, host));
+            entry.and_then(|(_, entry)| credential(entry))
+        };
+        if let Some(given) = in_table(&self.given) {
+            return Ok(Some(given));
+        }
         if let Some(helper) = self.helper(host) {
             return helper.get(key(host));
         }
-        let entry = self
-            .auths
-            .iter()
-            .find(|(name, _)| same_registry(name, host));
-        Ok(entry.and_then(|(_, entry)| credential(entry)))
+        Ok(in_table(&self.auths))
     }
 
     /// Keeps a login. True if it is in the file as good as readable.
@@ -125,12 +127,7 @@ impl Logins {
                 helper.store(key(host), credential)?;
                 json!({})
             }
-            None => match credential {
-                Credential::Password { user, password } => {
-                    json!({ "auth": STANDARD.encode(format!("{user}:{password}")) })
-                }
-                Credential::Token(token) => json!({ "identitytoken": token }),
-            },
+            None => entry(credential),
         };
         self.auths.retain(|name, _| !same_registry(name, host));
         self.auths.insert(key(host).to_owned(), entry);
@@ -208,6 +205,37 @@ impl Logins {
     }
 }
 
+fn parse(path: &Path, text: &str) -> Result<Map<String, Value>, RegistryError> {
+    match text.trim() {
+        "" => Ok(Map::new()),
+        text => serde_json::from_str(text).map_err(|source| RegistryError::Config {
+            path: path.to_owned(),
+            source,
+        }),
+    }
+}
+
+fn auths_of(config: &mut Map<String, Value>) -> Map<String, Value> {
+    match config.remove("auths") {
+        Some(Value::Object(auths)) => auths,
+        _ => Map::new(),
+    }
+}
+
+/// The content of a file with one login, for [`GIVEN`].
+pub(crate) fn alone(host: &str, credential: &Credential) -> String {
+    json!({ "auths": { key(host): entry(credential) } }).to_string()
+}
+
+fn entry(credential: &Credential) -> Value {
+    match credential {
+        Credential::Password { user, password } => {
+            json!({ "auth": STANDARD.encode(format!("{user}:{password}")) })
+        }
+        Credential::Token(token) => json!({ "identitytoken": token }),
+    }
+}
+
 fn home() -> PathBuf {
     std::env::var_os("HOME")
         .filter(|home| !home.is_empty())
@@ -255,7 +283,7 @@ fn credential(entry: &Value) -> Option<Credential> {
 }
 
 /// A name and a secret as files and helpers give them.
-pub(super) fn named(user: &str, secret: &str) -> Option<Credential> {
+pub(crate) fn named(user: &str, secret: &str) -> Option<Credential> {
     match user {
         "" => None,
         TOKEN_USER => Some(Credential::Token(secret.to_owned())),

@@ -271,7 +271,7 @@ fn what_cannot_be_is_refused_as_docker_does() {
         404,
         "No such container",
     );
-    refused("POST", "build", json!({}), 501, "/build is not answered");
+    refused("POST", "swarm/init", json!({}), 501, "is not answered");
     let id = engine.create(none_network("bb", &["nosuch"]));
     let start = format!("containers/{id}/start");
     refused("POST", &start, json!({}), 400, "executable file not found");

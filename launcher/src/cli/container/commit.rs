@@ -39,9 +39,23 @@ pub struct CommitFlags {
 /// # Errors
 /// There is no such container, or a change is none.
 pub fn commit(context: &Context, flags: &CommitFlags) -> Result<i32, CliError> {
+    output::line(make(context, flags, Section::default())?.id)?;
+    Ok(0)
+}
+
+/// The image, whose containers start from `own` where that says something.
+///
+/// # Errors
+/// As [`commit`].
+pub(crate) fn make(
+    context: &Context,
+    flags: &CommitFlags,
+    own: Section,
+) -> Result<Image, CliError> {
     let container = context.container(&flags.container)?;
     let record = container.record()?;
     let mut section = section(&record.config);
+    section.take_over(own);
     for change in &flags.change {
         section.change(change)?;
     }
@@ -65,8 +79,7 @@ pub fn commit(context: &Context, flags: &CommitFlags) -> Result<i32, CliError> {
     };
     let image: Image = context.client().post(IMAGES, &request)?;
     context.tell(&event::of_container(&record, "commit"));
-    output::line(image.id)?;
-    Ok(0)
+    Ok(image)
 }
 
 /// What containers of the new image start from: what this one was started with.

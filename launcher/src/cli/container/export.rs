@@ -8,6 +8,7 @@ use clap::Args;
 use crate::cli::context::Context;
 use crate::cli::error::CliError;
 use crate::cli::image::save;
+use crate::store::ContainerDir;
 
 /// `hawser export`.
 #[derive(Debug, Clone, Args)]
@@ -23,7 +24,10 @@ pub struct ExportFlags {
 /// There is no such container, or the output cannot be written.
 pub fn export(context: &Context, flags: &ExportFlags) -> Result<i32, CliError> {
     let container = context.container(&flags.container)?;
-    let route = format!("{ROOTFS}/{}/{ROOTFS_ARCHIVE}", container.id());
-    save::download(context, &route, flags.output.as_deref())?;
+    save::download(context, &route(&container), flags.output.as_deref())?;
     Ok(0)
+}
+
+pub(crate) fn route(container: &ContainerDir) -> String {
+    format!("{ROOTFS}/{}/{ROOTFS_ARCHIVE}", container.id())
 }

@@ -108,6 +108,31 @@ pub enum ChangeError {
 }
 
 impl Section {
+    /// Has what `other` says in place of its own.
+    pub(crate) fn take_over(&mut self, other: Self) {
+        let texts = [
+            (&mut self.user, other.user),
+            (&mut self.working_dir, other.working_dir),
+            (&mut self.stop_signal, other.stop_signal),
+        ];
+        for (own, text) in texts {
+            if !text.is_empty() {
+                *own = text;
+            }
+        }
+        for variable in other.env {
+            let name = variable.split('=').next().unwrap_or_default();
+            self.env.retain(|old| old.split('=').next() != Some(name));
+            self.env.push(variable);
+        }
+        self.exposed_ports.extend(other.exposed_ports);
+        self.volumes.extend(other.volumes);
+        self.labels.extend(other.labels);
+        self.cmd = other.cmd.or(self.cmd.take());
+        self.entrypoint = other.entrypoint.or(self.entrypoint.take());
+        self.healthcheck = other.healthcheck.or(self.healthcheck.take());
+    }
+
     /// Applies one Dockerfile instruction of `--change`.
     ///
     /// # Errors

@@ -48,22 +48,21 @@ const MISSING: &str = "<missing>";
 /// Longest command of a shortened line.
 const SHOWN: usize = 45;
 
+/// A step.
 #[derive(Debug, PartialEq)]
-struct Line {
-    id: String,
-    created: String,
-    created_by: String,
-    comment: String,
-    size: u64,
+pub(crate) struct Line {
+    pub(crate) id: String,
+    pub(crate) created: String,
+    pub(crate) created_by: String,
+    pub(crate) comment: String,
+    pub(crate) size: u64,
 }
 
 /// # Errors
 /// There is no such image, or the template is bad.
 pub fn history(context: &Context, flags: &HistoryFlags) -> Result<i32, CliError> {
     let image = context.image(&flags.image)?;
-    let config = image_config(&image, &flags.image)?;
-    let layers: Vec<Layer> = context.client().get(LAYERS)?;
-    let lines = lines(&image, &config, &sizes(&image, &layers), flags.no_trunc);
+    let lines = steps(context, &image, flags.no_trunc)?;
     let now = Timestamp::now();
     listing::print(
         &lines,
@@ -72,6 +71,20 @@ pub fn history(context: &Context, flags: &HistoryFlags) -> Result<i32, CliError>
         |line| line.id.clone(),
         |line| row(line, now, flags),
     )
+}
+
+/// Last one first.
+///
+/// # Errors
+/// The image's configuration is damaged.
+pub(crate) fn steps(
+    context: &Context,
+    image: &Image,
+    no_trunc: bool,
+) -> Result<Vec<Line>, CliError> {
+    let config = image_config(image, image.id.as_str())?;
+    let layers: Vec<Layer> = context.client().get(LAYERS)?;
+    Ok(lines(image, &config, &sizes(image, &layers), no_trunc))
 }
 
 /// Sizes of the image's layers, lowest first.

@@ -1,5 +1,6 @@
 //! `hawser image import`: an image of one layer from a tar of a root file system.
 
+use std::io::Read;
 use std::path::PathBuf;
 
 use api::path::{IMAGES, LAYERS};
@@ -35,11 +36,24 @@ pub struct ImportFlags {
 /// # Errors
 /// The tar is damaged or hostile, or the daemon refuses it.
 pub fn import(context: &Context, flags: &ImportFlags) -> Result<i32, CliError> {
+    let image = read(context, flags, &mut *load::open(Some(&flags.file))?)?;
+    output::line(image.id)?;
+    Ok(0)
+}
+
+/// The image of what `stream` has, which is not the file.
+///
+/// # Errors
+/// As [`import`].
+pub(crate) fn read(
+    context: &Context,
+    flags: &ImportFlags,
+    mut stream: &mut dyn Read,
+) -> Result<Image, CliError> {
     let mut section = Section::default();
     for change in &flags.change {
         section.change(change)?;
     }
-    let mut stream = load::open(Some(&flags.file))?;
     let layer: Layer = context
         .client()
         .post_stream(LAYERS, &mut stream)
@@ -65,6 +79,5 @@ pub fn import(context: &Context, flags: &ImportFlags) -> Result<i32, CliError> {
     let id = image.id.as_str();
     let name = flags.reference.as_deref().unwrap_or(id);
     context.tell(&event::of_image("import", id, name));
-    output::line(image.id)?;
-    Ok(0)
+    Ok(image)
 }

@@ -33,18 +33,32 @@ pub struct LoadFlags {
 /// The archive is damaged or hostile, or the daemon refuses it.
 pub fn load(context: &Context, flags: &LoadFlags) -> Result<i32, CliError> {
     let stream = open(flags.input.as_deref())?;
-    let spool = Spool::read(spool_dir(context)?, stream)?;
     let quiet = flags.quiet || !io::stderr().is_terminal();
+    read(context, stream, quiet, |line| output::line(line))?;
+    Ok(0)
+}
+
+/// Loads what an archive has, and tells of each image.
+///
+/// # Errors
+/// As [`load`], and those of `tell`.
+pub(crate) fn read(
+    context: &Context,
+    archive: impl Read,
+    quiet: bool,
+    mut tell: impl FnMut(&str) -> Result<(), CliError>,
+) -> Result<(), CliError> {
+    let spool = Spool::read(spool_dir(context)?, archive)?;
     for image in archive::images(&spool)? {
         let loaded = load_image(context, &spool, &image, quiet)?;
         if image.tags.is_empty() {
-            output::line(format_args!("Loaded image ID: {}", loaded.id))?;
+            tell(&format!("Loaded image ID: {}", loaded.id))?;
         }
         for tag in &image.tags {
-            output::line(format_args!("Loaded image: {tag}"))?;
+            tell(&format!("Loaded image: {tag}"))?;
         }
     }
-    Ok(0)
+    Ok(())
 }
 
 /// The file, or standard input when there is none or it is `-`.

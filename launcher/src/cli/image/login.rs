@@ -72,7 +72,10 @@ pub fn logout(flags: &LogoutFlags) -> Result<i32, CliError> {
 }
 
 /// The registry, as people type it: also as a URL.
-fn host(server: Option<&str>) -> Result<String, CliError> {
+///
+/// # Errors
+/// It is none.
+pub(crate) fn host(server: Option<&str>) -> Result<String, CliError> {
     let Some(server) = server else {
         return Ok(DEFAULT_HOST.to_owned());
     };
@@ -140,7 +143,13 @@ fn ask(flags: &LoginFlags) -> Result<Option<Credential>, CliError> {
     Ok(Some(Credential::Password { user, password }))
 }
 
-fn check(context: &Context, host: &str, credential: &Credential) -> Result<(), CliError> {
+/// # Errors
+/// The registry refuses the login, or cannot be reached.
+pub(crate) fn check(
+    context: &Context,
+    host: &str,
+    credential: &Credential,
+) -> Result<(), CliError> {
     let registries = &context.info()?.registries;
     let mut ways = endpoints(host, registries, true).into_iter().peekable();
     while let Some(way) = ways.next() {

@@ -40,15 +40,27 @@ pub enum Compression {
 /// # Errors
 /// There is no such image, a layer of it is damaged, or the output cannot be written.
 pub fn save(context: &Context, flags: &SaveFlags) -> Result<i32, CliError> {
-    let layers: Vec<Layer> = context.client().get(LAYERS)?;
-    let mut images: Vec<SavedImage> = Vec::new();
-    for reference in &flags.images {
-        SavedImage::add(&mut images, context.image(reference)?, reference, &layers)?;
-    }
+    let images = gather(context, flags.images.iter().map(String::as_str))?;
     let write =
         |out: &mut dyn Write| compressed(flags.compress, out, |out| archive(context, &images, out));
     to_output(flags.output.as_deref(), write)?;
     Ok(0)
+}
+
+/// What is to be saved.
+///
+/// # Errors
+/// There is no such image.
+pub(crate) fn gather<'r>(
+    context: &Context,
+    references: impl Iterator<Item = &'r str>,
+) -> Result<Vec<SavedImage>, CliError> {
+    let layers: Vec<Layer> = context.client().get(LAYERS)?;
+    let mut images = Vec::new();
+    for reference in references {
+        SavedImage::add(&mut images, context.image(reference)?, reference, &layers)?;
+    }
+    Ok(images)
 }
 
 /// Writes an archive to a file, whole or not at all, or to standard output.
@@ -77,7 +89,13 @@ pub(in crate::cli) fn download(
     })
 }
 
-fn archive(context: &Context, images: &[SavedImage], out: &mut dyn Write) -> Result<(), CliError> {
+/// # Errors
+/// A layer is damaged, or the output cannot be written.
+pub(crate) fn archive(
+    context: &Context,
+    images: &[SavedImage],
+    out: &mut dyn Write,
+) -> Result<(), CliError> {
     write_archive(images, out, |layer, out| {
         let route = format!("{LAYERS}/{}/{LAYER_ARCHIVE}", layer.chain_id);
         Ok(context.client().get_into(&route, out)?)
