@@ -14,7 +14,7 @@ use api::ErrorCode;
 use api::owner::IdMaps;
 use api::storage::{Image, RootfsCreate, VolumePopulate};
 use storaged::{DriverName, StorageConfig, Storaged};
-use support::{State, dir, file, image, is_linux, is_well, mounted, read, refused, with_options};
+use support::{State, dir, file, image, is_well, mounted, read, refused, with_options};
 
 const FIRST: u32 = 300_000;
 
@@ -44,7 +44,7 @@ fn request(container: &str, image: &Image, mode: &str) -> RootfsCreate {
 
 /// Whether owners can be mapped here. Where they cannot, that is what a container with others is told.
 fn can_map(storaged: &Storaged, image: &Image, since: (u32, u32)) -> bool {
-    let can = is_linux(since.0, since.1);
+    let can = sys::kernel::is_linux(since.0, since.1);
     if !can {
         let made = storaged.create_rootfs(request("refused", image, "ann"));
         refused(made, ErrorCode::InvalidInput, "--userns host");

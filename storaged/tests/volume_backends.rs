@@ -16,9 +16,7 @@ use api::volume_plugin as plugin;
 use api::{ApiError, ErrorCode};
 use serde_json::json;
 use storaged::{Storaged, VolumeError};
-use support::{
-    State, create, dir, file, filesystem, image, is_linux, is_well, ls, read, with_options,
-};
+use support::{State, create, dir, file, filesystem, image, is_well, ls, read, with_options};
 
 const MEGABYTE: u64 = 1 << 20;
 
@@ -442,7 +440,7 @@ fn project_quota(mkfs: &[&str], kind: &str, options: &str) {
     let disk = State::new();
     // `quotactl_fd(2)` came with 5.14.
     let (state, counts) = match filesystem(&disk, mkfs, kind, options) {
-        Some(mounted) => (State::inside(mounted), is_linux(5, 14)),
+        Some(mounted) => (State::inside(mounted), sys::kernel::is_linux(5, 14)),
         None => (State::on_disk(), false),
     };
     let storaged = state.open();

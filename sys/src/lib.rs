@@ -13,6 +13,7 @@ pub mod ext4;
 pub mod freeze;
 pub mod fscrypt;
 pub mod image;
+pub mod kernel;
 pub mod keyring;
 pub mod loop_device;
 pub mod memory;

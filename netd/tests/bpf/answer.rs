@@ -70,7 +70,7 @@ fn a_process_of_the_host_is_refused_at_once() {
         host: true,
         ..Sandbox::default()
     };
-    plane.set_sandbox(cookie(&net.host), host).unwrap();
+    plane.set_sandbox(cookie(&plane, &net.host), host).unwrap();
     for (number, (vip, _)) in (1..).zip(VIPS) {
         plane.balance(number, &service(vip, None)).unwrap();
         let error = connect(&net.host, &at(vip, 80).to_string()).unwrap_err();

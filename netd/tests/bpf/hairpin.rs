@@ -115,9 +115,11 @@ fn with_socket_hooks(mode: Mode) {
         host: true,
         ..Sandbox::default()
     };
-    plane.set_sandbox(cookie(&net.host), host).unwrap();
+    plane.set_sandbox(cookie(&plane, &net.host), host).unwrap();
     for ns in [&net.a, &net.b, &net.c] {
-        plane.set_sandbox(cookie(ns), Sandbox::default()).unwrap();
+        plane
+            .set_sandbox(cookie(&plane, ns), Sandbox::default())
+            .unwrap();
     }
     serve(&net, &plane);
     let far = ["192.0.2.1", "2001:db8::1"];

@@ -43,9 +43,9 @@ fn hooked(name: &str, net: &Bridged) -> Instance {
         host: true,
         ..Sandbox::default()
     };
-    plane.set_sandbox(cookie(&net.host), host).unwrap();
+    plane.set_sandbox(cookie(&plane, &net.host), host).unwrap();
     plane
-        .set_sandbox(cookie(&net.c), Sandbox::default())
+        .set_sandbox(cookie(&plane, &net.c), Sandbox::default())
         .unwrap();
     plane
 }

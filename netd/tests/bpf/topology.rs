@@ -113,10 +113,14 @@ pub(crate) fn path(ns: &NetNs) -> String {
     format!("/proc/{}/fd/{}", std::process::id(), ns.as_fd().as_raw_fd())
 }
 
-pub(crate) fn cookie(ns: &NetNs) -> u64 {
-    ns.run(|| sys::netns::cookie(UdpSocket::bind("127.0.0.1:0").unwrap().as_fd()))
-        .unwrap()
-        .unwrap()
+/// As the daemon learns it: below Linux 5.14 from a program.
+pub(crate) fn cookie(plane: &DataPlane, ns: &NetNs) -> u64 {
+    ns.run(|| {
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        sys::netns::cookie(socket.as_fd())
+            .unwrap_or_else(|_older| plane.learn_cookie().unwrap().unwrap())
+    })
+    .unwrap()
 }
 
 pub(crate) fn udp(ns: &NetNs, bind: &str) -> UdpSocket {

@@ -45,7 +45,7 @@ fn no_packet_is_lost_while_the_tables_are_replaced() {
         host: true,
         ..Sandbox::default()
     };
-    plane.set_sandbox(cookie(&net.host), host).unwrap();
+    plane.set_sandbox(cookie(&plane, &net.host), host).unwrap();
     echo_tcp(&net.container, "172.18.0.2:80");
     echo_udp(&net.container, "172.18.0.2:80");
     let mut download = connect(&net.client, HOST).unwrap();

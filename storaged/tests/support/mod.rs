@@ -420,13 +420,3 @@ fn disk(directory: &Path, mkfs: &[&str]) -> LoopDevice {
     assert!(output.status.success(), "{output:?}");
     LoopDevice::attach(&image).unwrap()
 }
-
-/// Whether this kernel is as new as that.
-pub fn is_linux(major: u32, minor: u32) -> bool {
-    let name = rustix::system::uname();
-    let release = name.release().to_string_lossy();
-    let mut numbers = release
-        .split(['.', '-'])
-        .map(|number| number.parse().unwrap());
-    (numbers.next().unwrap(), numbers.next().unwrap()) >= (major, minor)
-}
