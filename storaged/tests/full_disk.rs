@@ -7,10 +7,13 @@
 
 mod support;
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
+use api::storage::{Image, RootfsCreate};
 use rustix::mount::MountFlags;
-use support::{Entry, State, archive, dir, file, image, is_well};
+use storaged::{RootfsError, Storaged};
+use support::{Entry, State, archive, dir, file, image, is_well, mounted, read};
 
 /// Remounts the tmpfs of a state with other limits.
 fn limit(state: &State, options: &str) {
@@ -68,5 +71,56 @@ fn an_import_into_a_full_disk_leaves_nothing_and_breaks_nothing() {
             assert_eq!(storaged.layers().len(), 1 + usize::from(imported.is_ok()));
             image(&storaged, "again", &[&small()]);
         }
+    }
+}
+
+type Operation = fn(&Storaged, &Image) -> Result<(), RootfsError>;
+
+/// Each with ever more inodes, until there are enough.
+#[test]
+fn a_container_is_made_and_committed_whole_or_not_at_all() {
+    let operations: [(&str, Operation); 2] = [
+        ("make", |storaged, base| {
+            let request = RootfsCreate {
+                container: "c2".to_owned(),
+                image: base.id.clone(),
+                ephemeral: false,
+                storage_opt: BTreeMap::new(),
+                user_namespace: String::new(),
+            };
+            storaged.create_rootfs(request).map(drop)
+        }),
+        ("commit", |storaged, _base| {
+            storaged.commit_rootfs("c1").map(drop)
+        }),
+    ];
+    for (what, operation) in operations {
+        let mut failures = 0;
+        for inodes in 0.. {
+            let state = State::new();
+            let storaged = state.open();
+            let base = image(&storaged, "base", &[&[file("kept", "k")]]);
+            let root = mounted(&storaged, "c1", &base);
+            for n in 0..8 {
+                std::fs::write(root.join(n.to_string()), "x").unwrap();
+            }
+            let (_, taken) = used(state.path());
+            limit(&state, &format!("nr_inodes={}", taken + inodes));
+            let result = operation(&storaged, &base);
+            limit(&state, "nr_inodes=0");
+            assert_eq!(read(root.join("7")), "x", "{what}, {inodes} inodes");
+            is_well(&storaged);
+            let Err(error) = result else {
+                break;
+            };
+            failures += 1;
+            let error = error.to_string();
+            assert!(error.contains("df -i"), "{what}, {inodes} inodes: {error}");
+            assert!(state.leftovers().is_empty(), "{what}, {inodes} inodes");
+            operation(&storaged, &base).unwrap();
+            drop(storaged);
+            is_well(&state.open());
+        }
+        assert!(failures > 3, "{what} failed {failures} times");
     }
 }
