@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::ops::RangeInclusive;
 
 use abi::map::{CT_ANY, CT_TCP, MAX_CT_ANY, MAX_CT_TCP};
@@ -36,7 +37,12 @@ pub struct NetConfig {
     /// How many connections to published ports are remembered: TCP, and the others.
     pub tcp_connections: TableSize,
     pub other_connections: TableSize,
+    /// How often this node's key for encrypted networks is another one.
+    pub key_seconds: NonZeroU32,
 }
+
+/// As often as Docker's nodes change theirs.
+const KEY_SECONDS: NonZeroU32 = NonZeroU32::new(12 * 60 * 60).expect("not zero");
 
 /// A number of connections. Each has an entry a direction in the data plane's tables.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -92,6 +98,7 @@ impl Default for NetConfig {
             front: Front::default(),
             tcp_connections: TableSize(MAX_CT_TCP / 2),
             other_connections: TableSize(MAX_CT_ANY / 2),
+            key_seconds: KEY_SECONDS,
         }
     }
 }

@@ -113,9 +113,7 @@ fn network_code(error: &NetworkError) -> ErrorCode {
         | NetworkError::LinkExists(_)
         | NetworkError::BridgeTaken { .. } => ErrorCode::Conflict,
         NetworkError::InUse { .. } | NetworkError::HasService { .. } => ErrorCode::InUse,
-        NetworkError::Driver(DriverError::NotYet { .. } | DriverError::NoKernelSupport { .. }) => {
-            ErrorCode::Unsupported
-        }
+        NetworkError::Driver(DriverError::NoKernelSupport { .. }) => ErrorCode::Unsupported,
         NetworkError::Driver(DriverError::VniTaken(_)) => ErrorCode::Conflict,
         NetworkError::Driver(DriverError::NoVni) => ErrorCode::Exhausted,
         NetworkError::Driver(DriverError::Parent(error)) => parent_code(error),

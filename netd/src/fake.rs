@@ -1,6 +1,7 @@
 //! A kernel in memory for the unit tests, which can stop working after any number of steps.
 
 mod vxlan;
+mod wireguard;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -175,7 +176,8 @@ impl FakeKernel {
                 .map(|(key, (_, link))| (key.clone(), (link.up, link.mtu, link.addresses.clone())))
                 .collect(),
             rest: format!(
-                "{:?} {:?} {} {:?} {:?} {}",
+                "{:?} {:?} {:?} {} {:?} {:?} {}",
+                observed.correspondents(),
                 observed.forwarding,
                 observed.data_plane.local,
                 observed.reserved_ports,
@@ -205,6 +207,7 @@ impl State {
             limited: false,
             isolated: false,
             vxlan: None,
+            wireguard: None,
         };
         self.observed
             .links
@@ -218,6 +221,7 @@ impl State {
         let Some(gone) = self.observed.links.remove(name) else {
             return false;
         };
+        self.delete_above(gone.index);
         // The program goes with the link, what it was told stays.
         if let Some(edge) = self.observed.data_plane.edges.get_mut(name) {
             *edge = None;
@@ -458,6 +462,9 @@ impl State {
             Step::AttachUplink { index, .. } => self.observed.data_plane.uplinks.insert(*index),
             Step::DetachUplink { index } => self.observed.data_plane.uplinks.remove(index),
             Step::CreateMesh(new) => self.create_mesh(new),
+            Step::CreateWireGuard(_) | Step::Correspond { .. } | Step::ChangeKey { .. } => {
+                self.wireguard(step).ok_or_else(not_found)?
+            }
             Step::AttachTunnel { index, .. } => self.observed.data_plane.tunnels.insert(*index),
             Step::DetachTunnel { index } => self.observed.data_plane.tunnels.remove(index),
         })

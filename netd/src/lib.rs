@@ -56,6 +56,7 @@ mod trace;
 mod traffic;
 mod uninstall;
 mod watch;
+mod wireguard;
 
 pub use config::NetConfig;
 pub use error::{NetError, OpenError};

@@ -26,6 +26,7 @@ use crate::bpf::{FILTER_HANDLE, FILTER_PRIORITY};
 use crate::model::driver::{LINK_PREFIX, Tunnel};
 use crate::model::observed::{Address, InsideLink, Link, Observed, Vxlan};
 use crate::netlink::Rtnl;
+use crate::{model, wireguard};
 
 /// Links, addresses and routes of the socket's namespace; the rest stays as it is by default.
 pub(crate) fn host(rtnl: &mut Rtnl) -> io::Result<Observed> {
@@ -58,6 +59,9 @@ pub(crate) fn host(rtnl: &mut Rtnl) -> io::Result<Observed> {
                 add_route(&mut observed, &names, &message);
             }
         }
+    }
+    if let Some(link) = observed.links.get_mut(&model::wireguard::link()) {
+        link.wireguard = wireguard::look(&model::wireguard::link())?;
     }
     let ours = observed.links.iter();
     let ours =
@@ -236,6 +240,7 @@ fn link(message: &LinkMessage) -> Option<(IfName, Link)> {
         limited: false,
         isolated: false,
         vxlan: None,
+        wireguard: None,
     };
     for attribute in &message.attributes {
         match attribute {
@@ -267,13 +272,14 @@ fn vxlan(info: &[LinkInfo]) -> Option<Vxlan> {
         LinkInfo::Data(InfoData::Vxlan(data)) => Some(data),
         _ => None,
     })?;
-    let (mut vni, mut local, mut port) = (0, None, 0);
+    let (mut vni, mut local, mut port, mut below) = (0, None, 0, None);
     for attribute in data {
         match attribute {
             InfoVxlan::Id(id) => vni = *id,
             InfoVxlan::Local(address) => local = Some(IpAddr::from(*address)),
             InfoVxlan::Local6(address) => local = Some(IpAddr::from(*address)),
             InfoVxlan::Port(number) => port = *number,
+            InfoVxlan::Link(link) => below = Some(*link),
             _ => {}
         }
     }
@@ -284,7 +290,12 @@ fn vxlan(info: &[LinkInfo]) -> Option<Vxlan> {
         _ => false,
     });
     let tunnel = local.map(|local| Tunnel { local, port });
-    Some(Vxlan { vni, tunnel, quiet })
+    Some(Vxlan {
+        vni,
+        tunnel,
+        below,
+        quiet,
+    })
 }
 
 fn address_of(message: &AddressMessage) -> Option<IpAddr> {

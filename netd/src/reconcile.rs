@@ -61,6 +61,7 @@ impl Netd {
         // After the repair: a bridge made anew brings addresses of the host.
         let observed = self.kernel.observe()?;
         report.repaired += self.follow_mesh_anew(&observed);
+        self.follow_key(&observed);
         let steps = plan::host(&self.view(), &observed);
         let (changed, failures) = apply::run_all(&*self.kernel, &steps);
         report.repaired += changed;
@@ -140,6 +141,7 @@ impl Netd {
             host_cookie,
             front: self.config.front() == Ok(true),
             mesh_end: None,
+            key: None,
         });
         laps.end("records");
         self.undo_interrupted(&mut writer);

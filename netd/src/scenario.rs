@@ -29,6 +29,7 @@ mod network;
 mod overlay;
 mod parent;
 mod service;
+mod wireguard;
 
 /// A host: its kernel and directories outlive the daemon.
 pub(crate) struct World {

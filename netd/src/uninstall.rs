@@ -13,7 +13,9 @@ use crate::error::OpenError;
 use crate::kernel::KernelError;
 use crate::model::child::ChildKind;
 use crate::model::mesh;
+use crate::model::network::Network;
 use crate::model::step::Change;
+use crate::model::wireguard;
 use crate::netd::{Netd, Options};
 use crate::netlink::Rtnl;
 use crate::nft;
@@ -67,6 +69,13 @@ impl Netd {
         }
         if services.iter().any(|service| service.is_published()) {
             remove(&mesh::link())?;
+        }
+        let is_encrypted = |network: &Network| {
+            let overlay = network.driver.overlay();
+            overlay.is_some_and(|overlay| overlay.inner.is_some())
+        };
+        if networks.iter().any(is_encrypted) {
+            remove(&wireguard::link())?;
         }
         let mut parents = Vec::new();
         for network in networks {

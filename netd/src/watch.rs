@@ -44,6 +44,7 @@ impl Netd {
             () = pin!(shutdown) => {}
             () = Arc::clone(&self).watch() => {}
             () = Arc::clone(&self).watch_health() => {}
+            () = Arc::clone(&self).change_keys() => {}
         }
         self.stopping.store(true, Ordering::Relaxed);
     }

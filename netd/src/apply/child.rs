@@ -254,6 +254,7 @@ fn info_kind(kind: LinkKind) -> InfoKind {
         LinkKind::Ipvlan => InfoKind::IpVlan,
         LinkKind::Vlan => InfoKind::Vlan,
         LinkKind::Vxlan => InfoKind::Vxlan,
+        LinkKind::WireGuard => InfoKind::Wireguard,
     }
 }
 

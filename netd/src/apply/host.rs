@@ -11,7 +11,7 @@ use api::net::Protocol;
 use netlink_packet_route::tc::TcHandle;
 use sys::netns::{self, NetNs, NsId};
 
-use super::{child, limit, link, sandbox, setting, vxlan};
+use super::{child, limit, link, sandbox, setting, vxlan, wireguard};
 use crate::bpf::{self, BpfError, DataPlane, Edge, Frontend};
 use crate::kernel::{Kernel, KernelError};
 use crate::model::driver::LinkKind;
@@ -120,6 +120,9 @@ impl Host {
                 gone,
                 new,
             } => vxlan::forward(&mut self.rtnl(), (link, bridge.as_ref()), gone, new),
+            Step::CreateWireGuard(new) => wireguard::create(&mut self.rtnl(), new),
+            Step::Correspond { link, gone, new } => wireguard::correspond(link, gone, new),
+            Step::ChangeKey { link } => wireguard::change_key(link),
             Step::CreateMesh(mesh) => vxlan::create_mesh(&mut self.rtnl(), mesh),
             Step::CreateParent { link, made } => child::create_parent(&mut self.rtnl(), link, made),
             Step::DeleteParent { link } => child::delete_parent(&mut self.rtnl(), link),
@@ -233,6 +236,9 @@ impl Kernel for Host {
             | Step::CreatePair(_)
             | Step::CreateVxlan(_)
             | Step::CreateMesh(_)
+            | Step::CreateWireGuard(_)
+            | Step::Correspond { .. }
+            | Step::ChangeKey { .. }
             | Step::Forward { .. }
             | Step::CreateParent { .. }
             | Step::DeleteParent { .. }

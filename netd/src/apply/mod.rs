@@ -7,6 +7,7 @@ mod link;
 mod sandbox;
 mod setting;
 pub(crate) mod vxlan;
+mod wireguard;
 
 pub(crate) use child::{delete_child, delete_parent};
 pub(crate) use host::{Host, open};

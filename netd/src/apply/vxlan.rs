@@ -20,6 +20,7 @@ use crate::model::driver::Tunnel;
 use crate::model::forwarding::Forwarding;
 use crate::model::mesh;
 use crate::model::step::{Change, Mesh, Vxlan};
+use crate::model::wireguard;
 use crate::netlink::{Mode, Rtnl};
 use crate::observe;
 
@@ -97,17 +98,19 @@ fn make(
     link: &IfName,
     (vni, tunnel): (u32, Tunnel),
 ) -> io::Result<Change> {
+    let mut data = vec![
+        InfoVxlan::Id(vni),
+        match tunnel.local {
+            IpAddr::V4(address) => InfoVxlan::Local(address),
+            IpAddr::V6(address) => InfoVxlan::Local6(address),
+        },
+        InfoVxlan::Port(tunnel.port),
+        InfoVxlan::Learning(false),
+    ];
+    data.extend(below(rtnl, tunnel.local)?.map(InfoVxlan::Link));
     new.attributes.push(LinkAttribute::LinkInfo(vec![
         LinkInfo::Kind(InfoKind::Vxlan),
-        LinkInfo::Data(InfoData::Vxlan(vec![
-            InfoVxlan::Id(vni),
-            match tunnel.local {
-                IpAddr::V4(address) => InfoVxlan::Local(address),
-                IpAddr::V6(address) => InfoVxlan::Local6(address),
-            },
-            InfoVxlan::Port(tunnel.port),
-            InfoVxlan::Learning(false),
-        ])),
+        LinkInfo::Data(InfoData::Vxlan(data)),
     ]));
     let created = created(rtnl.ask(RouteNetlinkMessage::NewLink(new), Mode::Create))?;
     if observe::link_by_name(rtnl, link)?.is_none() {
@@ -118,6 +121,18 @@ fn make(
         return Err(io::Error::new(io::ErrorKind::AlreadyExists, taken));
     }
     Ok(created)
+}
+
+/// The number of the link that an address is nothing without.
+fn below(rtnl: &mut Rtnl, address: IpAddr) -> io::Result<Option<u32>> {
+    let IpAddr::V6(address) = address else {
+        return Ok(None);
+    };
+    if !address.is_unicast_link_local() {
+        return Ok(None);
+    }
+    let link = observe::link_by_name(rtnl, &wireguard::link())?.ok_or(Errno::NODEV)?;
+    Ok(Some(link.header.index))
 }
 
 /// The kernel gives it no address by itself.
@@ -180,7 +195,14 @@ pub(super) fn forward(
         }
     }
     // In the order in which a packet needs them, backwards: nobody is answered before there is a way.
-    let nodes = new.nodes.iter().map(|(mac, at)| node(link, *mac, *at));
+    let nodes = new.nodes.iter().map(|(mac, at)| {
+        let below = below(rtnl, *at)?;
+        let mut node = node(link, *mac, *at);
+        node.attributes
+            .extend(below.map(NeighbourAttribute::IfIndex));
+        Ok(node)
+    });
+    let nodes = nodes.collect::<io::Result<Vec<_>>>()?.into_iter();
     let behind = new.behind.iter().map(|mac| port(link, *mac));
     let neighbours = new.neighbours.iter();
     let neighbours = neighbours.map(|(address, mac)| neighbour(bridge, *address, *mac));

@@ -7,6 +7,7 @@ use crate::model::forwarding::Forwarding;
 use crate::model::mesh;
 use crate::model::observed::Vxlan;
 use crate::model::step;
+use crate::model::wireguard;
 
 impl State {
     /// Whether it is new, or was otherwise; nothing when it has no bridge to be on.
@@ -18,6 +19,10 @@ impl State {
             let entries = Forwarding::default();
             self.observed.forwarding.insert(new.link.clone(), entries);
         }
+        let below = match new.tunnel.is_local_to_link() {
+            true => Some(self.observed.links.get(&wireguard::link())?.index),
+            false => None,
+        };
         let link = self.observed.links.get_mut(&new.link)?;
         let before = link.clone();
         link.master = Some(bridge);
@@ -26,6 +31,7 @@ impl State {
         link.vxlan = Some(Vxlan {
             vni: new.vni,
             tunnel: Some(new.tunnel),
+            below,
             quiet: true,
         });
         Some(!exists || before != *link)
@@ -50,6 +56,7 @@ impl State {
         link.vxlan = Some(Vxlan {
             vni: mesh::VNI,
             tunnel: Some(new.tunnel),
+            below: None,
             quiet: false,
         });
         !exists || before != *link

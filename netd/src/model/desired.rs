@@ -23,6 +23,7 @@ use super::observed::Observed;
 use super::peer::{Peer, Peers};
 use super::service::{Member, Place, Service};
 use super::services::Services;
+use super::wireguard::{self, PublicKey};
 use crate::bpf::{self, Balanced, Edge, Frontend, Sandbox};
 
 /// A network of the cluster as all nodes know it.
@@ -54,6 +55,8 @@ pub(crate) struct Desired {
     pub(crate) front: bool,
     /// The interface to backends on other nodes, while there is one.
     pub(crate) mesh_end: Option<MeshEnd>,
+    /// What this node is known by on encrypted networks, while it has one.
+    pub(crate) key: Option<PublicKey>,
 }
 
 impl Desired {
@@ -118,11 +121,16 @@ impl Desired {
 
     /// Where the network leads to other nodes; nothing while that is not known.
     pub(crate) fn forwarding(&self, network: &Network) -> Option<Forwarding> {
-        let here = network.driver.overlay()?.tunnel.map(|tunnel| tunnel.local);
+        let overlay = network.driver.overlay()?;
+        let here = overlay.tunnel.map(|tunnel| tunnel.local);
         let mut forwarding = Forwarding::default();
         for (_key, peer) in self.peers.get(&network.id)?.iter() {
             let Some(at) = peer.at.filter(|at| Some(*at) != here) else {
                 continue;
+            };
+            let at = match overlay.encrypted {
+                true => wireguard::address_of(&peer.node).into(),
+                false => at,
             };
             if !self.is_here(&network.id, peer) {
                 forwarding.add(peer.mac, at, &peer.addresses);

@@ -42,15 +42,19 @@ pub(crate) fn address() -> IpNet {
     IpNet::V4(Ipv4Net::from(ADDRESS))
 }
 
-/// A node's link address there: what it is called, folded into five bytes (FNV-1a), behind a first one
+/// A node's link address there: what it is called, folded into five bytes, behind a first one
 /// that nothing else of ours begins with.
 pub(crate) fn mac_of(node: &NodeId) -> MacAddr {
+    let [a, b, c, d, e, f, g, h] = hash(node).to_be_bytes();
+    MacAddr([0x06, a ^ f, b ^ g, c ^ h, d, e])
+}
+
+/// What a node is called, in eight bytes (FNV-1a).
+pub(super) fn hash(node: &NodeId) -> u64 {
     const BASIS: u64 = 0xcbf2_9ce4_8422_2325;
     const PRIME: u64 = 0x100_0000_01b3;
     let fold = |hash: u64, byte: &u8| (hash ^ u64::from(*byte)).wrapping_mul(PRIME);
-    let hash = node.as_str().as_bytes().iter().fold(BASIS, fold);
-    let [a, b, c, d, e, f, g, h] = hash.to_be_bytes();
-    MacAddr([0x06, a ^ f, b ^ g, c ^ h, d, e])
+    node.as_str().as_bytes().iter().fold(BASIS, fold)
 }
 
 impl Desired {

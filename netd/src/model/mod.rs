@@ -32,4 +32,5 @@ pub(crate) mod step;
 pub(crate) mod subnet;
 pub(crate) mod subnets;
 pub(crate) mod traffic;
+pub(crate) mod wireguard;
 pub(crate) mod words;

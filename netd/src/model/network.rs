@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use api::id::{Id, IfName, InvalidId, MacAddr, NetworkName};
+use api::id::{Id, IfName, InvalidId, MacAddr, NetworkName, NodeId};
 use api::net::{ConfigFrom, Ipam, NetworkContainer, NetworkCreate, PortBinding};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
@@ -21,6 +21,7 @@ use super::observed::{Link, Observed};
 use super::published::Routed;
 use super::subnet::{Subnet, SubnetError};
 use super::subnets;
+use super::wireguard;
 
 /// Name of the network that containers are attached to unless told otherwise.
 pub(crate) const DEFAULT: &str = "bridge";
@@ -189,7 +190,7 @@ impl Network {
     /// What this node makes of a network of the cluster.
     pub(crate) fn extended(
         &self,
-        tunnel: Option<Tunnel>,
+        (node, tunnel): (&NodeId, Option<Tunnel>),
         observed: &Observed,
         configured: Option<u32>,
     ) -> Self {
@@ -197,7 +198,7 @@ impl Network {
         network.stage = Stage::Pending;
         // Nobody here knows what endpoints of other nodes have had.
         network.other_macs = true;
-        network.retunnel(tunnel);
+        network.retunnel(node, tunnel);
         if let Some(mtu) = network.due_mtu(observed, configured) {
             network.driver.follow_mtu(mtu);
         }
@@ -205,11 +206,15 @@ impl Network {
     }
 
     /// Lets the network's tunnels begin elsewhere; whether that is a change.
-    pub(crate) fn retunnel(&mut self, tunnel: Option<Tunnel>) -> bool {
-        match &mut self.driver {
-            Driver::Overlay(overlay) => std::mem::replace(&mut overlay.tunnel, tunnel) != tunnel,
-            _ => false,
-        }
+    pub(crate) fn retunnel(&mut self, node: &NodeId, tunnel: Option<Tunnel>) -> bool {
+        let Driver::Overlay(overlay) = &mut self.driver else {
+            return false;
+        };
+        let leads = overlay.encrypted && tunnel.is_some();
+        let ends = (tunnel, leads.then(|| wireguard::address_of(node)));
+        let before = (overlay.tunnel, overlay.inner);
+        (overlay.tunnel, overlay.inner) = ends;
+        before != ends
     }
 
     /// `host` or `none`.

@@ -12,6 +12,7 @@ use super::filter::Filter;
 use super::forwarding::Forwarding;
 use super::mesh;
 use super::reserved::PortSet;
+use super::wireguard::PublicKey;
 use crate::bpf::{Balanced, Edge, Frontend, Sandbox};
 
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -49,6 +50,17 @@ pub(crate) struct Link {
     /// Its root queue is a token bucket.
     pub(crate) limited: bool,
     pub(crate) vxlan: Option<Vxlan>,
+    pub(crate) wireguard: Option<WireGuard>,
+}
+
+/// What a WireGuard interface of ours is.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct WireGuard {
+    /// Nothing while it has no private one.
+    pub(crate) key: Option<PublicKey>,
+    pub(crate) port: u16,
+    /// The other nodes, with the addresses that they may send from.
+    pub(crate) peers: BTreeMap<PublicKey, BTreeSet<IpNet>>,
 }
 
 /// What a VXLAN interface is.
@@ -56,6 +68,8 @@ pub(crate) struct Link {
 pub(crate) struct Vxlan {
     pub(crate) vni: u32,
     pub(crate) tunnel: Option<Tunnel>,
+    /// The number of the only link that it sends by, if there is one.
+    pub(crate) below: Option<u32>,
     /// As a bridge's port: it learns nothing, and nothing is flooded through it.
     pub(crate) quiet: bool,
 }

@@ -10,6 +10,7 @@ use super::forwarding::Forwarding;
 use super::network::Network;
 use super::observed::{Link, Observed};
 use super::step::{Step, Vxlan};
+use super::wireguard;
 
 /// What is to be made on top of the bridge.
 pub(super) fn create(desired: &Desired, network: &Network) -> Vec<Step> {
@@ -18,8 +19,9 @@ pub(super) fn create(desired: &Desired, network: &Network) -> Vec<Step> {
     };
     let entries = desired.forwarding(network).unwrap_or_default();
     let forward = forward(overlay, &Forwarding::default(), &entries);
-    [create_link(overlay, tunnel)]
+    wireguard::create(desired, network)
         .into_iter()
+        .chain([create_link(overlay, tunnel)])
         .chain(forward)
         .collect()
 }
@@ -37,7 +39,11 @@ pub(crate) fn repair(desired: &Desired, network: &Network, observed: &Observed) 
     };
     let is_ours = |link: &Link| {
         let vxlan = link.vxlan.as_ref();
-        vxlan.is_some_and(|vxlan| vxlan.vni == overlay.vni && vxlan.tunnel == Some(tunnel))
+        vxlan.is_some_and(|vxlan| {
+            vxlan.vni == overlay.vni
+                && vxlan.tunnel == Some(tunnel)
+                && wireguard::is_below(vxlan, tunnel, observed)
+        })
     };
     let Some(link) = observed.links.get(&overlay.link) else {
         return create(desired, network);
@@ -77,7 +83,7 @@ pub(crate) fn follow(before: &Desired, after: &Desired, network: &Network) -> Op
 
 fn tunnelled(network: &Network) -> Option<(&Overlay, Tunnel)> {
     let overlay = network.driver.overlay()?;
-    Some((overlay, overlay.tunnel?))
+    Some((overlay, overlay.end()?))
 }
 
 fn create_link(overlay: &Overlay, tunnel: Tunnel) -> Step {

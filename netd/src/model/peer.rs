@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::driver::Tunnel;
 use super::endpoint::Endpoint;
 use super::service::Membership;
+use super::wireguard::PublicKey;
 
 /// What a node tells the others of an endpoint.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -24,6 +25,9 @@ pub(crate) struct Peer {
     pub(crate) addresses: Vec<IpAddr>,
     /// Where its node takes encapsulated packets.
     pub(crate) at: Option<IpAddr>,
+    /// What its node is known by, on an encrypted network.
+    #[serde(default)]
+    pub(crate) key: Option<PublicKey>,
     /// What it is part of, as far as the cluster knows it.
     #[serde(default)]
     pub(crate) parts: Vec<Part>,
@@ -135,6 +139,7 @@ impl Peer {
             mac: attachment.mac?,
             addresses: endpoint.addresses().collect(),
             at: tunnel.map(|tunnel| tunnel.local),
+            key: None,
             parts: Vec::new(),
         })
     }

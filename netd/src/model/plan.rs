@@ -21,6 +21,7 @@ use super::reserved::PortSet;
 use super::route::is_default;
 use super::service::plan::{balance, rebalance};
 use super::step::{Pair, SandboxLink, Step};
+use super::wireguard;
 use crate::bpf::{Edge, Frontend, Sandbox};
 
 /// Makes `network`, which `before` lacks.
@@ -60,7 +61,11 @@ pub(crate) fn remove_network(after: &Desired, network: &Network) -> Vec<Step> {
         to: after.filter(),
     };
     let port = overlay::remove(network);
-    port.into_iter().chain([bridge, filter]).collect()
+    let below = wireguard::remove(after, network);
+    port.into_iter()
+        .chain(below)
+        .chain([bridge, filter])
+        .collect()
 }
 
 /// Connects `endpoint`, which `after` has and `before` lacks. `ports` are those of all endpoints, with
@@ -212,6 +217,8 @@ pub(crate) fn repair(desired: &Desired, observed: &Observed) -> Vec<Step> {
             to: filter,
         });
     }
+    // What other interfaces are on top of.
+    steps.extend(wireguard::repair(desired, observed));
     for network in desired.networks.values() {
         steps.extend(repair_network(desired, network, observed));
     }

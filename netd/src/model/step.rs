@@ -18,6 +18,7 @@ use super::filter::Filter;
 use super::forwarding::Forwarding;
 use super::limit::Rate;
 use super::reserved::PortSet;
+use super::wireguard::{Correspondents, PublicKey, WireGuard};
 use crate::bpf::{Balanced, Edge, Frontend, Sandbox, Underlay};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -60,6 +61,19 @@ pub(crate) enum Step {
     /// Creates the VXLAN interface if it is missing, puts it on its bridge as a port that floods and
     /// learns nothing, and sets it up.
     CreateVxlan(Vxlan),
+    /// Creates the interface to other nodes of encrypted networks if it is missing, gives it a private
+    /// key if it has none, and sets it up.
+    CreateWireGuard(WireGuard),
+    /// Changes which nodes are at its other end.
+    Correspond {
+        link: IfName,
+        gone: BTreeSet<PublicKey>,
+        new: Correspondents,
+    },
+    /// Gives it another private key.
+    ChangeKey {
+        link: IfName,
+    },
     /// Creates the interface to backends on other nodes if it is missing, and sets it up.
     CreateMesh(Mesh),
     /// Changes where a VXLAN interface leads.
@@ -235,7 +249,14 @@ impl Step {
             Self::CreateBridge { link, .. } => Some(Self::DeleteLink { link }),
             Self::CreatePair(pair) => Some(Self::DeleteLink { link: pair.host }),
             Self::CreateVxlan(vxlan) => Some(Self::DeleteLink { link: vxlan.link }),
+            Self::CreateWireGuard(new) => Some(Self::DeleteLink { link: new.link }),
             Self::CreateMesh(mesh) => Some(Self::DeleteLink { link: mesh.link }),
+            // Who is gone is known to whoever looks next.
+            Self::Correspond { link, new, .. } => Some(Self::Correspond {
+                link,
+                gone: new.into_keys().collect(),
+                new: Correspondents::new(),
+            }),
             Self::Forward {
                 link,
                 bridge,
@@ -291,6 +312,8 @@ impl Step {
             | Self::SetMtu { .. }
             | Self::SetSandboxMtu { .. }
             | Self::SetMaster { .. }
+            // The one before is nobody's any more.
+            | Self::ChangeKey { .. }
             | Self::AddAddress { .. }
             | Self::EnableForwarding { .. }
             | Self::RelaxTracking
@@ -339,6 +362,9 @@ impl fmt::Display for Step {
                     vxlan.link, vxlan.bridge
                 )
             }
+            Self::CreateWireGuard(new) => write!(f, "create WireGuard interface {}", new.link),
+            Self::Correspond { link, .. } => write!(f, "change which nodes {link} knows"),
+            Self::ChangeKey { link } => write!(f, "change the key of {link}"),
             Self::CreateMesh(mesh) => write!(f, "create interface {} to other nodes", mesh.link),
             Self::Forward { link, .. } => write!(f, "change what is behind {link}"),
             Self::CreateParent { link, .. } => write!(f, "create parent interface {link}"),

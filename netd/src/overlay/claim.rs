@@ -16,10 +16,14 @@ use crate::model::endpoint::Endpoint;
 use crate::model::network::{Network, NetworkError};
 use crate::model::peer::{Claim, Part, Peer};
 use crate::model::service::{Place, ServiceError};
+use crate::model::wireguard::PublicKey;
 use crate::netd::{Netd, Writer};
 
 /// How often others may be faster before it is said.
 pub(super) const TRIES: usize = 32;
+
+/// etcd takes 128 changes at once, unless it is told otherwise (`--max-txn-ops`).
+const MAX_PUTS: usize = 100;
 
 /// Whether addresses could be claimed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,7 +49,8 @@ impl Netd {
         let addresses: Vec<IpAddr> = endpoint.addresses().collect();
         let claims = membership.claims(&network.id, &addresses, holder);
         // Nobody is led to it before it is there.
-        let all = match membership.entry(endpoint, Vec::new()) {
+        let key = self.key_on(network);
+        let all = match membership.entry(endpoint, key, Vec::new()) {
             Some((key, value)) => claims.put_leased(key, value),
             None => claims,
         };
@@ -190,24 +195,37 @@ impl Netd {
 
     /// Tells the others of an endpoint that has changed.
     pub(crate) fn announce_endpoint(&self, network: &Network, endpoint: &Endpoint) {
+        self.announce_together([(network, endpoint)].into_iter());
+    }
+
+    /// The same of several, at once as far as a transaction has room.
+    pub(super) fn announce_together<'a>(
+        &self,
+        endpoints: impl Iterator<Item = (&'a Network, &'a Endpoint)>,
+    ) {
         let Some(membership) = self.membership.load_full() else {
             return;
         };
-        let entry = membership.entry(endpoint, self.parts_of(endpoint));
-        let Some((key, value)) = entry.filter(|_| network.driver.overlay().is_some()) else {
-            return;
-        };
-        if membership.told().get(&key) == Some(&value) {
-            return;
-        }
-        let put = Transaction::default().put_leased(key.clone(), value.clone());
+        let shared = endpoints.filter(|(network, _)| network.driver.overlay().is_some());
+        let entries = shared.filter_map(|(network, endpoint)| {
+            membership.entry(endpoint, self.key_on(network), self.parts_of(endpoint))
+        });
+        let entries: Vec<(String, String)> = entries
+            .filter(|(key, value)| membership.told().get(key) != Some(value))
+            .collect();
         let control = &membership.member.control;
-        match membership.hears().and_then(|()| control.commit(&put)) {
-            Ok(_) => drop(membership.told().insert(key, value)),
-            Err(error) => {
-                membership.told().remove(&key);
-                membership.untold.store(true, Ordering::Relaxed);
-                tracing::warn!(endpoint = %endpoint.key(), %error, "other nodes are told of it later");
+        for some in entries.chunks(MAX_PUTS) {
+            let put = some.iter().cloned();
+            let put = put.fold(Transaction::default(), |all, (k, v)| all.put_leased(k, v));
+            match membership.hears().and_then(|()| control.commit(&put)) {
+                Ok(_) => membership.told().extend(some.iter().cloned()),
+                Err(error) => {
+                    let mut told = membership.told();
+                    some.iter().for_each(|(key, _)| drop(told.remove(key)));
+                    drop(told);
+                    membership.untold.store(true, Ordering::Relaxed);
+                    tracing::warn!(endpoints = some.len(), %error, "other nodes are told of them later");
+                }
             }
         }
     }
@@ -237,9 +255,14 @@ impl Membership {
     }
 
     /// What the others are told of the endpoint.
-    fn entry(&self, endpoint: &Endpoint, parts: Vec<Part>) -> Option<(String, String)> {
+    fn entry(
+        &self,
+        endpoint: &Endpoint,
+        key: Option<PublicKey>,
+        parts: Vec<Part>,
+    ) -> Option<(String, String)> {
         let peer = Peer::of(endpoint, &self.member.node, self.tunnel())?;
-        let peer = Peer { parts, ..peer };
+        let peer = Peer { key, parts, ..peer };
         Some((self.key(endpoint), encode(&peer)))
     }
 
@@ -317,7 +340,8 @@ impl Membership {
                     ),
                 }
             }
-            let entry = self.entry(&endpoint, netd.parts_of(&endpoint));
+            let key = netd.key_on(&network);
+            let entry = self.entry(&endpoint, key, netd.parts_of(&endpoint));
             self.told().extend(entry.clone());
             all = entry
                 .into_iter()

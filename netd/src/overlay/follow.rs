@@ -250,6 +250,7 @@ impl Netd {
         }
         // First, so that nobody takes what goes for something to repair.
         self.publish_view(after.clone());
+        self.settle_correspondents(before, &after);
         for id in networks {
             let Some(peers) = after.peers.get(id) else {
                 continue;

@@ -7,6 +7,7 @@
 //! - [`claim`]: an address is somebody's before anything is made for it, and until nothing is left.
 //! - [`service`]: services of the cluster, of which every node has its part.
 //! - [`mesh`]: the way to their members on other nodes.
+//! - [`wireguard`]: what this node is known by on networks that are encrypted.
 //! - [`follow`]: what others do. Only differences go to the kernel.
 //!
 //! **Invariant:** without an answer of the control plane, what is there stays as it is.
@@ -16,6 +17,7 @@ mod follow;
 mod mesh;
 mod network;
 mod service;
+mod wireguard;
 
 pub(crate) use claim::Claimed;
 pub(crate) use service::Next;
@@ -24,7 +26,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use api::id::Id;
+use api::id::{Id, NodeId};
 use cluster::{ControlError, Member};
 
 use crate::error::{NetError, OpenError};
@@ -79,6 +81,11 @@ impl Membership {
         let local = self.member.data_address?;
         Some(Tunnel { local, port })
     }
+
+    /// Whose tunnels begin where.
+    fn end(&self) -> (&NodeId, Option<Tunnel>) {
+        (&self.member.node, self.tunnel())
+    }
 }
 
 impl Netd {
@@ -106,18 +113,19 @@ impl Netd {
         if let Some(before) = self.membership.swap(Some(Arc::clone(&membership))) {
             before.over.store(true, Ordering::Relaxed);
         }
-        self.move_tunnels(membership.tunnel());
+        self.move_tunnels(&membership);
         membership
     }
 
     /// Lets what is there of the cluster's networks begin at another address of this node.
-    fn move_tunnels(&self, tunnel: Option<Tunnel>) {
+    fn move_tunnels(&self, membership: &Membership) {
+        let (node, tunnel) = membership.end();
         let writer = self.writer();
         let mut view = Desired::clone(&self.view());
         let mut ends = Vec::new();
         for network in self.view().networks.values() {
             let mut moved = Network::clone(network);
-            if !moved.retunnel(tunnel) {
+            if !moved.retunnel(node, tunnel) {
                 continue;
             }
             if let Err(error) = self.store.put_network(&moved) {

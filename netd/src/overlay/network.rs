@@ -227,7 +227,7 @@ impl Netd {
     fn extend(&self, network: &Network) -> Result<Arc<Network>, NetError> {
         let membership = self.membership_for(&subject(network))?;
         let observed = self.kernel.observe()?;
-        let extended = network.extended(membership.tunnel(), &observed, self.config.mtu);
+        let extended = network.extended(membership.end(), &observed, self.config.mtu);
         let mut before = Desired::clone(&self.view());
         // The routes of this host are not those of the manager's.
         let mut others = before.clone();
@@ -250,6 +250,9 @@ impl Netd {
         if let Err(error) = self.add_network(&before, extended) {
             self.forget_peers(&id);
             return Err(error);
+        }
+        if network.driver.overlay().is_some_and(|o| o.encrypted) {
+            self.follow_key(&self.kernel.observe()?);
         }
         let view = self.view();
         for (_key, peer) in peers.iter() {

@@ -48,6 +48,7 @@ fn put_member(netd: &Netd, last: u8, number: u32, verdict: Verdict) {
         mac: format!("02:42:0a:00:00:{last:02x}").parse().unwrap(),
         addresses: vec![IpAddr::from([10, 0, 0, last])],
         at: Some(AT.into()),
+        key: None,
         parts: vec![Part {
             membership: Membership {
                 service,

@@ -37,6 +37,7 @@ fn peer(last: u8) -> Peer {
         mac: format!("02:42:0a:00:00:{last:02x}").parse().unwrap(),
         addresses: vec![IpAddr::from([10, 0, 0, last])],
         at: Some([198, 51, 100, 7].into()),
+        key: None,
         parts: Vec::new(),
     }
 }

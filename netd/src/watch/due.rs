@@ -13,6 +13,7 @@ use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
 use crate::bpf::FILTER_PRIORITY;
 use crate::model::desired::Desired;
+use crate::model::wireguard;
 use crate::mtu::Seen;
 use crate::netlink::{self, Frame, attribute};
 use crate::observe;
@@ -202,6 +203,7 @@ impl Due {
         bridge
             || parent()
             || gateway()
+            || self.concerns_wireguard(view)
             || self.concerns_overlay(view)
             || self.concerns_endpoint(view)
     }
@@ -213,11 +215,21 @@ impl Due {
         stopped.into_iter().any(|link| links.contains(link))
     }
 
+    fn concerns_wireguard(&self, view: &Desired) -> bool {
+        let fate = self.links.get(&wireguard::link());
+        let is_lost = matches!(fate, Some(Fate::Down | Fate::Gone));
+        let wanted = (is_lost || !self.addresses_lost.is_empty()).then(|| view.wireguard());
+        wanted.flatten().is_some_and(|wanted| {
+            let address = wireguard::net(wanted.address);
+            is_lost || self.addresses_lost.contains(&address)
+        })
+    }
+
     fn concerns_overlay(&self, view: &Desired) -> bool {
         let lost = !self.frames_lost.is_empty() || !self.neighbours_lost.is_empty();
         view.networks.values().any(|network| {
             let overlay = network.driver.overlay();
-            let Some(overlay) = overlay.filter(|overlay| overlay.tunnel.is_some()) else {
+            let Some(overlay) = overlay.filter(|overlay| overlay.end().is_some()) else {
                 return false;
             };
             match self.links.get(&overlay.link) {

@@ -70,11 +70,6 @@ pub(crate) struct Surroundings<'a> {
 pub enum DriverError {
     #[error("unknown network driver {0:?}: expected bridge, overlay, macvlan, ipvlan or {POOL}")]
     Unknown(String),
-    #[error(
-        "option {key} of the {driver} driver is not supported yet: what the nodes send each other \
-         is in clear text, leave it out if that will do"
-    )]
-    NotYet { driver: &'static str, key: String },
     #[error("VXLAN network number {0} is that of another network already: choose another one")]
     VniTaken(u32),
     #[error("no VXLAN network number is left: remove unused networks")]
@@ -121,6 +116,7 @@ pub enum LinkKind {
     Ipvlan,
     Vlan,
     Vxlan,
+    WireGuard,
 }
 
 impl LinkKind {
@@ -131,6 +127,7 @@ impl LinkKind {
             Self::Ipvlan => "ipvlan",
             Self::Vlan => "vlan",
             Self::Vxlan => "vxlan",
+            Self::WireGuard => "wireguard",
         }
     }
 
@@ -143,6 +140,10 @@ impl LinkKind {
                 "name a parent interface that exists already",
             ),
             Self::Vxlan => ("CONFIG_VXLAN", "use another driver"),
+            Self::WireGuard => (
+                "CONFIG_WIREGUARD",
+                "boot one that has it, on every node of the network, or leave option encrypted out",
+            ),
         };
         DriverError::NoKernelSupport {
             kind: self,
@@ -270,7 +271,7 @@ impl Driver {
         !matches!(self, Self::Ipvlan(ipvlan) if ipvlan.mode.is_layer3())
     }
 
-    /// The kind of link that the kernel must know.
+    /// The kinds of links that the kernel must know.
     pub(crate) fn link_kinds(&self) -> impl Iterator<Item = LinkKind> {
         let own = match self {
             Self::Macvlan(_) => Some(LinkKind::Macvlan),
@@ -282,7 +283,9 @@ impl Driver {
             Some(Made::Vlan { .. }) => Some(LinkKind::Vlan),
             _ => None,
         });
-        own.into_iter().chain(parent)
+        let encrypted = self.overlay().is_some_and(|overlay| overlay.encrypted);
+        let encryption = encrypted.then_some(LinkKind::WireGuard);
+        own.into_iter().chain(parent).chain(encryption)
     }
 }
 

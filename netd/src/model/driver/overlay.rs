@@ -1,6 +1,6 @@
 //! VXLAN between the nodes of a cluster: a bridge on each, with a port to all others.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::ops::Range;
 
 use api::id::{Id, IfName};
@@ -10,6 +10,7 @@ use super::bridge::{Bridge, SPOOF_CHECK};
 use super::option::{Given, Options};
 use super::{DriverError, Surroundings};
 use crate::model::observed::{Link, Observed};
+use crate::model::wireguard;
 
 const DRIVER: &str = "overlay";
 pub(crate) const VXLAN_IDS: &str = "com.docker.network.driver.overlay.vxlanid_list";
@@ -28,6 +29,12 @@ pub(crate) struct Overlay {
     pub(crate) vni: u32,
     /// This node's end of the tunnels; a host that is alone has none.
     pub(crate) tunnel: Option<Tunnel>,
+    /// Nothing of it leaves a node in clear text.
+    #[serde(default)]
+    pub(crate) encrypted: bool,
+    /// Of an encrypted one, this node's address among the nodes.
+    #[serde(default)]
+    pub(crate) inner: Option<Ipv6Addr>,
 }
 
 /// Where a node takes encapsulated packets.
@@ -45,9 +52,29 @@ impl Tunnel {
             IpAddr::V6(_) => 14 + 8 + 8 + 40,
         }
     }
+
+    fn at(self, local: Ipv6Addr) -> Self {
+        let local = local.into();
+        Self { local, ..self }
+    }
+
+    /// Whether it begins at an address that is nothing without its link.
+    pub(crate) fn is_local_to_link(self) -> bool {
+        matches!(self.local, IpAddr::V6(local) if local.is_unicast_link_local())
+    }
 }
 
 impl Overlay {
+    /// Where the VXLAN interface begins: nowhere, as long as it could only send in clear text what it
+    /// must not.
+    pub(crate) fn end(&self) -> Option<Tunnel> {
+        let tunnel = self.tunnel?;
+        match self.encrypted {
+            true => Some(tunnel.at(self.inner?)),
+            false => Some(tunnel),
+        }
+    }
+
     /// What fits the link that carries this node's tunnels, or the host's where there are none.
     pub(crate) fn mtu(&self, observed: &Observed, configured: Option<u32>) -> Option<u32> {
         let Some(tunnel) = self.tunnel else {
@@ -56,7 +83,11 @@ impl Overlay {
         let has_it = |link: &&Link| link.addresses.iter().any(|a| a.net.addr() == tunnel.local);
         let link = observed.links.values().find(has_it);
         let below = link.map(|link| link.mtu).or(observed.underlay_mtu)?;
-        let fits = below.saturating_sub(tunnel.overhead());
+        let around = match self.inner {
+            Some(inner) => wireguard::overhead(tunnel.local) + tunnel.at(inner).overhead(),
+            None => tunnel.overhead(),
+        };
+        let fits = below.saturating_sub(around);
         Some(configured.map_or(fits, |configured| configured.min(fits)))
     }
 
@@ -65,17 +96,11 @@ impl Overlay {
         around: &Surroundings<'_>,
     ) -> Result<Self, DriverError> {
         let mut bridge = Bridge::plain(around.id, options.mtu(around.mtu)?);
-        let mut vni = None;
+        let (mut vni, mut encrypted) = (None, false);
         for given in options.iter() {
             match given.key {
                 VXLAN_IDS => vni = Some(asked(given, around)?),
-                ENCRYPTED if given.flag() != Ok(false) => {
-                    return Err(DriverError::NotYet {
-                        driver: DRIVER,
-                        key: ENCRYPTED.to_owned(),
-                    });
-                }
-                ENCRYPTED => {}
+                ENCRYPTED => encrypted = is_on(given)?,
                 SPOOF_CHECK => bridge.spoof_check = given.flag()?,
                 _ => given.common(DRIVER, &[VXLAN_IDS, ENCRYPTED, SPOOF_CHECK])?,
             }
@@ -89,7 +114,18 @@ impl Overlay {
                 None => CHOSEN.clone().find(is_free).ok_or(DriverError::NoVni)?,
             },
             tunnel: None,
+            encrypted,
+            inner: None,
         })
+    }
+}
+
+/// An option that may go without a value; stack files say yes.
+fn is_on(given: Given<'_>) -> Result<bool, DriverError> {
+    match given.value {
+        "" | "yes" => Ok(true),
+        "no" => Ok(false),
+        _ => given.flag(),
     }
 }
 

@@ -20,6 +20,7 @@ impl Host {
             isolated: false,
             limited: false,
             vxlan: None,
+            wireguard: None,
         };
         let links = [
             ("lo", link(1, true, None)),
@@ -188,8 +189,8 @@ fn refusals_name_the_option() {
     host.refuses("ipvlan", &[("ipvlan_flag", "x")], "bridge, private or vepa");
     host.refuses(
         "overlay",
-        &[("encrypted", "")],
-        "encrypted of the overlay driver is not supported yet",
+        &[("encrypted", "perhaps")],
+        "invalid value \"perhaps\" of option encrypted: expected true or false",
     );
     let vnis = "com.docker.network.driver.overlay.vxlanid_list";
     for value in ["", "0", "15728640", "7,8"] {
@@ -208,6 +209,27 @@ fn refusals_name_the_option() {
         &[(prefix, "a/b")],
         "1 to 12 bytes of an interface name",
     );
+}
+
+#[test]
+fn an_overlay_is_encrypted_when_its_option_is_there() {
+    let host = Host::new();
+    for (value, encrypted) in [("", true), ("yes", true), ("1", true), ("false", false)] {
+        let driver = host.parse("overlay", &[("encrypted", value)]).unwrap();
+        assert_eq!(driver.overlay().unwrap().encrypted, encrypted, "{value:?}");
+        let needs = driver.link_kinds().any(|kind| kind == LinkKind::WireGuard);
+        assert_eq!(needs, encrypted);
+    }
+    // Without this node's address among the nodes, it could only send in clear text.
+    let driver = host.parse("overlay", &[("encrypted", "")]).unwrap();
+    let mut overlay = driver.overlay().unwrap().clone();
+    overlay.tunnel = Some(Tunnel {
+        local: [192, 0, 2, 1].into(),
+        port: 4789,
+    });
+    assert_eq!(overlay.end(), None);
+    overlay.inner = Some("fe80::1".parse().unwrap());
+    assert_eq!(overlay.end().unwrap().local.to_string(), "fe80::1");
 }
 
 #[test]
