@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 /// One thing that happened.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Event {
-    /// `container`, `image`, `network`, `service`, `volume` or `daemon`.
+    /// `container`, `image`, `network`, `service`, `volume` or `daemon`; of clusters `node` and `task`.
     #[serde(rename = "Type")]
     pub kind: String,
     /// Such as `start`, or `health_status: healthy`.
@@ -15,6 +15,7 @@ pub struct Event {
     pub action: String,
     #[serde(rename = "Actor")]
     pub actor: Actor,
+    /// `local`, or `swarm` of what concerns the whole cluster.
     #[serde(default)]
     pub scope: String,
     /// Seconds since 1970; the daemon fills in when it was told.

@@ -188,6 +188,10 @@ impl Id {
         Self(NodeId::from_bytes(bytes).0)
     }
 
+    pub fn is_of_cluster(&self) -> bool {
+        self.0.len() == CLUSTER_ID_LEN
+    }
+
     /// The first 12 digits: what listings show.
     pub fn short(&self) -> &str {
         &self.0[..12]

@@ -24,6 +24,7 @@ pub mod swarm;
 pub mod task;
 pub mod traffic;
 pub mod volume_plugin;
+pub mod work;
 
 pub use client::Client;
 pub use error::{ApiError, ErrorCode};

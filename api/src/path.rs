@@ -81,6 +81,9 @@ pub const SWARM_RESTORE: &str = "/v1/swarm/restore";
 pub const NODES: &str = "/v1/nodes";
 /// `POST /v1/nodes/{node}/update` [`crate::swarm::NodeUpdate`].
 pub const NODE_UPDATE: &str = "update";
+/// `GET ?all=`: [`crate::work::Work`], or null on a host in no cluster; with `all` every node's part
+/// whoever leads. `POST` [`crate::work::WorkChange`].
+pub const WORK: &str = "/v1/work";
 /// `GET` list of [`crate::service::Service`]. `GET|DELETE /v1/services/{name-or-id}`; a `DELETE` of
 /// one that has members needs `?force=true`.
 pub const SERVICES: &str = "/v1/services";

@@ -35,9 +35,9 @@ pub struct Service {
     /// No member is well, so that all of them are used.
     #[serde(default)]
     pub last_resort: bool,
-    /// Its replicas are another node's to start.
-    #[serde(default, skip_serializing_if = "is_false")]
-    pub kept_elsewhere: bool,
+    /// Of a service of the cluster: the revision of its store that put it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revision: Option<u64>,
 }
 
 /// Ascends with every update.

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::id::NodeId;
 use crate::storage::Secret;
+use crate::task::Amounts;
 
 /// What a node is to its cluster.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -206,7 +207,26 @@ pub struct NodeSpec {
 #[serde(rename_all = "PascalCase")]
 pub struct NodeDescription {
     pub hostname: String,
+    #[serde(flatten)]
+    pub machine: Machine,
     pub engine: NodeEngine,
+}
+
+/// What a node's containers run on; as nothing where it has not been told.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct Machine {
+    pub platform: Platform,
+    pub resources: Amounts,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct Platform {
+    /// As `uname -m` says.
+    pub architecture: String,
+    #[serde(rename = "OS")]
+    pub os: String,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -178,6 +178,26 @@ pub struct Placement {
     /// `node.hostname==NAME` and the like.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub constraints: Vec<String>,
+    /// The first counts most.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub preferences: Vec<Preference>,
+    /// On one node; zero is no limit.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub max_replicas: u64,
+}
+
+/// Over which values of a label tasks are spread evenly.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct Preference {
+    pub spread: Spread,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct Spread {
+    /// `node.labels.NAME`.
+    pub spread_descriptor: String,
 }
 
 /// How many tasks: `{"Replicated":{"Replicas":3}}` or `{"Global":{}}`.

@@ -17,7 +17,9 @@
 //! managers/NODE                       of the etcd that managers run, where this one's is
 //! nodes/NODE                          a member, heard of or not
 //! alive/NODE                          leased: it is heard of
-//! tasks/NODE/…                        what a node has to say of what runs there
+//! orders/NODE/TASK                    what a node is to run, by the one that leads; below `none` what
+//!                                     no node suits
+//! tasks/NODE/TASK                     what has become of it there
 //! ```
 //! Values are JSON. What a worker writes is below a prefix of its own, by which etcd knows that it may;
 //! it reads everything but the secrets and who leads.
@@ -39,7 +41,11 @@ pub const LEADER: &str = "leader";
 pub const MANAGERS: &str = "managers/";
 pub const NODES: &str = "nodes/";
 pub const ALIVE: &str = "alive/";
+pub const ORDERS: &str = "orders/";
 pub const TASKS: &str = "tasks/";
+
+/// No node's id.
+const NO_NODE: &str = "none";
 
 pub fn network(id: &str) -> String {
     format!("{NETWORKS}{id}")
@@ -86,6 +92,31 @@ pub fn manager(id: &NodeId) -> String {
 
 pub fn alive(id: &NodeId) -> String {
     format!("{ALIVE}{id}")
+}
+
+/// What one node is to run.
+pub fn orders(node: &NodeId) -> String {
+    format!("{ORDERS}{node}/")
+}
+
+/// For no node yet, without one.
+pub fn order(node: Option<&NodeId>, task: &str) -> String {
+    let node = node.map_or(NO_NODE, NodeId::as_str);
+    format!("{ORDERS}{node}/{task}")
+}
+
+pub fn task(node: &NodeId, task: &str) -> String {
+    format!("{TASKS}{node}/{task}")
+}
+
+/// Of an order's key or a report's, its node and its task.
+pub fn node_and_task(key: &str) -> Option<(Option<NodeId>, &str)> {
+    let rest = key.strip_prefix(ORDERS).or(key.strip_prefix(TASKS))?;
+    let (node, task) = rest.split_once('/')?;
+    match node {
+        NO_NODE => Some((None, task)),
+        node => Some((Some(NodeId::parse(node).ok()?), task)),
+    }
 }
 
 /// What one node has to say of what runs there.

@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use api::id::NodeId;
+use api::swarm::Machine;
 pub use api::swarm::{Availability, Role};
 use serde::{Deserialize, Serialize};
 
@@ -29,6 +30,8 @@ pub struct Node {
     pub data_port: u16,
     /// Version of its daemon.
     pub engine: String,
+    #[serde(default)]
+    pub machine: Machine,
 }
 
 /// This node's part in a cluster.

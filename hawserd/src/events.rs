@@ -83,7 +83,9 @@ fn stamped(mut event: Event, now: SystemTime) -> Event {
     let passed = now.duration_since(UNIX_EPOCH).unwrap_or_default();
     event.time_nano = i64::try_from(passed.as_nanos()).unwrap_or(i64::MAX);
     event.time = event.time_nano / 1_000_000_000;
-    "local".clone_into(&mut event.scope);
+    if event.scope.is_empty() {
+        "local".clone_into(&mut event.scope);
+    }
     while event.actor.attributes.len() > MAX_ATTRIBUTES {
         event.actor.attributes.pop_last();
     }

@@ -20,6 +20,7 @@ mod listen;
 mod lock;
 mod log;
 mod metrics;
+mod news;
 mod occurrence;
 mod outgoing;
 mod plugin;

@@ -26,7 +26,11 @@ impl Daemon {
         self.events.record(event);
     }
 
+    /// All managers hear of services of the cluster, wherever they were changed.
     pub(crate) fn told_of_service(&self, action: &str, service: &Service) {
+        if service.revision.is_some() {
+            return;
+        }
         let event = Event::new("service", action, service.id.to_string())
             .with("name", service.spec.name.to_string());
         self.events.record(event);

@@ -153,7 +153,9 @@ impl Claim {
         }
         let netd = Netd::open(self.network_options(config), runtime.clone())?;
         database::keep_copy(&self.database, &config.state_dir);
-        let cluster = Clustering::open(config, &self.database, Arc::clone(&netd), runtime)?;
+        let events = Arc::new(Events::new());
+        let (networks, told) = (Arc::clone(&netd), Arc::clone(&events));
+        let cluster = Clustering::open(config, &self.database, networks, told, runtime)?;
         Ok(Daemon {
             config: Arc::new(config.clone()),
             netd,
@@ -161,7 +163,7 @@ impl Claim {
             storaged: Arc::new(storaged),
             hierarchy: Arc::clone(&self.hierarchy),
             metrics: Arc::new(Metrics::new()),
-            events: Arc::new(Events::new()),
+            events,
             turns: Turns::new(),
         })
     }

@@ -2,14 +2,16 @@
 
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use api::storage::Secret;
 use api::swarm::{
-    JoinTokens, ManagerStatus, Membership, Node, NodeDescription, NodeEngine, NodeSpec, NodeStatus,
-    NodeUpdate, Role, SwarmInit, SwarmJoin, SwarmKey, SwarmUpdate, TlsInfo,
+    JoinTokens, Machine, ManagerStatus, Membership, Node, NodeDescription, NodeEngine, NodeSpec,
+    NodeStatus, NodeUpdate, Platform, Role, SwarmInit, SwarmJoin, SwarmKey, SwarmUpdate, TlsInfo,
 };
+use api::task::Amounts;
+use api::work::{Work, WorkChange};
 use api::{ApiError, ErrorCode};
 use cluster::Member;
 use cluster::swarm::{
@@ -22,6 +24,8 @@ use tokio::runtime::Handle;
 use crate::alone;
 use crate::cgroup;
 use crate::config::Config;
+use crate::events::Events;
+use crate::news::News;
 use crate::routes::system::VERSION;
 use crate::start::StartError;
 
@@ -78,6 +82,7 @@ fn code(error: &SwarmError) -> ErrorCode {
         | SwarmError::Quorum(..)
         | SwarmError::NotLocked
         | SwarmError::NoLock
+        | SwarmError::NotLeading
         | SwarmError::Busy(_) => ErrorCode::Conflict,
         SwarmError::None
         | SwarmError::Worker
@@ -97,6 +102,7 @@ fn code(error: &SwarmError) -> ErrorCode {
         | SwarmError::Token
         | SwarmError::InvalidToken(_)
         | SwarmError::NotIts(_)
+        | SwarmError::NoTask
         | SwarmError::Ambiguous { .. } => ErrorCode::InvalidInput,
         SwarmError::Authority(_)
         | SwarmError::Tls { .. }
@@ -113,6 +119,9 @@ pub(crate) struct Clustering {
     swarm: Swarm,
     alone: Member,
     netd: Arc<Netd>,
+    events: Arc<Events>,
+    /// Tells of what changes there.
+    news: Mutex<Option<News>>,
 }
 
 impl Clustering {
@@ -121,11 +130,13 @@ impl Clustering {
         config: &Config,
         database: &Arc<Database>,
         netd: Arc<Netd>,
+        events: Arc<Events>,
         runtime: Handle,
     ) -> Result<Self, StartError> {
         let host = Host {
             hostname: hostname(),
             engine: VERSION.to_owned(),
+            machine: machine(),
             etcd: Program {
                 path: config.etcd.clone(),
                 groups: groups(config),
@@ -137,6 +148,8 @@ impl Clustering {
             swarm: swarm.map_err(StartError::Cluster)?,
             alone: alone::member(database).map_err(|error| StartError::Cluster(error.into()))?,
             netd,
+            events,
+            news: Mutex::default(),
         };
         clustering.follow().map_err(StartError::Network)?;
         Ok(clustering)
@@ -145,6 +158,10 @@ impl Clustering {
     /// Tells the networks whose part they are.
     fn follow(&self) -> Result<(), netd::OpenError> {
         let member = self.swarm.member();
+        let news = member
+            .as_ref()
+            .map(|member| News::follow(member, &self.events));
+        *self.news.lock().unwrap_or_else(PoisonError::into_inner) = news;
         self.netd.join(member.unwrap_or_else(|| self.alone.clone()))
     }
 
@@ -325,6 +342,21 @@ impl Clustering {
         Ok(self.swarm.remove_node(key, force)?)
     }
 
+    pub(crate) fn work(&self, all: bool) -> Result<Option<Work>, ClusterError> {
+        let work = self.swarm.work(all)?;
+        Ok(work.map(|work| Work {
+            node: work.node,
+            leads: work.leads,
+            nodes: work.nodes.into_iter().map(described).collect(),
+            services: work.services,
+            tasks: work.items,
+        }))
+    }
+
+    pub(crate) fn change_work(&self, change: &WorkChange) -> Result<(), ClusterError> {
+        Ok(self.swarm.change_work(change)?)
+    }
+
     /// Where others reach this manager: as asked, or by its only address.
     fn advertised(&self, asked: Option<&str>) -> Result<SocketAddr, ClusterError> {
         if let Some(text) = asked {
@@ -414,6 +446,24 @@ fn hostname() -> String {
     system.nodename().to_string_lossy().into_owned()
 }
 
+fn machine() -> Machine {
+    let system = rustix::system::uname();
+    let text = |name: &std::ffi::CStr| name.to_string_lossy().into_owned();
+    let memory = rustix::system::sysinfo();
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    Machine {
+        platform: Platform {
+            architecture: text(system.machine()),
+            os: std::env::consts::OS.to_owned(),
+        },
+        resources: Amounts {
+            nano_cpus: processors as u64 * 1_000_000_000,
+            memory_bytes: memory.totalram.saturating_mul(memory.mem_unit.into()),
+            pids: 0,
+        },
+    }
+}
+
 fn described(state: NodeState) -> Node {
     let NodeState {
         node,
@@ -432,6 +482,7 @@ fn described(state: NodeState) -> Node {
         },
         description: NodeDescription {
             hostname: node.hostname,
+            machine: node.machine,
             engine: NodeEngine {
                 engine_version: node.engine,
             },

@@ -4,6 +4,8 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 use std::time::Duration;
 
 use anyhow::Result;
@@ -40,6 +42,37 @@ pub fn pages(mut fetch: impl FnMut() -> Result<String>) -> BTreeSet<String> {
 /// What [`pages`] should be.
 pub fn set(pages: &[&str]) -> BTreeSet<String> {
     pages.iter().map(|page| (*page).to_owned()).collect()
+}
+
+/// Fetches without end while `act` runs: how often, and what failed.
+pub fn fetch_during(
+    fetch: impl Fn() -> Result<String> + Sync,
+    act: impl FnOnce(),
+) -> (usize, Vec<anyhow::Error>) {
+    /// Set also when `act` panics, so that the client ends.
+    struct Ending<'a>(&'a AtomicBool);
+
+    impl Drop for Ending<'_> {
+        fn drop(&mut self) {
+            self.0.store(true, Ordering::Relaxed);
+        }
+    }
+
+    let done = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let client = scope.spawn(|| {
+            let (mut asked, mut failed) = (0, Vec::new());
+            while !done.load(Ordering::Relaxed) {
+                asked += 1;
+                failed.extend(fetch().err());
+            }
+            (asked, failed)
+        });
+        let ending = Ending(&done);
+        act();
+        drop(ending);
+        client.join().expect("the client ends")
+    })
 }
 
 #[track_caller]

@@ -125,32 +125,5 @@ mod root {
                 assert!(names.contains(&address), "{names}");
             }
         }
-
-        // Replicas are kept by one node, whichever is asked to change them.
-        let script = "mkdir -p /srv; echo replica >/srv/index.html; exec httpd -f -p 80 -h /srv";
-        let create = "service create -q --name pages --replicas 2 -p 8081:80 tools sh -c";
-        let words: Vec<&str> = create.split(' ').chain([script]).collect();
-        first.hawser(&words);
-        second.type_("service update --detach --replicas 3 pages");
-        let members = |shop: &Shop| {
-            let format = "{{len .Members}} {{.Spec.Mode.Replicated.Replicas}}";
-            shop.hawser(&["service", "inspect", "--format", format, "pages"])
-        };
-        for shop in [first, second] {
-            shop.soon("three run", || {
-                let found = members(shop);
-                ensure!(found == "3 3", "{found}");
-                Ok(())
-            });
-        }
-        let url = format!("http://{}:8081", address(2));
-        let page = outside::fetch_on(&cluster.router, &url).unwrap();
-        assert_eq!(page, "replica");
-        second.type_("service rm pages");
-        first.soon("they end", || {
-            let left = first.hawser(&["ps", "-q", "--filter", "name=pages"]);
-            ensure!(left.is_empty(), "{left}");
-            Ok(())
-        });
     }
 }

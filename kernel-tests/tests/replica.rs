@@ -3,12 +3,10 @@
 #[cfg(test)]
 mod root {
     use std::collections::BTreeSet;
-    use std::sync::atomic::{AtomicBool, Ordering};
-    use std::thread;
 
     use anyhow::{Result, ensure};
     use kernel_tests::Shop;
-    use kernel_tests::shop::TOOLS;
+    use kernel_tests::shop::{TOOLS, fetch_during};
 
     /// Serves its own host name, and ends at once when it is told to.
     const SERVE: &str = "trap 'exit 0' TERM; mkdir -p /srv; echo $PAGE $(hostname) >/srv/index.html; \
@@ -211,22 +209,12 @@ mod root {
             Ok(())
         });
         let url = format!("http://{}:8080", shop.outside.host_v4);
-        let done = AtomicBool::new(false);
-        let (asked, failed) = thread::scope(|scope| {
-            let client = scope.spawn(|| {
-                let (mut asked, mut failed) = (0, Vec::new());
-                while !done.load(Ordering::Relaxed) {
-                    asked += 1;
-                    failed.extend(shop.outside.fetch(&url).err());
-                }
-                (asked, failed)
-            });
-            let _done = Ending(&done);
-            let update = "service update --env-add PAGE=new --update-monitor 1s web";
-            shop.type_(update);
-            drop(_done);
-            client.join().expect("the client ends")
-        });
+        let (asked, failed) = fetch_during(
+            || shop.outside.fetch(&url),
+            || {
+                shop.type_("service update --env-add PAGE=new --update-monitor 1s web");
+            },
+        );
         assert!(failed.is_empty(), "{} of {asked}: {failed:?}", failed.len());
         assert!(asked > 10);
         let found = pages(&shop);
@@ -420,13 +408,5 @@ mod root {
         let labelled = "ps -q --filter label=com.docker.swarm.service.name=web";
         assert_eq!(shop.type_(labelled).lines().count(), 2);
         remove(&shop);
-    }
-
-    struct Ending<'a>(&'a AtomicBool);
-
-    impl Drop for Ending<'_> {
-        fn drop(&mut self) {
-            self.0.store(true, Ordering::Relaxed);
-        }
     }
 }

@@ -115,6 +115,7 @@ fn admit(manager: &Manager, asked: Application) -> Result<Admission, SwarmError>
         data_address: asked.data_address,
         data_port: cluster.data_port,
         engine: asked.engine,
+        machine: asked.machine,
     };
     let subject = subject(&cluster, &node, asked.manager_address.ip());
     let certificate = authority.sign(&asked.request, &subject, cluster.cert_expiry)?;

@@ -137,6 +137,7 @@ impl Swarm {
             data_address: init.data_address,
             data_port: init.data_port,
             engine: self.host.engine.clone(),
+            machine: self.host.machine.clone(),
         };
         bring(control, before)?;
         let mut first = Transaction::default()
@@ -193,6 +194,7 @@ impl Swarm {
                 data_address,
                 availability: join.availability,
                 engine: self.host.engine.clone(),
+                machine: self.host.machine.clone(),
             };
             let admission = visit.apply(&application).await?;
             Ok::<_, SwarmError>((admission, application.manager_address, data_address))

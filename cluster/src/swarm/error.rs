@@ -103,6 +103,10 @@ pub enum SwarmError {
     LastManager,
     #[error("attempting to demote the last manager of the swarm")]
     DemoteLast,
+    #[error("another node leads the cluster by now")]
+    NotLeading,
+    #[error("invalid id of a task: expected letters and digits")]
+    NoTask,
     #[error("others have changed {0} again and again meanwhile: try again")]
     Busy(String),
     #[error(transparent)]

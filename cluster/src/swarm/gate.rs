@@ -9,7 +9,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use api::id::NodeId;
-use api::swarm::EtcdAddress;
+use api::swarm::{EtcdAddress, Machine};
 use axum::extract::connect_info::Connected;
 use axum::extract::{ConnectInfo, DefaultBodyLimit, State as Given};
 use axum::http::StatusCode;
@@ -57,6 +57,8 @@ pub(super) struct Application {
     pub(super) data_address: std::net::IpAddr,
     pub(super) availability: Availability,
     pub(super) engine: String,
+    #[serde(default)]
+    pub(super) machine: Machine,
 }
 
 /// What it gets.

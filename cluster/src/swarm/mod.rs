@@ -20,6 +20,7 @@ mod record;
 mod rights;
 mod roles;
 mod tls;
+mod work;
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -28,13 +29,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use api::id::NodeId;
-use api::swarm::EtcdAddress;
+use api::swarm::{EtcdAddress, Machine};
 use tokio::runtime::Handle;
 
 pub use error::SwarmError;
 pub use lock::{InvalidUnlockKey, UnlockKey};
 pub use nodes::{Change as NodeChange, NodeState};
 pub use record::{CERT_EXPIRY, Cluster};
+pub use work::Work;
 
 use self::clerk::Clerk;
 use self::gate::Gate;
@@ -58,6 +60,7 @@ pub struct Host {
     pub hostname: String,
     /// Version of the daemon.
     pub engine: String,
+    pub machine: Machine,
     pub etcd: Program,
     /// A directory in memory, for keys that are to be on no disk.
     pub run: PathBuf,

@@ -37,19 +37,8 @@ impl Swarm {
     /// [`SwarmError`]: in no cluster, no manager, or the store does not answer.
     pub fn nodes(&self) -> Result<Vec<NodeState>, SwarmError> {
         let active = self.manager()?;
-        let control = active.control();
-        let alive = control.snapshot(key::ALIVE)?.entries;
-        let leader = leader(control)?;
-        let state = |node: Node| NodeState {
-            alive: alive.contains_key(&key::alive(&node.id)),
-            leader: leader.as_ref() == Some(&node.id),
-            own: node.id == active.state.node,
-            node,
-        };
-        let nodes = list(control)?.into_iter();
-        let mut nodes: Vec<NodeState> = nodes.map(|(node, _)| state(node)).collect();
-        nodes.sort_by(|a, b| (&a.node.hostname, &a.node.id).cmp(&(&b.node.hostname, &b.node.id)));
-        Ok(nodes)
+        let leader = leader(active.control())?;
+        active.node_states(leader.as_ref())
     }
 
     /// The node that an id, a name, an unambiguous beginning of an id or `self` means.
@@ -95,6 +84,7 @@ impl Swarm {
         }
         // Before the node: what is left of it when this is interrupted is freed by the next try.
         free_claims(control, &node.id)?;
+        active.forget_reports(&node.id)?;
         let gone = Transaction::default()
             .when(key::node(&node.id), modified)
             .delete(key::node(&node.id))
@@ -147,6 +137,25 @@ pub(super) fn list(control: &dyn ControlPlane) -> Result<Vec<(Node, u64)>, Swarm
 }
 
 impl Active {
+    /// All nodes, ordered by name and id.
+    pub(super) fn node_states(
+        &self,
+        leader: Option<&NodeId>,
+    ) -> Result<Vec<NodeState>, SwarmError> {
+        let control = self.control();
+        let alive = control.snapshot(key::ALIVE)?.entries;
+        let state = |node: Node| NodeState {
+            alive: alive.contains_key(&key::alive(&node.id)),
+            leader: leader == Some(&node.id),
+            own: node.id == self.state.node,
+            node,
+        };
+        let nodes = list(control)?.into_iter();
+        let mut nodes: Vec<NodeState> = nodes.map(|(node, _)| state(node)).collect();
+        nodes.sort_by(|a, b| (&a.node.hostname, &a.node.id).cmp(&(&b.node.hostname, &b.node.id)));
+        Ok(nodes)
+    }
+
     /// The etcd of a manager is no member any more.
     pub(super) fn unseat(&self, node: &NodeId, what: &str) -> Result<(), SwarmError> {
         let places = members::places(self.control())?;

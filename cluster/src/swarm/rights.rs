@@ -25,7 +25,7 @@ const ROOT: &str = "root";
 const WORKER: &str = "worker";
 
 /// What a worker may read.
-const READABLE: [&str; 10] = [
+const READABLE: [&str; 11] = [
     key::NETWORKS,
     key::GUARDS,
     key::CLAIMS,
@@ -35,6 +35,7 @@ const READABLE: [&str; 10] = [
     key::NODES,
     key::ALIVE,
     key::SERVICES,
+    key::ORDERS,
     key::TASKS,
 ];
 

@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 
 use api::id::NodeId;
 use api::swarm::EtcdAddress;
-use cluster::swarm::{CERT_EXPIRY, Host, Init, Join, Program, Swarm, SwarmError};
+use api::work::{Order, TaskReport, WorkChange};
+use cluster::swarm::{CERT_EXPIRY, Host, Init, Join, Program, Swarm, SwarmError, Work};
 use cluster::{
     Availability, ControlError, ControlPlane, Etcd, EtcdOptions, EtcdTls, Member, Outcome, Role,
     Transaction, key,
@@ -44,6 +45,7 @@ impl Node {
         let host = Host {
             hostname: format!("n{number}"),
             engine: "0".to_owned(),
+            machine: Default::default(),
             etcd: Program {
                 path: Path::new(&peers).join("usr/bin/etcd"),
                 groups: Vec::new(),
@@ -148,7 +150,8 @@ fn a_worker_reads_no_secrets_and_writes_for_itself_alone() {
         key::node(&worker.node),
         key::endpoint(&other.node, network, "e"),
         key::alive(&other.node),
-        format!("{}t", key::tasks(&other.node)),
+        key::task(&other.node, "t"),
+        key::order(Some(&worker.node), "t"),
         format!("{}s", key::SERVICES),
         key::manager(&worker.node),
         key::network(network),
@@ -167,7 +170,7 @@ fn a_worker_reads_no_secrets_and_writes_for_itself_alone() {
     is_denied(store.commit(&guess), "comparing");
 
     let endpoint = key::endpoint(&worker.node, network, "e");
-    for key in [endpoint.clone(), format!("{}t", key::tasks(&worker.node))] {
+    for key in [endpoint.clone(), key::task(&worker.node, "t")] {
         let leased = Transaction::default().put_leased(key.clone(), "{}");
         store.commit(&leased).unwrap();
         store.commit(&Transaction::default().delete(key)).unwrap();
@@ -178,6 +181,7 @@ fn a_worker_reads_no_secrets_and_writes_for_itself_alone() {
         key::ENDPOINTS,
         key::NODES,
         key::SERVICES,
+        key::ORDERS,
         key::TASKS,
     ] {
         store.snapshot(key).unwrap();
@@ -293,4 +297,104 @@ fn rights_come_and_go_with_the_role() {
             other => Err(format!("{other:?}")),
         }
     });
+}
+
+#[test]
+fn the_one_that_leads_orders_and_each_node_reports_for_itself() {
+    let runtime = Runtime::new().unwrap();
+    let nodes = [1, 2, 3].map(|number| Node::new(number, &runtime));
+    let manager = nodes[0].begin();
+    let [worker, other] = [1, 2].map(|at| nodes[at].join(&nodes[0], Role::Worker));
+    let work = |at: usize| nodes[at].swarm.work(false).unwrap().unwrap();
+    let leads = work(0).leads.unwrap();
+    let order = |node: Option<&NodeId>, task: &str, value: Option<&str>| Order {
+        task: task.to_owned(),
+        node: node.cloned(),
+        order: value.map(|text| text.into()),
+    };
+    let orders = vec![
+        order(Some(&worker.node), "t1", Some("run")),
+        order(Some(&other.node), "t2", Some("run")),
+        order(None, "t3", Some("wait")),
+    ];
+    let change = WorkChange {
+        leads: Some(leads),
+        orders,
+        reports: Vec::new(),
+    };
+    // A worker may not, whatever it says; one that has led before neither.
+    for (at, leads) in [(1, Some(leads)), (0, Some(leads - 1)), (0, None)] {
+        let change = WorkChange {
+            leads,
+            ..change.clone()
+        };
+        nodes[at].swarm.change_work(&change).unwrap_err();
+        assert_eq!(work(0).items, []);
+    }
+    nodes[0].swarm.change_work(&change).unwrap();
+
+    // Each reads what is its own, unless it asks for all.
+    let tasks = |work: Work| -> Vec<(String, bool)> {
+        let items = work.items.into_iter();
+        let mut tasks: Vec<_> = items
+            .map(|item| (item.task, item.report.is_some()))
+            .collect();
+        tasks.sort();
+        tasks
+    };
+    let listed = |tasks: &[(&str, bool)]| -> Vec<(String, bool)> {
+        let tasks = tasks.iter();
+        tasks
+            .map(|(task, reported)| ((*task).to_owned(), *reported))
+            .collect()
+    };
+    assert_eq!(tasks(work(1)), listed(&[("t1", false)]));
+    assert_eq!(work(1).leads, None);
+    let all = [("t1", false), ("t2", false), ("t3", false)];
+    assert_eq!(tasks(work(0)), listed(&all));
+    assert_eq!(
+        tasks(nodes[1].swarm.work(true).unwrap().unwrap()),
+        listed(&all)
+    );
+
+    let report = |task: &str, value: Option<&str>| WorkChange {
+        reports: vec![TaskReport {
+            task: task.to_owned(),
+            report: value.map(|text| text.into()),
+        }],
+        ..WorkChange::default()
+    };
+    nodes[1]
+        .swarm
+        .change_work(&report("t1", Some("runs")))
+        .unwrap();
+    assert_eq!(tasks(work(1)), listed(&[("t1", true)]));
+    for name in ["", "a/b", "../x"] {
+        let refused = nodes[1].swarm.change_work(&report(name, Some("x")));
+        assert!(matches!(refused, Err(SwarmError::NoTask)), "{name}");
+    }
+    nodes[1].swarm.change_work(&report("t1", None)).unwrap();
+    assert_eq!(tasks(work(1)), listed(&[("t1", false)]));
+
+    // What a node has reported goes with it.
+    nodes[2]
+        .swarm
+        .change_work(&report("t2", Some("runs")))
+        .unwrap();
+    nodes[0]
+        .swarm
+        .remove_node(other.node.as_str(), true)
+        .unwrap();
+    let all = [("t1", false), ("t2", false), ("t3", false)];
+    assert_eq!(tasks(work(0)), listed(&all));
+    let gone = WorkChange {
+        orders: vec![
+            order(Some(&other.node), "t2", None),
+            order(None, "t3", None),
+        ],
+        ..change
+    };
+    nodes[0].swarm.change_work(&gone).unwrap();
+    assert_eq!(tasks(work(0)), listed(&[("t1", false)]));
+    drop(manager);
 }

@@ -123,6 +123,7 @@ fn host(hostname: &str) -> Host {
     Host {
         hostname: hostname.to_owned(),
         engine: "0".to_owned(),
+        machine: Default::default(),
         etcd: Program {
             path: "etcd".into(),
             groups: Vec::new(),

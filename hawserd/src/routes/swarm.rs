@@ -4,6 +4,7 @@ use api::path;
 use api::swarm::{
     Membership, Node, NodeUpdate, Role, Swarm, SwarmInit, SwarmJoin, SwarmKey, SwarmUpdate,
 };
+use api::work::{Work, WorkChange};
 use axum::extract::{DefaultBodyLimit, State};
 use axum::http::StatusCode;
 use axum::routing::{get, post};
@@ -34,6 +35,7 @@ pub(crate) fn routes() -> Router<Daemon> {
             path::SWARM_RESTORE,
             post(restore).layer(DefaultBodyLimit::max(LARGEST_BACKUP)),
         )
+        .route(path::WORK, get(work).post(change_work))
         .route(path::NODES, get(list))
         .route(&node, get(inspect_node).delete(remove))
         .route(&format!("{node}/{}", path::NODE_UPDATE), post(update))
@@ -126,6 +128,26 @@ async fn change(State(daemon): State<Daemon>, Content(asked): Content<SwarmUpdat
 async fn rotate(State(daemon): State<Daemon>, Segments(role): Segments<Role>) -> Done {
     daemon
         .run(move |daemon| daemon.cluster.rotate(role))
+        .await
+        .map(|()| StatusCode::NO_CONTENT)
+}
+
+#[derive(Deserialize)]
+struct All {
+    #[serde(default)]
+    all: bool,
+}
+
+async fn work(State(daemon): State<Daemon>, Params(asked): Params<All>) -> Reply<Option<Work>> {
+    daemon
+        .run(move |daemon| daemon.cluster.work(asked.all))
+        .await
+        .map(Json)
+}
+
+async fn change_work(State(daemon): State<Daemon>, Content(change): Content<WorkChange>) -> Done {
+    daemon
+        .run(move |daemon| daemon.cluster.change_work(&change))
         .await
         .map(|()| StatusCode::NO_CONTENT)
 }

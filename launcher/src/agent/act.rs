@@ -8,7 +8,6 @@ use std::thread;
 use api::id::Id;
 use api::service::Service;
 
-use super::constraint::{self, NO_SUITABLE_NODE};
 use super::news::Wake;
 use super::task::Task;
 use super::template;
@@ -75,11 +74,6 @@ pub(super) fn spawn(
 }
 
 fn begin(context: &Context, service: &Service, task: &Task, node: &str) -> Done {
-    let template = service.spec.task_template.as_ref();
-    let placement = template.map(|template| &template.placement);
-    if placement.is_some_and(|placement| !constraint::allow(&placement.constraints, node)) {
-        return Done::Rejected(None, NO_SUITABLE_NODE.to_owned());
-    }
     let container = match made(context, service, task, node) {
         Ok(container) => container,
         Err(error) => return Done::Rejected(None, error.to_string()),

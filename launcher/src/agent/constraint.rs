@@ -1,9 +1,7 @@
 //! Where replicas may run: `--constraint KEY==VALUE` and `KEY!=VALUE`, all of which must hold. Case
 //! does not count in values, as in Docker.
 
-/// What Docker says of a replica that no host may run.
-pub(super) const NO_SUITABLE_NODE: &str =
-    "no suitable node (scheduling constraints not satisfied on 1 node)";
+use super::host::Host;
 
 const KEYS: [&str; 5] = [
     "node.id",
@@ -12,7 +10,6 @@ const KEYS: [&str; 5] = [
     "node.platform.os",
     "node.platform.arch",
 ];
-/// A host has no labels, so that each is empty.
 const LABELS: [&str; 2] = ["node.labels.", "engine.labels."];
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -25,6 +22,8 @@ pub enum ConstraintError {
         keys = KEYS.join(", ")
     )]
     Key { text: String, key: String },
+    #[error("invalid placement preference {0:?}: expected spread=node.labels.NAME")]
+    Preference(String),
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -69,24 +68,46 @@ pub fn check(constraints: &[String]) -> Result<(), ConstraintError> {
         .try_for_each(|text| parse(text).map(drop))
 }
 
-/// Whether the host called `node` may run replicas with these constraints.
-pub(super) fn allow(constraints: &[String], node: &str) -> bool {
+/// Whether the host may run replicas with these constraints.
+pub(super) fn allow(constraints: &[String], host: &Host) -> bool {
     constraints.iter().all(|text| {
         parse(text).is_ok_and(|constraint| {
-            let is_equal = fact(constraint.key, node).eq_ignore_ascii_case(constraint.value);
+            let is_equal = fact(constraint.key, host).eq_ignore_ascii_case(constraint.value);
             is_equal == constraint.is_equal
         })
     })
 }
 
-fn fact<'n>(key: &str, node: &'n str) -> &'n str {
+/// Empty of a label that the host has not.
+pub(super) fn fact<'h>(key: &str, host: &'h Host) -> &'h str {
     match key {
-        "node.id" | "node.hostname" => node,
-        // The one host there is decides what runs.
-        "node.role" => "manager",
-        "node.platform.os" => std::env::consts::OS,
-        "node.platform.arch" => std::env::consts::ARCH,
-        _ => "",
+        "node.id" => &host.id,
+        "node.hostname" => &host.name,
+        "node.role" => host.role.as_str(),
+        "node.platform.os" => &host.os,
+        "node.platform.arch" => &host.architecture,
+        key => {
+            let label = key.strip_prefix("node.labels.");
+            let value = label.and_then(|label| host.labels.get(label));
+            value.map_or("", String::as_str)
+        }
+    }
+}
+
+/// The label of `spread=node.labels.NAME`.
+///
+/// # Errors
+/// [`ConstraintError`].
+pub fn preference(text: &str) -> Result<&str, ConstraintError> {
+    let label = text.strip_prefix("spread=").unwrap_or_default();
+    let is_label = LABELS.into_iter().any(|prefix| {
+        label
+            .strip_prefix(prefix)
+            .is_some_and(|name| !name.is_empty())
+    });
+    match is_label {
+        true => Ok(label),
+        false => Err(ConstraintError::Preference(text.to_owned())),
     }
 }
 
@@ -97,7 +118,9 @@ mod tests {
     fn allows(texts: &[&str]) -> bool {
         let texts: Vec<String> = texts.iter().map(|text| (*text).to_owned()).collect();
         check(&texts).unwrap();
-        allow(&texts, "Alpha")
+        let mut host = Host::alone("Alpha");
+        host.labels.insert("disk".to_owned(), "ssd".to_owned());
+        allow(&texts, &host)
     }
 
     #[test]
@@ -111,6 +134,7 @@ mod tests {
 
     #[test]
     fn a_label_that_a_host_has_not_is_none() {
+        assert!(allows(&["node.labels.disk==SSD", "node.labels.disk!=hdd"]));
         assert!(!allows(&["node.labels.zone==east"]));
         assert!(allows(&["node.labels.zone!=east", "engine.labels.a.b!=="]));
     }
@@ -123,6 +147,20 @@ mod tests {
         }
         for text in ["node.name==a", "==a", "node.labels.==a"] {
             assert!(error(text).contains("expected one of node.id, "), "{text}");
+        }
+        assert_eq!(
+            preference("spread=node.labels.rack"),
+            Ok("node.labels.rack")
+        );
+        for text in [
+            "",
+            "spread",
+            "spread=",
+            "spread=node.labels.",
+            "binpack=node.labels.a",
+        ] {
+            let error = preference(text).unwrap_err().to_string();
+            assert!(error.contains("expected spread="), "{text}");
         }
     }
 }

@@ -4,11 +4,18 @@
 //! tasks and at their containers; [`plan`] says what is to be done next, which [`act`] does in
 //! threads. Whatever is decided is on record before it is done, so that an agent that is killed at
 //! any moment, the host included, goes on where it was. There is one agent for a state directory; it
-//! starts when a service needs it and ends when none does.
+//! starts when a service needs it, or a cluster, and ends when none does.
+//!
+//! In a cluster every node's agent carries out what it is ordered to ([`crew`]) and reports on it. The
+//! one of the node that leads plans for all ([`lead`]).
 
 mod act;
 pub mod constraint;
+pub mod crew;
+pub mod host;
+mod lead;
 mod news;
+mod observe;
 pub mod plan;
 pub mod record;
 pub mod task;
@@ -24,17 +31,19 @@ use std::sync::mpsc::{self, Receiver, Sender};
 use std::time::{Duration, Instant};
 
 use api::client::escape;
+use api::daemon::Info;
 use api::id::Id;
-use api::path::{SERVICE_ROLLBACK, SERVICE_UPDATE_STATUS, SERVICES};
-use api::service::{MemberState, Service, ServiceMember};
+use api::path::{INFO, SERVICE_ROLLBACK, SERVICE_UPDATE_STATUS, SERVICES};
+use api::service::Service;
 use api::task::UpdateStatus;
+use api::work::WorkChange;
 use jiff::Timestamp;
 
 use crate::cli::context::Context;
 use crate::cli::error::CliError;
-use crate::container::{HealthStatus, Status};
-use crate::store::ContainerDir;
 use act::{Done, Job, Report};
+use crew::{Crew, Heard, Order};
+use host::Host;
 use news::Wake;
 use plan::{Plan, Situation, Step};
 use record::{AgentLock, Records, ServiceTasks};
@@ -47,7 +56,7 @@ const ATTENTION: Duration = Duration::from_secs(3);
 /// How often it looks when nobody tells it anything.
 const RESYNC: Duration = Duration::from_secs(10);
 
-/// Keeps replicas until no service has any.
+/// Keeps replicas until no service has any, and the host is in no cluster.
 ///
 /// # Errors
 /// Its records cannot be used. A daemon that does not answer is waited for.
@@ -63,7 +72,7 @@ pub fn run(context: &Context) -> Result<(), CliError> {
         drop(lock);
         // Whoever made a service since our last look saw an agent that ran.
         let is_current = records.lock()?.is_some_and(|lock| lock.is_current());
-        if !is_current || services(context)?.is_empty() {
+        if !is_current || !is_needed(context)? {
             return Ok(());
         }
     }
@@ -103,11 +112,15 @@ pub fn ensure(context: &Context) -> Result<(), CliError> {
     Ok(())
 }
 
-/// Whether a service has replicas to keep.
+/// Whether a service has replicas to keep, or the host is in a cluster, which may have.
 ///
 /// # Errors
 /// The daemon cannot be asked.
 pub fn is_needed(context: &Context) -> Result<bool, CliError> {
+    let info: Info = context.client().get(INFO)?;
+    if info.swarm.is_some() {
+        return Ok(true);
+    }
     match services(context) {
         Ok(services) => Ok(!services.is_empty()),
         // It knows of none.
@@ -121,7 +134,7 @@ fn services(context: &Context) -> Result<BTreeMap<Id, Service>, CliError> {
     let all: Vec<Service> = context.client().get(SERVICES)?;
     let own = all
         .into_iter()
-        .filter(|service| service.spec.task_template.is_some() && !service.kept_elsewhere);
+        .filter(|service| service.spec.task_template.is_some());
     Ok(own.map(|service| (service.id.clone(), service)).collect())
 }
 
@@ -130,6 +143,7 @@ struct Agent<'c> {
     records: &'c Records,
     /// This host's name.
     node: String,
+    /// Those that this host has.
     tasks: BTreeMap<Id, ServiceTasks>,
     /// Tasks that a job is about.
     busy: BTreeSet<String>,
@@ -138,6 +152,8 @@ struct Agent<'c> {
     stirred: Instant,
     /// What was said last of a daemon that does not answer.
     complaint: String,
+    /// Of the cluster, while this node leads.
+    heard: Heard,
 }
 
 impl<'c> Agent<'c> {
@@ -155,6 +171,7 @@ impl<'c> Agent<'c> {
             wakes: mpsc::channel(),
             stirred: Instant::now(),
             complaint: String::new(),
+            heard: Heard::default(),
         })
     }
 
@@ -164,9 +181,16 @@ impl<'c> Agent<'c> {
         while lock.is_current() {
             let wait = match services(self.context) {
                 Ok(services) => {
-                    self.complaint.clear();
-                    let wake = self.pass(&services)?;
-                    if services.is_empty() && self.tasks.is_empty() && self.busy.is_empty() {
+                    let crew = Crew::read(self.context, false);
+                    match &crew {
+                        Ok(_) => self.complaint.clear(),
+                        // What was ordered last is carried out.
+                        Err(error) => self.complain(error),
+                    }
+                    let is_alone = matches!(crew, Ok(None));
+                    let wake = self.pass(&services, crew.ok())?;
+                    let rests = self.tasks.is_empty() && self.busy.is_empty();
+                    if is_alone && services.is_empty() && rests {
                         return Ok(());
                     }
                     let rest = self.rest();
@@ -201,32 +225,129 @@ impl<'c> Agent<'c> {
         }
     }
 
-    fn pass(&mut self, services: &BTreeMap<Id, Service>) -> Result<Option<Timestamp>, CliError> {
+    /// `crew` is of the cluster, if there is one; absent while nobody knows.
+    fn pass(
+        &mut self,
+        services: &BTreeMap<Id, Service>,
+        crew: Option<Option<Crew>>,
+    ) -> Result<Option<Timestamp>, CliError> {
         while let Ok(wake) = self.wakes.1.try_recv() {
             self.take(wake)?;
         }
-        for service in services.values() {
+        for service in services.values().filter(|s| !s.id.is_of_cluster()) {
             let tasks = self.tasks.entry(service.id.clone()).or_default();
             tasks.service.clone_from(&service.spec.name);
         }
+        if let Some(crew) = &crew {
+            self.obey(crew.as_ref())?;
+        }
         let mut wake: Option<Timestamp> = None;
         let ids: Vec<Id> = self.tasks.keys().cloned().collect();
-        for id in ids {
-            let service = services.get(&id);
-            self.observe(&id, service)?;
-            let plan = self.plan(&id, service);
-            wake = wake.into_iter().chain(plan.wake).min();
-            self.carry_out(&id, service, plan)?;
-            let is_empty = self.tasks.get(&id).is_none_or(|own| own.tasks.is_empty());
-            if service.is_none() && is_empty {
-                self.records.forget(&id)?;
-                self.tasks.remove(&id);
+        for id in &ids {
+            self.observe(id, services.get(id))?;
+        }
+        for id in &ids {
+            let service = services.get(id);
+            if !id.is_of_cluster() {
+                let hosts = [self.own_host(services)];
+                let plan = self.plan(id, service, &hosts);
+                wake = wake.into_iter().chain(plan.wake).min();
+                self.carry_out(id, service, plan)?;
+            }
+            self.execute(id, service)?;
+            let is_empty = self.tasks.get(id).is_none_or(|own| own.tasks.is_empty());
+            if is_empty && (service.is_none() || id.is_of_cluster()) {
+                self.records.forget(id)?;
+                self.tasks.remove(id);
+            }
+        }
+        if let Some(crew) = crew.flatten() {
+            let led = self.report(&crew).and_then(|()| match crew.leads {
+                Some(leads) => self.lead(services, crew, leads),
+                None => {
+                    self.heard = Heard::default();
+                    Ok(None)
+                }
+            });
+            match led {
+                Ok(due) => wake = wake.into_iter().chain(due).min(),
+                Err(error) => self.complain(&error),
             }
         }
         Ok(wake)
     }
 
-    fn plan(&self, id: &Id, service: Option<&Service>) -> Plan {
+    /// Takes down what the node that leads orders; in no cluster it orders nothing.
+    fn obey(&mut self, crew: Option<&Crew>) -> Result<(), CliError> {
+        let mut orders: BTreeMap<&Id, Vec<&Order>> = BTreeMap::new();
+        for order in crew.iter().flat_map(|crew| crew.orders_of(&crew.node)) {
+            orders.entry(&order.service).or_default().push(order);
+            self.tasks.entry(order.service.clone()).or_default();
+        }
+        for (id, own) in &mut self.tasks {
+            if !id.is_of_cluster() {
+                continue;
+            }
+            let before = own.clone();
+            let ordered = orders.get(id).map_or(&[][..], Vec::as_slice);
+            for order in ordered {
+                own.service.clone_from(&order.service_name);
+                match own.tasks.iter_mut().find(|task| task.id == order.task.id) {
+                    Some(task) => task.desired = order.task.desired,
+                    None => own.tasks.push(order.task.clone()),
+                }
+            }
+            crew::dismiss(own, |task| ordered.iter().any(|o| o.task.id == task.id));
+            if *own != before {
+                self.records.write(id, own)?;
+            }
+        }
+        // Nobody waits to see how they ended.
+        let is_ordered = |id: &Id, task: &Task| {
+            let mut ordered = orders.get(id).into_iter().flatten();
+            ordered.any(|order| order.task.id == task.id)
+        };
+        let mut gone = Vec::new();
+        for (id, own) in self.tasks.iter().filter(|(id, _)| id.is_of_cluster()) {
+            let over = own.tasks.iter().filter(|task| task.is_over());
+            let over = over.filter(|task| !is_ordered(id, task));
+            gone.extend(over.map(|task| (id.clone(), task.id.clone())));
+        }
+        for (id, task) in gone {
+            self.begin(&id, &task, Job::Forget);
+        }
+        Ok(())
+    }
+
+    /// Tells the cluster of what has become of this host's tasks.
+    fn report(&self, crew: &Crew) -> Result<(), CliError> {
+        let own = self.tasks.iter().filter(|(id, _)| id.is_of_cluster());
+        let reports = crew.news(own.flat_map(|(_, own)| &own.tasks))?;
+        if reports.is_empty() {
+            return Ok(());
+        }
+        let change = WorkChange {
+            reports,
+            ..WorkChange::default()
+        };
+        crew::tell(self.context, &change)
+    }
+
+    /// This host, with what its tasks take of it.
+    fn own_host(&self, services: &BTreeMap<Id, Service>) -> Host {
+        let mut host = Host::alone(&self.node);
+        for (id, own) in &self.tasks {
+            let Some(service) = services.get(id) else {
+                continue;
+            };
+            for _task in own.tasks.iter().filter(|task| !task.is_over()) {
+                host.take(service);
+            }
+        }
+        host
+    }
+
+    fn plan(&self, id: &Id, service: Option<&Service>, hosts: &[Host]) -> Plan {
         let template = service.map(template::digest).unwrap_or_default();
         let none = Vec::new();
         plan::plan(Situation {
@@ -234,6 +355,7 @@ impl<'c> Agent<'c> {
             service,
             template: &template,
             tasks: self.tasks.get(id).map_or(&none, |own| &own.tasks),
+            hosts,
         })
     }
 
@@ -248,7 +370,7 @@ impl<'c> Agent<'c> {
             if task.is_over() || self.busy.contains(&task.id) {
                 continue;
             }
-            look_at(self.context, service, task, now)?;
+            observe::look_at(self.context, service, task, now)?;
         }
         if *own != before {
             self.records.write(id, own)?;
@@ -262,27 +384,38 @@ impl<'c> Agent<'c> {
         service: Option<&Service>,
         plan: Plan,
     ) -> Result<(), CliError> {
+        let now = Timestamp::now();
         for step in plan.steps {
             match step {
-                Step::Create { slot } => self.create(id, service, slot)?,
+                Step::Create { slot, host } => {
+                    let Some(service) = service else { continue };
+                    let task = lead::new_task(service, &slot, host, &self.node, now)?;
+                    let own = self.tasks.entry(id.clone()).or_default();
+                    own.tasks.push(task);
+                    self.records.write(id, own)?;
+                }
+                Step::Place { task, host } => self.change(id, &task, |task| {
+                    task.is_placed(host, now);
+                })?,
                 Step::End { task, desired } => self.change(id, &task, |task| {
-                    task.desired = desired;
+                    task.is_to_end(desired, now);
                 })?,
                 Step::Forget { task } => self.begin(id, &task, Job::Forget),
                 Step::Status(status) => self.tell_status(service, &status),
                 Step::RollBack { why } => self.roll_back(service, &why),
             }
         }
-        // What is to run or to end, and is not, also after a job that failed or an agent that died.
+        Ok(())
+    }
+
+    /// What is to run or to end, and is not, also after a job that failed or an agent that died.
+    fn execute(&mut self, id: &Id, service: Option<&Service>) -> Result<(), CliError> {
         let own = self.tasks.get(id).map(|own| own.tasks.clone());
         for task in own.unwrap_or_default() {
-            match (task.desired, task.state, service) {
-                (Desired::Running, TaskState::Starting, Some(service))
-                    if task.container.is_none() =>
-                {
-                    self.begin(id, &task.id, Job::Start(Box::new(service.clone())));
-                }
-                (Desired::Shutdown | Desired::Remove, _, _) if !task.is_over() => {
+            let is_new = task.state == TaskState::Starting && task.container.is_none();
+            match task.desired {
+                Desired::Running if is_new => self.start(id, service, &task)?,
+                Desired::Shutdown | Desired::Remove if !task.is_over() => {
                     self.begin(id, &task.id, Job::End);
                 }
                 _ => {}
@@ -291,36 +424,20 @@ impl<'c> Agent<'c> {
         Ok(())
     }
 
-    fn create(&mut self, id: &Id, service: Option<&Service>, slot: u64) -> Result<(), CliError> {
-        let Some(service) = service else {
+    fn start(&mut self, id: &Id, service: Option<&Service>, task: &Task) -> Result<(), CliError> {
+        // One of the cluster may be heard of later than its tasks.
+        let known = service.filter(|service| service.revision.unwrap_or(0) >= task.revision);
+        let Some(service) = known else {
             return Ok(());
         };
-        let template = service.spec.task_template.as_ref();
-        let mut random = [0; 25];
-        getrandom::fill(&mut random).map_err(|error| CliError::Io {
-            op: "read random bytes",
-            source: std::io::Error::other(error),
-        })?;
-        let task = task::new_id(random);
-        let now = Timestamp::now();
-        let own = self.tasks.entry(id.clone()).or_default();
-        own.tasks.push(Task {
-            name: template::name(&service.spec.name, slot, &task, &self.node),
-            id: task,
-            slot,
-            template: template::digest(service),
-            image: template
-                .map(|t| t.container_spec.image.clone())
-                .unwrap_or_default(),
-            desired: Desired::Running,
-            state: TaskState::Starting,
-            since: now,
-            created: now,
-            ran: None,
-            container: None,
-            error: String::new(),
-        });
-        Ok(self.records.write(id, own)?)
+        match template::as_decided(service, task) {
+            Some(decided) => self.begin(id, &task.id, Job::Start(Box::new(decided))),
+            None => self.change(id, &task.id, |task| {
+                task.error = "the service was updated before it was started".to_owned();
+                task.becomes(TaskState::Rejected, Timestamp::now());
+            })?,
+        }
+        Ok(())
     }
 
     fn change(
@@ -415,69 +532,4 @@ impl<'c> Agent<'c> {
 fn until(at: Timestamp) -> Duration {
     let span = at.duration_since(Timestamp::now());
     Duration::try_from(span).unwrap_or_default()
-}
-
-/// What the container of a task says of it.
-fn look_at(
-    context: &Context,
-    service: Option<&Service>,
-    task: &mut Task,
-    now: Timestamp,
-) -> Result<(), CliError> {
-    let Some(container) = act::find(context, task)? else {
-        if task.container.is_some() {
-            task.error = "its container is gone".to_owned();
-            task.becomes(TaskState::Failed, now);
-        }
-        return Ok(());
-    };
-    let state = container.state()?;
-    match state.status {
-        Status::Created => {}
-        Status::Running if !is_ready(service, container.id()) => {}
-        Status::Running => {
-            task.container = Some(container.id().clone());
-            task.becomes(TaskState::Running, now);
-            if task.is_wanted() {
-                task.error = complaint(service, &container)?;
-            }
-        }
-        _ if !task.is_wanted() => task.has_ended(now),
-        _ if state.exit_code == 0 => task.becomes(TaskState::Complete, now),
-        _ => {
-            task.error = format!("task: non-zero exit ({})", state.exit_code);
-            task.becomes(TaskState::Failed, now);
-        }
-    }
-    Ok(())
-}
-
-/// A member that no probe has found well yet is still starting.
-fn is_ready(service: Option<&Service>, container: &Id) -> bool {
-    probed(service, container).all(|member| member.state != MemberState::Starting)
-}
-
-/// What a health check finds wrong with a container: the service's, or its own. Empty when all is
-/// well.
-fn complaint(service: Option<&Service>, container: &ContainerDir) -> Result<String, CliError> {
-    let mut members = probed(service, container.id());
-    if let Some(member) = members.find(|member| member.state == MemberState::Down) {
-        return Ok(format!("unhealthy: {}", member.error));
-    }
-    let health = container.health()?.unwrap_or_default();
-    if health.status != HealthStatus::Unhealthy {
-        return Ok(String::new());
-    }
-    let last = health.log.last().map(|check| check.output.trim());
-    Ok(format!("unhealthy: {}", last.unwrap_or_default()))
-}
-
-/// The container's parts in a service that is probed.
-fn probed<'a>(
-    service: Option<&'a Service>,
-    container: &Id,
-) -> impl Iterator<Item = &'a ServiceMember> {
-    let service = service.filter(|service| service.spec.health.is_some());
-    let members = service.into_iter().flat_map(|service| &service.members);
-    members.filter(move |member| member.container_id == container.as_str())
 }

@@ -8,7 +8,8 @@ use api::service::Service;
 use api::task::{RestartCondition, ServiceMode, TaskRestart, UpdateStatus};
 use jiff::Timestamp;
 
-use super::task::{Desired, Task, TaskState};
+use super::host::{self, Host};
+use super::task::{Desired, Slot, Task, TaskState};
 use super::update;
 
 /// Tasks of a slot that are kept to be looked at, the present one included; Docker's number.
@@ -17,8 +18,16 @@ const HISTORY: usize = 5;
 /// One thing to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Step {
-    /// A new task for the slot.
-    Create { slot: u64 },
+    /// A new task for the slot, on a host or on none, and why.
+    Create {
+        slot: Slot,
+        host: Result<String, String>,
+    },
+    /// The same for a task that has had none.
+    Place {
+        task: String,
+        host: Result<String, String>,
+    },
     /// The task stops, if it has not yet, and is then as desired.
     End { task: String, desired: Desired },
     /// The task's container and record go. It is over.
@@ -34,11 +43,23 @@ pub struct Plan {
     pub steps: Vec<Step>,
     /// When to look again though nothing happens.
     pub wake: Option<Timestamp>,
+    /// Hosts of new tasks.
+    sent: Vec<String>,
 }
 
 impl Plan {
     pub(super) fn wake_at(&mut self, at: Timestamp) {
         self.wake = Some(self.wake.map_or(at, |wake| wake.min(at)));
+    }
+
+    /// A new task for the slot, wherever it suits best.
+    pub(super) fn create(&mut self, situation: &Situation<'_>, service: &Service, slot: &Slot) {
+        let host = host::choose(situation, service, slot, &self.sent);
+        self.sent.extend(host.clone());
+        self.steps.push(Step::Create {
+            slot: slot.clone(),
+            host,
+        });
     }
 
     fn end(&mut self, task: &Task, desired: Desired) {
@@ -59,30 +80,51 @@ pub struct Situation<'a> {
     pub template: &'a str,
     /// Oldest first.
     pub tasks: &'a [Task],
+    /// With what all services' tasks take of them.
+    pub hosts: &'a [Host],
 }
 
 impl<'a> Situation<'a> {
     /// The slot's tasks that should run, oldest first: more than one only while an update replaces
     /// one by another that is started first.
-    pub(super) fn wanted_in(self, slot: u64) -> impl Iterator<Item = &'a Task> + use<'a> {
+    pub(super) fn wanted_in<'s>(
+        self,
+        slot: &'s Slot,
+    ) -> impl Iterator<Item = &'a Task> + use<'a, 's> {
         let tasks = self.tasks.iter();
-        tasks.filter(move |task| task.slot == slot && task.is_wanted() && !task.is_over())
+        tasks.filter(move |task| task.place() == *slot && task.is_wanted() && !task.is_over())
     }
 
-    pub(super) fn slots(&self) -> Vec<u64> {
-        let template = self.service.and_then(|s| s.spec.task_template.as_ref());
-        if template.is_none() {
-            return Vec::new();
-        }
-        match mode(self.service) {
-            ServiceMode::Replicated { replicas } => (1..=replicas).collect(),
-            ServiceMode::Global {} => vec![0],
-        }
+    fn in_slot<'s>(self, slot: &'s Slot) -> impl Iterator<Item = &'a Task> + use<'a, 's> {
+        let tasks = self.tasks.iter();
+        tasks.filter(move |task| task.place() == *slot)
+    }
+
+    fn host(&self, id: &str) -> Option<&'a Host> {
+        self.hosts.iter().find(|host| host.id == id)
+    }
+
+    /// The task's host may not have it any more.
+    fn is_displaced(&self, service: &Service, task: &Task) -> bool {
+        let host = self.host(&task.node);
+        !task.node.is_empty() && host.is_none_or(|host| !host.keeps(service))
     }
 }
 
-fn mode(service: Option<&Service>) -> ServiceMode {
-    service.and_then(|s| s.spec.mode).unwrap_or_default()
+/// The slots of a service, as far as its hosts are heard of.
+pub fn slots(service: &Service, hosts: &[Host]) -> Vec<Slot> {
+    if service.spec.task_template.is_none() {
+        return Vec::new();
+    }
+    match service.spec.mode.unwrap_or_default() {
+        ServiceMode::Replicated { replicas } => (1..=replicas).map(Slot::numbered).collect(),
+        ServiceMode::Global {} => {
+            let keep = hosts
+                .iter()
+                .filter(|host| host.is_alive && host.keeps(service));
+            keep.map(|host| Slot::on(&host.id)).collect()
+        }
+    }
 }
 
 pub(super) fn after(at: Timestamp, span: Duration) -> Timestamp {
@@ -92,13 +134,16 @@ pub(super) fn after(at: Timestamp, span: Duration) -> Timestamp {
 /// What to do next.
 pub fn plan(situation: Situation<'_>) -> Plan {
     let mut plan = Plan::default();
-    let slots = situation.slots();
+    let slots = situation
+        .service
+        .map(|service| slots(service, situation.hosts));
+    let slots = slots.unwrap_or_default();
     remove_unwanted(&situation, &slots, &mut plan);
-    retire_failed(&situation, &slots, &mut plan);
     if let Some(service) = situation.service {
+        retire_failed(&situation, service, &slots, &mut plan);
         update::plan(&situation, service, &slots, &mut plan);
         for slot in &slots {
-            fill(&situation, service, *slot, &mut plan);
+            fill(&situation, service, slot, &mut plan);
         }
     }
     forget_old(&situation, &mut plan);
@@ -106,9 +151,9 @@ pub fn plan(situation: Situation<'_>) -> Plan {
 }
 
 /// Slots that are too many, and services that are gone.
-fn remove_unwanted(situation: &Situation<'_>, slots: &[u64], plan: &mut Plan) {
+fn remove_unwanted(situation: &Situation<'_>, slots: &[Slot], plan: &mut Plan) {
     for task in situation.tasks {
-        if slots.contains(&task.slot) {
+        if slots.contains(&task.place()) || waits_for_its_host(situation, task) {
             continue;
         }
         if task.desired != Desired::Remove {
@@ -121,36 +166,68 @@ fn remove_unwanted(situation: &Situation<'_>, slots: &[u64], plan: &mut Plan) {
     }
 }
 
-/// What has ended by itself, or is ill, is not to run any more: another task takes its place.
-fn retire_failed(situation: &Situation<'_>, slots: &[u64], plan: &mut Plan) {
+/// In mode global nothing takes the place of a task whose host is not heard of, so that it goes on when
+/// it is.
+fn waits_for_its_host(situation: &Situation<'_>, task: &Task) -> bool {
+    let keeps = |service| {
+        let host = situation.host(&task.node);
+        host.is_some_and(|host| !host.is_alive && host.keeps(service))
+    };
+    task.slot == 0 && task.desired != Desired::Remove && situation.service.is_some_and(keeps)
+}
+
+/// What has ended by itself, is ill, or may not be where it is, is not to run any more: another task
+/// takes its place.
+fn retire_failed(situation: &Situation<'_>, service: &Service, slots: &[Slot], plan: &mut Plan) {
     for task in situation.tasks {
-        let has_failed = task.is_over() || task.is_ill();
-        if slots.contains(&task.slot) && task.is_wanted() && has_failed {
+        let is_out = task.is_over() || task.is_ill() || situation.is_displaced(service, task);
+        if slots.contains(&task.place()) && task.is_wanted() && is_out {
             plan.end(task, Desired::Shutdown);
         }
     }
 }
 
 /// A slot in which nothing runs gets a new task when it may.
-fn fill(situation: &Situation<'_>, service: &Service, slot: u64, plan: &mut Plan) {
-    let mut of_slot = situation.tasks.iter().filter(|task| task.slot == slot);
-    if of_slot.any(|task| !task.is_over()) {
+fn fill(situation: &Situation<'_>, service: &Service, slot: &Slot, plan: &mut Plan) {
+    let mut is_empty = true;
+    for task in situation.in_slot(slot).filter(|task| !task.is_over()) {
+        is_empty = false;
+        if task.state == TaskState::Pending && task.is_wanted() {
+            place(situation, service, task, plan);
+        }
+    }
+    // In mode global a host that gets nothing new lacks nothing.
+    let mut host = slot.node.iter().filter_map(|id| situation.host(id));
+    if !is_empty || host.any(|host| !host.is_ready()) {
         return;
     }
     match next_try(situation, service, slot) {
-        Some(due) if due <= situation.now => plan.steps.push(Step::Create { slot }),
+        Some(due) if due <= situation.now => plan.create(situation, service, slot),
         Some(due) => plan.wake_at(due),
         None => {}
     }
+}
+
+/// A task that no host suited so far.
+fn place(situation: &Situation<'_>, service: &Service, task: &Task, plan: &mut Plan) {
+    let host = host::choose(situation, service, &task.place(), &plan.sent);
+    if host.as_ref().err() == Some(&task.error) {
+        return;
+    }
+    plan.sent.extend(host.clone());
+    plan.steps.push(Step::Place {
+        task: task.id.clone(),
+        host,
+    });
 }
 
 /// When a task of the present template may be tried in the slot; never, if it was tried enough.
 pub(super) fn next_try(
     situation: &Situation<'_>,
     service: &Service,
-    slot: u64,
+    slot: &Slot,
 ) -> Option<Timestamp> {
-    let of_slot = situation.tasks.iter().filter(|task| task.slot == slot);
+    let of_slot = situation.in_slot(slot);
     let tries: Vec<&Task> = of_slot
         .filter(|task| task.template == situation.template)
         .collect();
@@ -184,9 +261,9 @@ fn due(policy: &TaskRestart, last: &Task, tries: &[&Task], now: Timestamp) -> Op
 
 /// The oldest of a slot's tasks that are over go, when there are too many to look at.
 fn forget_old(situation: &Situation<'_>, plan: &mut Plan) {
-    let mut of_slots: BTreeMap<u64, Vec<&Task>> = BTreeMap::new();
+    let mut of_slots: BTreeMap<Slot, Vec<&Task>> = BTreeMap::new();
     for task in situation.tasks {
-        of_slots.entry(task.slot).or_default().push(task);
+        of_slots.entry(task.place()).or_default().push(task);
     }
     for tasks in of_slots.values() {
         let spare = tasks.len().saturating_sub(HISTORY);

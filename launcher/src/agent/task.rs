@@ -11,6 +11,9 @@ pub struct Task {
     pub id: String,
     /// From 1 on; 0 in mode global.
     pub slot: u64,
+    /// Where it runs ([`super::host::Host::id`]); empty as long as no host suits.
+    #[serde(default)]
+    pub node: String,
     /// What it was made from ([`super::template::digest`]).
     pub template: String,
     pub image: String,
@@ -22,6 +25,9 @@ pub struct Task {
     /// When the state began.
     pub since: Timestamp,
     pub created: Timestamp,
+    /// Of a task of the cluster, the revision of the service that it was made from.
+    #[serde(default)]
+    pub revision: u64,
     /// When it ran first.
     #[serde(default)]
     pub ran: Option<Timestamp>,
@@ -56,6 +62,8 @@ impl Desired {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum TaskState {
+    /// No host suits.
+    Pending,
     /// Its container is made and started.
     Starting,
     Running,
@@ -67,25 +75,61 @@ pub enum TaskState {
     Rejected,
     /// It was stopped.
     Shutdown,
+    /// Nothing is heard of its host, on which it may still run.
+    Orphaned,
 }
 
 impl TaskState {
     pub fn as_str(self) -> &'static str {
         match self {
+            Self::Pending => "Pending",
             Self::Starting => "Starting",
             Self::Running => "Running",
             Self::Complete => "Complete",
             Self::Failed => "Failed",
             Self::Rejected => "Rejected",
             Self::Shutdown => "Shutdown",
+            Self::Orphaned => "Orphaned",
+        }
+    }
+}
+
+/// What one task at a time has of a service: a number, or in mode global a host.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Slot {
+    pub number: u64,
+    /// In mode global.
+    pub node: Option<String>,
+}
+
+impl Slot {
+    pub fn numbered(number: u64) -> Self {
+        Self { number, node: None }
+    }
+
+    /// The one on a host in mode global.
+    pub fn on(node: &str) -> Self {
+        Self {
+            number: 0,
+            node: Some(node.to_owned()),
         }
     }
 }
 
 impl Task {
+    pub fn place(&self) -> Slot {
+        match self.slot {
+            0 => Slot::on(&self.node),
+            number => Slot::numbered(number),
+        }
+    }
+
     /// Its container runs no more, or never did.
     pub fn is_over(&self) -> bool {
-        !matches!(self.state, TaskState::Starting | TaskState::Running)
+        !matches!(
+            self.state,
+            TaskState::Pending | TaskState::Starting | TaskState::Running
+        )
     }
 
     /// Nobody told it to end.
@@ -114,6 +158,35 @@ impl Task {
             TaskState::Shutdown
         };
         self.becomes(state, now);
+    }
+
+    /// A host suits, or none does and why.
+    pub fn is_placed(&mut self, host: Result<String, String>, now: Timestamp) {
+        match host {
+            Ok(host) => {
+                self.node = host;
+                self.error.clear();
+                self.becomes(TaskState::Starting, now);
+            }
+            Err(why) => self.error = why,
+        }
+    }
+
+    /// It is to stop; one that no host has has stopped.
+    pub fn is_to_end(&mut self, desired: Desired, now: Timestamp) {
+        self.desired = desired;
+        if self.state == TaskState::Pending {
+            self.has_ended(now);
+        }
+    }
+
+    /// Takes over what its host says of it.
+    pub fn hear(&mut self, report: Self) {
+        self.state = report.state;
+        self.since = report.since;
+        self.ran = report.ran;
+        self.container = report.container;
+        self.error = report.error;
     }
 
     pub fn becomes(&mut self, state: TaskState, now: Timestamp) {

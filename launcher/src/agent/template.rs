@@ -36,6 +36,16 @@ pub fn name(service: &str, slot: u64, id: &str, node: &str) -> String {
     }
 }
 
+/// The service as it was when the task was decided on; none, if that is longer ago than its last
+/// update.
+pub fn as_decided(service: &Service, task: &Task) -> Option<Service> {
+    let mut decided = service.clone();
+    if digest(&decided) != task.template {
+        decided.spec = decided.previous_spec.take()?;
+    }
+    (digest(&decided) == task.template).then_some(decided)
+}
+
 /// The flags of `hawser create` for the task. `node` is the host's name.
 ///
 /// # Errors
@@ -49,7 +59,7 @@ pub fn flags(
     let spec = &template.container_spec;
     let values = json!({
         "Service": { "ID": service.id, "Name": service.spec.name, "Labels": service.spec.labels },
-        "Node": { "ID": node, "Hostname": node },
+        "Node": { "ID": task.node, "Hostname": node },
         "Task": { "ID": task.id, "Name": task.name, "Slot": task.slot },
     });
     let render = |text: &String| rendered(text, &values);

@@ -9,7 +9,7 @@ use api::task::{FailureAction, UpdateConfig, UpdateOrder, UpdateState, UpdateSta
 use jiff::Timestamp;
 
 use super::plan::{Plan, Situation, Step, after, next_try};
-use super::task::{Desired, Task, TaskState};
+use super::task::{Desired, Slot, Task, TaskState};
 
 /// A task that fails at its start has done so by then: the next slot waits for it, where Docker's
 /// would have been stopped already.
@@ -17,7 +17,7 @@ const SETTLE: Duration = Duration::from_secs(1);
 
 /// Where a slot is on its way to the new template.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Slot {
+enum Progress {
     /// A task of an old template runs, alone.
     Old,
     /// Between the two.
@@ -28,12 +28,12 @@ enum Slot {
     Tried(Timestamp),
 }
 
-pub(super) fn plan(situation: &Situation<'_>, service: &Service, slots: &[u64], plan: &mut Plan) {
-    let states: Vec<(u64, Slot)> = slots
+pub(super) fn plan(situation: &Situation<'_>, service: &Service, slots: &[Slot], plan: &mut Plan) {
+    let states: Vec<(&Slot, Progress)> = slots
         .iter()
-        .map(|slot| (*slot, state(situation, *slot)))
+        .map(|slot| (slot, state(situation, slot)))
         .collect();
-    let has_old = states.iter().any(|(_, state)| *state == Slot::Old);
+    let has_old = states.iter().any(|(_, state)| *state == Progress::Old);
     let status = match &service.update_status {
         Some(status) if status.state.is_paused() => return,
         Some(status) if status.state.is_active() => status.clone(),
@@ -67,19 +67,19 @@ pub(super) fn plan(situation: &Situation<'_>, service: &Service, slots: &[u64], 
     }
 }
 
-fn state(situation: &Situation<'_>, slot: u64) -> Slot {
+fn state(situation: &Situation<'_>, slot: &Slot) -> Progress {
     let wanted: Vec<&Task> = situation.wanted_in(slot).collect();
     let is_new = |task: &Task| task.template == situation.template;
     let mut of_slot = situation.tasks.iter().rev();
-    let last = of_slot.find(|task| task.slot == slot);
+    let last = of_slot.find(|task| task.place() == *slot);
     match wanted.as_slice() {
         [] => match last {
-            Some(last) if is_new(last) && last.ended_by_itself() => Slot::Tried(last.since),
-            _ => Slot::Busy,
+            Some(last) if is_new(last) && last.ended_by_itself() => Progress::Tried(last.since),
+            _ => Progress::Busy,
         },
-        [task] if !is_new(task) => Slot::Old,
-        [task] if task.state == TaskState::Running => Slot::New(task.since),
-        _ => Slot::Busy,
+        [task] if !is_new(task) => Progress::Old,
+        [task] if task.state == TaskState::Running => Progress::New(task.since),
+        _ => Progress::Busy,
     }
 }
 
@@ -101,7 +101,7 @@ fn failure(
         .filter(|task| task.ended_by_itself() && ended_early(task, config.monitor))
         .collect();
     let last = failed.last()?;
-    let mut failed_slots: Vec<u64> = failed.iter().map(|task| task.slot).collect();
+    let mut failed_slots: Vec<Slot> = failed.iter().map(|task| task.place()).collect();
     failed_slots.sort_unstable();
     failed_slots.dedup();
     let ratio = failed_slots.len() as f64 / slots as f64;
@@ -135,22 +135,22 @@ fn go_on(
     situation: &Situation<'_>,
     service: &Service,
     config: &UpdateConfig,
-    states: &[(u64, Slot)],
+    states: &[(&Slot, Progress)],
     plan: &mut Plan,
 ) {
     let mut busy = 0;
     let pause = config.delay.max(SETTLE);
     for (_, state) in states {
         match state {
-            Slot::Busy => busy += 1,
-            Slot::New(since) if after(*since, pause) > situation.now => {
-                let is_last = states.iter().all(|(_, state)| *state != Slot::Old);
+            Progress::Busy => busy += 1,
+            Progress::New(since) if after(*since, pause) > situation.now => {
+                let is_last = states.iter().all(|(_, state)| *state != Progress::Old);
                 if !is_last {
                     plan.wake_at(after(*since, pause));
                 }
                 busy += 1;
             }
-            Slot::New(_) | Slot::Tried(_) | Slot::Old => {}
+            Progress::New(_) | Progress::Tried(_) | Progress::Old => {}
         }
     }
     let free = match config.parallelism {
@@ -159,13 +159,13 @@ fn go_on(
             .unwrap_or(usize::MAX)
             .saturating_sub(busy),
     };
-    let old = states.iter().filter(|(_, state)| *state == Slot::Old);
+    let old = states.iter().filter(|(_, state)| *state == Progress::Old);
     for (slot, _) in old.take(free) {
         match config.order {
-            UpdateOrder::StopFirst => plan.steps.extend(end_old(situation, *slot)),
-            UpdateOrder::StartFirst => match next_try(situation, service, *slot) {
+            UpdateOrder::StopFirst => plan.steps.extend(end_old(situation, slot)),
+            UpdateOrder::StartFirst => match next_try(situation, service, slot) {
                 Some(due) if due <= situation.now => {
-                    plan.steps.push(Step::Create { slot: *slot });
+                    plan.create(situation, service, slot);
                 }
                 Some(due) => plan.wake_at(due),
                 None => {}
@@ -173,14 +173,14 @@ fn go_on(
         }
     }
     // Started first: the new one runs beside the old one, which can go.
-    for (slot, _) in states.iter().filter(|(_, state)| *state == Slot::Busy) {
+    for (slot, _) in states.iter().filter(|(_, state)| *state == Progress::Busy) {
         let new = situation
-            .wanted_in(*slot)
+            .wanted_in(slot)
             .filter(|task| task.template == situation.template);
         for task in new.filter(|task| task.state == TaskState::Running) {
             match after(task.since, SETTLE) {
                 settled if settled <= situation.now => {
-                    plan.steps.extend(end_old(situation, *slot));
+                    plan.steps.extend(end_old(situation, slot));
                 }
                 settled => plan.wake_at(settled),
             }
@@ -188,7 +188,10 @@ fn go_on(
     }
 }
 
-fn end_old<'a>(situation: &Situation<'a>, slot: u64) -> impl Iterator<Item = Step> + use<'a> {
+fn end_old<'a, 's>(
+    situation: &Situation<'a>,
+    slot: &'s Slot,
+) -> impl Iterator<Item = Step> + use<'a, 's> {
     let template = situation.template;
     let old = situation.wanted_in(slot);
     old.filter(move |task| task.template != template)
@@ -202,15 +205,17 @@ fn end_old<'a>(situation: &Situation<'a>, slot: u64) -> impl Iterator<Item = Ste
 fn finish(
     situation: &Situation<'_>,
     config: &UpdateConfig,
-    states: &[(u64, Slot)],
+    states: &[(&Slot, Progress)],
     status: &UpdateStatus,
     plan: &mut Plan,
 ) {
     let mut done = situation.now;
     for (_, state) in states {
         match state {
-            Slot::New(since) | Slot::Tried(since) => done = done.max(after(*since, config.monitor)),
-            Slot::Busy | Slot::Old => return,
+            Progress::New(since) | Progress::Tried(since) => {
+                done = done.max(after(*since, config.monitor))
+            }
+            Progress::Busy | Progress::Old => return,
         }
     }
     if done > situation.now {

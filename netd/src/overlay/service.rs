@@ -63,8 +63,6 @@ impl Netd {
     /// all nodes'.
     pub(crate) fn create_shared_service(&self, spec: &ServiceSpec) -> Result<Id, NetError> {
         let (id, created) = (Id::of_cluster(random()), now());
-        let membership = self.membership.load_full();
-        let keeper = membership.map(|membership| membership.member.node.clone());
         self.put_shared((&id, &spec.name), &|view, _none| {
             if view.services.by_name(&spec.name).is_some() {
                 return Err(ServiceError::Exists(spec.name.clone()));
@@ -81,7 +79,6 @@ impl Netd {
                 update_status: None,
                 ports: Vec::new(),
                 places: Vec::new(),
-                keeper: keeper.clone(),
                 shared: None,
             })
         })?;

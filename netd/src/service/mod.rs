@@ -93,7 +93,6 @@ impl Netd {
             spec,
             previous: None,
             update_status: None,
-            keeper: None,
             shared: None,
         };
         self.store.put_service(&service)?;

@@ -55,7 +55,7 @@ impl Netd {
             spec: service.spec.clone(),
             previous_spec: service.previous.clone(),
             update_status: service.update_status.clone(),
-            kept_elsewhere: service.is_kept_elsewhere(),
+            revision: service.shared.as_ref().map(|shared| shared.modified),
         }
     }
 }

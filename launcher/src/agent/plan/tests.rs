@@ -1,3 +1,5 @@
+mod hosts;
+
 use std::collections::BTreeSet;
 
 use api::id::Id;
@@ -10,9 +12,10 @@ const SECOND: Duration = Duration::from_secs(1);
 /// An image whose containers end as soon as they run.
 const BAD: &str = "bad";
 
-/// A host on which containers start and stop within a second.
+/// Hosts on which containers start and stop within a second.
 struct World {
     now: Timestamp,
+    hosts: Vec<Host>,
     service: Option<Service>,
     tasks: Vec<Task>,
     made: u64,
@@ -30,6 +33,7 @@ impl World {
         };
         let mut world = Self {
             now: Timestamp::from_second(1_000_000).unwrap(),
+            hosts: vec![Host::alone("alpha")],
             service: Some(Service {
                 id: Id::from_bytes([1; 32]),
                 version: Version { index: 1 },
@@ -41,7 +45,7 @@ impl World {
                 endpoint: ServiceEndpoint::default(),
                 members: Vec::new(),
                 last_resort: false,
-                kept_elsewhere: false,
+                revision: None,
             }),
             tasks: Vec::new(),
             made: 0,
@@ -64,14 +68,50 @@ impl World {
         template.unwrap().container_spec.image.clone()
     }
 
+    fn is_heard_of(&self, node: &str) -> bool {
+        self.hosts
+            .iter()
+            .any(|host| host.id == node && host.is_alive)
+    }
+
+    /// What is planned, from what is heard of.
+    fn plan(&self) -> Plan {
+        let service = self.service.as_ref();
+        let template = service.map(|_| self.image()).unwrap_or_default();
+        let mut tasks = self.tasks.clone();
+        let mut hosts = self.hosts.clone();
+        for task in tasks
+            .iter_mut()
+            .filter(|task| !task.is_over() && !task.node.is_empty())
+        {
+            if !self.is_heard_of(&task.node) {
+                task.state = TaskState::Orphaned;
+            } else if let Some(host) = hosts.iter_mut().find(|host| host.id == task.node) {
+                service.into_iter().for_each(|service| host.take(service));
+            }
+        }
+        plan(Situation {
+            now: self.now,
+            service,
+            template: &template,
+            tasks: &tasks,
+            hosts: &hosts,
+        })
+    }
+
     /// A second passes.
     fn tick(&mut self) {
-        let template = self
-            .service
-            .as_ref()
-            .map(|_| self.image())
-            .unwrap_or_default();
-        for task in &mut self.tasks {
+        let alive: BTreeSet<String> = self
+            .hosts
+            .iter()
+            .filter(|host| host.is_alive)
+            .map(|host| host.id.clone())
+            .collect();
+        for task in self
+            .tasks
+            .iter_mut()
+            .filter(|task| alive.contains(&task.node))
+        {
             if !task.is_over() && !task.is_wanted() {
                 task.has_ended(self.now);
                 continue;
@@ -83,13 +123,7 @@ impl World {
             };
             task.becomes(state, self.now);
         }
-        let plan = plan(Situation {
-            now: self.now,
-            service: self.service.as_ref(),
-            template: &template,
-            tasks: &self.tasks,
-        });
-        for step in plan.steps {
+        for step in self.plan().steps {
             self.carry_out(step);
         }
         self.ran.insert(self.running().len());
@@ -98,30 +132,41 @@ impl World {
 
     fn carry_out(&mut self, step: Step) {
         match step {
-            Step::Create { slot } => {
+            Step::Create { slot, host } => {
                 self.made += 1;
-                self.tasks.push(Task {
+                let mut task = Task {
                     id: self.made.to_string(),
-                    slot,
+                    slot: slot.number,
+                    node: slot.node.unwrap_or_default(),
                     template: self.image(),
                     image: self.image(),
-                    name: format!("web.{slot}.{}", self.made),
+                    name: format!("web.{}.{}", slot.number, self.made),
                     desired: Desired::Running,
-                    state: TaskState::Starting,
+                    state: TaskState::Pending,
                     since: self.now,
                     created: self.now,
+                    revision: 0,
                     ran: None,
                     container: None,
                     error: String::new(),
-                });
+                };
+                task.is_placed(host, self.now);
+                self.tasks.push(task);
+            }
+            Step::Place { task, host } => {
+                let now = self.now;
+                self.task(&task).is_placed(host, now);
             }
             Step::End { task, desired } => {
-                let mut tasks = self.tasks.iter_mut();
-                tasks.find(|other| other.id == task).unwrap().desired = desired;
+                let now = self.now;
+                self.task(&task).is_to_end(desired, now);
             }
             Step::Forget { task } => {
-                let forgotten = self.tasks.iter().find(|other| other.id == task).unwrap();
-                assert!(forgotten.is_over(), "{forgotten:?}");
+                let forgotten = self.task(&task).clone();
+                assert!(
+                    forgotten.is_over() || !self.is_heard_of(&forgotten.node),
+                    "{forgotten:?}"
+                );
                 self.tasks.retain(|other| other.id != task);
             }
             Step::Status(status) => self.service.as_mut().unwrap().update_status = Some(status),
@@ -136,6 +181,11 @@ impl World {
                 });
             }
         }
+    }
+
+    fn task(&mut self, id: &str) -> &mut Task {
+        let mut tasks = self.tasks.iter_mut();
+        tasks.find(|task| task.id == id).unwrap()
     }
 
     fn ticks(&mut self, seconds: u64) -> &mut Self {
@@ -409,14 +459,7 @@ fn an_agent_may_die_between_any_two_steps() {
     for cut in 0..4 {
         let mut world = World::new(3);
         for _ in 0..60 {
-            let template = world.image();
-            let steps = plan(Situation {
-                now: world.now,
-                service: world.service.as_ref(),
-                template: &template,
-                tasks: &world.tasks,
-            })
-            .steps;
+            let steps = world.plan().steps;
             steps
                 .into_iter()
                 .take(cut)

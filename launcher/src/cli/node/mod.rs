@@ -2,6 +2,7 @@
 
 mod inspect;
 mod list;
+mod ps;
 
 use std::collections::BTreeSet;
 
@@ -24,6 +25,8 @@ pub enum NodeCommand {
     Ls(list::ListFlags),
     /// Show hosts in detail
     Inspect(inspect::InspectNodeFlags),
+    /// List the replicas of services that hosts have
+    Ps(ps::NodePsFlags),
     /// Change a host's labels, or whether it is to run replicas
     Update(UpdateFlags),
     /// Make hosts managers
@@ -102,6 +105,7 @@ pub fn run(context: &Context, command: &NodeCommand) -> Result<i32, CliError> {
     match command {
         NodeCommand::Ls(flags) => list::list(context, flags),
         NodeCommand::Inspect(flags) => inspect::inspect(context, flags),
+        NodeCommand::Ps(flags) => ps::ps(context, flags),
         NodeCommand::Update(flags) => update(context, flags),
         NodeCommand::Promote(flags) => give_role(context, &flags.nodes, Role::Manager),
         NodeCommand::Demote(flags) => give_role(context, &flags.nodes, Role::Worker),

@@ -132,6 +132,16 @@ fn replicas(service: &Service) -> Vec<String> {
     if !constraints.is_empty() {
         lines.push(format!(" Constraints:\t[{}]", constraints.join(" ")));
     }
+    let preferences = template.placement.preferences.iter();
+    let spread = preferences.map(|preference| preference.spread.spread_descriptor.as_str());
+    let spread: Vec<&str> = spread.collect();
+    if !spread.is_empty() {
+        lines.push(format!(" Preferences:\tSpread over {}", spread.join(", ")));
+    }
+    if template.placement.max_replicas > 0 {
+        let most = template.placement.max_replicas;
+        lines.push(format!(" Max Replicas Per Node:\t{most}"));
+    }
     for (title, word, config) in [
         ("UpdateConfig:", "Update", &spec.update_config),
         ("RollbackConfig:", "Rollback", &spec.rollback_config),

@@ -4,7 +4,7 @@ use api::path::SERVICES;
 use api::service::{Service, ServicePort};
 use clap::Args;
 
-use super::tasks;
+use crate::agent::crew::Replicas;
 use crate::agent::task::TaskState;
 use crate::cli::context::Context;
 use crate::cli::error::CliError;
@@ -67,11 +67,15 @@ pub fn list(context: &Context, flags: &ListFlags) -> Result<i32, CliError> {
             matches(key, value, service)
         })
     });
-    let mut listed = Vec::new();
-    for service in services {
-        let replicas = replicas(context, &service)?;
-        listed.push((service, replicas));
-    }
+    let kept = services.iter().filter(|s| s.spec.task_template.is_some());
+    let replicas = Replicas::read(context, kept)?;
+    let listed: Vec<(Service, String)> = services
+        .into_iter()
+        .map(|service| {
+            let counted = count(&replicas, &service);
+            (service, counted)
+        })
+        .collect();
     let id = |(service, _): &(Service, String)| service.id.short().to_owned();
     listing::print(&listed, (flags.quiet, &flags.format), &COLUMNS, id, row)
 }
@@ -109,16 +113,13 @@ fn image(service: &Service) -> &str {
 }
 
 /// Replicas that run, of those wanted; or members that new connections go to, of all.
-fn replicas(context: &Context, service: &Service) -> Result<String, CliError> {
+fn count(replicas: &Replicas, service: &Service) -> String {
     if service.spec.task_template.is_none() {
-        return Ok(members(service));
+        return members(service);
     }
-    let tasks = tasks(context, service)?;
-    let running = tasks
-        .iter()
-        .filter(|task| task.is_wanted() && task.state == TaskState::Running);
-    let wanted = service.spec.mode.unwrap_or_default().replicas();
-    Ok(format!("{}/{wanted}", running.count()))
+    let tasks = replicas.of(service).iter();
+    let running = tasks.filter(|task| task.is_wanted() && task.state == TaskState::Running);
+    format!("{}/{}", running.count(), replicas.wanted(service))
 }
 
 fn members(service: &Service) -> String {

@@ -9,11 +9,13 @@ use std::time::Duration;
 use api::service::Service;
 use clap::Args;
 
-use super::{ServiceFlagError, find, tasks};
+use super::{ServiceFlagError, find};
+use crate::agent::crew::Replicas;
 use crate::agent::task::Task;
 use crate::cli::container::logs;
 use crate::cli::context::Context;
 use crate::cli::error::CliError;
+use crate::cli::output;
 use crate::store::StoreError;
 
 /// How often new replicas are looked for.
@@ -57,18 +59,28 @@ pub fn logs(context: &Context, flags: &LogsFlags) -> Result<i32, CliError> {
     let (send, failures) = mpsc::channel();
     let mut seen = BTreeSet::new();
     loop {
-        let all = tasks(context, &service)?;
+        let replicas = Replicas::read(context, [&service])?;
+        let all = replicas.of(&service);
         let is_over = all.is_empty() && find(context, service.id.as_str()).is_err();
         for task in all {
             let is_meant = only.as_ref().is_none_or(|only| *only == task.id);
             if !is_meant || task.container.is_none() || !seen.insert(task.id.clone()) {
                 continue;
             }
-            let prefix = prefix(flags, &service, &task, &context.info()?.name);
-            if !flags.follow {
-                show(context, flags, &task, &prefix)?;
+            let node = replicas.host(task);
+            if !replicas.is_here(task) {
+                let (name, host) = (&task.name, node);
+                output::warn(format_args!(
+                    "{name} is on {host}: its output is read there"
+                ));
                 continue;
             }
+            let prefix = prefix(flags, &service, task, node);
+            if !flags.follow {
+                show(context, flags, task, &prefix)?;
+                continue;
+            }
+            let task = task.clone();
             let (context, flags, send) = (context.another(), flags.clone(), send.clone());
             thread::spawn(move || {
                 if let Err(error) = show(&context, &flags, &task, &prefix) {
@@ -96,11 +108,13 @@ fn which(context: &Context, key: &str) -> Result<(Service, Option<String>), CliE
         Err(error) => error,
     };
     let services: Vec<Service> = context.client().get(api::path::SERVICES)?;
+    let replicas = Replicas::read(context, &services)?;
     for service in services {
-        let tasks = tasks(context, &service)?;
-        let mut fitting = tasks.into_iter().filter(|task| task.id.starts_with(key));
+        let tasks = replicas.of(&service).iter();
+        let mut fitting = tasks.filter(|task| task.id.starts_with(key));
         if let (Some(task), None) = (fitting.next(), fitting.next()) {
-            return Ok((service, Some(task.id)));
+            let task = task.id.clone();
+            return Ok((service, Some(task)));
         }
     }
     Err(missing)

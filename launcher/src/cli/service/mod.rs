@@ -9,15 +9,13 @@ pub mod port;
 mod progress;
 pub mod ps;
 pub mod remove;
-mod replica;
+pub(super) mod replica;
 pub mod rollback;
 pub mod scale;
 mod step;
 pub mod task;
 pub mod top;
 pub mod update;
-
-use std::path::Path;
 
 use api::client::escape;
 use api::path::SERVICES;
@@ -29,8 +27,6 @@ use super::error::CliError;
 use super::network;
 use super::run::network::DEFAULT;
 use crate::agent::constraint::ConstraintError;
-use crate::agent::record::Records;
-use crate::agent::task::Task;
 
 /// `hawser service`.
 #[derive(Debug, Clone, Subcommand)]
@@ -176,12 +172,6 @@ pub fn networks(context: &Context, service: &Service) -> Result<Vec<String>, Cli
         names.push(network::find(context, target)?.name.to_string());
     }
     Ok(names)
-}
-
-/// What the agent has on record of a service's replicas, oldest first.
-pub(super) fn tasks(context: &Context, service: &Service) -> Result<Vec<Task>, CliError> {
-    let records = Records::open(Path::new(&context.info()?.state_dir))?;
-    Ok(records.tasks(&service.id)?.tasks)
 }
 
 pub(super) fn route(key: &str) -> String {

@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 use api::service::Service;
 use api::task::UpdateState;
 
-use super::{find, tasks};
+use super::find;
+use crate::agent::crew::Replicas;
 use crate::agent::task::{Task, TaskState};
 use crate::agent::template;
 use crate::cli::context::Context;
@@ -26,13 +27,14 @@ pub(super) fn wait(context: &Context, service: &Service, quiet: bool) -> Result<
     let mut stable_since = None;
     loop {
         let now = find(context, service.id.as_str())?;
-        let tasks = tasks(context, &now)?;
-        let slots = now.spec.mode.unwrap_or_default().replicas();
+        let replicas = Replicas::read(context, [&now])?;
+        let tasks = replicas.of(&now);
+        let slots = replicas.wanted(&now);
         let digest = template::digest(&now);
-        let ready = newest(&tasks)
+        let ready = newest(tasks)
             .filter(|task| task.state == TaskState::Running && task.template == digest)
             .count() as u64;
-        let text = overview(slots, ready, &tasks);
+        let text = overview(slots, ready, tasks);
         if text != shown && !quiet {
             output::write(&text)?;
             shown = text;
@@ -81,20 +83,25 @@ fn is_updated(service: &Service) -> bool {
 fn newest(tasks: &[Task]) -> impl Iterator<Item = &Task> {
     tasks.iter().enumerate().filter_map(|(at, task)| {
         let later = tasks.get(at + 1..).unwrap_or_default();
-        let is_last = later.iter().all(|other| other.slot != task.slot);
+        let is_last = later.iter().all(|other| other.place() != task.place());
         (is_last && task.is_wanted()).then_some(task)
     })
 }
 
 fn overview(slots: u64, ready: u64, tasks: &[Task]) -> String {
     let mut text = format!("overall progress: {ready} out of {slots} tasks\n");
-    for task in newest(tasks) {
+    for (at, task) in newest(tasks).enumerate() {
         let error = match task.error.as_str() {
             "" => String::new(),
             error => format!(" {error}"),
         };
         let state = task.state.as_str().to_ascii_lowercase();
-        let slot = task.slot.max(1);
+        // In mode global hosts have no number.
+        let slot = if task.slot == 0 {
+            at as u64 + 1
+        } else {
+            task.slot
+        };
         text.push_str(&format!("{slot}/{slots}: {state}{error}\n"));
     }
     text

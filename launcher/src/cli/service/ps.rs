@@ -77,7 +77,7 @@ pub fn ps(context: &Context, flags: &PsFlags) -> Result<i32, CliError> {
         }
     }
     if !kept.is_empty() {
-        replica::list(context, &kept, &filter, flags)?;
+        replica::list(context, &kept, &filter, flags, None)?;
     }
     if kept.len() == flags.services.len() {
         return Ok(exit_code);

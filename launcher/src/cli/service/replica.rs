@@ -3,8 +3,9 @@
 use api::service::Service;
 use jiff::Timestamp;
 
+use super::ServiceFlagError;
 use super::ps::PsFlags;
-use super::{ServiceFlagError, tasks};
+use crate::agent::crew::Replicas;
 use crate::agent::task::{Desired, Task};
 use crate::cli::context::Context;
 use crate::cli::error::CliError;
@@ -35,18 +36,22 @@ struct Listed {
     task: Task,
     /// `web.1`, or ` \_ web.1` of one that another has followed.
     name: String,
+    /// The name of its host.
+    node: String,
     ports: String,
 }
 
-/// Lists the replicas of `services`, newest first in each slot.
+/// Lists the replicas of `services`, newest first in each slot; on some `nodes` alone, by their ids, if
+/// they are given.
 ///
 /// # Errors
 /// A bad filter or template, or no daemon.
-pub(super) fn list(
+pub(in crate::cli) fn list(
     context: &Context,
     services: &[Service],
     filter: &Filter,
     flags: &PsFlags,
+    nodes: Option<&[String]>,
 ) -> Result<(), CliError> {
     for wanted in filter.get("desired-state") {
         if !matches!(wanted.as_str(), "running" | "shutdown" | "accepted") {
@@ -59,38 +64,37 @@ pub(super) fn list(
             .into());
         }
     }
-    let node = context.info()?.name.clone();
+    let replicas = Replicas::read(context, services)?;
     let mut listed = Vec::new();
     for service in services {
-        listed.extend(of(context, service, filter, &node)?);
+        listed.extend(of(&replicas, service, filter));
+    }
+    if let Some(nodes) = nodes {
+        listed.retain(|one| nodes.contains(&one.task.node));
     }
     let id = |one: &Listed| match flags.no_trunc {
         true => one.task.id.clone(),
         false => one.task.id.chars().take(SHORT_ID).collect(),
     };
     let now = Timestamp::now();
-    let row = |one: &Listed| row(one, (id(one), flags.no_trunc), &node, now);
+    let row = |one: &Listed| row(one, (id(one), flags.no_trunc), now);
     listing::print(&listed, (flags.quiet, &flags.format), &COLUMNS, id, row)?;
     Ok(())
 }
 
-fn of(
-    context: &Context,
-    service: &Service,
-    filter: &Filter,
-    node: &str,
-) -> Result<Vec<Listed>, CliError> {
-    let mut tasks = tasks(context, service)?;
+fn of(replicas: &Replicas, service: &Service, filter: &Filter) -> Vec<Listed> {
+    let mut tasks = replicas.of(service).to_vec();
     tasks.retain(|task| task.desired != Desired::Remove);
     tasks.reverse();
-    tasks.sort_by_key(|task| task.slot);
+    tasks.sort_by_key(Task::place);
     let host_ports = service.endpoint.ports.iter();
     let host_ports = host_ports.filter(|p| p.publish_mode == api::service::PublishMode::Host);
     let ports: Vec<String> = host_ports.map(ToString::to_string).collect();
     let mut last = None;
     let mut listed = Vec::new();
     for task in tasks {
-        let follows = last.replace(task.slot) == Some(task.slot);
+        let follows = last.replace(task.place()) == Some(task.place());
+        let node = replicas.host(&task).to_owned();
         let own = match task.slot {
             0 => format!("{}.{node}", service.spec.name),
             slot => format!("{}.{slot}", service.spec.name),
@@ -98,7 +102,7 @@ fn of(
         let fits = filter.passes(&std::collections::BTreeMap::new(), |key, value| match key {
             "name" => name_matches(&own, value),
             "id" => task.id.starts_with(value),
-            "node" => node == value,
+            "node" => node == value || task.node == value,
             "desired-state" => task.desired.as_str().eq_ignore_ascii_case(value),
             _ => false,
         });
@@ -112,13 +116,14 @@ fn of(
             } else {
                 ports.join(",")
             },
+            node,
             task,
         });
     }
-    Ok(listed)
+    listed
 }
 
-fn row(one: &Listed, (id, whole): (String, bool), node: &str, now: Timestamp) -> Row {
+fn row(one: &Listed, (id, whole): (String, bool), now: Timestamp) -> Row {
     let task = &one.task;
     let since = human::ago(&task.since.to_string(), now);
     let error = match task.error.as_str() {
@@ -134,7 +139,7 @@ fn row(one: &Listed, (id, whole): (String, bool), node: &str, now: Timestamp) ->
         ("ID", id.into()),
         ("Name", one.name.as_str().into()),
         ("Image", task.image.as_str().into()),
-        ("Node", node.into()),
+        ("Node", one.node.as_str().into()),
         ("DesiredState", task.desired.as_str().into()),
         (
             "CurrentState",

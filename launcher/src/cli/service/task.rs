@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use api::service::ServiceSpec;
-use api::task::{LogDriver, RestartCondition, ServiceMode, TaskMount, TaskTemplate};
+use api::task::{
+    LogDriver, Preference, RestartCondition, ServiceMode, Spread, TaskMount, TaskTemplate,
+};
 use clap::{Args, ValueEnum};
 
 use super::ServiceFlagError;
@@ -51,8 +53,9 @@ pub struct NewTaskFlags {
     /// Where replicas may run: node.hostname==NAME, node.labels.NAME!=VALUE, and so on
     #[arg(long, value_name = "CONSTRAINT")]
     pub constraint: Vec<String>,
-    /// How replicas are spread over several hosts; there is one
-    #[arg(long, value_name = "PREFERENCE", hide = true)]
+    /// Over the values of which label replicas are spread evenly: spread=node.labels.NAME; the first
+    /// of several counts most
+    #[arg(long, value_name = "PREFERENCE")]
     pub placement_pref: Vec<String>,
     /// Line for /etc/hosts: NAME:ADDRESS
     #[arg(long, value_name = "NAME:ADDRESS")]
@@ -114,6 +117,12 @@ pub struct ChangedTaskFlags {
     /// Remove a constraint
     #[arg(long, value_name = "CONSTRAINT")]
     pub constraint_rm: Vec<String>,
+    /// Add a placement preference, behind those that there are
+    #[arg(long, value_name = "PREFERENCE")]
+    pub placement_pref_add: Vec<String>,
+    /// Remove a placement preference
+    #[arg(long, value_name = "PREFERENCE")]
+    pub placement_pref_rm: Vec<String>,
     /// Replace all replicas though nothing has changed
     #[arg(long)]
     pub force: bool,
@@ -165,12 +174,16 @@ pub struct TaskFlags {
     /// Processes of a container at most
     #[arg(long, value_name = "NUMBER")]
     pub limit_pids: Option<u64>,
-    /// CPUs that are kept for a container; told to nobody on a single host
+    /// CPUs that a host of a cluster must have left for a container
     #[arg(long, value_name = "NUMBER")]
     pub reserve_cpu: Option<String>,
-    /// Memory that a container keeps when the host is short of it
+    /// Memory that a host of a cluster must have left for a container, and that it keeps when the host
+    /// is short of it
     #[arg(long, value_name = "SIZE")]
     pub reserve_memory: Option<String>,
+    /// Replicas on one host at most; 0 is no limit
+    #[arg(long, value_name = "NUMBER")]
+    pub replicas_max_per_node: Option<u64>,
     /// When a replica that ended is replaced: none, on-failure, any; any unless given
     #[arg(long, value_name = "CONDITION")]
     pub restart_condition: Option<String>,
@@ -272,6 +285,7 @@ impl NewTaskFlags {
         }
         constraint::check(&self.constraint).map_err(ServiceFlagError::from)?;
         template.placement.constraints.clone_from(&self.constraint);
+        template.placement.preferences = preferences(&self.placement_pref)?;
         Ok(template)
     }
 
@@ -321,9 +335,27 @@ impl ChangedTaskFlags {
         constraints.retain(|text| !self.constraint_rm.contains(text));
         constraint::check(&self.constraint_add).map_err(ServiceFlagError::from)?;
         constraints.extend(self.constraint_add.iter().cloned());
+        let (gone, added) = (
+            preferences(&self.placement_pref_rm)?,
+            preferences(&self.placement_pref_add)?,
+        );
+        let preferences = &mut template.placement.preferences;
+        preferences.retain(|preference| !gone.contains(preference));
+        preferences.extend(added);
         template.force_update += u64::from(self.force);
         Ok(())
     }
+}
+
+fn preferences(texts: &[String]) -> Result<Vec<Preference>, ServiceFlagError> {
+    let mut preferences = Vec::new();
+    for text in texts {
+        let spread_descriptor = constraint::preference(text)?.to_owned();
+        preferences.push(Preference {
+            spread: Spread { spread_descriptor },
+        });
+    }
+    Ok(preferences)
 }
 
 impl TaskFlags {
@@ -337,6 +369,9 @@ impl TaskFlags {
         };
         self.change_container(template)?;
         self.change_restart(template)?;
+        if let Some(most) = self.replicas_max_per_node {
+            template.placement.max_replicas = most;
+        }
         if let Some(replicas) = self.replicas {
             match &mut spec.mode {
                 Some(ServiceMode::Global {}) => return Err(ServiceFlagError::GlobalReplicas.into()),

@@ -10,6 +10,7 @@ use api::path::{SWARM_BACKUP, SWARM_RESTORE};
 use api::swarm::Membership;
 use clap::Args;
 
+use super::run_replicas;
 use crate::cli::ask;
 use crate::cli::context::Context;
 use crate::cli::error::CliError;
@@ -85,5 +86,5 @@ pub(super) fn restore(context: &Context, flags: &RestoreFlags) -> Result<i32, Cl
     output::line(format_args!(
         "Swarm initialized: current node ({node}) is now a manager."
     ))?;
-    Ok(0)
+    run_replicas(context)
 }

@@ -5,6 +5,7 @@ use api::storage::Secret;
 use api::swarm::{SwarmKey, SwarmUpdate};
 use clap::Args;
 
+use super::run_replicas;
 use crate::cli::ask;
 use crate::cli::context::Context;
 use crate::cli::error::CliError;
@@ -27,7 +28,7 @@ pub(super) fn unlock(context: &Context) -> Result<i32, CliError> {
         unlock_key: Secret::new(key),
     };
     context.client().post::<()>(SWARM_UNLOCK, &key)?;
-    Ok(0)
+    run_replicas(context)
 }
 
 pub(super) fn unlock_key(context: &Context, flags: &UnlockKeyFlags) -> Result<i32, CliError> {

@@ -16,6 +16,7 @@ use super::error::CliError;
 use super::node::AvailabilityFlag;
 use super::output;
 use super::trace::duration;
+use crate::agent;
 
 pub use backup::{BackupFlags, RestoreFlags};
 pub use lock::UnlockKeyFlags;
@@ -179,6 +180,17 @@ fn init(context: &Context, flags: &InitFlags) -> Result<i32, CliError> {
     if flags.autolock {
         lock::show(context)?;
     }
+    run_replicas(context)
+}
+
+/// Has this host run what the cluster sends it.
+pub(super) fn run_replicas(context: &Context) -> Result<i32, CliError> {
+    match context.require_root() {
+        Ok(()) => agent::ensure(context)?,
+        Err(_other) => output::warn(
+            "replicas of services run on this host when root has started hawser agent, or the host again",
+        ),
+    }
     Ok(0)
 }
 
@@ -194,7 +206,7 @@ fn join(context: &Context, flags: &JoinFlags) -> Result<i32, CliError> {
     let member: Membership = context.client().post(SWARM_JOIN, &request)?;
     let role = member.role.as_str();
     output::line(format_args!("This node joined a swarm as a {role}."))?;
-    Ok(0)
+    run_replicas(context)
 }
 
 fn update(context: &Context, flags: &UpdateFlags) -> Result<i32, CliError> {

@@ -50,10 +50,6 @@ pub(crate) struct Service {
     /// The published ports; those that were left open are chosen.
     pub(crate) ports: Vec<ServicePort>,
     pub(crate) places: Vec<Place>,
-    /// Of a service of the cluster: the node that keeps its replicas, which is the one that it was
-    /// created on.
-    #[serde(default)]
-    pub(crate) keeper: Option<NodeId>,
     /// It is the cluster's: what this node needs to know to have its part in it.
     #[serde(default)]
     pub(crate) shared: Option<Shared>,
@@ -237,12 +233,6 @@ impl Service {
             ports: self.ports.clone(),
             virtual_ips: self.places.iter().flat_map(addresses).collect(),
         }
-    }
-
-    /// Whether another node starts its replicas.
-    pub(crate) fn is_kept_elsewhere(&self) -> bool {
-        let here = self.shared.as_ref().map(|shared| &shared.node);
-        here.is_some() && self.keeper.is_some() && self.keeper.as_ref() != here
     }
 
     pub(crate) fn version(&self) -> Version {

@@ -26,7 +26,6 @@ fn service(ports: &[&str]) -> Service {
         previous: None,
         update_status: None,
         shared: None,
-        keeper: None,
     }
 }
 
