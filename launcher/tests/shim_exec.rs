@@ -7,7 +7,9 @@ mod shim_support;
 
 use std::path::Path;
 
+use launcher::container::ProcessId;
 use launcher::shim::launch::Exec;
+use rustix::process::{Pid, Signal, kill_process};
 use shim_support::{Fixture, SHIM};
 
 fn sleeper() -> Fixture {
@@ -86,6 +88,31 @@ fn a_stopped_container_takes_no_process() {
     assert_eq!(
         error,
         format!("hawser: container {} is not running\n", container.record.id)
+    );
+}
+
+/// Also before its shim has noticed the end.
+#[test]
+fn a_container_that_has_just_ended_takes_no_process() {
+    let container = sleeper();
+    let state = container.dir.state().unwrap();
+    let pid = |process: Option<ProcessId>| {
+        Pid::from_raw(process.unwrap().pid.try_into().unwrap()).unwrap()
+    };
+    kill_process(pid(state.shim), Signal::STOP).unwrap();
+    kill_process(pid(state.init), Signal::KILL).unwrap();
+    let output = container.exec(&Exec {
+        command: words(&["true"]),
+        ..Exec::default()
+    });
+    kill_process(pid(state.shim), Signal::CONT).unwrap();
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(
+        (error, output.status.code()),
+        (
+            format!("hawser: container {} is not running\n", container.record.id),
+            Some(1)
+        )
     );
 }
 

@@ -149,6 +149,8 @@ pub enum ContainerError {
     OtherDriver { container: String, driver: String },
     #[error("container {0} did not end within {1} seconds of SIGKILL")]
     Immortal(String, u64),
+    #[error("container {0} is restarting: wait until it is running")]
+    Restarting(String),
     #[error("container {0} is paused: unpause it first")]
     Paused(String),
     #[error("{0}")]

@@ -95,6 +95,7 @@ fn status_of(error: &CliError) -> u16 {
             | Of::RemoveRunning(_)
             | Of::Removing(_)
             | Of::Paused(_)
+            | Of::Restarting(_)
             | Of::Refused(_)
             | Of::SameName(_),
         ) => 409,

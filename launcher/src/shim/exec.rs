@@ -39,9 +39,10 @@ use super::spec::process::merge;
 use super::spec::user::{Accounts, User, UserError};
 use super::streams::{DescriptorSocket, remove_stale};
 use crate::cli::run::detach::{self, DetachKeysError, Detector};
-use crate::container::Status;
+use crate::container::{ProcessId, Status};
 use crate::event;
-use crate::store::{ContainerDir, StoreError};
+
+use crate::store::{ContainerDir, StoreError, is_alive};
 use joining::{JoinError, member};
 
 /// What timeout(1) ends with.
@@ -122,7 +123,7 @@ fn tell_end(places: &Places, code: i32) {
 struct Exec<'a> {
     arguments: &'a Arguments,
     id: String,
-    init: u32,
+    init: ProcessId,
     /// Who the container's users are on the host, if they are others.
     maps: Option<IdMaps>,
     bundle_config: PathBuf,
@@ -136,7 +137,7 @@ impl<'a> Exec<'a> {
         let dir = ContainerDir::at(&places.container_dir)?;
         let state = dir.state()?;
         let init = match (state.status, state.init) {
-            (Status::Running, Some(init)) => init.pid,
+            (Status::Running, Some(init)) => init,
             _ => {
                 return Err(ExecError::NotRunning {
                     id: dir.id().to_string(),
@@ -161,6 +162,14 @@ impl<'a> Exec<'a> {
 
     /// None if it goes on without this process.
     fn run(self) -> Result<Option<i32>, ExecError> {
+        self.enter().map_err(|error| match is_alive(self.init) {
+            true => error,
+            // Whatever could not be done, this is why.
+            false => ExecError::NotRunning { id: self.id },
+        })
+    }
+
+    fn enter(&self) -> Result<Option<i32>, ExecError> {
         let is_terminal = self.arguments.has("--tty");
         let (process, workload) = self.process()?;
         let console = if is_terminal {
@@ -239,7 +248,7 @@ impl<'a> Exec<'a> {
         }
         let filters = oci::filters(&self.runtime.root);
         let maps = self.maps.as_ref();
-        Ok(member(process, &config, self.init, maps, &filters)?)
+        Ok(member(process, &config, self.init.pid, maps, &filters)?)
     }
 
     fn asked(&self) -> Result<Asked<'_>, ExecError> {
@@ -269,7 +278,7 @@ impl<'a> Exec<'a> {
         let Some(user) = self.arguments.value("--user") else {
             return Ok(None);
         };
-        let root = PathBuf::from(format!("/proc/{}/root", self.init));
+        let root = PathBuf::from(format!("/proc/{}/root", self.init.pid));
         let rootfs = Rootfs::open(&root).map_err(failed("open", &root))?;
         let read = |path: &'static str| rootfs.read(path).map_err(failed("read", Path::new(path)));
         let accounts = Accounts {

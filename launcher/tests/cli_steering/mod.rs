@@ -269,6 +269,10 @@ fn who_is_stopped_between_two_lives_stays_down() {
         "{{.Status}}",
     ]);
     assert!(status.starts_with("Restarting (1)"), "{status}");
+    soon(|| {
+        let ran = host.hawser(&["exec", "again", "true"]);
+        (ran.code, ran.stderr.contains("is restarting: wait")) == (1, true)
+    });
     host.ok(&["stop", "again"]);
     assert_eq!(inspect(&host, "again", "{{.State.Status}}"), "exited");
     assert_eq!(host.ok(&["resume"]), "");

@@ -100,6 +100,9 @@ pub(crate) fn check_executable(container: &ContainerDir, key: &str) -> Result<()
     if state.status != Status::Running {
         return Err(ContainerError::NotRunning(key.to_owned()).into());
     }
+    if state.restarting {
+        return Err(ContainerError::Restarting(key.to_owned()).into());
+    }
     if state.paused {
         return Err(ContainerError::Paused(key.to_owned()).into());
     }
