@@ -335,6 +335,9 @@ mod root {
         let seen = docker.ok(&["image", "inspect", "-f", format, "made:1"]);
         assert_eq!(seen, format!("{id} me with a page [A=a]"));
         assert_eq!(docker.ok(&["run", "--rm", "made:1"]), "good");
+        assert_eq!(docker.ok(&["diff", "web"]), "A /page");
+        let size = docker.ok(&["ps", "-s", "--format", "{{.Size}}"]);
+        assert!(size.starts_with("5B (virtual "), "{size}");
         let steps = docker.ok(&["history", "--format", "{{.Comment}}", "made:1"]);
         assert!(steps.starts_with("with a page\nImported from"), "{steps}");
         docker.refuses(&["commit", "nobody"], "No such container: nobody");

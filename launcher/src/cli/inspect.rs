@@ -13,7 +13,7 @@ use serde_json::ser::{PrettyFormatter, Serializer};
 use crate::format::template::Template;
 use crate::store::StoreError;
 
-use super::container::inspect::{Container, inspect as inspect_container};
+use super::container::inspect::{self as container, Container};
 use super::context::Context;
 use super::error::CliError;
 use super::image::inspect::{ImageObject, describe as describe_image};
@@ -36,6 +36,16 @@ pub struct InspectAnyFlags {
     /// Look only among things of this kind
     #[arg(long = "type", value_name = "KIND")]
     pub kind: Option<Kind>,
+    #[command(flatten)]
+    pub container: InspectContainerFlags,
+}
+
+/// `hawser container inspect`.
+#[derive(Debug, Clone, Args)]
+pub struct InspectContainerFlags {
+    /// Show what containers take: SizeRw is their own, SizeRootFs is with their image
+    #[arg(short, long)]
+    pub size: bool,
     #[command(flatten)]
     pub flags: InspectFlags,
 }
@@ -80,6 +90,27 @@ pub fn inspect(
     flags: &InspectFlags,
     kind: Option<Kind>,
 ) -> Result<i32, CliError> {
+    show(context, flags, kind, false)
+}
+
+/// The same, perhaps with what containers take.
+///
+/// # Errors
+/// As [`inspect`].
+pub fn inspect_container(
+    context: &Context,
+    container: &InspectContainerFlags,
+    kind: Option<Kind>,
+) -> Result<i32, CliError> {
+    show(context, &container.flags, kind, container.size)
+}
+
+fn show(
+    context: &Context,
+    flags: &InspectFlags,
+    kind: Option<Kind>,
+    size: bool,
+) -> Result<i32, CliError> {
     let template = match flags.format.as_deref() {
         None | Some("") => None,
         Some("json") => Some(Template::parse("{{json .}}")?),
@@ -88,7 +119,7 @@ pub fn inspect(
     let kinds = kind.as_ref().map_or(&KINDS[..], std::slice::from_ref);
     let (mut found, mut failures) = (Vec::new(), Vec::new());
     for key in &flags.keys {
-        match find(context, key, kinds) {
+        match find(context, key, kinds, size) {
             Ok(Some(object)) => found.push(object),
             Ok(None) => failures.push(not_found(kind, key)),
             // Too little of an id, say, is no reason not to show the others.
@@ -141,12 +172,17 @@ fn unserializable(source: serde_json::Error) -> CliError {
     }
 }
 
-fn find(context: &Context, key: &str, kinds: &[Kind]) -> Result<Option<Object>, CliError> {
+fn find(
+    context: &Context,
+    key: &str,
+    kinds: &[Kind],
+    size: bool,
+) -> Result<Option<Object>, CliError> {
     for kind in kinds {
         let found = match kind {
             Kind::Container => context
                 .container(key)
-                .and_then(|container| inspect_container(context, &container))
+                .and_then(|container| container::inspect(context, &container, size))
                 .map(|container| Object::Container(Box::new(container))),
             Kind::Image => context
                 .image(key)

@@ -44,7 +44,7 @@ use container::{
 use context::Context;
 use error::CliError;
 use image::{history, import, load, login, prune, pull, push, save, search, tag};
-use inspect::{InspectAnyFlags, InspectFlags, Kind};
+use inspect::{InspectAnyFlags, InspectContainerFlags, InspectFlags, Kind};
 use run::flags::{CreateFlags, RunFlags};
 use system::FormatFlags;
 
@@ -146,7 +146,7 @@ enum ContainerCommand {
     #[command(visible_aliases = ["list", "ps"])]
     Ls(list::ListFlags),
     /// Show containers in detail
-    Inspect(InspectFlags),
+    Inspect(InspectContainerFlags),
     /// Remove all stopped containers
     Prune(container::prune::PruneFlags),
     #[command(flatten)]
@@ -314,7 +314,7 @@ fn dispatch(context: &Context, command: &Command) -> Result<i32, CliError> {
             list::list(context, flags)
         }
         Command::Container(ContainerCommand::Inspect(flags)) => {
-            inspect::inspect(context, flags, Some(Kind::Container))
+            inspect::inspect_container(context, flags, Some(Kind::Container))
         }
         Command::Container(ContainerCommand::Prune(flags)) => {
             container::prune::prune(context, flags)
@@ -351,7 +351,7 @@ fn dispatch(context: &Context, command: &Command) -> Result<i32, CliError> {
         Command::Agent(flags) => agent::run(context, flags),
         Command::Api(flags) => api::run(context, flags),
         Command::Volume(command) => volume::run(context, command),
-        Command::Inspect(any) => inspect::inspect(context, &any.flags, any.kind),
+        Command::Inspect(any) => inspect::inspect_container(context, &any.container, any.kind),
         Command::Info(flags) | Command::System(SystemCommand::Info(flags)) => {
             system::info(context, flags)
         }

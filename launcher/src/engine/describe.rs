@@ -9,6 +9,7 @@ use serde_json::{Map, Value, json};
 
 use crate::cgroup::Group;
 use crate::cgroup::usage::{self, Usage};
+use crate::cli::container::inspect::Sizes;
 use crate::cli::container::list::{status, status_word};
 use crate::cli::container::ports::published;
 use crate::cli::container::stats::host_memory;
@@ -24,7 +25,7 @@ fn seconds(moment: &str) -> i64 {
     moment.map_or(0, Timestamp::as_second)
 }
 
-pub(super) fn container(view: &View, now: Timestamp) -> Value {
+pub(super) fn container(view: &View, sizes: Option<Sizes>, now: Timestamp) -> Value {
     let record = &view.record;
     let ports = published(view).into_iter().flat_map(|port| {
         (0..port.count.max(1)).map(move |offset| {
@@ -52,6 +53,8 @@ pub(super) fn container(view: &View, now: Timestamp) -> Value {
         "HostConfig": { "NetworkMode": record.host_config.network_mode },
         "NetworkSettings": { "Networks": networks },
         "Mounts": record.mounts,
+        "SizeRw": sizes.map(|sizes| sizes.size_rw),
+        "SizeRootFs": sizes.map(|sizes| sizes.size_root_fs),
     })
 }
 

@@ -4,9 +4,7 @@ use std::io::Write;
 
 use api::daemon::Pruned;
 use api::event::Event;
-use api::path::{
-    IMAGES_PRUNE, NETWORKS_CREATE, ROOTFS, ROOTFS_CHANGES, VOLUMES_CREATE, VOLUMES_PRUNE,
-};
+use api::path::{IMAGES_PRUNE, NETWORKS_CREATE, VOLUMES_CREATE, VOLUMES_PRUNE};
 use api::storage::VolumePrune;
 use serde_json::{Value, json};
 
@@ -15,7 +13,7 @@ use super::route::{below, filters, invalid};
 use super::wish::{self, Fields};
 use super::{Client, Refusal};
 use crate::cli::container::prune::{stopped, until};
-use crate::cli::container::{top, update};
+use crate::cli::container::{diff, top, update};
 use crate::cli::context::Context;
 use crate::cli::error::CliError;
 use crate::cli::events;
@@ -212,9 +210,7 @@ pub(super) fn processes(container: &ContainerDir, request: &Request) -> Result<R
 
 /// `GET /containers/ID/changes`.
 pub(super) fn changes(context: &Context, container: &ContainerDir) -> Result<Reply, Refusal> {
-    let route = format!("{ROOTFS}/{}/{ROOTFS_CHANGES}", container.id());
-    let changes: Vec<Value> = context.client().get(&route)?;
-    Ok(Reply::json(200, &changes))
+    Ok(Reply::json(200, &diff::changes(context, container)?))
 }
 
 /// `POST /containers/ID/update`.

@@ -18,7 +18,7 @@ use super::{
 use crate::cli::container::filter::Filters;
 use crate::cli::container::rename::{self, RenameFlags};
 use crate::cli::container::view::{self, View};
-use crate::cli::container::{inspect, pause, remove, stop};
+use crate::cli::container::{inspect, list, pause, remove, stop};
 use crate::cli::context::Context;
 use crate::cli::run::{create, limit};
 use crate::registry::manifest::Platform;
@@ -216,7 +216,10 @@ fn containers(context: &Context, request: &Request) -> Result<Reply, Refusal> {
     let shown: Vec<Value> = views
         .filter(|view| all || view.is_running())
         .take(limit.unwrap_or(usize::MAX))
-        .map(|view| describe::container(&view, now))
+        .map(|view| {
+            let sizes = request.is_on("size").then(|| list::sizes(context, &view));
+            describe::container(&view, sizes, now)
+        })
         .collect();
     Ok(Reply::json(200, &shown))
 }
@@ -239,7 +242,7 @@ fn look(
 ) -> Answer {
     match what {
         "json" => {
-            let found = inspect::inspect(context, container)?;
+            let found = inspect::inspect(context, container, request.is_on("size"))?;
             Ok(Some(Reply::json(200, &found)))
         }
         "logs" => logs::send(container, request, client).map(|()| None),

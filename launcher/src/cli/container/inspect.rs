@@ -16,7 +16,7 @@ use crate::container::{Config, Health, HostConfig, Mount, Status};
 use crate::log::Format;
 use crate::store::ContainerDir;
 
-use super::list::status_word;
+use super::list::{sizes, status_word};
 use super::view::View;
 use network::NetworkSettings;
 
@@ -50,6 +50,19 @@ pub struct Container {
     network_settings: NetworkSettings,
     #[serde(skip_serializing_if = "Option::is_none")]
     id_maps: Option<IdMaps>,
+    #[serde(flatten)]
+    sizes: Option<Sizes>,
+}
+
+/// What a container takes, in bytes.
+#[derive(Debug, Clone, Copy, Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub(crate) struct Sizes {
+    /// What it has written.
+    pub(crate) size_rw: u64,
+    /// That and its image.
+    #[serde(rename = "SizeRootFs")]
+    pub(crate) size_root_fs: u64,
 }
 
 #[derive(Debug, Clone, Serialize)]
@@ -90,7 +103,11 @@ struct GraphDriver {
 
 /// # Errors
 /// The container is gone, or its files cannot be read.
-pub fn inspect(context: &Context, container: &ContainerDir) -> Result<Container, CliError> {
+pub fn inspect(
+    context: &Context,
+    container: &ContainerDir,
+    size: bool,
+) -> Result<Container, CliError> {
     let view = View::of(container)?;
     // A container whose removal was cut short may have none any more.
     let rootfs = context
@@ -98,7 +115,11 @@ pub fn inspect(context: &Context, container: &ContainerDir) -> Result<Container,
         .get::<Rootfs>(&format!("{ROOTFS}/{}", view.record.id))
         .ok();
     let ids = network::ids(context, &view);
-    Ok(describe(&view, rootfs, container, &ids))
+    let described = describe(&view, rootfs, container, &ids);
+    Ok(Container {
+        sizes: size.then(|| sizes(context, &view)),
+        ..described
+    })
 }
 
 fn describe(
@@ -140,6 +161,7 @@ fn describe(
         config: record.config.clone(),
         network_settings: NetworkSettings::of(view, network_ids),
         id_maps: record.id_maps.clone(),
+        sizes: None,
     }
 }
 

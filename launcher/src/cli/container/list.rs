@@ -16,6 +16,7 @@ use crate::format::human;
 use crate::format::table::{Columns, Row};
 
 use super::filter::Filters;
+use super::inspect::Sizes;
 use super::ports;
 use super::view::{self, View};
 
@@ -89,7 +90,12 @@ pub fn list(context: &Context, flags: &ListFlags) -> Result<i32, CliError> {
     let needs_size = flags.size || flags.format.contains(".Size");
     let row = |view: &View| {
         let size = if needs_size {
-            size(context, view)
+            let sizes = sizes(context, view);
+            format!(
+                "{} (virtual {})",
+                human::size(sizes.size_rw, 3),
+                human::size(sizes.size_root_fs, 3)
+            )
         } else {
             String::new()
         };
@@ -228,9 +234,9 @@ pub fn status(state: &State, health: Option<&Health>, now: Timestamp) -> String 
     }
 }
 
-/// The SIZE column: what the writable layer holds, and that with the image.
-fn size(context: &Context, view: &View) -> String {
-    let written = context
+/// What the writable layer holds, and that with the image.
+pub(crate) fn sizes(context: &Context, view: &View) -> Sizes {
+    let size_rw = context
         .client()
         .get::<Rootfs>(&format!("{ROOTFS}/{}", view.record.id))
         .ok()
@@ -239,11 +245,10 @@ fn size(context: &Context, view: &View) -> String {
     let image = context
         .image(view.record.image_id.as_str())
         .map_or(0, |image| image.size);
-    format!(
-        "{} (virtual {})",
-        human::size(written, 3),
-        human::size(written + image, 3)
-    )
+    Sizes {
+        size_rw,
+        size_root_fs: size_rw + image,
+    }
 }
 
 /// Bytes of the files below `dir`. What vanishes while it is counted does not count.

@@ -232,7 +232,7 @@ impl Selection {
 
     fn has(&self, entry: &Entry) -> bool {
         self.since.is_none_or(|since| entry.time >= since)
-            && self.until.is_none_or(|until| entry.time < until)
+            && self.until.is_none_or(|until| entry.time <= until)
     }
 
     fn pass(

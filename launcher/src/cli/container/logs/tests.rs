@@ -71,6 +71,9 @@ fn tail_since_and_until_select() {
     assert_eq!(stdout(&["--since", "2026-11-21T09:30:00"]), "three\n");
     assert_eq!(stdout(&["--until", "30m"]), "one\n");
     assert_eq!(stdout(&["--until", "30m", "-n1"]), "one\n");
+    // The moments that lines are shown with are among them.
+    let first = "2026-11-21T09:00:00.100000000Z";
+    assert_eq!(stdout(&["--since", first, "--until", first]), "one\n");
 }
 
 #[test]
