@@ -10,6 +10,7 @@ pub mod between;
 pub mod cluster;
 pub mod containerd;
 pub mod daemon;
+pub mod dice;
 pub mod docker;
 pub mod host;
 pub mod image;
@@ -27,6 +28,7 @@ pub mod wait;
 
 pub use cluster::Cluster;
 pub use daemon::{Daemon, Directories};
+pub use dice::Dice;
 pub use host::Host;
 pub use outside::Outside;
 pub use podman::Podman;

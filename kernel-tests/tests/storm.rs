@@ -15,7 +15,7 @@ mod root {
 
     use api::net::{AttachRequest, Attachment};
     use api::path;
-    use kernel_tests::{Daemon, Host, leftovers, program, wait};
+    use kernel_tests::{Daemon, Dice, Host, leftovers, program, wait};
     use serde_json::{Value, json};
     use sys::netns::NetNs;
 
@@ -25,23 +25,9 @@ mod root {
     /// For a machine under load; alone it takes less than half a minute.
     const LIMIT: Duration = Duration::from_secs(180);
 
-    /// Numbers that look random and are the same in every run.
-    #[derive(Clone, Copy)]
-    struct Dice(u64);
-
-    impl Dice {
-        /// Below `limit`. Marsaglia's xorshift.
-        fn roll(&mut self, limit: u64) -> u64 {
-            self.0 ^= self.0 << 13;
-            self.0 ^= self.0 >> 7;
-            self.0 ^= self.0 << 17;
-            self.0 % limit
-        }
-
-        /// How long a plugin may live: one in three is killed.
-        fn patience(&mut self) -> Option<Duration> {
-            (self.roll(3) == 0).then(|| Duration::from_millis(self.roll(60)))
-        }
+    /// How long a plugin may live: one in three is killed.
+    fn patience(dice: &mut Dice) -> Option<Duration> {
+        (dice.roll(3) == 0).then(|| Duration::from_millis(dice.roll(60)))
     }
 
     /// Closed while there is no daemon: a runtime that tries all the time would take the processor
@@ -241,10 +227,10 @@ mod root {
             let what = format!("{verb} of container {}", container.number);
             let done = wait::until(left, &what, || {
                 gate.pass();
-                let done = plugin.call(verb, container, dice.patience());
+                let done = plugin.call(verb, container, patience(&mut dice));
                 if !done && *verb == "ADD" {
                     // It may be half done: DEL comes before the next ADD.
-                    plugin.call("DEL", container, dice.patience());
+                    plugin.call("DEL", container, patience(&mut dice));
                 }
                 done.then_some(())
             });
@@ -268,7 +254,7 @@ mod root {
                 let forgotten: &Mutex<Vec<Container>> = &forgotten;
                 scope.spawn(move || {
                     let container = Container::new(number);
-                    let dice = Dice(0x9e37_79b9_7f4a_7c15 ^ ((number as u64 + 1) << 17));
+                    let dice = Dice::new(number as u64);
                     match live(plugin, gate, &container, dice, deadline) {
                         End::Del | End::Gone => drop(container),
                         End::Forgotten => forgotten.lock().unwrap().push(container),
