@@ -52,6 +52,8 @@ const CUT_KERNEL: &str = "6.1";
 /// this kernel.
 const PROVISION: &str = "provision";
 const INSTALLED_KERNEL: &str = "6.1";
+/// How lines begin that stories have measured.
+const FIGURE: &str = "figure: ";
 /// What a story may write to one of the empty disks.
 const SCRATCH_BYTES: u64 = 4 << 30;
 
@@ -269,8 +271,16 @@ impl Bench {
             self.programs.add_stage()?;
         }
         let disk = self.programs.disk(&plan)?;
+        let larger = match script.packages.as_slice() {
+            [] => None,
+            packages => Some(Userland::with(&self.home, packages)?),
+        };
         let mut tally = Tally::default();
         for (kernel, machine) in self.machines(disk, script.first.environment()) {
+            let machine = Machine {
+                userland: larger.as_ref().unwrap_or(machine.userland),
+                ..machine
+            };
             let logs = self.logs(kernel).join(&script.name);
             let tell =
                 |number, verdict: &Verdict| tell(&format!("{}/{number}", kernel.name), verdict);
@@ -327,6 +337,7 @@ fn tell(guest: &str, verdict: &Verdict) {
             let took = seconds(*centiseconds);
             println!("{guest:>6}  FAILED {took:>9}  {id} (exit code {code})");
         }
+        Verdict::Info(line) if line.starts_with(FIGURE) => println!("{guest:>6}  {line}"),
         Verdict::Begin(_) | Verdict::Feature { .. } | Verdict::Info(_) | Verdict::Done { .. } => {}
     }
 }

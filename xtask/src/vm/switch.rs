@@ -1,6 +1,6 @@
 //! Stories of one guest, or of several on one virtual switch: the scripts of `kernel-tests/guests`, run
-//! in all of them at once. `# guests: N` in a script says how many, and `# first: systemd` that the
-//! guests are machines as people install them.
+//! in all of them at once. `# guests: N` in a script says how many, `# first: systemd` that the guests are
+//! machines as people install them, and `# packages: NAME…` what they have more than others.
 
 use std::path::{Path, PathBuf};
 use std::thread;
@@ -21,6 +21,8 @@ pub(super) struct Script {
     pub(super) name: String,
     pub(super) guests: usize,
     pub(super) first: First,
+    /// Of Debian's.
+    pub(super) packages: Vec<String>,
     pub(super) text: String,
 }
 
@@ -56,10 +58,13 @@ pub(super) fn scripts(part: &str) -> Result<Vec<Script>> {
                 Some(other) => bail!("{file}: no first process {other:?}"),
                 None => First::Plan,
             };
+            let packages = said(&text, "packages").unwrap_or_default();
+            let packages = packages.split_whitespace().map(str::to_owned);
             scripts.push(Script {
                 name,
                 guests,
                 first,
+                packages: packages.collect(),
                 text,
             });
         }

@@ -138,14 +138,25 @@ pub(super) struct Userland {
 }
 
 impl Userland {
-    /// Makes it below `home` unless it is there.
+    /// Makes that of most guests below `home` unless it is there.
     pub(super) fn prepare(home: &Path) -> Result<Self> {
-        let dir = home.join("userland");
+        Self::make(home, "userland", PACKAGES)
+    }
+
+    /// The same with more `packages`.
+    pub(super) fn with(home: &Path, packages: &[String]) -> Result<Self> {
+        let more = packages.iter().map(String::as_str);
+        let packages: Vec<&str> = PACKAGES.iter().copied().chain(more).collect();
+        Self::make(home, "userland-larger", &packages)
+    }
+
+    fn make(home: &Path, name: &str, packages: &[&str]) -> Result<Self> {
+        let dir = home.join(name);
         let userland = Self {
             tree: dir.join("tree"),
             image: dir.join("userland.img"),
         };
-        let made_of = format!("{RECIPE} {PACKAGES:?} {LINKS:?} {FILES:?} {SPARE}");
+        let made_of = format!("{RECIPE} {packages:?} {LINKS:?} {FILES:?} {SPARE}");
         let note = dir.join("made-of");
         if fs::read_to_string(&note).is_ok_and(|old| old == made_of) {
             return Ok(userland);
@@ -154,7 +165,7 @@ impl Userland {
             fs::remove_dir_all(&dir).with_context(|| dir.display().to_string())?;
         }
         merged_usr(&userland.tree)?;
-        Suite::open(home, &host_suite()?)?.unpack_closure(PACKAGES, &userland.tree)?;
+        Suite::open(home, &host_suite()?)?.unpack_closure(packages, &userland.tree)?;
         userland.furnish()?;
         disk::write(&userland.tree, &userland.image, SPARE)?;
         fs::write(&note, made_of).with_context(|| note.display().to_string())?;

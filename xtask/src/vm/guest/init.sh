@@ -65,6 +65,9 @@ run() {
         echo "---- end of $id"
         ;;
     esac
+    sed -n 's/^.*figure: /figure: /p' /tmp/story.log | while IFS= read -r line; do
+        say "info $line"
+    done
     if [ "$code" -eq 0 ]; then
         say "passed $id $took"
     else
