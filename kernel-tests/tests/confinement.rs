@@ -193,8 +193,14 @@ mod root {
             of("--cgroupns host")
         );
         assert_eq!(of("--cgroupns private"), "/");
-        let placed = of("--cgroupns host --cgroup-parent /hawser-shelf");
-        assert!(placed.starts_with("/hawser-shelf/"), "{placed}");
+        let parent = format!("/hawser-test-{}", std::process::id());
+        let placed = of(&format!("--cgroupns host --cgroup-parent {parent}"));
+        // As with other engines, the parent is whoever's that named it.
+        for root in fs::read_dir("/sys/fs/cgroup").unwrap().flatten() {
+            drop(fs::remove_dir(root.path().join(&parent[1..])));
+        }
+        drop(fs::remove_dir(format!("/sys/fs/cgroup{parent}")));
+        assert!(placed.starts_with(&format!("{parent}/")), "{placed}");
         shop.refuses(
             &format!("run --cgroupns nonsense {TOOLS} true"),
             125,

@@ -1,5 +1,7 @@
 //! Limits, devices, namespaces and the init, as the container itself sees them.
 
+use std::fs;
+
 use super::cli_support::{Host, soon};
 
 /// Flags that every run here needs: the test's daemon has no networks.
@@ -66,6 +68,46 @@ fn limits_hold_and_can_be_read_inside_and_outside() {
     let forks = host.hawser(&["exec", "aa", "sh", "-c", script]);
     assert_ne!(forks.code, 0);
     assert!(forks.stderr.contains("fork"), "{forks:?}");
+}
+
+#[test]
+fn devices_are_read_and_written_no_faster_than_allowed() {
+    let host = Host::new();
+    let disks = fs::read_dir("/sys/block").unwrap().flatten();
+    let names = disks.map(|disk| disk.file_name().into_string().unwrap());
+    let disk = names.filter(|name| !name.contains("ram")).min().unwrap();
+    let number = fs::read_to_string(format!("/sys/block/{disk}/dev")).unwrap();
+    let number = number.trim();
+    let script = "cd /sys/fs/cgroup; if test -e io.max; then cat io.max; else cd blkio; \
+                  cat blkio.throttle.read_bps_device blkio.throttle.write_iops_device; fi";
+    let (bytes, operations) = (format!("/dev/{disk}:1mb"), format!("/dev/{disk}:100"));
+    let flags = [
+        "--device-read-bps",
+        &bytes,
+        "--device-write-iops",
+        &operations,
+    ];
+    let seen = host.ok(&run(&[&flags[..], &["bb", "sh", "-c", script]].concat()));
+    assert!(
+        seen == format!("{number} 1048576\n{number} 100")
+            || seen == format!("{number} rbps=1048576 wbps=max riops=max wiops=100"),
+        "{seen}"
+    );
+    host.refused(
+        &run(&["--device-read-bps", "/dev/nosuch:1mb", "bb", "true"]),
+        125,
+        "/dev/nosuch",
+    );
+    host.refused(
+        &run(&[
+            "--device-write-iops",
+            &format!("/dev/{disk}:0.5"),
+            "bb",
+            "true",
+        ]),
+        125,
+        "--device-write-iops",
+    );
 }
 
 #[test]
