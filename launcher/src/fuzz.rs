@@ -1,4 +1,4 @@
-//! What the fuzz targets `image` and `log` run, and the replay of their corpora.
+//! What the fuzz targets `image`, `manifest` and `log` run, and the replay of their corpora.
 //!
 //! An archive is described in text, since checksums of headers and names of blobs would keep a fuzzer
 //! from ever getting to the descriptions inside: a line `= NAME` begins a file, `= blob` one that is
@@ -7,12 +7,15 @@
 use std::io::Cursor;
 use std::path::Path;
 
+use api::reference::Reference;
 use sha2::{Digest as _, Sha256};
 
 use crate::cli::image::archive::{ArchivedImage, Spool, images};
 use crate::cli::image::config::ImageConfig;
+use crate::cli::image::pull::{diff_ids, platforms};
 use crate::log::decoder::Decoder;
 use crate::log::{Entry, Format, json, local};
+use crate::registry::manifest::{Content, Document, Platform};
 
 /// An image archive: it is refused in one line, or describes images whose parts are all in it.
 ///
@@ -28,6 +31,38 @@ pub fn image(scratch: &Path, text: &[u8]) {
         Err(refusal) => check_refusal(&refusal.to_string()),
     }
     assert!(!spool.exists(), "the spool is removed");
+}
+
+/// What a registry answers: a line with the media type, the manifest or index, and after a line `=` the
+/// configuration. It is refused in one line, or everything that is said of it is one.
+///
+/// # Panics
+/// When it is not.
+pub fn manifest(bytes: &[u8]) {
+    let line = bytes.iter().position(|byte| *byte == b'\n');
+    let (header, rest) = bytes.split_at(line.unwrap_or_default());
+    let end = rest.windows(3).position(|part| part == b"\n=\n");
+    let (document, config) = rest.split_at(end.unwrap_or(rest.len()));
+    let config = String::from_utf8_lossy(config.get(3..).unwrap_or_default());
+    let header = String::from_utf8_lossy(header);
+    let digest = api::id::Digest::from_sha256(Sha256::digest(document).into());
+    let document = Document::new(document.to_vec(), &header, digest);
+    let reference = Reference::parse("r.example/web:1").expect("a reference");
+    match document.content("r.example", "web:1") {
+        Ok(Content::Index(index)) => {
+            check_refusal(&platforms(&index));
+            let platform = Platform::host();
+            if let Some(chosen) = platform.choose(&index) {
+                let of = chosen.platform.as_ref().expect("a platform");
+                assert_eq!(of.architecture, platform.architecture);
+            }
+        }
+        Ok(Content::Image(manifest)) => match diff_ids(&config, &manifest, &reference) {
+            Ok(layers) => assert_eq!(layers.len(), manifest.layers.len()),
+            Err(refusal) => check_refusal(&refusal.to_string()),
+        },
+        Err(refusal) => check_refusal(&refusal.to_string()),
+    }
 }
 
 /// The bytes of a log after a letter for its format: they have the same entries however they come, and
@@ -83,6 +118,7 @@ fn check(spool: &Spool, image: &ArchivedImage) {
 
 fn check_refusal(text: &str) {
     assert!(!text.contains('\n'), "{text:?}");
+    assert!(!text.contains('\x1b'), "{text:?}");
 }
 
 /// The tar that the text describes.
@@ -164,22 +200,34 @@ mod tests {
         assert!(files >= 8, "only {files} files in {}", corpus.display());
     }
 
-    #[test]
-    fn the_logs_of_the_corpus_are_read_however_they_come() {
-        let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/corpus/log");
+    /// Every file of a corpus, cut and bent at every place.
+    fn replay(target: &str, run: impl Fn(&[u8])) {
+        let corpus = Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("../fuzz/corpus")
+            .join(target);
         let mut files = 0;
         for entry in std::fs::read_dir(&corpus).unwrap() {
             let bytes = std::fs::read(entry.unwrap().path()).unwrap();
-            log(&bytes);
+            run(&bytes);
             for at in 0..bytes.len() {
-                log(&bytes[..at]);
+                run(&bytes[..at]);
                 let mut other = bytes.clone();
                 other[at] ^= 0x11;
-                log(&other);
+                run(&other);
             }
             files += 1;
         }
         assert!(files >= 8, "only {files} files in {}", corpus.display());
+    }
+
+    #[test]
+    fn the_logs_of_the_corpus_are_read_however_they_come() {
+        replay("log", log);
+    }
+
+    #[test]
+    fn what_registries_answer_is_refused_or_is_an_image() {
+        replay("manifest", manifest);
     }
 
     #[test]

@@ -270,7 +270,10 @@ impl Pull<'_> {
 }
 
 /// The layers' own digests, which the configuration has.
-fn diff_ids(
+///
+/// # Errors
+/// It is none of an image, or of another number of layers.
+pub(crate) fn diff_ids(
     config: &str,
     manifest: &Manifest,
     reference: &Reference,
@@ -301,7 +304,8 @@ fn diff_ids(
         .collect()
 }
 
-fn platforms(index: &[Descriptor]) -> String {
+/// Whom an index has images for.
+pub(crate) fn platforms(index: &[Descriptor]) -> String {
     let known: Vec<String> = index
         .iter()
         .filter_map(|descriptor| descriptor.platform.as_ref())
