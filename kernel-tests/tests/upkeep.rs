@@ -3,10 +3,12 @@
 #[cfg(test)]
 mod root {
     use std::fs;
+    use std::os::unix::fs::PermissionsExt;
+    use std::path::Path;
 
     use anyhow::{Result, ensure};
-    use kernel_tests::Shop;
     use kernel_tests::shop::TOOLS;
+    use kernel_tests::{Shop, program};
 
     fn restart(shop: &mut Shop) -> Result<()> {
         shop.daemon.stop()?;
@@ -32,6 +34,56 @@ mod root {
         let log = shop.daemon.log();
         let is_request = |line: &str| line.contains("DEBUG") && line.contains("GET /v1/networks");
         assert!(log.lines().any(is_request), "{log}");
+    }
+
+    /// Who asked for what, and what nobody asked for, are in the log.
+    #[test]
+    fn the_log_says_who_changed_what() {
+        let shop = Shop::configured("group = \"nogroup\"\n");
+        let socket = shop.daemon.directories().socket();
+        let open = |path: &Path| {
+            fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
+        };
+        open(socket.parent().unwrap());
+        let ask = |method: &str, route: &str, body: &str| {
+            let mut curl = shop.host.command("setpriv");
+            curl.args([
+                "--reuid=65534",
+                "--regid=65534",
+                "--clear-groups",
+                "curl",
+                "-sS",
+            ])
+            .args([
+                "-w",
+                "%{http_code}",
+                "-o",
+                "/dev/null",
+                "-X",
+                method,
+                "-d",
+                body,
+            ])
+            .arg("--unix-socket")
+            .arg(&socket)
+            .arg(format!("http://hawser/v1/{route}"));
+            program::output(&mut curl).unwrap()
+        };
+        assert_eq!(ask("POST", "networks/create", r#"{"Name": "shop"}"#), "200");
+        assert_eq!(ask("DELETE", "networks/nosuch", ""), "404");
+        shop.type_("network rm shop");
+        let log = shop.daemon.log();
+        let is_told = |op: &str, uid: u32| {
+            let parts = [
+                format!("op={op} peer_uid={uid} peer_pid="),
+                "done status=".to_owned(),
+            ];
+            log.lines()
+                .any(|line| parts.iter().all(|part| line.contains(part)))
+        };
+        assert!(is_told("POST /v1/networks/create", 65534), "{log}");
+        assert!(is_told("DELETE /v1/networks/shop", 0), "{log}");
+        assert!(!log.contains("nosuch"), "{log}");
     }
 
     /// Stop the daemon, remove the old version, install the new one, start it.
