@@ -45,6 +45,7 @@ const PACKAGES: &[&str] = &[
     "libseccomp2",
     "lvm2",
     "mount",
+    "nfs-kernel-server",
     "nftables",
     "openssl",
     "procps",
