@@ -4,6 +4,7 @@
 //! every repeat. A row states the medians, their quartiles and the median of the ratios of the
 //! repeats: hosts change speed while they run, so absolute figures mean little.
 
+mod cluster;
 mod cni;
 mod containers;
 mod docker;
@@ -173,6 +174,10 @@ const BENCHES: &[Bench] = &[
     Bench {
         name: "scale-ports-requests",
         measure: ports::requests,
+    },
+    Bench {
+        name: "scale-cluster",
+        measure: cluster::rows,
     },
     Bench {
         name: "scale-soak-kills",

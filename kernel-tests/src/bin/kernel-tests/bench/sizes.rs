@@ -45,6 +45,14 @@ pub(crate) struct Sizes {
     /// MiB of the volume that is copied.
     #[arg(long, value_name = "N", default_value_t = 10_240)]
     pub(crate) volume_mib: u32,
+    /// Nodes of a cluster.
+    #[arg(
+        long = "nodes",
+        value_name = "N,…",
+        value_delimiter = ',',
+        default_value = "10,100,1000"
+    )]
+    pub(crate) nodes: Vec<u32>,
     /// Attaches of a storm.
     #[arg(long, value_name = "N", default_value_t = 1000)]
     pub(crate) storm: u32,
