@@ -19,7 +19,8 @@ pub struct CreateFlags {
     /// Driver: bridge, macvlan, ipvlan, or overlay
     #[arg(short, long, default_value = "bridge")]
     pub driver: String,
-    /// Option of the driver: NAME=VALUE, such as com.docker.network.driver.mtu=1400 or parent=eth0
+    /// Option of the driver: NAME[=VALUE], such as com.docker.network.driver.mtu=1400, parent=eth0 or
+    /// encrypted
     #[arg(short, long = "opt", value_name = "OPTION")]
     pub opt: Vec<String>,
     /// No way out of the network, and none in
