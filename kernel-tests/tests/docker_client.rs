@@ -358,6 +358,17 @@ mod root {
         docker.ok(&["export", "-o", &at("tree"), "web"]);
         let from = ["import", "-c", "CMD cat /page", &at("tree"), "flat:1"];
         assert!(docker.ok(&from).starts_with("sha256:"));
+        let platform = [
+            "import",
+            "--platform",
+            "linux/s390x",
+            &at("tree"),
+            "other:1",
+        ];
+        docker.ok(&platform);
+        let format = "{{.Os}}/{{.Architecture}}";
+        let seen = docker.ok(&["image", "inspect", "-f", format, "other:1"]);
+        assert_eq!(seen, "linux/s390x");
         assert_eq!(docker.ok(&["run", "--rm", "flat:1"]), "good");
 
         std::fs::create_dir(at("context")).unwrap();

@@ -39,6 +39,10 @@ mod root {
         shop.hawser(&["restart", "deaf"]);
         shop.hawser(&["stop", "deaf"]);
         assert_eq!(shop.inspect("deaf", "{{.State.ExitCode}}"), "137");
+        let listed = shop.type_(&format!("create -a stdout --name quiet {TOOLS} true"));
+        let streams = "{{.Config.AttachStdin}} {{.Config.AttachStdout}} {{.Config.AttachStderr}}";
+        assert_eq!(shop.inspect(&listed, streams), "false true false");
+        shop.refuses(&format!("create -a nonsense {TOOLS} true"), 125, "--attach");
         shop.refuses("restart nobody", 1, "No such container");
     }
 

@@ -45,7 +45,7 @@ use context::Context;
 use error::CliError;
 use image::{history, import, load, login, prune, pull, push, save, search, tag};
 use inspect::{InspectAnyFlags, InspectContainerFlags, InspectFlags, Kind};
-use run::flags::{CreateFlags, RunFlags};
+use run::flags::{MakeFlags, RunFlags};
 use system::FormatFlags;
 
 /// Containers, networks and volumes on this host
@@ -157,7 +157,7 @@ enum ContainerCommand {
 enum ShortContainerCommand {
     /// Create a container without starting it
     #[command(disable_help_flag = true)]
-    Create(Box<CreateFlags>),
+    Create(Box<MakeFlags>),
     /// Start containers
     Start(start::StartFlags),
     /// Connect to a running container's streams

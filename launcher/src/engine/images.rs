@@ -235,6 +235,10 @@ fn take(context: &Context, request: &Request, mut client: Client) -> Answer {
     let flags = ImportFlags {
         change: changes(request),
         message: request.query("message").map(str::to_owned),
+        platform: request
+            .query("platform")
+            .filter(|text| !text.is_empty())
+            .map(str::to_owned),
         file: PathBuf::from("-"),
         reference: reference(request),
     };

@@ -12,8 +12,9 @@ use crate::cli::error::CliError;
 use crate::cli::output;
 
 use crate::event;
+use crate::registry::manifest::Platform;
 
-use super::config::{self, Section};
+use super::config::{self, ImageConfig, Section};
 use super::load;
 
 /// `hawser image import`.
@@ -25,6 +26,9 @@ pub struct ImportFlags {
     /// Comment of the image
     #[arg(short, long)]
     pub message: Option<String>,
+    /// Platform that the image is for, such as linux/arm64, instead of this host's
+    #[arg(long, value_name = "PLATFORM")]
+    pub platform: Option<String>,
     /// Tar file, plain or compressed; - is standard input
     #[arg(value_name = "FILE")]
     pub file: PathBuf,
@@ -54,6 +58,8 @@ pub(crate) fn read(
     for change in &flags.change {
         section.change(change)?;
     }
+    let platform = flags.platform.as_deref().map(Platform::parse).transpose()?;
+    let platform = platform.unwrap_or_else(Platform::host);
     let layer: Layer = context
         .client()
         .post_stream(LAYERS, &mut stream)
@@ -66,7 +72,11 @@ pub(crate) fn read(
         .message
         .clone()
         .or_else(|| Some(format!("Imported from {}", flags.file.display())));
-    let config = config::of_one_layer(layer.diff_id.as_str(), section, &created, message);
+    let config = ImageConfig {
+        architecture: platform.architecture,
+        os: platform.os,
+        ..config::of_one_layer(layer.diff_id.as_str(), section, &created, message)
+    };
     let config = serde_json::to_string(&config).map_err(|source| CliError::ImageConfig {
         reference: flags.reference.clone().unwrap_or_default(),
         source,

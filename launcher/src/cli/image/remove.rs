@@ -14,6 +14,9 @@ pub struct RemoveFlags {
     /// Remove the image with all its tags, and though stopped containers use it
     #[arg(short, long)]
     pub force: bool,
+    /// Taken for scripts; what is below an image is no image here
+    #[arg(long, hide = true)]
+    pub no_prune: bool,
     /// Images to remove
     #[arg(required = true, value_name = "IMAGE")]
     pub images: Vec<String>,

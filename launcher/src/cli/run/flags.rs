@@ -271,6 +271,16 @@ impl CreateFlags {
     }
 }
 
+/// `hawser create`.
+#[derive(Debug, Clone, Args)]
+pub struct MakeFlags {
+    /// Streams to attach when it is started: stdin, stdout, stderr
+    #[arg(short, long, value_name = "STREAM")]
+    pub attach: Vec<String>,
+    #[command(flatten)]
+    pub create: CreateFlags,
+}
+
 /// `hawser run`.
 #[derive(Debug, Clone, Args)]
 pub struct RunFlags {

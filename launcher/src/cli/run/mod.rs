@@ -31,7 +31,7 @@ use rustix::termios::isatty;
 
 use attach::Attach;
 use create::Attached;
-use flags::{CreateFlags, RunFlags};
+use flags::{MakeFlags, RunFlags};
 
 use super::context::Context;
 use super::error::CliError;
@@ -42,13 +42,9 @@ use crate::{cgroup, event};
 ///
 /// # Errors
 /// [`CliError`]; nothing is left behind.
-pub fn create(context: &Context, flags: &CreateFlags) -> Result<i32, CliError> {
-    let attached = Attached {
-        stdin: flags.interactive,
-        stdout: true,
-        stderr: true,
-    };
-    let (container, _) = create::create(context, flags, attached)?;
+pub fn create(context: &Context, flags: &MakeFlags) -> Result<i32, CliError> {
+    let attached = named(&flags.attach, flags.create.interactive)?;
+    let (container, _) = create::create(context, &flags.create, attached)?;
     output::line(container.id())?;
     Ok(0)
 }
@@ -101,15 +97,20 @@ fn streams(flags: &RunFlags) -> Result<Attached, CliError> {
         }
         return Ok(Attached::default());
     }
-    if flags.attach.is_empty() {
+    named(&flags.attach, flags.create.interactive)
+}
+
+/// The streams that `--attach` names, or those that are attached without it.
+fn named(streams: &[String], interactive: bool) -> Result<Attached, CliError> {
+    if streams.is_empty() {
         return Ok(Attached {
-            stdin: flags.create.interactive,
+            stdin: interactive,
             stdout: true,
             stderr: true,
         });
     }
     let mut attached = Attached::default();
-    for stream in &flags.attach {
+    for stream in streams {
         match stream.to_ascii_lowercase().as_str() {
             "stdin" => attached.stdin = true,
             "stdout" => attached.stdout = true,
