@@ -247,7 +247,7 @@ fn the_init_cannot_be_read_from_inside() {
 #[test]
 fn namespaces_are_shared_when_asked() {
     let host = Host::new();
-    let uts = std::fs::read_link("/proc/self/ns/uts").unwrap();
+    let uts = fs::read_link("/proc/self/ns/uts").unwrap();
     let own = |kind: &str, flags: &[&str]| {
         let script = format!("/bin/busybox readlink /proc/self/ns/{kind}");
         let arguments: Vec<&str> = [flags, &["bb", "sh", "-c", &script]].concat();
@@ -256,7 +256,7 @@ fn namespaces_are_shared_when_asked() {
     assert_eq!(own("uts", &["--uts", "host"]), uts.to_str().unwrap());
     assert_ne!(own("uts", &[]), uts.to_str().unwrap());
 
-    let ipc = std::fs::read_link("/proc/self/ns/ipc").unwrap();
+    let ipc = fs::read_link("/proc/self/ns/ipc").unwrap();
     assert_eq!(own("ipc", &["--ipc", "host"]), ipc.to_str().unwrap());
 
     host.ok(&[
@@ -275,7 +275,7 @@ fn namespaces_are_shared_when_asked() {
     let joined = own("pid", &["--pid", "container:donor"]);
     let pid = host.ok(&["inspect", "-f", "{{.State.Pid}}", "donor"]);
     let of_donor = |kind: &str| {
-        let link = std::fs::read_link(format!("/proc/{pid}/ns/{kind}")).unwrap();
+        let link = fs::read_link(format!("/proc/{pid}/ns/{kind}")).unwrap();
         link.to_str().unwrap().to_owned()
     };
     assert_eq!(joined, of_donor("pid"));
