@@ -150,10 +150,10 @@ impl Mapper for Kernel {
             let root = tree::open_dir_at(mount.as_fd(), c".")?;
             let header = key.map_or(0, |_key| HEADER);
             grow(&root, &info, filesystem, device.bytes - header)?;
-            if filesystem == Filesystem::Xfs
-                && let Some(tries) = options.xfs_retries
-            {
-                give_up_when_full(&info, tries);
+            match (filesystem, options.xfs_retries) {
+                (Filesystem::Xfs, Some(tries)) => give_up_when_full(&info, tries),
+                (Filesystem::Xfs, None) => {}
+                (Filesystem::Ext4, _) => leave_pages_to_others(&info),
             }
         }
         let name = self.device_name(&device.key);
@@ -443,6 +443,18 @@ fn give_up_when_full(info: &Info, tries: u64) {
     let file = format!("/sys/fs/xfs/{name}/error/metadata/ENOSPC/max_retries");
     if let Err(error) = std::fs::write(&file, tries.to_string()) {
         tracing::warn!(file, %error, "cannot limit the tries of an xfs");
+    }
+}
+
+/// An ext4 whose journal finds no room in the pool keeps for ever what it cannot write
+/// (`ext4_do_writepages`, fs/ext4/inode.c). Of the pages that may wait to be written on this host, it
+/// must not have them all: then everybody would wait.
+fn leave_pages_to_others(info: &Info) {
+    /// Of the host's limit.
+    const PERCENT: &str = "40";
+    let file = format!("/sys/class/bdi/{}/max_ratio", info.number());
+    if let Err(error) = std::fs::write(&file, PERCENT) {
+        tracing::warn!(file, %error, "cannot limit the pages that wait for an ext4");
     }
 }
 
