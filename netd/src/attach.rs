@@ -94,9 +94,20 @@ impl Netd {
         network: &Network,
         sandbox: &Sandbox,
     ) -> Result<Endpoint, NetError> {
+        let mut is_told = false;
         loop {
             // Of those that others were faster with it takes none again, and ends where none is left.
-            let endpoint = self.new_endpoint(writer, request, network, sandbox)?;
+            let endpoint = match self.new_endpoint(writer, request, network, sandbox) {
+                // What others have freed may not have been heard of yet.
+                Err(NetError::Endpoint(EndpointError::Ipam(_)))
+                    if !is_told && network.driver.overlay().is_some() =>
+                {
+                    self.ask_for_claims(network)?;
+                    is_told = true;
+                    continue;
+                }
+                chosen => chosen?,
+            };
             if self.claim(network, &endpoint)? == Claimed::Yes {
                 return Ok(endpoint);
             }

@@ -20,7 +20,7 @@ use super::mesh::MeshEnd;
 use super::network::Stage;
 use super::network::{Network, NetworkError};
 use super::observed::Observed;
-use super::peer::{Peer, Peers};
+use super::peer::{Difference, Peer, Peers};
 use super::service::{Member, Place, Service};
 use super::services::Services;
 use super::wireguard::{self, PublicKey};
@@ -121,10 +121,29 @@ impl Desired {
 
     /// Where the network leads to other nodes; nothing while that is not known.
     pub(crate) fn forwarding(&self, network: &Network) -> Option<Forwarding> {
+        let peers = self.peers.get(&network.id)?.iter();
+        self.leading_to(network, peers.map(|(_key, peer)| &**peer))
+    }
+
+    /// The same where something differs alone.
+    pub(crate) fn forwarding_near(
+        &self,
+        network: &Network,
+        difference: &Difference<'_>,
+    ) -> Option<Forwarding> {
+        let near = self.peers.get(&network.id)?.near(difference);
+        self.leading_to(network, near.into_iter())
+    }
+
+    fn leading_to<'p>(
+        &self,
+        network: &Network,
+        peers: impl Iterator<Item = &'p Peer>,
+    ) -> Option<Forwarding> {
         let overlay = network.driver.overlay()?;
         let here = overlay.tunnel.map(|tunnel| tunnel.local);
         let mut forwarding = Forwarding::default();
-        for (_key, peer) in self.peers.get(&network.id)?.iter() {
+        for peer in peers {
             let Some(at) = peer.at.filter(|at| Some(*at) != here) else {
                 continue;
             };

@@ -9,6 +9,7 @@ use super::driver::{Overlay, Tunnel};
 use super::forwarding::Forwarding;
 use super::network::Network;
 use super::observed::{Link, Observed};
+use super::peer::Difference;
 use super::step::{Step, Vxlan};
 use super::wireguard;
 
@@ -74,11 +75,17 @@ pub(crate) fn repair(desired: &Desired, network: &Network, observed: &Observed) 
     steps
 }
 
-/// Follows a change of who is where.
-pub(crate) fn follow(before: &Desired, after: &Desired, network: &Network) -> Option<Step> {
+/// Follows a change of who is where. It costs as much as the change, however many others there are.
+pub(crate) fn follow(
+    before: &Desired,
+    after: &Desired,
+    network: &Network,
+    difference: &Difference<'_>,
+) -> Option<Step> {
     let (overlay, _) = tunnelled(network)?;
-    let from = before.forwarding(network).unwrap_or_default();
-    forward(overlay, &from, &after.forwarding(network)?)
+    let from = before.forwarding_near(network, difference);
+    let to = after.forwarding_near(network, difference)?;
+    forward(overlay, &from.unwrap_or_default(), &to)
 }
 
 fn tunnelled(network: &Network) -> Option<(&Overlay, Tunnel)> {

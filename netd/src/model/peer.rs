@@ -1,6 +1,6 @@
 //! Endpoints of other nodes, as far as this node has to do with them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -61,16 +61,38 @@ pub(crate) struct Peers {
     taken: RedBlackTreeMapSync<IpAddr, String>,
     /// Those with a part in a service, by service and key.
     by_service: RedBlackTreeMapSync<(Id, String), Arc<Peer>>,
+    /// By what the kernel's tables are looked up by, and by where the peer is in memory: several may
+    /// have it for a moment.
+    by_place: RedBlackTreeMapSync<(Place, usize), Arc<Peer>>,
+}
+
+/// What an endpoint is found at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Place {
+    Mac(MacAddr),
+    Address(IpAddr),
+}
+
+/// What differs between who was where and who is.
+#[derive(Debug, Default)]
+pub(crate) struct Difference<'a> {
+    pub(crate) gone: Vec<(&'a String, &'a Arc<Peer>)>,
+    pub(crate) new: Vec<(&'a String, &'a Arc<Peer>)>,
 }
 
 impl Peers {
     pub(crate) fn insert(&mut self, key: String, peer: Arc<Peer>) {
+        self.remove(&key);
         for address in &peer.addresses {
             self.take(*address, format!("container {}", peer.display_name()));
         }
         for part in &peer.parts {
             let part = (part.membership.service.clone(), key.clone());
             self.by_service.insert_mut(part, Arc::clone(&peer));
+        }
+        for place in peer.places() {
+            let place = (place, Arc::as_ptr(&peer).addr());
+            self.by_place.insert_mut(place, Arc::clone(&peer));
         }
         self.by_key.insert_mut(key, peer);
     }
@@ -85,6 +107,10 @@ impl Peers {
             let part = (part.membership.service.clone(), key.to_owned());
             self.by_service.remove_mut(&part);
         }
+        for place in peer.places() {
+            self.by_place
+                .remove_mut(&(place, Arc::as_ptr(&peer).addr()));
+        }
         Some(peer)
     }
 
@@ -96,13 +122,43 @@ impl Peers {
         self.by_key.iter()
     }
 
-    /// Those that `other` lacks, or has otherwise.
-    pub(crate) fn beyond<'a>(
+    /// What differs from who was where in `before`: anywhere, or at some keys.
+    pub(crate) fn since<'a>(
         &'a self,
-        other: &'a Self,
-    ) -> impl Iterator<Item = (&'a String, &'a Arc<Peer>)> {
-        self.iter()
-            .filter(move |(key, peer)| other.get(key) != Some(*peer))
+        before: &'a Self,
+        keys: Option<&BTreeSet<String>>,
+    ) -> Difference<'a> {
+        let beyond = |of: &'a Self, other: &'a Self| -> Vec<_> {
+            let differs = |(key, peer): &(&String, &Arc<Peer>)| other.get(key) != Some(*peer);
+            match keys {
+                None => of.iter().filter(differs).collect(),
+                Some(keys) => {
+                    let found = keys.iter().filter_map(|key| of.by_key.get_key_value(key));
+                    found.filter(differs).collect()
+                }
+            }
+        };
+        Difference {
+            gone: beyond(before, self),
+            new: beyond(self, before),
+        }
+    }
+
+    /// Those that are found where something differs, ordered by their keys.
+    pub(crate) fn near<'a>(&'a self, difference: &Difference<'_>) -> Vec<&'a Peer> {
+        let differ = difference.gone.iter().chain(&difference.new);
+        let mut places: Vec<Place> = differ.flat_map(|(_key, peer)| peer.places()).collect();
+        places.sort_unstable();
+        places.dedup();
+        let at = |place: Place| {
+            let from = self.by_place.range((place, 0)..);
+            from.take_while(move |((other, _), _peer)| *other == place)
+        };
+        let found = places.into_iter().flat_map(at);
+        let mut near: Vec<&Peer> = found.map(|(_place, peer)| &**peer).collect();
+        near.sort_unstable_by_key(|peer| (&peer.node, &peer.endpoint));
+        near.dedup_by_key(|peer| (&peer.node, &peer.endpoint));
+        near
     }
 
     /// Those that have a part in the service.
@@ -119,6 +175,11 @@ impl Peers {
     /// Notes that an address is claimed, also where its holder is not heard of.
     pub(crate) fn take(&mut self, address: IpAddr, who: String) {
         self.taken.insert_mut(address, who);
+    }
+
+    /// Notes that no address is claimed.
+    pub(crate) fn free_all(&mut self) {
+        self.taken = RedBlackTreeMapSync::default();
     }
 
     pub(crate) fn holder(&self, address: IpAddr) -> Option<&str> {
@@ -144,6 +205,11 @@ impl Peer {
         })
     }
 
+    fn places(&self) -> impl Iterator<Item = Place> {
+        let addresses = self.addresses.iter().copied().map(Place::Address);
+        addresses.chain([Place::Mac(self.mac)])
+    }
+
     pub(crate) fn part(&self, service: &Id) -> Option<&Part> {
         let mut parts = self.parts.iter();
         parts.find(|part| part.membership.service == *service)
@@ -159,3 +225,6 @@ impl Peer {
         self.name.as_deref().unwrap_or(&self.container)
     }
 }
+
+#[cfg(test)]
+mod tests;

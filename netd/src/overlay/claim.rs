@@ -126,7 +126,13 @@ impl Netd {
         Err(NetError::Contended(subject(network)))
     }
 
-    /// Knows which addresses of a network are claimed; returns them.
+    /// Knows which addresses of a network are claimed by now.
+    pub(crate) fn ask_for_claims(&self, network: &Network) -> Result<(), NetError> {
+        let membership = self.membership_for(&subject(network))?;
+        self.learn_claims(&membership, network).map(drop)
+    }
+
+    /// Knows which addresses of a network are claimed, and that others are not; returns them.
     pub(super) fn learn_claims(
         &self,
         membership: &Membership,
@@ -137,6 +143,7 @@ impl Netd {
         let read = read.map_err(about(&subject(network)))?;
         let mut after = Desired::clone(&self.view());
         let peers = after.peers.entry(network.id.clone()).or_default();
+        peers.free_all();
         let mut taken = Vec::new();
         for (claim, entry) in &read.entries {
             if let Some((address, claim)) = parse(claim, &entry.value) {

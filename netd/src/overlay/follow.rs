@@ -1,6 +1,6 @@
 //! Following what other nodes do.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
@@ -17,7 +17,7 @@ use crate::dns::NamedEndpoint;
 use crate::model::desired::Desired;
 use crate::model::network::Network;
 use crate::model::overlay;
-use crate::model::peer::{Peer, Peers};
+use crate::model::peer::{Difference, Peer, Peers};
 use crate::model::service::{Member, plan};
 use crate::netd::Netd;
 use crate::service;
@@ -57,6 +57,16 @@ pub(super) fn start(netd: &Arc<Netd>, membership: &Arc<Membership>) -> io::Resul
             .spawn(move || while follower.step(WAIT) {})?;
     }
     Ok(())
+}
+
+/// Of networks, the keys at which peers may have changed; all of them where none are named.
+pub(super) type Changed = BTreeMap<Id, Option<BTreeSet<String>>>;
+
+pub(super) fn anywhere(networks: BTreeSet<Id>) -> Changed {
+    networks
+        .into_iter()
+        .map(|network| (network, None))
+        .collect()
 }
 
 struct Follower {
@@ -186,7 +196,7 @@ impl Netd {
         let mut after = Desired::clone(&before);
         let read = before.followed();
         after.peers.extend(self.read_peers(membership, &read)?);
-        self.change_peers(&before, after, &read);
+        self.change_peers(&before, after, &anywhere(read));
         Ok(revision)
     }
 
@@ -197,7 +207,7 @@ impl Netd {
         let _writer = self.writer();
         let before = self.view();
         let mut after = Desired::clone(&before);
-        let mut changed = BTreeSet::new();
+        let mut changed = Changed::new();
         for change in changes {
             let network = key::network_of(&change.key).unwrap_or_default();
             let Ok(network) = Id::try_from(network.to_owned()) else {
@@ -213,37 +223,36 @@ impl Netd {
             if let Some(peer) = peer {
                 peers.insert(change.key.clone(), Arc::new(peer));
             }
-            changed.insert(network);
+            let keys = changed
+                .entry(network)
+                .or_insert_with(|| Some(BTreeSet::new()));
+            if let Some(keys) = keys {
+                keys.insert(change.key.clone());
+            }
         }
         self.change_peers(&before, after, &changed);
     }
 
     /// Brings the kernel, the services and the names from who was where to who is. What the kernel
     /// refuses is repaired by the next reconcile.
-    pub(super) fn change_peers(
-        &self,
-        before: &Desired,
-        mut after: Desired,
-        networks: &BTreeSet<Id>,
-    ) {
+    pub(super) fn change_peers(&self, before: &Desired, mut after: Desired, changed: &Changed) {
         let (nobody, known) = (Peers::default(), after.peers.clone());
-        let mut heard = Vec::new();
-        let mut services = BTreeSet::new();
-        for id in networks {
-            let were = before.peers.get(id).unwrap_or(&nobody);
-            let are = known.get(id).unwrap_or(&nobody);
-            let new = are.beyond(were).map(|(key, peer)| (key, Some(peer)));
-            let gone = were.beyond(are).map(|(key, peer)| {
-                let parts = peer.parts.iter();
-                services.extend(parts.map(|part| part.membership.service.clone()));
-                (key, None)
-            });
+        let differences: Vec<(&Id, Difference<'_>)> = changed
+            .iter()
+            .map(|(id, keys)| {
+                let were = before.peers.get(id).unwrap_or(&nobody);
+                let are = known.get(id).unwrap_or(&nobody);
+                (id, are.since(were, keys.as_ref()))
+            })
+            .collect();
+        let (mut heard, mut services) = (Vec::new(), BTreeSet::new());
+        for (_id, Difference { gone, new }) in &differences {
             // What is there again comes after what it replaces.
-            heard.extend(gone.chain(new));
+            heard.extend(gone.iter().map(|(key, _peer)| (*key, None)));
+            heard.extend(new.iter().map(|(key, peer)| (*key, Some(*peer))));
+            let parts = gone.iter().chain(new).flat_map(|(_key, peer)| &peer.parts);
+            services.extend(parts.map(|part| part.membership.service.clone()));
         }
-        let parts = heard.iter().filter_map(|(_key, peer)| *peer);
-        let parts = parts.flat_map(|peer| &peer.parts);
-        services.extend(parts.map(|part| part.membership.service.clone()));
         self.keep_peers(&heard);
         if !services.is_empty() {
             self.settle_mesh(before, &mut after);
@@ -251,23 +260,20 @@ impl Netd {
         // First, so that nobody takes what goes for something to repair.
         self.publish_view(after.clone());
         self.settle_correspondents(before, &after);
-        for id in networks {
-            let Some(peers) = after.peers.get(id) else {
+        for (id, difference) in &differences {
+            let (Some(peers), Some(network)) = (after.peers.get(*id), after.networks.get(id))
+            else {
                 continue;
             };
-            let were = before.peers.get(id).unwrap_or(&nobody);
-            let Some(network) = after.networks.get(id) else {
-                continue;
-            };
-            for (key, peer) in were.beyond(peers) {
+            for (key, peer) in &difference.gone {
                 let is = peers.get(key);
                 if is.is_none_or(|is| is.endpoint != peer.endpoint) {
                     self.dns.remove(&peer.endpoint);
                 }
             }
             // What was in the kernel before it was known who is where, a look at it tells.
-            let steps = match before.peers.contains_key(id) {
-                true => overlay::follow(before, &after, network)
+            let steps = match before.peers.contains_key(*id) {
+                true => overlay::follow(before, &after, network, difference)
                     .into_iter()
                     .collect(),
                 false => match self.kernel.observe() {
@@ -279,7 +285,7 @@ impl Netd {
                 },
             };
             apply::run_all(&*self.kernel, &steps);
-            for (_key, peer) in peers.beyond(were) {
+            for (_key, peer) in &difference.new {
                 self.publish_peer(&after, network, peer);
             }
         }

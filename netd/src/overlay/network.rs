@@ -11,6 +11,7 @@ use cluster::{ControlError, Entry, Outcome, Snapshot, Transaction, key};
 use ipnet::Ipv4Net;
 
 use super::claim::{TRIES, encode, parse};
+use super::follow::anywhere;
 use super::{Membership, about, subject};
 use crate::error::NetError;
 use crate::model::desired::{Desired, Shared};
@@ -245,7 +246,7 @@ impl Netd {
         let peers = peers.remove(&network.id).unwrap_or_default();
         let id = extended.id.clone();
         before.peers.insert(id.clone(), peers.clone());
-        self.change_peers(&self.view(), before, &[id.clone()].into());
+        self.change_peers(&self.view(), before, &anywhere([id.clone()].into()));
         let before = Desired::clone(&self.view());
         if let Err(error) = self.add_network(&before, extended) {
             self.forget_peers(&id);
@@ -338,7 +339,7 @@ impl Netd {
         };
         if !before.followed().contains(network) {
             view.peers.remove(network);
-            self.change_peers(&before, view, &[network.clone()].into());
+            self.change_peers(&before, view, &anywhere([network.clone()].into()));
         }
         for (_key, peer) in peers.iter() {
             self.dns.remove(&peer.endpoint);

@@ -13,6 +13,7 @@ use cluster::{Change, ControlError, Outcome, Transaction, key};
 use ipnet::IpNet;
 
 use super::claim::{TRIES, encode};
+use super::follow::anywhere;
 use super::{Membership, about};
 use crate::apply;
 use crate::error::NetError;
@@ -379,7 +380,7 @@ impl Netd {
         }
         let mut after = Desired::clone(&before);
         after.peers.extend(self.read_peers(membership, &unknown)?);
-        self.change_peers(&before, after, &unknown);
+        self.change_peers(&before, after, &anywhere(unknown));
         Ok(())
     }
 

@@ -139,6 +139,22 @@ fn an_address_that_is_claimed_meanwhile_is_not_given() {
 }
 
 #[test]
+fn an_address_that_is_freed_meanwhile_is_given() {
+    let world = World::new();
+    let netd = world.start().unwrap();
+    with_peer(&netd);
+    netd.attach(request("shop", "web", 10)).unwrap();
+    // This node has not heard of it.
+    let freed = key::claim(id_of(&netd).as_str(), [10, 0, 0, 2].into());
+    let gone = Transaction::default().delete(freed);
+    control(&netd).commit(&gone).unwrap();
+    let mut next = request("shop", "db", 11);
+    next.ipv4 = "10.0.0.2".parse().ok();
+    let attached = netd.attach(next).unwrap();
+    assert_eq!(attached.addresses[0].address.to_string(), "10.0.0.2/24");
+}
+
+#[test]
 fn a_service_has_an_address_among_all_nodes() {
     let world = World::new();
     let netd = world.start().unwrap();
