@@ -1,6 +1,7 @@
 #!/bin/sh
 # guests: 1
-# Volumes on servers: the kernel's own for NFS is asked by its client, on loopback.
+# packages: samba
+# Volumes on servers: the kernel's own for NFS, and Samba, are asked by the kernel's clients, on loopback.
 # shellcheck disable=SC2034
 set -eu
 . /opt/hawser/exec/devicemapper
@@ -85,5 +86,44 @@ wait "$LATE" || fail "it has not come: $(cat /tmp/late)"
 is "$(cat /tmp/late)" "of the server"
 is_mounted nfs4 0
 hawser volume rm silent shared read >/dev/null
+
+echo "== cifs"
+echo 'somebody:x:1000:1000::/:/bin/false' >>/etc/passwd
+echo 'somebody:x:1000:' >>/etc/group
+mkdir -p /etc/samba /var/lib/samba/private /var/cache/samba /var/log/samba /run/samba
+cat >/etc/samba/smb.conf <<'EOF'
+[global]
+    netbios name = SERVER
+    interfaces = lo
+    bind interfaces only = yes
+    server role = standalone server
+    smb ports = 445
+    load printers = no
+    disable spoolss = yes
+    log level = 0
+[share]
+    path = /srv/data
+    read only = no
+    valid users = somebody
+    force user = root
+EOF
+printf 'secret\nsecret\n' | smbpasswd -s -a somebody >/dev/null
+smbd --daemon
+CIFS="-o type=cifs -o device=//server/share"
+# shellcheck disable=SC2086
+hawser volume create $CIFS -o o=addr=server,username=somebody,password=secret,vers=3.1.1,uid=7 shared >/dev/null
+mounts() {
+    in_volume shared true
+}
+until_true 20 mounts
+shows shared
+is "$(in_volume shared 'stat -c %u /v/f')" 7
+outlives shared cifs
+# shellcheck disable=SC2086
+refuses 'Permission denied' wrong $CIFS -o o=addr=server,username=somebody,password=other,vers=3.1.1
+refuses 'No such file' absent -o type=cifs -o device=//server/absent \
+    -o o=addr=server,username=somebody,password=secret,vers=3.1.1
+hawser volume rm shared >/dev/null
+pkill smbd
 hawser rmi tools >/dev/null
 stop -TERM
