@@ -28,7 +28,9 @@ pub(super) fn socket(
         driver: name.to_owned(),
         socket: sockets.join(format!("{name}.sock")),
     };
-    if name.contains('/') || name.starts_with('.') {
+    // A plugin may be called as where it is from is: vieux/sshfs.
+    let leads_elsewhere = |part: &str| part.is_empty() || part.starts_with('.');
+    if name.split('/').any(leads_elsewhere) {
         return Err(missing());
     }
     let direct = places(sockets, name, "sock");
@@ -117,6 +119,36 @@ mod tests {
         assert_eq!(find().unwrap(), sockets.join("nfs/nfs.sock"));
         fs::write(sockets.join("nfs.sock"), "").unwrap();
         assert_eq!(find().unwrap(), sockets.join("nfs.sock"));
+    }
+
+    #[test]
+    fn a_name_may_have_a_directory_and_leads_nowhere_else() {
+        let root = tempfile::tempdir().unwrap();
+        let sockets = root.path().join("run");
+        fs::create_dir_all(sockets.join("vieux")).unwrap();
+        for file in ["run/vieux/sshfs.sock", "run/.sock", "outside.sock"] {
+            fs::write(root.path().join(file), "").unwrap();
+        }
+        let find = |name: &str| socket(&sockets, &[], name);
+        assert_eq!(
+            find("vieux/sshfs").unwrap(),
+            sockets.join("vieux/sshfs.sock")
+        );
+        let outside = root.path().join("outside");
+        let outside = outside.to_str().unwrap();
+        for name in [
+            "",
+            "../outside",
+            "vieux/../../outside",
+            "vieux//sshfs",
+            outside,
+        ] {
+            let error = find(name).unwrap_err();
+            assert!(
+                matches!(error, VolumeError::NoDriver { .. }),
+                "{name}: {error}"
+            );
+        }
     }
 
     #[test]
