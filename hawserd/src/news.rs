@@ -124,17 +124,14 @@ impl Follower {
     fn event(&mut self, change: &Change) -> Option<Event> {
         let (key, value) = (change.key.as_str(), change.value.as_deref());
         let action = if value.is_some() { "update" } else { "remove" };
-        if let Some(id) = key.strip_prefix(key::SERVICES) {
+        for (prefix, kind) in [(key::SERVICES, "service"), (key::NODES, "node")] {
+            let Some(id) = key.strip_prefix(prefix) else {
+                continue;
+            };
             let is_new = value.is_some() && !self.names.contains_key(key);
             let action = if is_new { "create" } else { action };
             let name = self.name(key, value).unwrap_or_default();
-            return Some(cluster_event("service", action, id).with("name", name));
-        }
-        if let Some(id) = key.strip_prefix(key::NODES) {
-            let is_new = value.is_some() && !self.names.contains_key(key);
-            let action = if is_new { "create" } else { action };
-            let name = self.name(key, value).unwrap_or_default();
-            return Some(cluster_event("node", action, id).with("name", name));
+            return Some(cluster_event(kind, action, id).with("name", name));
         }
         if let Some(id) = key.strip_prefix(key::ALIVE) {
             let state = if value.is_some() { "ready" } else { "down" };

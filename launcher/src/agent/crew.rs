@@ -348,11 +348,16 @@ impl Heard {
     }
 }
 
-/// Tasks of this host that nobody orders any more are to go.
-pub fn dismiss(own: &mut ServiceTasks, is_ordered: impl Fn(&Task) -> bool) {
+/// Tasks of this host that nobody orders any more are to go; returns those that are over.
+pub fn dismiss(own: &mut ServiceTasks, is_ordered: impl Fn(&Task) -> bool) -> Vec<String> {
+    let mut over = Vec::new();
     for task in own.tasks.iter_mut().filter(|task| !is_ordered(task)) {
         task.desired = Desired::Remove;
+        if task.is_over() {
+            over.push(task.id.clone());
+        }
     }
+    over
 }
 
 #[cfg(test)]

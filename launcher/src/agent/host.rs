@@ -1,6 +1,6 @@
 //! The hosts that tasks may run on, and which of them suits a task best.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use api::net::Protocol;
 use api::service::{PublishMode, Service};
@@ -21,7 +21,7 @@ pub struct Host {
     pub id: String,
     pub name: String,
     pub role: Role,
-    pub labels: std::collections::BTreeMap<String, String>,
+    pub labels: BTreeMap<String, String>,
     pub architecture: String,
     pub os: String,
     pub availability: Availability,
@@ -142,24 +142,20 @@ pub fn choose(
     sent: &[String],
 ) -> Result<String, String> {
     let mut why = Refusals::default();
-    let own = |host: &Host| {
-        let tasks = situation.tasks.iter();
-        let runs = tasks.filter(|task| task.node == host.id && task.is_wanted() && !task.is_over());
-        runs.count() + sent_to(sent, host)
-    };
-    let most = placement(service).map_or(0, |placement| placement.max_replicas);
+    let crowd = Crowd::of(situation, sent);
+    let placement = placement(service).cloned().unwrap_or_default();
+    let most = placement.max_replicas;
     let fits = |host: &&Host| {
-        let more = sent_to(sent, host);
-        let constraints = placement(service).map(|placement| &placement.constraints[..]);
+        let more = crowd.sent(host);
         let refusal = if !host.is_ready() {
             &mut why.unavailable
-        } else if !constraint::allow(constraints.unwrap_or_default(), host) {
+        } else if !constraint::allow(&placement.constraints, host) {
             &mut why.constraints
         } else if !host.has_room(service, more as u64) {
             &mut why.resources
         } else if own_ports(service).any(|port| more > 0 || host.ports.contains(&port)) {
             &mut why.ports
-        } else if most > 0 && own(host) as u64 >= most {
+        } else if most > 0 && crowd.own(host) as u64 >= most {
             &mut why.replicas
         } else {
             return true;
@@ -170,33 +166,76 @@ pub fn choose(
     let hosts = situation.hosts.iter();
     let meant = hosts.filter(|host| slot.node.as_ref().is_none_or(|node| *node == host.id));
     let fitting: Vec<&Host> = meant.filter(fits).collect();
-    let spread = placement(service).map(|placement| &placement.preferences[..]);
-    let rank = |host: &&Host| {
-        let misfortunes = situation.tasks.iter().filter(|task| {
-            task.node == host.id && task.template == situation.template && task.ended_by_itself()
-        });
-        // How many tasks are on hosts like this one, as far as the preferences go.
-        let mut alike: Vec<&Host> = fitting.clone();
-        let mut crowds = Vec::new();
-        for preference in spread.unwrap_or_default() {
-            let by = &preference.spread.spread_descriptor;
-            alike.retain(|other| other.value(by) == host.value(by));
-            crowds.push(alike.iter().map(|other| own(other)).sum::<usize>());
+    // How many tasks are on hosts like one, as far as the preferences go.
+    let preferences = placement.preferences.iter();
+    let labels: Vec<&str> = preferences
+        .map(|preference| preference.spread.spread_descriptor.as_str())
+        .collect();
+    let likeness = |host: &Host, depth: usize| -> Vec<String> {
+        let labels = labels.iter().take(depth);
+        labels.map(|label| host.value(label).to_owned()).collect()
+    };
+    let mut alike: BTreeMap<Vec<String>, usize> = BTreeMap::new();
+    for host in &fitting {
+        for depth in 1..=labels.len() {
+            *alike.entry(likeness(host, depth)).or_default() += crowd.own(host);
         }
+    }
+    let rank = |host: &&&Host| {
+        let crowds = (1..=labels.len()).map(|depth| alike[&likeness(host, depth)]);
         (
-            crowds,
-            misfortunes.count() >= MISFORTUNES,
-            own(host),
-            host.tasks + sent_to(sent, host),
+            crowds.collect::<Vec<usize>>(),
+            crowd.failed(host) >= MISFORTUNES,
+            crowd.own(host),
+            host.tasks + crowd.sent(host),
             host.id.clone(),
         )
     };
-    let best = fitting.iter().min_by_key(|host| rank(host));
+    let best = fitting.iter().min_by_key(rank);
     best.map(|host| host.id.clone()).ok_or_else(|| why.text())
 }
 
-fn sent_to(sent: &[String], host: &Host) -> usize {
-    sent.iter().filter(|node| **node == host.id).count()
+/// How many of a service's tasks are, were, and are about to be on each host.
+#[derive(Default)]
+struct Crowd<'s> {
+    running: BTreeMap<&'s str, usize>,
+    failed: BTreeMap<&'s str, usize>,
+    sent: BTreeMap<&'s str, usize>,
+}
+
+impl<'s> Crowd<'s> {
+    fn of(situation: &Situation<'s>, sent: &'s [String]) -> Self {
+        let mut crowd = Self::default();
+        for task in situation.tasks {
+            if task.is_wanted() && !task.is_over() {
+                *crowd.running.entry(&task.node).or_default() += 1;
+            }
+            if task.template == situation.template && task.ended_by_itself() {
+                *crowd.failed.entry(&task.node).or_default() += 1;
+            }
+        }
+        for node in sent {
+            *crowd.sent.entry(node).or_default() += 1;
+        }
+        crowd
+    }
+
+    /// Those that run there, or are about to.
+    fn own(&self, host: &Host) -> usize {
+        count(&self.running, host) + self.sent(host)
+    }
+
+    fn sent(&self, host: &Host) -> usize {
+        count(&self.sent, host)
+    }
+
+    fn failed(&self, host: &Host) -> usize {
+        count(&self.failed, host)
+    }
+}
+
+fn count(tasks: &BTreeMap<&str, usize>, host: &Host) -> usize {
+    tasks.get(host.id.as_str()).copied().unwrap_or_default()
 }
 
 /// How many hosts are out of the question, and why.

@@ -70,6 +70,25 @@ impl Led<'_> {
             task: task.clone(),
         }
     }
+
+    fn change(
+        &mut self,
+        task: &str,
+        changes: &mut Changes,
+        change: impl FnOnce(&mut Task),
+    ) -> Result<(), CliError> {
+        let Some(at) = self.tasks.iter().position(|other| other.id == task) else {
+            return Ok(());
+        };
+        let before = self.tasks[at].clone();
+        change(&mut self.tasks[at]);
+        let task = &self.tasks[at];
+        if task.node != before.node {
+            // First, so that it never is in two places.
+            changes.withdraw(&self.order(&before));
+        }
+        changes.give(&self.order(task))
+    }
 }
 
 impl Agent<'_> {
@@ -159,27 +178,6 @@ impl Agent<'_> {
             }
         }
         Ok(plan.wake)
-    }
-}
-
-impl Led<'_> {
-    fn change(
-        &mut self,
-        task: &str,
-        changes: &mut Changes,
-        change: impl FnOnce(&mut Task),
-    ) -> Result<(), CliError> {
-        let Some(at) = self.tasks.iter().position(|other| other.id == task) else {
-            return Ok(());
-        };
-        let before = self.tasks[at].clone();
-        change(&mut self.tasks[at]);
-        let task = &self.tasks[at];
-        if task.node != before.node {
-            // First, so that it never is in two places.
-            changes.withdraw(&self.order(&before));
-        }
-        changes.give(&self.order(task))
     }
 }
 

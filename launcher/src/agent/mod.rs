@@ -42,7 +42,7 @@ use jiff::Timestamp;
 use crate::cli::context::Context;
 use crate::cli::error::CliError;
 use act::{Done, Job, Report};
-use crew::{Crew, Heard, Order};
+use crew::{Crew, Heard};
 use host::Host;
 use news::Wake;
 use plan::{Plan, Situation, Step};
@@ -279,39 +279,28 @@ impl<'c> Agent<'c> {
 
     /// Takes down what the node that leads orders; in no cluster it orders nothing.
     fn obey(&mut self, crew: Option<&Crew>) -> Result<(), CliError> {
-        let mut orders: BTreeMap<&Id, Vec<&Order>> = BTreeMap::new();
+        let before = self.tasks.clone();
+        let mut ordered = BTreeSet::new();
         for order in crew.iter().flat_map(|crew| crew.orders_of(&crew.node)) {
-            orders.entry(&order.service).or_default().push(order);
-            self.tasks.entry(order.service.clone()).or_default();
+            ordered.insert(&order.task.id);
+            let own = self.tasks.entry(order.service.clone()).or_default();
+            own.service.clone_from(&order.service_name);
+            match own.tasks.iter_mut().find(|task| task.id == order.task.id) {
+                Some(task) => task.desired = order.task.desired,
+                None => own.tasks.push(order.task.clone()),
+            }
         }
+        let mut gone = Vec::new();
         for (id, own) in &mut self.tasks {
             if !id.is_of_cluster() {
                 continue;
             }
-            let before = own.clone();
-            let ordered = orders.get(id).map_or(&[][..], Vec::as_slice);
-            for order in ordered {
-                own.service.clone_from(&order.service_name);
-                match own.tasks.iter_mut().find(|task| task.id == order.task.id) {
-                    Some(task) => task.desired = order.task.desired,
-                    None => own.tasks.push(order.task.clone()),
-                }
-            }
-            crew::dismiss(own, |task| ordered.iter().any(|o| o.task.id == task.id));
-            if *own != before {
+            // Nobody waits to see how they ended.
+            let over = crew::dismiss(own, |task| ordered.contains(&task.id));
+            gone.extend(over.into_iter().map(|task| (id.clone(), task)));
+            if before.get(id) != Some(own) {
                 self.records.write(id, own)?;
             }
-        }
-        // Nobody waits to see how they ended.
-        let is_ordered = |id: &Id, task: &Task| {
-            let mut ordered = orders.get(id).into_iter().flatten();
-            ordered.any(|order| order.task.id == task.id)
-        };
-        let mut gone = Vec::new();
-        for (id, own) in self.tasks.iter().filter(|(id, _)| id.is_of_cluster()) {
-            let over = own.tasks.iter().filter(|task| task.is_over());
-            let over = over.filter(|task| !is_ordered(id, task));
-            gone.extend(over.map(|task| (id.clone(), task.id.clone())));
         }
         for (id, task) in gone {
             self.begin(&id, &task, Job::Forget);

@@ -92,12 +92,12 @@ impl<'a> Situation<'a> {
         slot: &'s Slot,
     ) -> impl Iterator<Item = &'a Task> + use<'a, 's> {
         let tasks = self.tasks.iter();
-        tasks.filter(move |task| task.place() == *slot && task.is_wanted() && !task.is_over())
+        tasks.filter(move |task| task.is_in(slot) && task.is_wanted() && !task.is_over())
     }
 
     fn in_slot<'s>(self, slot: &'s Slot) -> impl Iterator<Item = &'a Task> + use<'a, 's> {
         let tasks = self.tasks.iter();
-        tasks.filter(move |task| task.place() == *slot)
+        tasks.filter(move |task| task.is_in(slot))
     }
 
     fn host(&self, id: &str) -> Option<&'a Host> {

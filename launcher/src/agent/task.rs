@@ -124,6 +124,10 @@ impl Task {
         }
     }
 
+    pub fn is_in(&self, slot: &Slot) -> bool {
+        self.slot == slot.number && slot.node.as_ref().is_none_or(|node| *node == self.node)
+    }
+
     /// Its container runs no more, or never did.
     pub fn is_over(&self) -> bool {
         !matches!(

@@ -71,7 +71,7 @@ fn state(situation: &Situation<'_>, slot: &Slot) -> Progress {
     let wanted: Vec<&Task> = situation.wanted_in(slot).collect();
     let is_new = |task: &Task| task.template == situation.template;
     let mut of_slot = situation.tasks.iter().rev();
-    let last = of_slot.find(|task| task.place() == *slot);
+    let last = of_slot.find(|task| task.is_in(slot));
     match wanted.as_slice() {
         [] => match last {
             Some(last) if is_new(last) && last.ended_by_itself() => Progress::Tried(last.since),

@@ -195,14 +195,17 @@ pub(super) fn forward(
         }
     }
     // In the order in which a packet needs them, backwards: nobody is answered before there is a way.
+    // All of a network are reached the same way.
+    let below = match new.nodes.values().next() {
+        Some(at) => below(rtnl, *at)?,
+        None => None,
+    };
     let nodes = new.nodes.iter().map(|(mac, at)| {
-        let below = below(rtnl, *at)?;
         let mut node = node(link, *mac, *at);
-        node.attributes
-            .extend(below.map(NeighbourAttribute::IfIndex));
-        Ok(node)
+        let below = below.map(NeighbourAttribute::IfIndex);
+        node.attributes.extend(below);
+        node
     });
-    let nodes = nodes.collect::<io::Result<Vec<_>>>()?.into_iter();
     let behind = new.behind.iter().map(|mac| port(link, *mac));
     let neighbours = new.neighbours.iter();
     let neighbours = neighbours.map(|(address, mac)| neighbour(bridge, *address, *mac));

@@ -225,10 +225,14 @@ fn correct(
 }
 
 /// Follows a change of who is where.
-pub(crate) fn follow(before: &Desired, after: &Desired) -> Option<Step> {
+fn follow(before: &Desired, after: &Desired) -> Option<Step> {
     after.wireguard()?;
-    let to = after.correspondents()?;
     let from = before.correspondents().unwrap_or_default();
+    turn(&from, &after.correspondents()?)
+}
+
+/// From whom the interface knew to whom it has to know.
+pub(crate) fn turn(from: &Correspondents, to: &Correspondents) -> Option<Step> {
     let gone = from.keys().filter(|key| !to.contains_key(key)).copied();
     let new = to
         .iter()

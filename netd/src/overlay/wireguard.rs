@@ -13,11 +13,14 @@ use crate::model::wireguard::{self, PublicKey};
 impl Netd {
     /// Brings the interface from whom it knew to whom it has to know.
     pub(super) fn settle_correspondents(&self, before: &Desired, after: &Desired) {
-        if after.wireguard().is_none() || after.correspondents().is_none() {
+        if after.wireguard().is_none() {
             return;
         }
+        let Some(wanted) = after.correspondents() else {
+            return;
+        };
         let steps = match before.correspondents() {
-            Some(_) => wireguard::follow(before, after).into_iter().collect(),
+            Some(known) => wireguard::turn(&known, &wanted).into_iter().collect(),
             // Whom it knows that was not known to be right, a look at it tells.
             None => match self.kernel.observe() {
                 Ok(observed) => wireguard::repair(after, &observed),

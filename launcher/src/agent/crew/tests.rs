@@ -202,9 +202,14 @@ fn a_wrong_clock_moves_nothing() {
 fn what_is_not_ordered_goes() {
     let mut own = ServiceTasks {
         service: "web".to_owned(),
-        tasks: vec![task("a", Some(1)), task("b", Some(1))],
+        tasks: ["a", "b", "c"].map(|id| task(id, Some(1))).to_vec(),
     };
-    dismiss(&mut own, |task| task.id == "a");
+    own.tasks[2].becomes(TaskState::Failed, at(101));
+    let over = dismiss(&mut own, |task| task.id == "a");
     let desired: Vec<Desired> = own.tasks.iter().map(|task| task.desired).collect();
-    assert_eq!(desired, [Desired::Running, Desired::Remove]);
+    assert_eq!(
+        desired,
+        [Desired::Running, Desired::Remove, Desired::Remove]
+    );
+    assert_eq!(over, ["c"], "the other one ends first");
 }

@@ -16,22 +16,29 @@ use crate::format::table::{Columns, Row};
 /// `hawser service ps`.
 #[derive(Debug, Clone, Args)]
 pub struct PsFlags {
-    /// Print the containers' ids only
+    #[command(flatten)]
+    pub listing: ListingFlags,
+    /// Show only what fits: of replicas name=, id=, node=, desired-state=running|shutdown; of members
+    /// that joined name=, id=, network=, state=starting|serving|draining|down
+    #[arg(short, long, value_name = "FILTER")]
+    pub filter: Vec<String>,
+    /// Services whose members to list
+    #[arg(required = true, value_name = "SERVICE")]
+    pub services: Vec<String>,
+}
+
+/// How replicas and members are listed.
+#[derive(Debug, Clone, Args)]
+pub struct ListingFlags {
+    /// Print ids only: those of replicas, or of the containers that are members
     #[arg(short, long)]
     pub quiet: bool,
     /// Do not shorten ids and errors
     #[arg(long)]
     pub no_trunc: bool,
-    /// Show only what fits: of replicas name=, id=, node=, desired-state=running|shutdown; of members
-    /// that joined name=, id=, network=, state=starting|serving|draining|down
-    #[arg(short, long, value_name = "FILTER")]
-    pub filter: Vec<String>,
     /// table, json, or a Go template
     #[arg(long, value_name = "FORMAT", default_value = "")]
     pub format: String,
-    /// Services whose members to list
-    #[arg(required = true, value_name = "SERVICE")]
-    pub services: Vec<String>,
 }
 
 const COLUMNS: Columns = Columns {
@@ -77,7 +84,7 @@ pub fn ps(context: &Context, flags: &PsFlags) -> Result<i32, CliError> {
         }
     }
     if !kept.is_empty() {
-        replica::list(context, &kept, &filter, flags, None)?;
+        replica::list(context, &kept, &filter, &flags.listing, None)?;
     }
     if kept.len() == flags.services.len() {
         return Ok(exit_code);
@@ -86,11 +93,21 @@ pub fn ps(context: &Context, flags: &PsFlags) -> Result<i32, CliError> {
         filter.passes(&BTreeMap::new(), |key, value| matches(key, value, member))
     });
     let id = |(_, member): &(String, ServiceMember)| {
-        let length = if flags.no_trunc { usize::MAX } else { 12 };
+        let length = if flags.listing.no_trunc {
+            usize::MAX
+        } else {
+            12
+        };
         member.container_id.chars().take(length).collect::<String>()
     };
-    let row = |listed: &(String, ServiceMember)| row(listed, id(listed), flags.no_trunc);
-    listing::print(&members, (flags.quiet, &flags.format), &COLUMNS, id, row)?;
+    let row = |listed: &(String, ServiceMember)| row(listed, id(listed), flags.listing.no_trunc);
+    listing::print(
+        &members,
+        (flags.listing.quiet, &flags.listing.format),
+        &COLUMNS,
+        id,
+        row,
+    )?;
     Ok(exit_code)
 }
 

@@ -4,7 +4,7 @@ use api::service::Service;
 use jiff::Timestamp;
 
 use super::ServiceFlagError;
-use super::ps::PsFlags;
+use super::ps::ListingFlags;
 use crate::agent::crew::Replicas;
 use crate::agent::task::{Desired, Task};
 use crate::cli::context::Context;
@@ -50,7 +50,7 @@ pub(in crate::cli) fn list(
     context: &Context,
     services: &[Service],
     filter: &Filter,
-    flags: &PsFlags,
+    flags: &ListingFlags,
     nodes: Option<&[String]>,
 ) -> Result<(), CliError> {
     for wanted in filter.get("desired-state") {
