@@ -384,9 +384,10 @@ fn end(
     restart_count: u32,
 ) -> Result<(), RunError> {
     let code = ended.code;
+    // Before the door closes: whoever finds it closed reads why.
+    note(setup, ended, restart_count, false)?;
     clients.close_door();
     clients.accept();
-    note(setup, ended, restart_count, false)?;
     // What stays behind is found by the next start and by `rm`.
     drop(settle(setup));
     clients.tell(&Control::Exit { code });

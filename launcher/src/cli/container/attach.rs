@@ -32,9 +32,10 @@ pub struct AttachFlags {
 /// The container does not run or cannot be reached.
 pub fn attach(context: &Context, flags: &AttachFlags) -> Result<i32, CliError> {
     let container = context.container(&flags.container)?;
+    let stopped = || CliError::from(ContainerError::AttachStopped(flags.container.clone()));
     let state = container.state()?;
     if state.status != Status::Running {
-        return Err(ContainerError::AttachStopped(flags.container.clone()).into());
+        return Err(stopped());
     }
     if state.paused {
         return Err(ContainerError::Paused(flags.container.clone()).into());
@@ -53,6 +54,11 @@ pub fn attach(context: &Context, flags: &AttachFlags) -> Result<i32, CliError> {
         detach_keys: detach::parse(&flags.detach_keys)?,
     };
     context.tell_of(&container, "attach");
-    let ended = Session::open(&context.shim_socket(&container)?, attach)?.pump()?;
-    start::exit_code(&container, ended)
+    let session = Session::open(&context.shim_socket(&container)?, attach);
+    let session = session.map_err(|error| match container.state() {
+        Ok(state) if state.status == Status::Running => error,
+        // It has ended since.
+        _ => stopped(),
+    })?;
+    start::exit_code(&container, session.pump()?)
 }
