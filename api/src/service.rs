@@ -80,6 +80,9 @@ pub struct ServiceSpec {
 pub struct ServiceNetwork {
     /// Name, id or unambiguous id prefix.
     pub target: String,
+    /// Further names there of every replica.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub aliases: Vec<String>,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -50,6 +50,9 @@ pub struct ContainerSpec {
     #[serde(rename = "TTY")]
     pub tty: bool,
     pub read_only: bool,
+    /// An init is the first process.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub init: bool,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub mounts: Vec<TaskMount>,
     #[serde(skip_serializing_if = "String::is_empty")]

@@ -102,6 +102,15 @@ mod root {
         shop.soon("the server answers by its alias", || {
             shop.daemon.hawser(&["exec", "client", "fetch", "web"])
         });
+        // Only the link goes.
+        shop.refuses("rm --link client/db", 1, "no link \"client/db\"");
+        assert_eq!(shop.type_("rm --link /client/web"), "/client/web");
+        assert_eq!(shop.inspect("client", "{{json .HostConfig.Links}}"), "null");
+        let hosts = shop.inside("client", "cat /etc/hosts");
+        assert!(!hosts.contains("web"), "{hosts}");
+        shop.type_("stop -t 0 client");
+        shop.type_("start client");
+        assert_eq!(shop.type_("ps -q").lines().count(), 3);
     }
 
     #[test]

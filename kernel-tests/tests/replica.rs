@@ -410,4 +410,136 @@ mod root {
         assert_eq!(shop.type_(labelled).lines().count(), 2);
         remove(&shop);
     }
+
+    /// The one replica that runs, once it is not `before`.
+    #[track_caller]
+    fn next_replica(shop: &Shop, before: &str) -> String {
+        shop.soon("a replica runs", || {
+            let running = shop.type_("ps -q");
+            ensure!(
+                running.lines().count() == 1 && running != before,
+                "{running}"
+            );
+            Ok(running)
+        })
+    }
+
+    const RAW: u64 = 1 << 13;
+
+    /// What can be seen inside of the settings below.
+    fn settings(shop: &Shop, container: &str) -> (Vec<String>, bool) {
+        let seen = shop.inside(
+            container,
+            "grep -o '192.0.2.*' /etc/hosts; cat /proc/sys/net/ipv4/ip_default_ttl; \
+             awk '/open files/ {print $4}' /proc/1/limits; id -G; grep -o ndots.* /etc/resolv.conf; \
+             touch /x 2>/dev/null && echo writable || echo read-only; \
+             awk '/CapBnd/ {print $2}' /proc/1/status",
+        );
+        let mut lines: Vec<String> = seen
+            .lines()
+            .map(|line| line.replace('\t', " ").trim().to_owned())
+            .collect();
+        let bounding = u64::from_str_radix(&lines.pop().unwrap(), 16).unwrap();
+        (lines, bounding & RAW > 0)
+    }
+
+    #[test]
+    fn an_update_gives_replicas_settings_and_takes_them_back() {
+        let shop = open();
+        let flags = "service create -d --name web --network name=shop,alias=www --init \
+                     --host db:192.0.2.1 --sysctl net.ipv4.ip_default_ttl=63 --cap-drop net_raw \
+                     --ulimit nofile=99 --group 1234 --dns-option ndots:7 --entrypoint";
+        let mut words: Vec<&str> = flags.split_whitespace().collect();
+        words.extend(["sh -c 'exec sleep \"600\"'", TOOLS]);
+        shop.hawser(&words);
+        let first = next_replica(&shop, "");
+        assert_eq!(shop.inspect(&first, "{{.HostConfig.Init}}"), "true");
+        let (seen, has_raw) = settings(&shop, &first);
+        let given = ["192.0.2.1 db", "63", "99", "0 1234", "ndots:7", "writable"];
+        assert_eq!((&seen[..], has_raw), (&given.map(str::to_owned)[..], false));
+        shop.idle("other", "--network shop");
+        shop.inside("other", "ping -c1 -W5 www");
+        shop.type_("rm -f other");
+
+        shop.type_(
+            "service update -d --init=false --read-only --host-rm db --host-add cache:192.0.2.2 \
+             --sysctl-add net.ipv4.ip_default_ttl=62 --cap-add net_raw --group-rm 1234 \
+             --ulimit-add nofile=98 --dns-option-rm ndots:7 \
+             --dns-option-add ndots:6 --network-add name=shop,alias=ww2 web",
+        );
+        let second = next_replica(&shop, &first);
+        assert_eq!(shop.inspect(&second, "{{.HostConfig.Init}}"), "<no value>");
+        let (seen, has_raw) = settings(&shop, &second);
+        let given = ["192.0.2.2 cache", "62", "98", "0", "ndots:6", "read-only"];
+        assert_eq!((&seen[..], has_raw), (&given.map(str::to_owned)[..], true));
+        let words = [
+            "service",
+            "inspect",
+            "--format",
+            "{{json .Spec.Networks}}",
+            "web",
+        ];
+        let kept = shop.hawser(&words);
+        assert_eq!(kept, r#"[{"Aliases":["ww2"],"Target":"shop"}]"#);
+        remove(&shop);
+    }
+
+    #[test]
+    fn what_replicas_cannot_have_is_refused_before_there_are_any() {
+        let shop = open();
+        for (flags, part) in [
+            ("--host db", "invalid --add-host \"db\""),
+            ("--dns here", "expected an IP address"),
+            ("--sysctl x", "expected NAME=VALUE"),
+            ("--ulimit nofile", "ulimit"),
+            ("--workdir here", "absolute path"),
+            ("--stop-signal LOUD", "invalid signal"),
+            ("--log-driver post", "post"),
+            ("--limit-memory 1m", "6MB"),
+            (
+                "--network name=shop,ip=10.0.0.9",
+                "addresses are for single containers",
+            ),
+            ("--mount type=volume,source=vol", "target"),
+        ] {
+            let words = format!("service create --name web {flags} tools true");
+            shop.refuses(&words, 1, part);
+        }
+        assert_eq!(shop.type_("service ls -q"), "");
+        shop.type_("service create -d --name web --network shop tools sleep 600");
+        shop.refuses("service update --host-add db web", 1, "invalid --add-host");
+        shop.refuses("service update --network-add nowhere web", 1, "nowhere");
+        remove(&shop);
+    }
+
+    #[test]
+    fn a_replica_that_will_not_stop_has_its_grace_period() {
+        let shop = open();
+        let script = "trap 'echo heard' TERM; echo ready; while :; do sleep 0.2; done";
+        create(
+            &shop,
+            &["-d", "--stop-grace-period", "4s", "--drain", "0s"],
+            script,
+        );
+        let web = next_replica(&shop, "");
+        shop.soon("it listens to signals", || {
+            ensure!(shop.type_("service logs --raw web").contains("ready"));
+            Ok(())
+        });
+        let since = std::time::Instant::now();
+        shop.type_("service scale -d web=0");
+        shop.soon("it is told", || {
+            ensure!(shop.type_(&format!("logs {web}")).contains("heard"));
+            Ok(())
+        });
+        let told = since.elapsed();
+        let ended = shop.type_(&format!("wait {web}"));
+        assert_eq!(ended, "137");
+        let grace = since.elapsed();
+        assert!(
+            (3500..30_000).contains(&grace.as_millis()) && told < grace,
+            "told after {told:?}, killed after {grace:?}"
+        );
+        remove(&shop);
+    }
 }

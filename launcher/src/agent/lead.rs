@@ -18,7 +18,7 @@ use crate::cli::error::CliError;
 ///
 /// # Errors
 /// The kernel has no random numbers.
-pub(super) fn new_task(
+pub(crate) fn new_task(
     service: &Service,
     slot: &Slot,
     host: Result<String, String>,

@@ -13,7 +13,7 @@ mod act;
 pub mod constraint;
 pub mod crew;
 pub mod host;
-mod lead;
+pub(crate) mod lead;
 mod news;
 mod observe;
 pub mod plan;

@@ -1,13 +1,18 @@
 //! From what a service says of its tasks to the flags of one container.
 
-use api::service::Service;
-use api::task::TaskTemplate;
+use std::slice::from_ref;
+
+use api::service::{Service, ServiceNetwork};
+use api::task::{ContainerSpec, TaskTemplate};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use super::task::Task;
+use crate::cli::error::CliError;
 use crate::cli::run::flags::CreateFlags;
 use crate::cli::run::resource::LimitFlags;
+use crate::cli::service::ServiceFlagError;
+use crate::cli::words::words;
 use crate::format::template::{Template, TemplateError};
 
 /// What tasks are told apart by: all that a task is made of. Replicas and the ways to update are no
@@ -49,24 +54,25 @@ pub fn as_decided(service: &Service, task: &Task) -> Option<Service> {
 /// The flags of `hawser create` for the task. `node` is the host's name.
 ///
 /// # Errors
-/// A template of a value cannot be read.
+/// A template of a value cannot be read, or the entrypoint.
 pub fn flags(
     service: &Service,
     template: &TaskTemplate,
     task: &Task,
     node: &str,
-) -> Result<CreateFlags, TemplateError> {
+) -> Result<CreateFlags, CliError> {
     let spec = &template.container_spec;
     let values = json!({
         "Service": { "ID": service.id, "Name": service.spec.name, "Labels": service.spec.labels },
         "Node": { "ID": task.node, "Hostname": node },
         "Task": { "ID": task.id, "Name": task.name, "Slot": task.slot },
     });
-    let render = |text: &String| rendered(text, &values);
+    let render = |text: &String| rendered(text, &values).map_err(CliError::from);
     let mut mounts = Vec::new();
     for mount in &spec.mounts {
         mounts.push(render(&mount.fields)?);
     }
+    let (entrypoint, arguments) = entrypoint(spec)?;
     let some = |text: &String| (!text.is_empty()).then(|| text.clone());
     let driver = template.log_driver.as_ref();
     let mut labels = spec.labels.clone();
@@ -89,11 +95,13 @@ pub fn flags(
         hostname: some(&spec.hostname).as_ref().map(render).transpose()?,
         env: spec.env.iter().map(render).collect::<Result<_, _>>()?,
         mount: mounts,
+        network: networks(service),
         read_only: spec.read_only,
+        init: spec.init,
         workdir: some(&spec.dir),
         user: some(&spec.user),
         group_add: spec.groups.clone(),
-        entrypoint: spec.entrypoint.clone(),
+        entrypoint,
         stop_signal: some(&spec.stop_signal),
         stop_timeout: Some(seconds(spec.stop_grace_period)),
         add_host: spec.hosts.clone(),
@@ -110,12 +118,39 @@ pub fn flags(
             .map(|driver| pairs(&driver.options))
             .unwrap_or_default(),
         limits: limits(template),
-        image_and_command: std::iter::once(&spec.image)
-            .chain(&spec.args)
-            .cloned()
-            .collect(),
+        image_and_command: [from_ref(&spec.image), &*arguments, &*spec.args].concat(),
         ..CreateFlags::default()
     })
+}
+
+/// The program, and the first of its arguments; an empty text is no entrypoint instead of the image's.
+fn entrypoint(spec: &ContainerSpec) -> Result<(Option<String>, Vec<String>), ServiceFlagError> {
+    let Some(text) = &spec.entrypoint else {
+        return Ok((None, Vec::new()));
+    };
+    let mut words = words(text)
+        .map_err(|why| ServiceFlagError::Words {
+            flag: "--entrypoint",
+            why,
+        })?
+        .into_iter();
+    Ok((Some(words.next().unwrap_or_default()), words.collect()))
+}
+
+/// Where the container has further names; elsewhere it is on the service's networks by itself.
+fn networks(service: &Service) -> Vec<String> {
+    let networks = &service.spec.networks;
+    if networks.iter().all(|network| network.aliases.is_empty()) {
+        return Vec::new();
+    }
+    let fields = |network: &ServiceNetwork| {
+        let aliases = network
+            .aliases
+            .iter()
+            .map(|alias| format!(",alias={alias}"));
+        format!("name={}{}", network.target, aliases.collect::<String>())
+    };
+    networks.iter().map(fields).collect()
 }
 
 fn limits(template: &TaskTemplate) -> LimitFlags {

@@ -129,6 +129,8 @@ pub enum CliError {
 /// A container that is not as a command needs it.
 #[derive(Debug, thiserror::Error)]
 pub enum ContainerError {
+    #[error("no link {0:?}: expected CONTAINER/ALIAS, as hawser inspect shows it in Links")]
+    NoLink(String),
     #[error("container {0} is not running")]
     NotRunning(String),
     #[error("cannot kill container: {0}: container {0} is not running")]

@@ -14,6 +14,7 @@ pub mod doctor;
 pub mod error;
 pub(crate) mod events;
 pub(crate) mod filter;
+mod foreign;
 pub mod image;
 pub mod inspect;
 mod listing;
@@ -29,6 +30,7 @@ pub mod system;
 pub mod trace;
 mod usage;
 pub mod volume;
+pub(crate) mod words;
 
 use std::ffi::OsString;
 use std::io;
@@ -57,8 +59,11 @@ use system::FormatFlags;
     arg_required_else_help = true
 )]
 struct Cli {
-    /// Daemon to talk to, such as unix:///run/hawser/hawserd.sock; HAWSER_HOST otherwise
-    #[arg(short = 'H', long, global = true, value_name = "ADDRESS")]
+    /// Daemon to talk to, such as unix:///run/hawser/hawserd.sock; HAWSER_HOST otherwise. Before the
+    /// command also as --host, which is something else to some commands
+    #[arg(short = 'H', global = true, value_name = "ADDRESS")]
+    daemon: Option<String>,
+    #[arg(long, hide = true)]
     host: Option<String>,
     #[command(subcommand)]
     command: Command,
@@ -288,8 +293,8 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> i32 {
         Ok(cli) => cli,
         Err(error) => return usage::report(Cli::command(), &arguments, &error),
     };
-    let outcome =
-        Context::new(cli.host.as_deref()).and_then(|context| dispatch(&context, &cli.command));
+    let outcome = Context::new(cli.daemon.as_deref().or(cli.host.as_deref()))
+        .and_then(|context| dispatch(&context, &cli.command));
     match outcome {
         Ok(exit_code) => exit_code,
         // Whoever read the output has seen enough.

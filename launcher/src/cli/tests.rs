@@ -174,3 +174,65 @@ fn help_is_found_by_either_way() {
         assert_eq!(refusal(line).1, 0, "{line}");
     }
 }
+
+#[test]
+fn what_docker_has_and_cannot_be_is_refused_with_the_way_out() {
+    for (line, code, way) in [
+        ("hawser build .", 1, "build is not supported: buildah"),
+        ("hawser image build .", 1, "hawser load takes them"),
+        ("hawser stack deploy -c f s", 1, "hawser service create"),
+        ("hawser secret ls", 1, "--mount type=bind"),
+        (
+            "hawser service create --secret s img",
+            125,
+            "--secret is not supported: keep it in a file",
+        ),
+        (
+            "hawser service update --config-rm=c web",
+            125,
+            "--config-rm is not supported: keep it in a file",
+        ),
+        (
+            "hawser service create --generic-resource gpu=1 img",
+            125,
+            "--constraint node.labels.NAME==VALUE",
+        ),
+        (
+            "hawser service create --mode replicated-job img",
+            125,
+            "--restart-condition none",
+        ),
+        ("hawser run --gpus all img", 125, "--device"),
+        ("hawser create --isolation hyperv img", 125, "leave it out"),
+    ] {
+        let (said, exit_code) = refusal(line);
+        assert!(said.contains(way) && !said.contains('\n'), "{line}: {said}");
+        assert_eq!(exit_code, code, "{line}");
+    }
+}
+
+#[test]
+fn a_service_has_hosts_and_a_command_line_a_daemon() {
+    let words = [
+        "hawser",
+        "--host",
+        "unix:///d",
+        "service",
+        "create",
+        "--host",
+        "db:::1",
+        "img",
+    ];
+    let words = words.map(OsString::from);
+    let cli = Cli::read(&words).unwrap();
+    assert_eq!(cli.host.as_deref(), Some("unix:///d"));
+    let Command::Service(service::ServiceCommand::Create(flags)) = cli.command else {
+        panic!("no service create");
+    };
+    assert_eq!(flags.new.add_host, ["db:::1"]);
+    let after = ["hawser", "ps", "-H", "unix:///d"].map(OsString::from);
+    assert_eq!(
+        Cli::read(&after).unwrap().daemon.as_deref(),
+        Some("unix:///d")
+    );
+}

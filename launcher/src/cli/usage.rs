@@ -10,7 +10,7 @@ use std::ffi::OsString;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Arg, ArgAction, Command};
 
-use super::output;
+use super::{foreign, output};
 
 /// Exit code of a flag that cannot be understood, as Docker's.
 const EXIT_FLAG: i32 = 125;
@@ -79,12 +79,30 @@ pub(super) fn line(path: &[String], error: &clap::Error) -> String {
     } else {
         format!(" for {:?}", path.join(" "))
     };
+    if let Some(refusal) = foreign(path, error) {
+        return refusal;
+    }
     let (wrong, meant) = cause(error, &place);
     let meant = match meant {
         Some(meant) => format!(", did you mean {meant}?"),
         None => ":".to_owned(),
     };
     format!("{wrong}{meant} see '{} --help'", words.join(" "))
+}
+
+/// What is wrong only here, and right for Docker.
+fn foreign(path: &[String], error: &clap::Error) -> Option<String> {
+    let argument = text(error, ContextKind::InvalidArg);
+    let word = match error.kind() {
+        ErrorKind::UnknownArgument => name(&argument).to_owned(),
+        ErrorKind::InvalidSubcommand => text(error, ContextKind::InvalidSubcommand),
+        ErrorKind::InvalidValue => {
+            let value = text(error, ContextKind::InvalidValue);
+            format!("{} {value}", name(&argument))
+        }
+        _ => return None,
+    };
+    foreign::way_out(path, &word)
 }
 
 fn exit_code(error: &clap::Error) -> i32 {

@@ -151,6 +151,7 @@ impl Netd {
                 // As if it had been asked for: whoever starts members reads it there.
                 record.spec.networks.push(ServiceNetwork {
                     target: INGRESS.to_owned(),
+                    aliases: Vec::new(),
                 });
             }
             let before = old.as_ref().map_or(&[][..], |old| &old.places);

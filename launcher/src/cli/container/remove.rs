@@ -14,8 +14,8 @@ use crate::cli::error::{CliError, ContainerError};
 use crate::cli::output;
 use crate::container::{Mount, MountKind, Record, State, Status};
 use crate::event;
-use crate::shim::launch;
-use crate::store::{ContainerDir, Durability, StoreError};
+use crate::shim::{etc, launch};
+use crate::store::{ContainerDir, Durability, StoreError, durability_of};
 use crate::volume::{LOCAL, VolumeError};
 
 use super::stop;
@@ -29,7 +29,10 @@ pub struct RemoveFlags {
     /// Remove the container's anonymous volumes too
     #[arg(short, long)]
     pub volumes: bool,
-    /// Containers to remove
+    /// Take the link of the default network that CONTAINER has by ALIAS, and leave both containers
+    #[arg(short, long)]
+    pub link: bool,
+    /// Containers to remove; with --link, CONTAINER/ALIAS
     #[arg(required = true, value_name = "CONTAINER")]
     pub containers: Vec<String>,
 }
@@ -39,7 +42,11 @@ pub struct RemoveFlags {
 pub fn remove(context: &Context, flags: &RemoveFlags) -> Result<i32, CliError> {
     let mut exit_code = 0;
     for key in &flags.containers {
-        match remove_one(context, key, flags.force, flags.volumes) {
+        let removed = match flags.link {
+            true => unlink(context, key),
+            false => remove_one(context, key, flags.force, flags.volumes),
+        };
+        match removed {
             Ok(()) => output::line(key)?,
             Err(error @ CliError::Store(StoreError::NotFound { .. })) => {
                 output::failure(&error);
@@ -53,6 +60,34 @@ pub fn remove(context: &Context, flags: &RemoveFlags) -> Result<i32, CliError> {
         }
     }
     Ok(exit_code)
+}
+
+/// The container does not know the other one by that name any more; variables that its process was
+/// started with stay.
+fn unlink(context: &Context, key: &str) -> Result<(), CliError> {
+    let no_link = || ContainerError::NoLink(key.to_owned());
+    let (client, alias) = key
+        .trim_start_matches('/')
+        .split_once('/')
+        .ok_or_else(no_link)?;
+    let container = context.container(client)?;
+    let _lock = container.lock()?;
+    let mut record = container.record()?;
+    let at = record.links.iter().position(|link| link.alias == alias);
+    let link = record.links.remove(at.ok_or_else(no_link)?);
+    container.write_record(&record, durability_of(&record))?;
+    if record
+        .links
+        .iter()
+        .all(|other| other.container != link.container)
+    {
+        let linked = context.store()?.container(&link.container);
+        linked.remove_linker(container.id())?;
+    }
+    if container.state()?.status == Status::Running {
+        etc::refresh(&container, context.client())?;
+    }
+    Ok(())
 }
 
 /// # Errors

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::cli::run::health;
+use crate::cli::words::words;
 use crate::container::{Empty, Healthcheck};
 
 /// The configuration object, as far as it is used.
@@ -226,30 +227,6 @@ fn pairs(text: &str) -> Result<Vec<(String, String)>, String> {
             _ => Err(format!("{word:?} is not NAME=VALUE")),
         })
         .collect()
-}
-
-fn words(text: &str) -> Result<Vec<String>, String> {
-    let (mut words, mut word, mut quoted) = (Vec::new(), String::new(), false);
-    let mut chars = text.chars();
-    while let Some(c) = chars.next() {
-        match c {
-            '"' => quoted = !quoted,
-            '\\' => word.push(chars.next().ok_or("it ends with a backslash")?),
-            _ if c.is_whitespace() && !quoted => {
-                if !word.is_empty() {
-                    words.push(std::mem::take(&mut word));
-                }
-            }
-            _ => word.push(c),
-        }
-    }
-    if quoted {
-        return Err("a quote is not closed".to_owned());
-    }
-    if !word.is_empty() {
-        words.push(word);
-    }
-    Ok(words)
 }
 
 /// The configuration of an image of one layer.

@@ -292,7 +292,10 @@ fn priority(text: &str) -> Result<i64, NetworkError> {
 }
 
 /// A network's name, or Docker's comma-separated fields.
-fn parse(spec: &str) -> Result<NetworkRequest, NetworkError> {
+///
+/// # Errors
+/// [`NetworkError`].
+pub fn parse(spec: &str) -> Result<NetworkRequest, NetworkError> {
     let mut parsed = if spec.contains('=') {
         parse_fields(spec)?
     } else {

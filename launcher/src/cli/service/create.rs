@@ -8,13 +8,15 @@ use clap::Args;
 
 use super::health::{HealthFlags, duration};
 use super::task::{NewTaskFlags, TaskFlags, unused};
-use super::{AffinityFlag, ModeFlag, ServiceFlagError, port, progress};
+use super::{AffinityFlag, ModeFlag, ServiceFlagError, check, port, progress};
 use crate::agent;
 use crate::cli::context::Context;
 use crate::cli::error::CliError;
 use crate::cli::output;
 use crate::cli::run::create::random_name;
 use crate::cli::run::env;
+use crate::cli::run::network::parse as parse_network;
+use crate::container::NetworkRequest;
 
 /// How long a member's connections may take to end before it is told to stop.
 const DRAIN: Duration = Duration::from_secs(5);
@@ -26,7 +28,8 @@ pub struct CreateFlags {
     /// otherwise
     #[arg(long)]
     pub name: Option<String>,
-    /// Network of the service, also several times; the default network unless given
+    /// Network of the service, also several times; the default network unless given. With further
+    /// names of the replicas there: name=NETWORK,alias=NAME
     #[arg(long, value_name = "NETWORK")]
     pub network: Vec<String>,
     /// Publish a port on this host: [PORT:]TARGET[/PROTOCOL], or
@@ -71,6 +74,7 @@ pub fn create(context: &Context, flags: &CreateFlags) -> Result<i32, CliError> {
     let has_tasks = spec.task_template.is_some();
     if has_tasks {
         context.require_root()?;
+        check::check(context, &spec)?;
     }
     let service: Service = context.client().post(SERVICES_CREATE, &spec)?;
     output::line(&service.id)?;
@@ -103,7 +107,7 @@ fn spec(flags: &CreateFlags) -> Result<ServiceSpec, CliError> {
         update_config: None,
         rollback_config: None,
         labels: env::labels(&flags.label),
-        networks: flags.network.iter().map(|name| network(name)).collect(),
+        networks: networks(&flags.network)?,
         endpoint_spec: EndpointSpec {
             mode: flags.endpoint_mode.into(),
             ports: ports(&flags.publish)?,
@@ -124,10 +128,24 @@ fn name(flags: &CreateFlags) -> Result<String, CliError> {
     }
 }
 
-pub(super) fn network(target: &str) -> ServiceNetwork {
-    ServiceNetwork {
-        target: target.to_owned(),
+pub(super) fn networks(specs: &[String]) -> Result<Vec<ServiceNetwork>, CliError> {
+    let mut networks = Vec::new();
+    for spec in specs {
+        let asked = parse_network(spec)?;
+        let can_be = NetworkRequest {
+            network: asked.network.clone(),
+            aliases: asked.aliases.clone(),
+            ..NetworkRequest::default()
+        };
+        if asked != can_be {
+            return Err(ServiceFlagError::Network(spec.clone()).into());
+        }
+        networks.push(ServiceNetwork {
+            target: asked.network,
+            aliases: asked.aliases,
+        });
     }
+    Ok(networks)
 }
 
 pub(super) fn ports(specs: &[String]) -> Result<Vec<ServicePort>, ServiceFlagError> {

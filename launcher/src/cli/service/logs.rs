@@ -42,6 +42,9 @@ pub struct LogsFlags {
     /// Do not shorten ids
     #[arg(long)]
     pub no_trunc: bool,
+    /// Show ids of services and hosts instead of their names
+    #[arg(long)]
+    pub no_resolve: bool,
     /// Leave the replicas' ids out
     #[arg(long)]
     pub no_task_ids: bool,
@@ -126,11 +129,15 @@ fn prefix(flags: &LogsFlags, service: &Service, task: &Task, node: &str) -> Stri
     }
     let length = if flags.no_trunc { usize::MAX } else { 12 };
     let id: String = task.id.chars().take(length).collect();
+    let (service, node) = match flags.no_resolve {
+        true => (service.id.as_str(), task.node.as_str()),
+        false => (service.spec.name.as_str(), node),
+    };
     let name = match (task.slot, flags.no_task_ids) {
-        (0, true) => service.spec.name.clone(),
-        (0, false) => format!("{}.{id}", service.spec.name),
-        (slot, true) => format!("{}.{slot}", service.spec.name),
-        (slot, false) => format!("{}.{slot}.{id}", service.spec.name),
+        (0, true) => service.to_owned(),
+        (0, false) => format!("{service}.{id}"),
+        (slot, true) => format!("{service}.{slot}"),
+        (slot, false) => format!("{service}.{slot}.{id}"),
     };
     format!("{name}@{node}    | ")
 }

@@ -1,5 +1,7 @@
 //! `hawser service …`.
 
+pub mod change;
+mod check;
 pub mod create;
 pub mod health;
 pub mod inspect;
@@ -71,6 +73,13 @@ pub enum ServiceFlagError {
         text: String,
         expected: &'static str,
     },
+    #[error(
+        "invalid --network {0:?}: a service has networks by name=NETWORK and alias=NAME; addresses are \
+         for single containers"
+    )]
+    Network(String),
+    #[error("invalid {flag} value: {why}")]
+    Words { flag: &'static str, why: String },
     #[error("conflicting options: {0} and {1}")]
     Both(&'static str, &'static str),
     #[error("{flag} needs a health check: give --health-tcp, --health-http or --health-cmd")]

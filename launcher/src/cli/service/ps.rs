@@ -36,6 +36,9 @@ pub struct ListingFlags {
     /// Do not shorten ids and errors
     #[arg(long)]
     pub no_trunc: bool,
+    /// Show ids of services and hosts instead of their names
+    #[arg(long)]
+    pub no_resolve: bool,
     /// table, json, or a Go template
     #[arg(long, value_name = "FORMAT", default_value = "")]
     pub format: String,

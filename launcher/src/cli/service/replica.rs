@@ -67,7 +67,7 @@ pub(in crate::cli) fn list(
     let replicas = Replicas::read(context, services)?;
     let mut listed = Vec::new();
     for service in services {
-        listed.extend(of(&replicas, service, filter));
+        listed.extend(of(&replicas, service, filter, flags.no_resolve));
     }
     if let Some(nodes) = nodes {
         listed.retain(|one| nodes.contains(&one.task.node));
@@ -82,7 +82,7 @@ pub(in crate::cli) fn list(
     Ok(())
 }
 
-fn of(replicas: &Replicas, service: &Service, filter: &Filter) -> Vec<Listed> {
+fn of(replicas: &Replicas, service: &Service, filter: &Filter, by_id: bool) -> Vec<Listed> {
     let mut tasks = replicas.of(service).to_vec();
     tasks.retain(|task| task.desired != Desired::Remove);
     tasks.reverse();
@@ -94,11 +94,18 @@ fn of(replicas: &Replicas, service: &Service, filter: &Filter) -> Vec<Listed> {
     let mut listed = Vec::new();
     for task in tasks {
         let follows = last.replace(task.place()) == Some(task.place());
-        let node = replicas.host(&task).to_owned();
-        let own = match task.slot {
-            0 => format!("{}.{node}", service.spec.name),
-            slot => format!("{}.{slot}", service.spec.name),
+        let named = |by_id: bool| {
+            let (node, service) = match by_id {
+                true => (task.node.as_str(), service.id.as_str()),
+                false => (replicas.host(&task), service.spec.name.as_str()),
+            };
+            let own = match task.slot {
+                0 => format!("{service}.{node}"),
+                slot => format!("{service}.{slot}"),
+            };
+            (node.to_owned(), own)
         };
+        let (node, own) = named(false);
         let fits = filter.passes(&std::collections::BTreeMap::new(), |key, value| match key {
             "name" => name_matches(&own, value),
             "id" => task.id.starts_with(value),
@@ -109,6 +116,7 @@ fn of(replicas: &Replicas, service: &Service, filter: &Filter) -> Vec<Listed> {
         if !fits {
             continue;
         }
+        let (node, own) = if by_id { named(true) } else { (node, own) };
         listed.push(Listed {
             name: if follows { format!(" \\_ {own}") } else { own },
             ports: if task.is_over() {

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use api::service::ServiceSpec;
 use api::task::{
-    LogDriver, Preference, RestartCondition, ServiceMode, Spread, TaskMount, TaskTemplate,
+    ContainerSpec, LogDriver, Preference, RestartCondition, ServiceMode, Spread, TaskMount,
+    TaskTemplate,
 };
 use clap::{Args, ValueEnum};
 
@@ -13,10 +14,15 @@ use super::step::{ROLLBACK, Steps, UPDATE, set_span, value};
 use crate::agent::constraint;
 use crate::cli::error::CliError;
 use crate::cli::run::create::read_pairs;
+use crate::cli::run::draft::pairs;
 use crate::cli::run::{env, limit, mount};
+use crate::cli::usage::truth;
 
 /// Docker's: containers are told to stop ten seconds before they are made to.
 const GRACE: Duration = Duration::from_secs(10);
+
+/// Of `--cap-add` and `--cap-drop`.
+const RESET: &str = "RESET";
 
 /// `--mode`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -58,7 +64,12 @@ pub struct NewTaskFlags {
     #[arg(long, value_name = "PREFERENCE")]
     pub placement_pref: Vec<String>,
     /// Line for /etc/hosts: NAME:ADDRESS
-    #[arg(long, value_name = "NAME:ADDRESS")]
+    #[arg(
+        id = "extra-host",
+        long = "host",
+        visible_alias = "add-host",
+        value_name = "NAME:ADDRESS"
+    )]
     pub add_host: Vec<String>,
     /// DNS server
     #[arg(long, value_name = "ADDRESS")]
@@ -69,63 +80,12 @@ pub struct NewTaskFlags {
     /// Resolver option, such as ndots:1
     #[arg(long, value_name = "OPTION")]
     pub dns_option: Vec<String>,
-    /// Add a capability, or ALL
-    #[arg(long, value_name = "CAPABILITY")]
-    pub cap_add: Vec<String>,
-    /// Drop a capability, or ALL
-    #[arg(long, value_name = "CAPABILITY")]
-    pub cap_drop: Vec<String>,
     /// Kernel parameter of the containers' namespaces: NAME=VALUE
     #[arg(long, value_name = "PARAMETER")]
     pub sysctl: Vec<String>,
     /// Resource limit: NAME=SOFT[:HARD]
     #[arg(long, value_name = "LIMIT")]
     pub ulimit: Vec<String>,
-}
-
-/// Flags of an update alone.
-#[derive(Debug, Clone, Default, PartialEq, Args)]
-#[command(next_help_heading = "Replicas")]
-pub struct ChangedTaskFlags {
-    /// Image of new replicas
-    #[arg(long, value_name = "IMAGE")]
-    pub image: Option<String>,
-    /// Command of new replicas, in one word with blanks
-    #[arg(long, value_name = "COMMAND", allow_hyphen_values = true)]
-    pub args: Option<String>,
-    /// Set an environment variable: NAME=VALUE
-    #[arg(long, value_name = "VARIABLE")]
-    pub env_add: Vec<String>,
-    /// Remove an environment variable
-    #[arg(long, value_name = "NAME")]
-    pub env_rm: Vec<String>,
-    /// Add a mount, or replace the one at its target
-    #[arg(long, value_name = "FIELDS")]
-    pub mount_add: Vec<String>,
-    /// Remove the mount at a target
-    #[arg(long, value_name = "PATH")]
-    pub mount_rm: Vec<String>,
-    /// Add or change a label of the containers: NAME[=VALUE]
-    #[arg(long, value_name = "LABEL")]
-    pub container_label_add: Vec<String>,
-    /// Remove a label of the containers
-    #[arg(long, value_name = "NAME")]
-    pub container_label_rm: Vec<String>,
-    /// Add a constraint
-    #[arg(long, value_name = "CONSTRAINT")]
-    pub constraint_add: Vec<String>,
-    /// Remove a constraint
-    #[arg(long, value_name = "CONSTRAINT")]
-    pub constraint_rm: Vec<String>,
-    /// Add a placement preference, behind those that there are
-    #[arg(long, value_name = "PREFERENCE")]
-    pub placement_pref_add: Vec<String>,
-    /// Remove a placement preference
-    #[arg(long, value_name = "PREFERENCE")]
-    pub placement_pref_rm: Vec<String>,
-    /// Replace all replicas though nothing has changed
-    #[arg(long)]
-    pub force: bool,
 }
 
 /// Flags of both: what is not given stays, or is the default.
@@ -144,8 +104,8 @@ pub struct TaskFlags {
     /// User, and optionally group: NAME|UID[:GROUP|GID]
     #[arg(short, long, value_name = "USER")]
     pub user: Option<String>,
-    /// Replace the image's entrypoint
-    #[arg(long, value_name = "PROGRAM")]
+    /// Replace the image's entrypoint, by words as a shell reads them
+    #[arg(long, value_name = "COMMAND", allow_hyphen_values = true)]
     pub entrypoint: Option<String>,
     /// Signal that stops the containers
     #[arg(long, value_name = "SIGNAL")]
@@ -154,11 +114,25 @@ pub struct TaskFlags {
     #[arg(long, value_name = "DURATION")]
     pub stop_grace_period: Option<String>,
     /// Allocate a terminal
-    #[arg(short, long)]
-    pub tty: bool,
+    #[arg(short, long, value_name = "BOOL", num_args = 0..=1, require_equals = true,
+          default_missing_value = "true", value_parser = truth)]
+    pub tty: Option<bool>,
     /// Mount the root file system read-only
-    #[arg(long)]
-    pub read_only: bool,
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true,
+          default_missing_value = "true", value_parser = truth)]
+    pub read_only: Option<bool>,
+    /// Run an init as the first process, which forwards signals and reaps what is orphaned
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true,
+          default_missing_value = "true", value_parser = truth)]
+    pub init: Option<bool>,
+    /// Add a capability, or ALL; in an update one that was dropped is as by default again, and RESET
+    /// takes back all that were added
+    #[arg(long, value_name = "CAPABILITY")]
+    pub cap_add: Vec<String>,
+    /// Drop a capability, or ALL; in an update one that was added is as by default again, and RESET
+    /// takes back all that were dropped
+    #[arg(long, value_name = "CAPABILITY")]
+    pub cap_drop: Vec<String>,
     /// Where output goes: json-file, local, journald, syslog or none
     #[arg(long, value_name = "DRIVER")]
     pub log_driver: Option<String>,
@@ -276,13 +250,8 @@ impl NewTaskFlags {
         spec.dns.nameservers.clone_from(&self.dns);
         spec.dns.search.clone_from(&self.dns_search);
         spec.dns.options.clone_from(&self.dns_option);
-        spec.capability_add.clone_from(&self.cap_add);
-        spec.capability_drop.clone_from(&self.cap_drop);
-        spec.sysctls = env::labels(&self.sysctl);
+        spec.sysctls = pairs("--sysctl", &self.sysctl)?;
         spec.ulimits.clone_from(&self.ulimit);
-        for text in &self.ulimit {
-            limit::ulimit(text)?;
-        }
         constraint::check(&self.constraint).map_err(ServiceFlagError::from)?;
         template.placement.constraints.clone_from(&self.constraint);
         template.placement.preferences = preferences(&self.placement_pref)?;
@@ -303,51 +272,7 @@ impl NewTaskFlags {
     }
 }
 
-impl ChangedTaskFlags {
-    /// # Errors
-    /// A flag that cannot be.
-    pub fn change(&self, template: &mut TaskTemplate) -> Result<(), CliError> {
-        let spec = &mut template.container_spec;
-        if let Some(image) = &self.image {
-            spec.image.clone_from(image);
-        }
-        if let Some(args) = &self.args {
-            spec.args = args.split_whitespace().map(str::to_owned).collect();
-        }
-        let mut variables = env::Environment::new(std::mem::take(&mut spec.env));
-        env::apply(&mut variables, &self.env_add, |name| {
-            std::env::var(name).ok()
-        })?;
-        spec.env = variables.into_pairs();
-        let name_of = |pair: &str| pair.split('=').next().unwrap_or_default().to_owned();
-        spec.env
-            .retain(|pair| !self.env_rm.contains(&name_of(pair)));
-        let added = mounts(&self.mount_add)?;
-        spec.mounts.retain(|mount| {
-            !self.mount_rm.contains(&mount.target)
-                && added.iter().all(|other| other.target != mount.target)
-        });
-        spec.mounts.extend(added);
-        spec.labels.extend(env::labels(&self.container_label_add));
-        spec.labels
-            .retain(|name, _| !self.container_label_rm.contains(name));
-        let constraints = &mut template.placement.constraints;
-        constraints.retain(|text| !self.constraint_rm.contains(text));
-        constraint::check(&self.constraint_add).map_err(ServiceFlagError::from)?;
-        constraints.extend(self.constraint_add.iter().cloned());
-        let (gone, added) = (
-            preferences(&self.placement_pref_rm)?,
-            preferences(&self.placement_pref_add)?,
-        );
-        let preferences = &mut template.placement.preferences;
-        preferences.retain(|preference| !gone.contains(preference));
-        preferences.extend(added);
-        template.force_update += u64::from(self.force);
-        Ok(())
-    }
-}
-
-fn preferences(texts: &[String]) -> Result<Vec<Preference>, ServiceFlagError> {
+pub(super) fn preferences(texts: &[String]) -> Result<Vec<Preference>, ServiceFlagError> {
     let mut preferences = Vec::new();
     for text in texts {
         let spread_descriptor = constraint::preference(text)?.to_owned();
@@ -397,9 +322,6 @@ impl TaskFlags {
                 field.clone_from(text);
             }
         }
-        if let Some(signal) = &self.stop_signal {
-            limit::signal(signal)?;
-        }
         if self.entrypoint.is_some() {
             spec.entrypoint.clone_from(&self.entrypoint);
         }
@@ -408,8 +330,10 @@ impl TaskFlags {
             &self.stop_grace_period,
             &mut spec.stop_grace_period,
         )?;
-        spec.tty |= self.tty;
-        spec.read_only |= self.read_only;
+        spec.tty = self.tty.unwrap_or(spec.tty);
+        spec.read_only = self.read_only.unwrap_or(spec.read_only);
+        spec.init = self.init.unwrap_or(spec.init);
+        change_capabilities(spec, (&self.cap_add, &self.cap_drop));
         if let Some(name) = &self.log_driver {
             template.log_driver = Some(LogDriver {
                 name: name.clone(),
@@ -512,6 +436,40 @@ impl TaskFlags {
     }
 }
 
+/// Docker's way, which has three states of a capability: one that is dropped is by adding it as by
+/// default, and added by adding it once more.
+fn change_capabilities(spec: &mut ContainerSpec, (add, drop): (&[String], &[String])) {
+    let names = |texts: &[String]| -> Vec<String> { texts.iter().map(|t| whole_name(t)).collect() };
+    let (add, mut drop) = (names(add), names(drop));
+    drop.retain(|name| !add.contains(name));
+    let (added, dropped) = (&mut spec.capability_add, &mut spec.capability_drop);
+    move_capabilities(drop, dropped, added);
+    move_capabilities(add, added, dropped);
+}
+
+fn move_capabilities(names: Vec<String>, own: &mut Vec<String>, other: &mut Vec<String>) {
+    if names.iter().any(|name| name == RESET) {
+        own.clear();
+    }
+    for name in names.into_iter().filter(|name| name != RESET) {
+        let before = other.len();
+        other.retain(|known| whole_name(known) != name);
+        if other.len() == before && own.iter().all(|known| whole_name(known) != name) {
+            own.push(name);
+        }
+    }
+}
+
+/// `net_admin` and `CAP_NET_ADMIN` are one.
+fn whole_name(capability: &str) -> String {
+    let upper = capability.to_ascii_uppercase();
+    match upper.as_str() {
+        RESET | "ALL" => upper,
+        name if name.starts_with("CAP_") => upper,
+        name => format!("CAP_{name}"),
+    }
+}
+
 /// `0.5` in billionths of a CPU.
 fn cpus(flag: &'static str, text: &str) -> Result<u64, ServiceFlagError> {
     let invalid = || value(flag, text, "a number of CPUs such as 0.5");
@@ -529,7 +487,7 @@ fn cpus(flag: &'static str, text: &str) -> Result<u64, ServiceFlagError> {
         .ok_or_else(invalid)
 }
 
-fn mounts(texts: &[String]) -> Result<Vec<TaskMount>, CliError> {
+pub(super) fn mounts(texts: &[String]) -> Result<Vec<TaskMount>, CliError> {
     let here = std::env::current_dir().map_err(|source| CliError::Io {
         op: "find the current directory",
         source,
@@ -555,4 +513,37 @@ fn mounts(texts: &[String]) -> Result<Vec<TaskMount>, CliError> {
         });
     }
     Ok(mounts)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn capabilities_have_three_states() {
+        let mut spec = ContainerSpec::default();
+        let mut change = |add: &[&str], drop: &[&str]| {
+            let texts = |names: &[&str]| names.iter().map(|n| (*n).to_owned()).collect::<Vec<_>>();
+            change_capabilities(&mut spec, (&texts(add), &texts(drop)));
+            (
+                spec.capability_add.join(" "),
+                spec.capability_drop.join(" "),
+            )
+        };
+        let are = |add: &str, drop: &str| (add.to_owned(), drop.to_owned());
+        assert_eq!(
+            change(&["net_admin"], &["ALL"]),
+            are("CAP_NET_ADMIN", "ALL")
+        );
+        assert_eq!(change(&[], &["CAP_NET_ADMIN"]), are("", "ALL"));
+        assert_eq!(
+            change(&[], &["net_admin", "NET_ADMIN"]),
+            are("", "ALL CAP_NET_ADMIN")
+        );
+        assert_eq!(
+            change(&["SYS_TIME"], &["sys_time", "reset"]),
+            are("CAP_SYS_TIME", "")
+        );
+        assert_eq!(change(&["RESET"], &[]), are("", ""));
+    }
 }

@@ -2,13 +2,16 @@
 
 use api::client::escape;
 use api::path::{SERVICE_MEMBERS, SERVICE_UPDATE};
-use api::service::{Affinity, MemberUpdate, Service, ServiceSpec};
+use api::service::{Affinity, MemberUpdate, Service, ServiceNetwork, ServiceSpec};
 use clap::Args;
 
-use super::create::{network, ports};
+use super::change::ChangedTaskFlags;
+use super::create::{networks, ports};
 use super::health::{HealthFlags, duration};
-use super::task::{ChangedTaskFlags, TaskFlags, unused};
-use super::{AffinityFlag, ModeFlag, ServiceFlagError, find, port, progress, rollback, route};
+use super::task::{TaskFlags, unused};
+use super::{
+    AffinityFlag, ModeFlag, ServiceFlagError, check, find, port, progress, rollback, route,
+};
 use crate::agent;
 use crate::cli::context::Context;
 use crate::cli::error::CliError;
@@ -82,6 +85,7 @@ pub fn update(context: &Context, flags: &UpdateFlags) -> Result<i32, CliError> {
     }
     let weights = weights(&flags.member_weight)?;
     let spec = changed(flags, &service)?;
+    check::check(context, &spec)?;
     let own = route(service.id.as_str());
     if spec != service.spec {
         let version = service.version.index;
@@ -129,10 +133,13 @@ fn changed(flags: &UpdateFlags, service: &Service) -> Result<ServiceSpec, CliErr
     if let Some(affinity) = flags.affinity {
         spec.affinity = Affinity::from(affinity);
     }
-    let is_left = |target: &str| flags.network_rm.iter().any(|name| name == target);
-    spec.networks.retain(|network| !is_left(&network.target));
+    let (left, added) = (networks(&flags.network_rm)?, networks(&flags.network_add)?);
+    let is_one_of = |all: &[ServiceNetwork], own: &ServiceNetwork| {
+        all.iter().any(|other| other.target == own.target)
+    };
     spec.networks
-        .extend(flags.network_add.iter().map(|name| network(name)));
+        .retain(|network| !is_one_of(&left, network) && !is_one_of(&added, network));
+    spec.networks.extend(added);
     spec.labels.extend(env::labels(&flags.label_add));
     spec.labels.retain(|name, _| !flags.label_rm.contains(name));
     if let Some(text) = &flags.drain {
