@@ -126,6 +126,7 @@ fn network_code(error: &NetworkError) -> ErrorCode {
         | NetworkError::IpamOption(_)
         | NetworkError::NoFamily(_)
         | NetworkError::FamilyDisabled { .. }
+        | NetworkError::Unpaired { .. }
         | NetworkError::Until(_)
         | NetworkError::Subnet(_) => ErrorCode::InvalidInput,
     }
@@ -160,6 +161,7 @@ fn endpoint_code(error: &EndpointError) -> ErrorCode {
         | EndpointError::Bandwidth { .. }
         | EndpointError::Owner { .. }
         | EndpointError::Addresses { .. }
+        | EndpointError::Apart { .. }
         | EndpointError::NoPorts { .. }
         | EndpointError::NotAttachable { .. }
         | EndpointError::SharedMac { .. }

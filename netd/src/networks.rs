@@ -188,7 +188,8 @@ impl Netd {
         }
         let shared = Self::is_shared(&request);
         let overlays = before.cluster.values().map(|shared| &shared.network);
-        let vnis = overlays.filter_map(|network| Some(network.driver.overlay()?.vni));
+        let overlays = overlays.filter_map(|network| network.driver.overlay());
+        let vnis = overlays.flat_map(|overlay| overlay.segments().map(|segment| segment.vni));
         let network = Network::create(
             request,
             NewNetwork {
@@ -296,19 +297,17 @@ fn check_bridge(
     before: &Desired,
     observed: &Observed,
 ) -> Result<(), NetworkError> {
-    let Some(bridge) = network.bridge() else {
-        return Ok(());
-    };
-    let link = &bridge.link;
-    let has_it = |other: &&Arc<Network>| other.bridge().is_some_and(|b| b.link == *link);
-    if let Some(other) = before.networks.values().find(has_it) {
-        return Err(NetworkError::BridgeTaken {
-            link: link.clone(),
-            network: other.name.clone(),
-        });
-    }
-    if observed.links.contains_key(link) {
-        return Err(NetworkError::LinkExists(link.clone()));
+    for link in network.bridges() {
+        let has_it = |other: &&Arc<Network>| other.bridges().any(|bridge| bridge == link);
+        if let Some(other) = before.networks.values().find(has_it) {
+            return Err(NetworkError::BridgeTaken {
+                link: link.clone(),
+                network: other.name.clone(),
+            });
+        }
+        if observed.links.contains_key(link) {
+            return Err(NetworkError::LinkExists(link.clone()));
+        }
     }
     Ok(())
 }

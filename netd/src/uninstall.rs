@@ -79,11 +79,16 @@ impl Netd {
         }
         let mut parents = Vec::new();
         for network in networks {
-            if let Some(overlay) = network.driver.overlay() {
-                remove(&overlay.link)?;
+            for segment in network
+                .driver
+                .overlay()
+                .into_iter()
+                .flat_map(|o| o.segments())
+            {
+                remove(&segment.link)?;
             }
-            if let Some(bridge) = network.bridge() {
-                remove(&bridge.link)?;
+            for bridge in network.bridges() {
+                remove(bridge)?;
             }
             if let Some(parent) = network.driver.parent() {
                 parents.push(parent.link.clone());

@@ -57,8 +57,11 @@ pub(crate) fn choose(
     if !request.addresses.is_empty() {
         return given_addresses(request, network, new);
     }
-    let v4 = address(network, false, request.ipv4.map(IpAddr::from), new)?;
-    let v6 = address(network, true, request.ipv6.map(IpAddr::from), new)?;
+    let asked = [
+        request.ipv4.map(IpAddr::from),
+        request.ipv6.map(IpAddr::from),
+    ];
+    let [v4, v6] = of_one_segment(network, asked, new)?;
     if let (Some(address), None) = (request.ipv4, &v4) {
         return Err(EndpointError::NoIpv4 {
             network: network.name.to_string(),
@@ -72,6 +75,42 @@ pub(crate) fn choose(
         });
     }
     Ok(v4.into_iter().chain(v6).collect())
+}
+
+/// An address of each family: both are behind one interface, which is on the first segment that has
+/// room for both, unless one of them is asked for.
+fn of_one_segment(
+    network: &Network,
+    asked: [Option<IpAddr>; 2],
+    new: &NewEndpoint<'_>,
+) -> Result<[Option<EndpointAddress>; 2], EndpointError> {
+    let choose = |segment: usize| {
+        let [v4, v6] = asked;
+        Ok([
+            address((network, segment), false, v4, new)?,
+            address((network, segment), true, v6, new)?,
+        ])
+    };
+    let segments = asked.map(|asked| asked.map(|address| network.segment_of(address)));
+    match (segments, asked) {
+        ([Some(one), Some(other)], [Some(v4), Some(v6)]) if one != other => {
+            let network = network.name.to_string();
+            return Err(EndpointError::Apart { network, v4, v6 });
+        }
+        ([Some(segment), _] | [None, Some(segment)], _) => return choose(segment),
+        _ => {}
+    }
+    let mut chosen = choose(0);
+    for segment in 1..network.segments() {
+        if !matches!(
+            chosen,
+            Err(EndpointError::Ipam(IpamError::Exhausted { .. }))
+        ) {
+            break;
+        }
+        chosen = choose(segment);
+    }
+    chosen
 }
 
 /// Whether each family has an address left.
@@ -131,16 +170,13 @@ fn given_addresses(
 }
 
 fn address(
-    network: &Network,
+    (network, segment): (&Network, usize),
     v6: bool,
     wanted: Option<IpAddr>,
     new: &NewEndpoint<'_>,
 ) -> Result<Option<EndpointAddress>, EndpointError> {
-    let subnets: Vec<_> = network
-        .subnets
-        .iter()
-        .filter(|subnet| subnet.subnet.addr().is_ipv6() == v6)
-        .collect();
+    let subnets = network.subnets_in(segment);
+    let subnets: Vec<_> = subnets.filter(|subnet| subnet.is_ipv6() == v6).collect();
     let Some(first) = subnets.first() else {
         return Ok(None);
     };

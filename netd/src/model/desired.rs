@@ -101,9 +101,7 @@ impl Desired {
     }
 
     pub(crate) fn bridges(&self) -> impl Iterator<Item = &IfName> {
-        self.networks
-            .values()
-            .filter_map(|network| Some(&network.bridge()?.link))
+        self.networks.values().flat_map(|network| network.bridges())
     }
 
     /// The interfaces that networks are made from.
@@ -119,31 +117,32 @@ impl Desired {
         filter
     }
 
-    /// Where the network leads to other nodes; nothing while that is not known.
-    pub(crate) fn forwarding(&self, network: &Network) -> Option<Forwarding> {
+    /// Where a segment of the network leads to other nodes; nothing while that is not known.
+    pub(crate) fn forwarding(&self, network: &Network, segment: usize) -> Option<Forwarding> {
         let peers = self.peers.get(&network.id)?.iter();
-        self.leading_to(network, peers.map(|(_key, peer)| &**peer))
+        self.leading_to((network, segment), peers.map(|(_key, peer)| &**peer))
     }
 
     /// The same where something differs alone.
     pub(crate) fn forwarding_near(
         &self,
         network: &Network,
+        segment: usize,
         difference: &Difference<'_>,
     ) -> Option<Forwarding> {
         let near = self.peers.get(&network.id)?.near(difference);
-        self.leading_to(network, near.into_iter())
+        self.leading_to((network, segment), near.into_iter())
     }
 
     fn leading_to<'p>(
         &self,
-        network: &Network,
+        (network, segment): (&Network, usize),
         peers: impl Iterator<Item = &'p Peer>,
     ) -> Option<Forwarding> {
         let overlay = network.driver.overlay()?;
         let here = overlay.tunnel.map(|tunnel| tunnel.local);
         let mut forwarding = Forwarding::default();
-        for peer in peers {
+        for peer in peers.filter(|peer| network.segment_of_peer(peer) == segment) {
             let Some(at) = peer.at.filter(|at| Some(*at) != here) else {
                 continue;
             };

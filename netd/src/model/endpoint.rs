@@ -158,6 +158,15 @@ pub enum EndpointError {
         network: String,
         driver: &'static str,
     },
+    #[error(
+        "addresses {v4} and {v6} are of different segments of network {network}: choose them from its \
+         first subnets of IPv4 and IPv6, or from its second ones, and so on"
+    )]
+    Apart {
+        network: String,
+        v4: IpAddr,
+        v6: IpAddr,
+    },
     #[error("network {network} has no IPv4 subnet: address {address} cannot be used")]
     NoIpv4 { network: String, address: Ipv4Addr },
     #[error(

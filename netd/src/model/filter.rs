@@ -14,7 +14,10 @@ pub(crate) struct Filter {
     /// Bridges on which containers may reach each other. Only routed packets come by here; the
     /// bridge itself keeps its ports apart where this is off.
     pub(crate) same: BTreeSet<IfName>,
-    /// Bridges that nothing is routed to or from.
+    /// Pairs of bridges of one network, between whose subnets the host routes. Another node routes the
+    /// answers, so that connection tracking would see half of a connection.
+    pub(crate) apart: BTreeSet<(IfName, IfName)>,
+    /// Bridges that nothing is routed to or from but what goes to another one of the same network.
     pub(crate) internal: BTreeSet<IfName>,
     /// Source addresses to hide where packets leave for links that are no bridge of ours.
     pub(crate) masquerade: BTreeSet<IpNet>,

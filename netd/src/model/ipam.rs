@@ -157,11 +157,14 @@ pub(crate) fn choose_subnet(pools: &[Pool], v6: bool, taken: &[Taken]) -> Result
     })
 }
 
-/// A /64 of RFC 4193 whose 40-bit global id is random, as its section 3.2 asks.
-pub(crate) fn local_subnet(random: [u8; 5]) -> IpNet {
+/// One of several /64 of RFC 4193 whose 40-bit global id is random, as its section 3.2 asks.
+pub(crate) fn local_subnet(random: [u8; 5], number: usize) -> IpNet {
     let mut octets = [0; 16];
     octets[0] = 0xfd;
     octets[1..6].copy_from_slice(&random);
+    // As many as there are numbers; who asks for more hears that they overlap.
+    let number = u16::try_from(number).unwrap_or_default();
+    octets[6..8].copy_from_slice(&number.to_be_bytes());
     IpNet::V6(Ipv6Net::new_assert(Ipv6Addr::from(octets), 64))
 }
 

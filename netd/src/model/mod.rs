@@ -26,6 +26,7 @@ pub(crate) mod port;
 pub(crate) mod published;
 pub(crate) mod reserved;
 mod route;
+mod segment;
 pub(crate) mod service;
 pub(crate) mod services;
 pub(crate) mod step;

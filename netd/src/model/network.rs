@@ -4,12 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use api::id::{Id, IfName, InvalidId, MacAddr, NetworkName, NodeId};
+use api::id::{Id, IfName, InvalidId, NetworkName, NodeId};
 use api::net::{ConfigFrom, Ipam, NetworkContainer, NetworkCreate, PortBinding};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use super::address;
 use super::driver::{
     Bridge, Driver, DriverError, GatewayMode, Made, Options, ParentUse, Sharing, Surroundings,
     Tunnel, VXLAN_IDS,
@@ -105,6 +104,11 @@ pub enum NetworkError {
     BridgeTaken { link: IfName, network: NetworkName },
     #[error("network {0} has neither IPv4 nor IPv6: enable one of them")]
     NoFamily(String),
+    #[error(
+        "{v4} subnets of IPv4 and {v6} of IPv6: an overlay network has as many of either, because each \
+         pair is a segment"
+    )]
+    Unpaired { v4: usize, v6: usize },
     #[error("subnet {subnet} is given, but {family} is disabled: drop one of them")]
     FamilyDisabled { subnet: IpNet, family: &'static str },
 }
@@ -163,13 +167,15 @@ impl Network {
             parents: new.parents,
             vnis: new.vnis,
             internal: request.internal,
+            segments: subnets::of_one_family(&request),
         };
         let driver = Driver::parse(&request.driver, &given, &around)?;
         check_ipam(&request.ipam)?;
         let subnets = subnets::choose(&request, &driver, &new)?;
         let mut options = request.options;
         if let Some(overlay) = driver.overlay() {
-            options.insert(VXLAN_IDS.to_owned(), overlay.vni.to_string());
+            let vnis: Vec<String> = overlay.segments().map(|s| s.vni.to_string()).collect();
+            options.insert(VXLAN_IDS.to_owned(), vnis.join(","));
         }
         Ok(Self {
             id: new.id,
@@ -350,24 +356,7 @@ impl Network {
         self.driver.bridge()
     }
 
-    /// The bridge's address: fixed, because a bridge without one takes over its ports' and changes
-    /// it as they come and go.
-    pub(crate) fn mac(&self) -> MacAddr {
-        // The same on every node, so that it is the same gateway wherever a container is.
-        if self.driver.overlay().is_some()
-            && let Some(gateway) = self.first_gateway()
-        {
-            return address::mac_of(gateway);
-        }
-        let mut octets = [0x02, 0x42, 0, 0, 0, 0];
-        for (at, octet) in octets[2..].iter_mut().enumerate() {
-            let digits = &self.id.as_str()[at * 2..at * 2 + 2];
-            *octet = u8::from_str_radix(digits, 16).unwrap_or_default();
-        }
-        MacAddr(octets)
-    }
-
-    /// The gateways that the bridge is: the host's addresses on the network.
+    /// The gateways that the bridges are: the host's addresses on the network.
     pub(crate) fn gateways(&self) -> impl Iterator<Item = IpNet> {
         let bridge = self.bridge();
         let gateways = self.subnets.iter().map(Subnet::gateway_net);
@@ -430,7 +419,7 @@ impl Network {
     /// Adds what this network needs to the packet filter.
     pub(crate) fn add_to(&self, filter: &mut Filter) {
         let Some(bridge) = self.bridge() else { return };
-        filter.bridges.insert(bridge.link.clone());
+        filter.bridges.extend(self.bridges().cloned());
         let subnets = self.subnets.iter().map(|s| s.subnet);
         let guarded = subnets.filter(|subnet| bridge.is_guarded(subnet.addr().is_ipv6()));
         filter.guarded.extend(guarded);
@@ -439,10 +428,13 @@ impl Network {
         let known = subnets.filter(|subnet| routed.has(subnet.addr().is_ipv6()));
         filter.routed.extend(known);
         if bridge.icc {
-            filter.same.insert(bridge.link.clone());
+            filter.same.extend(self.bridges().cloned());
+            let all = || self.bridges().cloned();
+            let pairs = all().flat_map(|from| all().map(move |to| (from.clone(), to)));
+            filter.apart.extend(pairs.filter(|(from, to)| from != to));
         }
         if self.internal {
-            filter.internal.insert(bridge.link.clone());
+            filter.internal.extend(self.bridges().cloned());
         } else {
             let subnets = self.subnets.iter().map(|s| s.subnet);
             let hidden = subnets.filter(|subnet| bridge.masquerades(subnet.addr().is_ipv6()));
@@ -521,7 +513,7 @@ mod tests {
         let network = create(r#"{"Name":"shop"}"#).unwrap();
         assert_eq!(network.bridge().unwrap().link.as_str(), "br-abababababab");
         assert_eq!(network.subnets[0].subnet.to_string(), "172.17.0.0/16");
-        assert_eq!(network.mac().to_string(), "02:42:ab:ab:ab:ab");
+        assert_eq!(network.mac(0).to_string(), "02:42:ab:ab:ab:ab");
         assert!(!network.ipv6);
         assert!(network.has_names());
     }

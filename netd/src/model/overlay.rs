@@ -1,11 +1,11 @@
-//! The plans of what overlay networks have besides their bridge: a VXLAN interface, and where it
+//! The plans of what overlay networks have besides their bridges: a VXLAN interface each, and where it
 //! leads.
 //!
 //! Nothing is ever flooded to other nodes, nor learned from what they send: all that leads there is
 //! what the control plane tells.
 
 use super::desired::Desired;
-use super::driver::{Overlay, Tunnel};
+use super::driver::{Overlay, Segment, Tunnel};
 use super::forwarding::Forwarding;
 use super::network::Network;
 use super::observed::{Link, Observed};
@@ -13,24 +13,34 @@ use super::peer::Difference;
 use super::step::{Step, Vxlan};
 use super::wireguard;
 
-/// What is to be made on top of the bridge.
+/// What is to be made on top of the bridges.
 pub(super) fn create(desired: &Desired, network: &Network) -> Vec<Step> {
     let Some((overlay, tunnel)) = tunnelled(network) else {
         return Vec::new();
     };
-    let entries = desired.forwarding(network).unwrap_or_default();
-    let forward = forward(overlay, &Forwarding::default(), &entries);
-    wireguard::create(desired, network)
-        .into_iter()
-        .chain([create_link(overlay, tunnel)])
-        .chain(forward)
-        .collect()
+    let mut steps = wireguard::create(desired, network);
+    for (at, segment) in overlay.segments().enumerate() {
+        steps.extend(create_segment(desired, network, (at, &segment), tunnel));
+    }
+    steps
 }
 
-pub(crate) fn remove(network: &Network) -> Option<Step> {
-    let (overlay, _) = tunnelled(network)?;
-    let link = overlay.link.clone();
-    Some(Step::DeleteLink { link })
+fn create_segment(
+    desired: &Desired,
+    network: &Network,
+    (at, segment): (usize, &Segment),
+    tunnel: Tunnel,
+) -> Vec<Step> {
+    let entries = desired.forwarding(network, at).unwrap_or_default();
+    let forward = forward(segment, &Forwarding::default(), &entries);
+    let link = create_link(network, segment, tunnel);
+    link.into_iter().chain(forward).collect()
+}
+
+pub(crate) fn remove(network: &Network) -> Vec<Step> {
+    let overlays = tunnelled(network).into_iter();
+    let segments = overlays.flat_map(|(overlay, _tunnel)| overlay.segments());
+    segments.map(delete_link).collect()
 }
 
 /// What is not as it should be.
@@ -38,40 +48,54 @@ pub(crate) fn repair(desired: &Desired, network: &Network, observed: &Observed) 
     let Some((overlay, tunnel)) = tunnelled(network) else {
         return Vec::new();
     };
+    let mut steps = Vec::new();
+    for segment in overlay.segments().enumerate() {
+        steps.extend(repair_segment(desired, network, segment, tunnel, observed));
+    }
+    steps
+}
+
+fn repair_segment(
+    desired: &Desired,
+    network: &Network,
+    (at, segment): (usize, Segment),
+    tunnel: Tunnel,
+    observed: &Observed,
+) -> Vec<Step> {
     let is_ours = |link: &Link| {
         let vxlan = link.vxlan.as_ref();
         vxlan.is_some_and(|vxlan| {
-            vxlan.vni == overlay.vni
+            vxlan.vni == segment.vni
                 && vxlan.tunnel == Some(tunnel)
                 && wireguard::is_below(vxlan, tunnel, observed)
         })
     };
-    let Some(link) = observed.links.get(&overlay.link) else {
-        return create(desired, network);
+    let Some(link) = observed.links.get(&segment.link) else {
+        return create_segment(desired, network, (at, &segment), tunnel);
     };
     if !is_ours(link) {
-        return remove(network)
-            .into_iter()
-            .chain(create(desired, network))
-            .collect();
+        let create = create_segment(desired, network, (at, &segment), tunnel);
+        return [delete_link(segment)].into_iter().chain(create).collect();
     }
     let mut steps = Vec::new();
-    let bridge = observed.links.get(&overlay.bridge.link);
+    let bridge = observed.links.get(&segment.bridge);
     let is_port = bridge.is_some_and(|bridge| link.master == Some(bridge.index));
     let is_quiet = link.vxlan.is_some_and(|vxlan| vxlan.quiet);
-    let fits = link.mtu == overlay.bridge.mtu.bytes;
+    let fits = network
+        .bridge()
+        .is_some_and(|bridge| link.mtu == bridge.mtu.bytes);
     if !(link.up && is_port && is_quiet && fits) {
-        steps.push(create_link(overlay, tunnel));
+        steps.extend(create_link(network, &segment, tunnel));
     }
     // Until it is known who is where, what leads there stays.
-    let Some(entries) = desired.forwarding(network) else {
+    let Some(entries) = desired.forwarding(network, at) else {
         return steps;
     };
     let nothing = Forwarding::default();
     // A bridge forgets what is behind a port that leaves, or comes back.
-    let seen = observed.forwarding.get(&overlay.link).unwrap_or(&nothing);
+    let seen = observed.forwarding.get(&segment.link).unwrap_or(&nothing);
     let seen = if is_port { seen } else { &nothing };
-    steps.extend(forward(overlay, seen, &entries));
+    steps.extend(forward(&segment, seen, &entries));
     steps
 }
 
@@ -81,11 +105,15 @@ pub(crate) fn follow(
     after: &Desired,
     network: &Network,
     difference: &Difference<'_>,
-) -> Option<Step> {
-    let (overlay, _) = tunnelled(network)?;
-    let from = before.forwarding_near(network, difference);
-    let to = after.forwarding_near(network, difference)?;
-    forward(overlay, &from.unwrap_or_default(), &to)
+) -> Vec<Step> {
+    let overlays = tunnelled(network).into_iter();
+    let segments = overlays.flat_map(|(overlay, _tunnel)| overlay.segments().enumerate());
+    let steps = segments.filter_map(|(at, segment)| {
+        let from = before.forwarding_near(network, at, difference);
+        let to = after.forwarding_near(network, at, difference)?;
+        forward(&segment, &from.unwrap_or_default(), &to)
+    });
+    steps.collect()
 }
 
 fn tunnelled(network: &Network) -> Option<(&Overlay, Tunnel)> {
@@ -93,24 +121,29 @@ fn tunnelled(network: &Network) -> Option<(&Overlay, Tunnel)> {
     Some((overlay, overlay.end()?))
 }
 
-fn create_link(overlay: &Overlay, tunnel: Tunnel) -> Step {
-    Step::CreateVxlan(Vxlan {
-        link: overlay.link.clone(),
-        bridge: overlay.bridge.link.clone(),
-        vni: overlay.vni,
+fn create_link(network: &Network, segment: &Segment, tunnel: Tunnel) -> Option<Step> {
+    Some(Step::CreateVxlan(Vxlan {
+        link: segment.link.clone(),
+        bridge: segment.bridge.clone(),
+        vni: segment.vni,
         tunnel,
-        mtu: overlay.bridge.mtu.bytes,
-    })
+        mtu: network.bridge()?.mtu.bytes,
+    }))
 }
 
-fn forward(overlay: &Overlay, from: &Forwarding, to: &Forwarding) -> Option<Step> {
+fn delete_link(segment: Segment) -> Step {
+    let link = segment.link;
+    Step::DeleteLink { link }
+}
+
+fn forward(segment: &Segment, from: &Forwarding, to: &Forwarding) -> Option<Step> {
     let (gone, new) = (from.beyond(to), to.beyond(from));
     if gone.is_empty() && new.is_empty() {
         return None;
     }
     Some(Step::Forward {
-        link: overlay.link.clone(),
-        bridge: Some(overlay.bridge.link.clone()),
+        link: segment.link.clone(),
+        bridge: Some(segment.bridge.clone()),
         gone,
         new,
     })

@@ -26,9 +26,9 @@ use crate::bpf::{Edge, Frontend, Sandbox};
 
 /// Makes `network`, which `before` lacks.
 pub(crate) fn create_network(before: &Desired, network: &Network) -> Vec<Step> {
-    let Some(bridge) = network.bridge() else {
+    if network.bridge().is_none() {
         return child::create_parent(network).into_iter().collect();
-    };
+    }
     let from = before.filter();
     let mut to = from.clone();
     network.add_to(&mut to);
@@ -41,30 +41,33 @@ pub(crate) fn create_network(before: &Desired, network: &Network) -> Vec<Step> {
         from: Some(from),
         to,
     });
-    steps.push(create_bridge(network, bridge));
-    steps.extend(add_addresses(network, bridge));
+    for at in network.bridges().enumerate() {
+        steps.extend(create_bridge(network, at));
+        steps.extend(add_addresses(network, at));
+    }
     steps.extend(overlay::create(before, network));
     steps
 }
 
 /// Unmakes `network`, which `after` lacks.
 pub(crate) fn remove_network(after: &Desired, network: &Network) -> Vec<Step> {
-    let Some(bridge) = network.bridge() else {
+    if network.bridge().is_none() {
         let others = after.networks.values().map(|other| &**other);
         return child::delete_parent(network, others).into_iter().collect();
-    };
-    let bridge = Step::DeleteLink {
-        link: bridge.link.clone(),
-    };
+    }
+    let bridges = network.bridges().cloned();
+    let bridges = bridges.map(|link| Step::DeleteLink { link });
     let filter = Step::SetFilter {
         from: None,
         to: after.filter(),
     };
-    let port = overlay::remove(network);
+    let ports = overlay::remove(network);
     let below = wireguard::remove(after, network);
-    port.into_iter()
+    ports
+        .into_iter()
         .chain(below)
-        .chain([bridge, filter])
+        .chain(bridges)
+        .chain([filter])
         .collect()
 }
 
@@ -300,30 +303,38 @@ fn uplinks<'a>(desired: &Desired, observed: &'a Observed) -> BTreeMap<u32, &'a I
         .collect()
 }
 
-fn create_bridge(network: &Network, bridge: &Bridge) -> Step {
-    Step::CreateBridge {
-        link: bridge.link.clone(),
-        mac: network.mac(),
-        mtu: bridge.mtu.bytes,
+fn create_bridge(network: &Network, (segment, link): (usize, &IfName)) -> Option<Step> {
+    Some(Step::CreateBridge {
+        link: link.clone(),
+        mac: network.mac(segment),
+        mtu: network.bridge()?.mtu.bytes,
         ipv6: network.ipv6,
-    }
+    })
 }
 
-fn add_addresses(network: &Network, bridge: &Bridge) -> impl Iterator<Item = Step> {
-    network.gateways().map(|address| Step::AddAddress {
-        link: bridge.link.clone(),
+fn add_addresses(
+    network: &Network,
+    (segment, link): (usize, &IfName),
+) -> impl Iterator<Item = Step> {
+    let gateways = network.gateways_in(segment);
+    gateways.map(|address| Step::AddAddress {
+        link: link.clone(),
         address,
     })
 }
 
 fn connect(desired: &Desired, network: &Network, endpoint: &Endpoint) -> Vec<Step> {
     let attachment = &endpoint.attachment;
-    let (Some(bridge), Some(host)) = (network.bridge(), attachment.host_ifname.clone()) else {
+    let (Some(bridge), Some(at), Some(host)) = (
+        network.bridge(),
+        network.bridge_of(endpoint),
+        attachment.host_ifname.clone(),
+    ) else {
         return child::connect(network, endpoint);
     };
     let pair = Pair {
         host,
-        bridge: bridge.link.clone(),
+        bridge: at.clone(),
         isolated: !bridge.icc,
         sandbox: endpoint.sandbox.clone(),
         ifname: attachment.ifname.clone(),
@@ -334,7 +345,7 @@ fn connect(desired: &Desired, network: &Network, endpoint: &Endpoint) -> Vec<Ste
     let guard = desired
         .edge(endpoint)
         .map(|(link, edge)| Step::GuardEndpoint { link, edge });
-    let raise = raise(bridge, pair.host.clone());
+    let raise = raise(bridge, at, pair.host.clone());
     [Step::CreatePair(pair)]
         .into_iter()
         .chain(guard)
@@ -357,11 +368,11 @@ fn take_frames(desired: &Desired, endpoint: &Endpoint) -> Option<Step> {
     })
 }
 
-/// Sets a port of the bridge up.
-fn raise(bridge: &Bridge, link: IfName) -> Step {
+/// Sets a port of the bridge `at` up.
+fn raise(bridge: &Bridge, at: &IfName, link: IfName) -> Step {
     Step::SetMaster {
         link,
-        bridge: bridge.link.clone(),
+        bridge: at.clone(),
         isolated: !bridge.icc,
     }
 }
@@ -458,15 +469,18 @@ fn repair_network(desired: &Desired, network: &Network, observed: &Observed) -> 
             .into_iter()
             .collect();
     };
-    let link = observed.links.get(&bridge.link);
     let mut steps = Vec::new();
-    if !link.is_some_and(|link| link.up && link.mtu == bridge.mtu.bytes) {
-        steps.push(create_bridge(network, bridge));
+    for at in network.bridges().enumerate() {
+        let link = observed.links.get(at.1);
+        if !link.is_some_and(|link| link.up && link.mtu == bridge.mtu.bytes) {
+            steps.extend(create_bridge(network, at));
+        }
+        let has = |address| link.is_some_and(|link| has_address(link, address));
+        steps.extend(add_addresses(network, at).filter(|step| match step {
+            Step::AddAddress { address, .. } => !has(*address),
+            _ => true,
+        }));
     }
-    steps.extend(add_addresses(network, bridge).filter(|step| match step {
-        Step::AddAddress { address, .. } => !link.is_some_and(|link| has_address(link, *address)),
-        _ => true,
-    }));
     steps.extend(overlay::repair(desired, network, observed));
     steps
 }
@@ -480,7 +494,11 @@ fn repair_endpoint(desired: &Desired, endpoint: &Endpoint, observed: &Observed) 
     let Some(network) = desired.networks.get(&attachment.network_id) else {
         return Vec::new();
     };
-    let (Some(bridge), Some(host)) = (network.bridge(), &attachment.host_ifname) else {
+    let (Some(bridge), Some(name), Some(host)) = (
+        network.bridge(),
+        network.bridge_of(endpoint),
+        &attachment.host_ifname,
+    ) else {
         let lost = observed.lost.contains(&endpoint.key());
         return if lost {
             connect(desired, network, endpoint)
@@ -495,10 +513,10 @@ fn repair_endpoint(desired: &Desired, endpoint: &Endpoint, observed: &Observed) 
     if link.mtu != attachment.mtu {
         steps.extend(resize(endpoint, attachment.mtu));
     }
-    let at = observed.links.get(&bridge.link).map(|bridge| bridge.index);
+    let at = observed.links.get(name).map(|bridge| bridge.index);
     let is_apart = bridge.icc || link.isolated;
     if !link.up || at.is_none() || link.master != at || !is_apart {
-        steps.push(raise(bridge, host.clone()));
+        steps.push(raise(bridge, name, host.clone()));
     }
     if !observed.data_plane.frame_links.contains(&link.index) {
         steps.extend(take_frames(desired, endpoint));

@@ -16,7 +16,11 @@ pub(super) fn choose(
 ) -> Vec<Route> {
     match (&request.routes, request.link) {
         (Some(routes), _) => routes.clone(),
-        (None, LinkBy::Hawser) => defaults(network, addresses),
+        (None, LinkBy::Hawser) => {
+            let mut routes = defaults(network, addresses);
+            routes.extend(to_other_segments(network, addresses));
+            routes
+        }
         (None, LinkBy::Others) => Vec::new(),
     }
 }
@@ -41,4 +45,27 @@ fn defaults(network: &Network, addresses: &[EndpointAddress]) -> Vec<Route> {
         })
     });
     routes.collect()
+}
+
+/// By the gateway of the endpoint's own segment, also where another network has the default route, or
+/// none does.
+fn to_other_segments(network: &Network, addresses: &[EndpointAddress]) -> Vec<Route> {
+    let mut routes = Vec::new();
+    for address in addresses {
+        let address = address.address.addr();
+        let segment = network.segment_of(address);
+        let mut near = network.subnets_in(segment);
+        let Some(near) = near.find(|subnet| subnet.subnet.contains(&address)) else {
+            continue;
+        };
+        let others = (0..network.segments()).filter(|other| *other != segment);
+        let far = others.flat_map(|other| network.subnets_in(other));
+        let far = far.filter(|subnet| subnet.is_ipv6() == near.is_ipv6());
+        routes.extend(far.map(|subnet| Route {
+            dst: subnet.subnet,
+            gateway: Some(near.gateway),
+            ..Route::default()
+        }));
+    }
+    routes
 }

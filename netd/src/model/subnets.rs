@@ -1,6 +1,7 @@
 //! The subnets of a new network: asked for, or cut from the pools.
 
 use api::net::{IpamConfig, NetworkCreate};
+use ipnet::IpNet;
 
 use super::driver::{Driver, Options};
 use super::ipam::{self, IpamError, Taken, TakenBy};
@@ -50,13 +51,18 @@ impl Families {
     }
 }
 
-/// The subnets asked for, and one from the pools for a family that has none.
+/// The subnets asked for, and one from the pools for a family that has none; of an overlay as many as
+/// the other family has.
 pub(crate) fn choose(
     request: &NetworkCreate,
     driver: &Driver,
     new: &NewNetwork<'_>,
 ) -> Result<Vec<Subnet>, NetworkError> {
     let families = Families::of(request, &Options(&request.options))?;
+    let own = |range: IpNet| Taken {
+        range,
+        by: TakenBy::Network(request.name.clone()),
+    };
     let mut taken = new.taken.to_vec();
     let mut result: Vec<Subnet> = Vec::new();
     let mut open = IpamConfig::default();
@@ -68,27 +74,51 @@ pub(crate) fn choose(
         };
         let checked = Subnet::from_config(config, subnet)?;
         ipam::check_clear(subnet, &in_the_way(driver, &taken))?;
-        taken.push(Taken {
-            range: subnet,
-            by: TakenBy::Network(request.name.clone()),
-        });
+        taken.push(own(subnet));
         result.push(checked);
     }
-    let has = |v6: bool| result.iter().any(|s| s.is_ipv6() == v6);
-    let (has_v4, has_v6) = (has(false), has(true));
-    if families.v4 && !has_v4 {
-        let chosen = ipam::choose_subnet(new.pools, false, &taken)?;
-        result.insert(0, Subnet::from_config(&open, chosen)?);
+    let count = |v6: bool| result.iter().filter(|s| s.is_ipv6() == v6).count();
+    let (v4, v6) = (count(false), count(true));
+    let due = match driver.overlay() {
+        None => 1,
+        Some(_) if families.v4 && families.v6 && v4 > 0 && v6 > 0 && v4 != v6 => {
+            return Err(NetworkError::Unpaired { v4, v6 });
+        }
+        Some(_) => of_one_family(request),
+    };
+    if families.v4 && v4 == 0 {
+        for at in 0..due {
+            let chosen = ipam::choose_subnet(new.pools, false, &taken)?;
+            taken.push(own(chosen));
+            result.insert(at, Subnet::from_config(&open, chosen)?);
+        }
     }
-    if families.v6 && !has_v6 {
-        let chosen = match ipam::choose_subnet(new.pools, true, &taken) {
-            Err(IpamError::NoPool { .. }) => ipam::local_subnet(new.random),
-            chosen => chosen?,
-        };
-        ipam::check_clear(chosen, &taken)?;
-        result.push(Subnet::of(chosen)?);
+    if families.v6 && v6 == 0 {
+        for at in 0..due {
+            let chosen = match ipam::choose_subnet(new.pools, true, &taken) {
+                Err(IpamError::NoPool { .. }) => ipam::local_subnet(new.random, at),
+                chosen => chosen?,
+            };
+            ipam::check_clear(chosen, &taken)?;
+            taken.push(own(chosen));
+            result.push(Subnet::of(chosen)?);
+        }
     }
     Ok(result)
+}
+
+/// How many subnets of one family are asked for, at least one.
+pub(crate) fn of_one_family(request: &NetworkCreate) -> usize {
+    let subnets = || {
+        request
+            .ipam
+            .config
+            .iter()
+            .filter_map(|config| config.subnet)
+    };
+    let v6 = subnets().filter(|subnet| subnet.addr().is_ipv6()).count();
+    let v4 = subnets().count() - v6;
+    v4.max(v6).max(1)
 }
 
 /// What a subnet that was asked for must be clear of. A bridge gives the host a route to its

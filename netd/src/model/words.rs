@@ -14,7 +14,7 @@ pub(crate) fn difference(step: &Step, desired: &Desired, observed: &Observed) ->
             let network = desired
                 .networks
                 .values()
-                .find(|network| network.bridge().is_some_and(|bridge| bridge.link == *name))
+                .find(|network| network.bridges().any(|bridge| bridge == name))
                 .map_or_else(String::new, |network| {
                     format!(" of network {}", network.name)
                 });

@@ -10,7 +10,8 @@ use abi::MARK_PUBLISHED;
 
 use super::expr::{Family, Link, Rule, Side, Verdict};
 use super::set::{
-    BRIDGES, GUARDED4, GUARDED6, INTERNAL, ROUTED4, ROUTED6, SAME, SOURCES4, SOURCES6,
+    APART, BRIDGES, GUARDED4, GUARDED6, INTERNAL, ROUTED4, ROUTED6, SAME, SOURCES4, SOURCES6,
+    SPREAD,
 };
 use super::wire::{Attrs, Batch, Kind, number, text};
 use super::{TABLE, uapi};
@@ -42,8 +43,16 @@ pub(super) struct Written {
     user_data: Vec<u8>,
 }
 
-pub(super) fn chains() -> [Chain; 3] {
-    [prerouting(), forward(), postrouting()]
+pub(super) fn chains() -> [Chain; 4] {
+    [raw(), prerouting(), forward(), postrouting()]
+}
+
+/// What goes between subnets of one network is no connection: the answer to what this node routes may
+/// be routed by another one, and a firewall would drop the rest of a half as invalid.
+fn raw() -> Chain {
+    let hook = uapi::NF_INET_PRE_ROUTING;
+    let between = Rule::new().name_in(Link::Input, SPREAD).route_in(APART);
+    Chain::new("raw", "filter", hook, uapi::NF_IP_PRI_RAW).rule(SUBNETS, between.untracked())
 }
 
 /// Who comes from elsewhere reaches a container by a published port, or not at all.
@@ -89,6 +98,7 @@ fn forward() -> Chain {
     .rule(SEGMENTS, segments(Link::Input))
     .rule(SEGMENTS, segments(Link::Output))
     .rule("within a network", accept(Rule::new().pair_in(SAME)))
+    .rule(SUBNETS, accept(Rule::new().pair_in(APART)))
     .rule(
         "from an internal network",
         drop(Rule::new().name_in(Link::Input, INTERNAL)),
@@ -132,6 +142,7 @@ fn postrouting() -> Chain {
     .rule("to the outside", masquerade(Family::V6, SOURCES6))
 }
 
+const SUBNETS: &str = "between subnets of a network";
 const ECHO: &str = "echo requests to routed networks";
 const SEGMENTS: &str = "no larger segments than the routes take";
 

@@ -107,6 +107,14 @@ impl Rule {
             .lookup(set)
     }
 
+    /// The pair of the input interface and the one that the route to the destination leads by is in
+    /// `set`.
+    pub(super) fn route_in(self, set: &str) -> Self {
+        self.meta(uapi::NFT_META_IIFNAME, uapi::NFT_REG_1)
+            .fib(uapi::NFT_FIB_RESULT_OIFNAME, uapi::NFT_REG_2)
+            .lookup(set)
+    }
+
     /// Leaves by the loopback interface, which has index 1 in every namespace.
     pub(super) fn leaves_by_loopback(self) -> Self {
         self.meta(uapi::NFT_META_OIF, uapi::NFT_REG_1)
@@ -129,12 +137,17 @@ impl Rule {
 
     /// For an address of this host.
     pub(super) fn for_this_host(self) -> Self {
+        self.fib(uapi::NFT_FIB_RESULT_ADDRTYPE, uapi::NFT_REG_1)
+            .compare(uapi::NFT_CMP_EQ, &uapi::RTN_LOCAL.to_ne_bytes())
+    }
+
+    /// What the host's routes say of the destination.
+    fn fib(self, result: u32, register: u32) -> Self {
         let data = Attrs::new()
-            .number(uapi::NFTA_FIB_DREG, uapi::NFT_REG_1)
-            .number(uapi::NFTA_FIB_RESULT, uapi::NFT_FIB_RESULT_ADDRTYPE)
+            .number(uapi::NFTA_FIB_DREG, register)
+            .number(uapi::NFTA_FIB_RESULT, result)
             .number(uapi::NFTA_FIB_FLAGS, uapi::NFTA_FIB_F_DADDR);
         self.expression("fib", &data)
-            .compare(uapi::NFT_CMP_EQ, &uapi::RTN_LOCAL.to_ne_bytes())
     }
 
     /// Is of `family`, and that address of it is in `set`.
@@ -211,6 +224,10 @@ impl Rule {
 
     pub(super) fn count(self) -> Self {
         self.expression("counter", &Attrs::new())
+    }
+
+    pub(super) fn untracked(self) -> Self {
+        self.expression("notrack", &Attrs::new())
     }
 
     pub(super) fn masquerade(self) -> Self {

@@ -7,10 +7,15 @@
 //! ```text
 //! table inet hawser {
 //!   set bridges   { type ifname; }           set internal { type ifname; }
-//!   set same      { type ifname . ifname; }
+//!   set same      { type ifname . ifname; }  set spread   { type ifname; }
+//!   set apart     { type ifname . ifname; }
 //!   set sources4  { type ipv4_addr; flags interval; }    set sources6 …
 //!   set guarded4  { type ipv4_addr; flags interval; }    set guarded6 …
 //!   set routed4   { type ipv4_addr; flags interval; }    set routed6 …
+//!   chain raw {
+//!     type filter hook prerouting priority raw;
+//!     iifname @spread iifname . fib daddr oifname @apart notrack
+//!   }
 //!   chain prerouting {
 //!     type filter hook prerouting priority -199;
 //!     iifname @bridges accept
@@ -25,6 +30,7 @@
 //!   chain forward {
 //!     type filter hook forward priority filter;
 //!     iifname . oifname @same accept
+//!     iifname . oifname @apart accept
 //!     iifname @internal counter drop
 //!     oifname @internal counter drop
 //!     ct state established,related accept
@@ -156,14 +162,17 @@ fn read_sets(connection: &Connection) -> io::Result<Option<Filter>> {
         Ok(subnets)
     };
     let filter = || {
-        Ok(Some(Filter {
+        let filter = Filter {
             bridges: names(set::BRIDGES)?,
             same: names(set::SAME)?,
+            apart: set::pairs(&read(set::APART)?),
             internal: names(set::INTERNAL)?,
             masquerade: subnets(set::SOURCES4, set::SOURCES6)?,
             guarded: subnets(set::GUARDED4, set::GUARDED6)?,
             routed: subnets(set::ROUTED4, set::ROUTED6)?,
-        }))
+        };
+        let is_whole = names(set::SPREAD)? == set::spread(&filter);
+        Ok(is_whole.then_some(filter))
     };
     filter().or_else(missing)
 }

@@ -13,6 +13,8 @@ use crate::netlink::{attribute, attributes};
 
 pub(super) const BRIDGES: &str = "bridges";
 pub(super) const SAME: &str = "same";
+pub(super) const APART: &str = "apart";
+pub(super) const SPREAD: &str = "spread";
 pub(super) const INTERNAL: &str = "internal";
 pub(super) const SOURCES4: &str = "sources4";
 pub(super) const SOURCES6: &str = "sources6";
@@ -50,7 +52,7 @@ enum KeyKind {
 }
 
 /// What `filter` means in sets, always the same ones in the same order.
-pub(super) fn sets(filter: &Filter) -> [Set; 9] {
+pub(super) fn sets(filter: &Filter) -> [Set; 11] {
     let names = |name, links: &BTreeSet<IfName>| Set {
         name,
         kind: KeyKind::Name,
@@ -68,18 +70,19 @@ pub(super) fn sets(filter: &Filter) -> [Set; 9] {
             .map(|subnet| interval(*subnet))
             .collect(),
     };
+    let pairs = |name, pairs: &mut dyn Iterator<Item = (&IfName, &IfName)>| Set {
+        name,
+        kind: KeyKind::NamePair,
+        keys: pairs
+            .map(|(from, to)| Key::Point(pair_key(from, to)))
+            .collect(),
+    };
     [
         names(BRIDGES, &filter.bridges),
         names(INTERNAL, &filter.internal),
-        Set {
-            name: SAME,
-            kind: KeyKind::NamePair,
-            keys: filter
-                .same
-                .iter()
-                .map(|link| Key::Point(pair_key(link)))
-                .collect(),
-        },
+        names(SPREAD, &spread(filter)),
+        pairs(SAME, &mut filter.same.iter().map(|link| (link, link))),
+        pairs(APART, &mut filter.apart.iter().map(|(from, to)| (from, to))),
         subnets(SOURCES4, KeyKind::Subnet4, &filter.masquerade),
         subnets(SOURCES6, KeyKind::Subnet6, &filter.masquerade),
         subnets(GUARDED4, KeyKind::Subnet4, &filter.guarded),
@@ -87,6 +90,15 @@ pub(super) fn sets(filter: &Filter) -> [Set; 9] {
         subnets(ROUTED4, KeyKind::Subnet4, &filter.routed),
         subnets(ROUTED6, KeyKind::Subnet6, &filter.routed),
     ]
+}
+
+/// The bridges that are worth a look at where their packets go.
+pub(super) fn spread(filter: &Filter) -> BTreeSet<IfName> {
+    filter
+        .apart
+        .iter()
+        .map(|(from, _to)| from.clone())
+        .collect()
 }
 
 impl Set {
@@ -224,6 +236,14 @@ pub(super) fn names(elements: &[Element]) -> BTreeSet<IfName> {
     elements.iter().filter_map(|e| name_of(&e.key)).collect()
 }
 
+pub(super) fn pairs(elements: &[Element]) -> BTreeSet<(IfName, IfName)> {
+    let pair = |key: &[u8]| {
+        let (from, to) = key.split_at_checked(NAME)?;
+        Some((name_of(from)?, name_of(to)?))
+    };
+    elements.iter().filter_map(|e| pair(&e.key)).collect()
+}
+
 /// The subnets in a set of intervals. Kernels dump them from either end.
 pub(super) fn subnets(mut elements: Vec<Element>) -> BTreeSet<IpNet> {
     // An end precedes the start of the next interval at the same key.
@@ -247,9 +267,9 @@ fn name_key(name: &IfName) -> Vec<u8> {
     key
 }
 
-/// The concatenation of a name with itself: a pair of input and output.
-fn pair_key(name: &IfName) -> Vec<u8> {
-    [name_key(name), name_key(name)].concat()
+/// The concatenation of input and output.
+fn pair_key(from: &IfName, to: &IfName) -> Vec<u8> {
+    [name_key(from), name_key(to)].concat()
 }
 
 fn name_of(key: &[u8]) -> Option<IfName> {

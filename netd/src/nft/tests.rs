@@ -15,6 +15,7 @@ fn filter() -> Filter {
     Filter {
         bridges: [link("br-1"), link("br-2")].into(),
         same: [link("br-1")].into(),
+        apart: [(link("br-1"), link("br-3"))].into(),
         internal: [link("br-2")].into(),
         // Adjacent: the end of one is the start of the next.
         masquerade: subnets(&["10.0.0.0/24", "10.0.1.0/24", "fd00::/64"]),
@@ -90,6 +91,9 @@ fn people_can_read_the_table() {
                 "ip daddr @guarded4 counter packets 0 bytes 0 drop comment \"unpublished ports\"",
                 "iifname . oifname @same accept comment \"within a network\"",
                 "elements = { \"br-1\" . \"br-1\" }",
+                "elements = { \"br-1\" . \"br-3\" }",
+                "iifname @spread iifname . fib daddr oifname @apart notrack comment",
+                "iifname . oifname @apart accept comment \"between subnets of a network\"",
                 "10.9.0.0/16",
                 "ip6 saddr @sources6 masquerade comment \"to the outside\"",
             ] {
@@ -124,10 +128,12 @@ fn every_change_of_the_rules_is_seen_and_undone_in_our_table_alone() {
                 write(&filter()).unwrap();
                 assert_eq!(read().unwrap(), Some(filter()), "{damage}");
             }
-            nft("delete element inet hawser bridges { \"br-1\" }");
-            assert_ne!(read().unwrap(), Some(filter()));
-            write(&filter()).unwrap();
-            assert_eq!(read().unwrap(), Some(filter()));
+            for set in ["bridges", "spread"] {
+                nft(&format!("delete element inet hawser {set} {{ \"br-1\" }}"));
+                assert_ne!(read().unwrap(), Some(filter()));
+                write(&filter()).unwrap();
+                assert_eq!(read().unwrap(), Some(filter()));
+            }
             assert_eq!(nft("list table inet other"), others);
         })
         .unwrap();

@@ -32,6 +32,7 @@ pub(super) const NF_INET_FORWARD: u32 = 2;
 pub(super) const NF_INET_POST_ROUTING: u32 = 4;
 
 // netfilter_ipv4.h, `enum nf_ip_hook_priorities`
+pub(super) const NF_IP_PRI_RAW: i32 = -300;
 pub(super) const NF_IP_PRI_CONNTRACK: i32 = -200;
 pub(super) const NF_IP_PRI_FILTER: i32 = 0;
 pub(super) const NF_IP_PRI_NAT_SRC: i32 = 100;
@@ -142,6 +143,7 @@ pub(super) const CT_RELATED: u32 = 4;
 pub(super) const NFTA_FIB_DREG: u16 = 1;
 pub(super) const NFTA_FIB_RESULT: u16 = 2;
 pub(super) const NFTA_FIB_FLAGS: u16 = 3;
+pub(super) const NFT_FIB_RESULT_OIFNAME: u32 = 2;
 pub(super) const NFT_FIB_RESULT_ADDRTYPE: u32 = 3;
 pub(super) const NFTA_FIB_F_DADDR: u32 = 2;
 pub(super) const RTN_LOCAL: u32 = 2;

@@ -273,9 +273,7 @@ impl Netd {
             }
             // What was in the kernel before it was known who is where, a look at it tells.
             let steps = match before.peers.contains_key(*id) {
-                true => overlay::follow(before, &after, network, difference)
-                    .into_iter()
-                    .collect(),
+                true => overlay::follow(before, &after, network, difference),
                 false => match self.kernel.observe() {
                     Ok(observed) => overlay::repair(&after, network, &observed),
                     Err(error) => {

@@ -178,6 +178,41 @@ fn a_crash_while_a_network_comes_to_a_node_is_undone() {
     });
 }
 
+fn with_segments(netd: &Netd) {
+    let subnets = r#"[{"Subnet":"10.0.0.0/24"},{"Subnet":"10.0.1.0/24"}]"#;
+    let json = SHOP.replace('}', &format!(r#","IPAM":{{"Config":{subnets}}}}}"#));
+    netd.create_network(network(&json)).unwrap();
+    put(netd, &peer(2));
+}
+
+#[test]
+fn a_crash_while_a_network_of_several_segments_comes_to_a_node_is_undone() {
+    crash_everywhere(with_segments, |netd| {
+        netd.attach(request("shop", "web", 10)).map(drop)
+    });
+}
+
+#[test]
+fn a_full_segment_leads_to_the_next_one() {
+    let world = World::new();
+    let netd = world.start().unwrap();
+    let subnets = r#"[{"Subnet":"10.0.0.0/30"},{"Subnet":"10.0.1.0/30"}]"#;
+    let json = SHOP.replace('}', &format!(r#","IPAM":{{"Config":{subnets}}}}}"#));
+    netd.create_network(network(&json)).unwrap();
+    let addresses = |name, inode| {
+        let attached = netd.attach(request("shop", name, inode))?;
+        let addresses = attached.addresses.iter();
+        Ok(addresses.map(|a| a.address).collect::<Vec<_>>())
+    };
+    let first = addresses("web", 10).unwrap();
+    let second = addresses("db", 11).unwrap();
+    assert_eq!(first[0].to_string(), "10.0.0.2/30");
+    assert_eq!(second[0].to_string(), "10.0.1.2/30");
+    assert_ne!(first[1].network(), second[1].network());
+    let (_code, message) = refusal(addresses("late", 12));
+    assert!(message.contains("no free address"), "{message}");
+}
+
 #[test]
 fn a_crash_while_a_network_leaves_a_node_is_completed() {
     crash_everywhere(

@@ -232,16 +232,18 @@ impl Due {
             let Some(overlay) = overlay.filter(|overlay| overlay.end().is_some()) else {
                 return false;
             };
-            match self.links.get(&overlay.link) {
-                None | Some(Fate::Up { is_port: true } | Fate::Unguarded { loud: false }) => {}
-                Some(_) => return true,
-            }
-            let entries = lost.then(|| view.forwarding(network)).flatten();
-            entries.is_some_and(|entries| {
-                let mut frames = self.frames_lost.iter();
-                let mut neighbours = self.neighbours_lost.iter();
-                frames.any(|mac| entries.nodes.contains_key(mac))
-                    || neighbours.any(|address| entries.neighbours.contains_key(address))
+            overlay.segments().enumerate().any(|(at, segment)| {
+                match self.links.get(&segment.link) {
+                    None | Some(Fate::Up { is_port: true } | Fate::Unguarded { loud: false }) => {}
+                    Some(_) => return true,
+                }
+                let entries = lost.then(|| view.forwarding(network, at)).flatten();
+                entries.is_some_and(|entries| {
+                    let mut frames = self.frames_lost.iter();
+                    let mut neighbours = self.neighbours_lost.iter();
+                    frames.any(|mac| entries.nodes.contains_key(mac))
+                        || neighbours.any(|address| entries.neighbours.contains_key(address))
+                })
             })
         })
     }

@@ -22,6 +22,10 @@ const INHIBIT_IPV4: &str = "com.docker.network.bridge.inhibit_ipv4";
 const GATEWAY_MODE_IPV4: &str = "com.docker.network.bridge.gateway_mode_ipv4";
 const GATEWAY_MODE_IPV6: &str = "com.docker.network.bridge.gateway_mode_ipv6";
 
+/// What bridges of users' networks are called, before twelve digits of the network's id: Docker's
+/// scheme.
+pub(super) const LINK_PREFIX: &str = "br-";
+
 /// One kernel bridge.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Bridge {
@@ -160,9 +164,8 @@ impl Bridge {
     }
 }
 
-/// The kernel name of a user network's bridge: Docker's scheme.
 fn default_link(id: &Id) -> IfName {
-    IfName::parse(&format!("br-{}", id.short())).expect("15 bytes without separators")
+    IfName::parse(&format!("{LINK_PREFIX}{}", id.short())).expect("15 bytes without separators")
 }
 
 fn gateway_mode(given: Given<'_>, internal: bool) -> Result<GatewayMode, DriverError> {

@@ -21,7 +21,7 @@ pub(crate) use bridge::{BRIDGE_NAME, Bridge, GatewayMode};
 pub(crate) use ipvlan::{Ipvlan, IpvlanFlag, IpvlanMode};
 pub(crate) use macvlan::{Macvlan, MacvlanMode};
 pub(crate) use option::Options;
-pub(crate) use overlay::{LINK_PREFIX, Overlay, Tunnel, VXLAN_IDS};
+pub(crate) use overlay::{LINK_PREFIX, Overlay, Segment, Tunnel, VXLAN_IDS};
 pub(crate) use parent::{Made, Parent, ParentError, ParentUse, Sharing};
 
 /// The driver of networks that are nothing but addresses.
@@ -64,6 +64,8 @@ pub(crate) struct Surroundings<'a> {
     /// VXLAN network numbers of other networks.
     pub(crate) vnis: &'a BTreeSet<u32>,
     pub(crate) internal: bool,
+    /// How many subnets of one family there are to be, at most.
+    pub(crate) segments: usize,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -72,6 +74,10 @@ pub enum DriverError {
     Unknown(String),
     #[error("VXLAN network number {0} is that of another network already: choose another one")]
     VniTaken(u32),
+    #[error("VXLAN network number {0} is given twice: each subnet has one of its own")]
+    VniTwice(u32),
+    #[error("{given} VXLAN network numbers for {segments} subnets: give one for each")]
+    VniCount { given: usize, segments: usize },
     #[error("no VXLAN network number is left: remove unused networks")]
     NoVni,
     #[error("only one {0} network is allowed")]

@@ -6,7 +6,7 @@ use std::ops::Range;
 use api::id::{Id, IfName};
 use serde::{Deserialize, Serialize};
 
-use super::bridge::{Bridge, SPOOF_CHECK};
+use super::bridge::{self, Bridge, SPOOF_CHECK};
 use super::option::{Given, Options};
 use super::{DriverError, Surroundings};
 use crate::model::observed::{Link, Observed};
@@ -24,9 +24,13 @@ const MESH: u32 = 0x00f0_0000;
 /// What one node has of a network of the cluster.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Overlay {
+    /// That of the first segment, and what all bridges have in common.
     pub(crate) bridge: Bridge,
     pub(crate) link: IfName,
     pub(crate) vni: u32,
+    /// The segments after the first: one for each further subnet of a family.
+    #[serde(default)]
+    pub(crate) more: Vec<Segment>,
     /// This node's end of the tunnels; a host that is alone has none.
     pub(crate) tunnel: Option<Tunnel>,
     /// Nothing of it leaves a node in clear text.
@@ -35,6 +39,14 @@ pub(crate) struct Overlay {
     /// Of an encrypted one, this node's address among the nodes.
     #[serde(default)]
     pub(crate) inner: Option<Ipv6Addr>,
+}
+
+/// One switch over all nodes: a bridge on each, and a VXLAN interface between them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Segment {
+    pub(crate) bridge: IfName,
+    pub(crate) link: IfName,
+    pub(crate) vni: u32,
 }
 
 /// Where a node takes encapsulated packets.
@@ -65,6 +77,16 @@ impl Tunnel {
 }
 
 impl Overlay {
+    /// In the order of their subnets.
+    pub(crate) fn segments(&self) -> impl Iterator<Item = Segment> {
+        let first = Segment {
+            bridge: self.bridge.link.clone(),
+            link: self.link.clone(),
+            vni: self.vni,
+        };
+        [first].into_iter().chain(self.more.iter().cloned())
+    }
+
     /// Where the VXLAN interface begins: nowhere, as long as it could only send in clear text what it
     /// must not.
     pub(crate) fn end(&self) -> Option<Tunnel> {
@@ -96,23 +118,35 @@ impl Overlay {
         around: &Surroundings<'_>,
     ) -> Result<Self, DriverError> {
         let mut bridge = Bridge::plain(around.id, options.mtu(around.mtu)?);
-        let (mut vni, mut encrypted) = (None, false);
+        let (mut asked, mut encrypted) = (None, false);
         for given in options.iter() {
             match given.key {
-                VXLAN_IDS => vni = Some(asked(given, around)?),
+                VXLAN_IDS => asked = Some(numbers(given, around)?),
                 ENCRYPTED => encrypted = is_on(given)?,
                 SPOOF_CHECK => bridge.spoof_check = given.flag()?,
                 _ => given.common(DRIVER, &[VXLAN_IDS, ENCRYPTED, SPOOF_CHECK])?,
             }
         }
-        let is_free = |vni: &u32| !around.vnis.contains(vni);
+        let free = CHOSEN.filter(|vni| !around.vnis.contains(vni));
+        let vnis = asked.unwrap_or_else(|| free.take(around.segments).collect());
+        if vnis.len() < around.segments {
+            return Err(DriverError::NoVni);
+        }
+        let mut segments = vnis.into_iter().enumerate().map(|(at, vni)| Segment {
+            bridge: match at {
+                0 => bridge.link.clone(),
+                _ => name(bridge::LINK_PREFIX, at, around.id),
+            },
+            link: name(LINK_PREFIX, at, around.id),
+            vni,
+        });
+        let first = segments.next().ok_or(DriverError::NoVni)?;
+        let more = segments.collect();
         Ok(Self {
             bridge,
-            link: link(around.id),
-            vni: match vni {
-                Some(vni) => vni,
-                None => CHOSEN.clone().find(is_free).ok_or(DriverError::NoVni)?,
-            },
+            link: first.link,
+            vni: first.vni,
+            more,
             tunnel: None,
             encrypted,
             inner: None,
@@ -129,17 +163,40 @@ fn is_on(given: Given<'_>) -> Result<bool, DriverError> {
     }
 }
 
-/// Docker takes a list, a number for each subnet; here a network is one segment.
-fn asked(given: Given<'_>, around: &Surroundings<'_>) -> Result<u32, DriverError> {
-    let number = given.value.parse().ok();
-    let vni = number.filter(|vni| (1..MESH).contains(vni));
-    let vni = vni.ok_or_else(|| given.invalid("one number from 1 to 15728639"))?;
-    if around.vnis.contains(&vni) {
-        return Err(DriverError::VniTaken(vni));
+/// Docker's list: a number for each segment.
+fn numbers(given: Given<'_>, around: &Surroundings<'_>) -> Result<Vec<u32>, DriverError> {
+    let mut vnis = Vec::new();
+    for number in given.value.split(',') {
+        let number = number.trim().parse().ok();
+        let vni = number.filter(|vni| (1..MESH).contains(vni));
+        let vni =
+            vni.ok_or_else(|| given.invalid("numbers from 1 to 15728639, separated by commas"))?;
+        if around.vnis.contains(&vni) {
+            return Err(DriverError::VniTaken(vni));
+        }
+        if vnis.contains(&vni) {
+            return Err(DriverError::VniTwice(vni));
+        }
+        vnis.push(vni);
     }
-    Ok(vni)
+    if vnis.len() != around.segments {
+        return Err(DriverError::VniCount {
+            given: vnis.len(),
+            segments: around.segments,
+        });
+    }
+    Ok(vnis)
 }
 
-fn link(id: &Id) -> IfName {
-    IfName::parse(&format!("{LINK_PREFIX}{}", id.short())).expect("15 bytes without separators")
+/// A prefix and twelve digits of the network's id, of which the number of a further segment takes the
+/// last ones.
+fn name(prefix: &str, segment: usize, id: &Id) -> IfName {
+    let number = match segment {
+        0 => String::new(),
+        _ => format!("-{segment}"),
+    };
+    let (digits, _) = id
+        .short()
+        .split_at(id.short().len().saturating_sub(number.len()));
+    IfName::parse(&format!("{prefix}{digits}{number}")).expect("15 bytes without separators")
 }

@@ -47,6 +47,7 @@ impl Host {
             parents: &self.parents,
             vnis: &BTreeSet::from([4096]),
             internal: false,
+            segments: 1,
         };
         Driver::parse(driver, &Options(&options), &around)
     }
@@ -193,9 +194,14 @@ fn refusals_name_the_option() {
         "invalid value \"perhaps\" of option encrypted: expected true or false",
     );
     let vnis = "com.docker.network.driver.overlay.vxlanid_list";
-    for value in ["", "0", "15728640", "7,8"] {
-        host.refuses("overlay", &[(vnis, value)], "one number from 1 to 15728639");
+    for value in ["", "0", "15728640", "7;8"] {
+        host.refuses("overlay", &[(vnis, value)], "numbers from 1 to 15728639");
     }
+    host.refuses(
+        "overlay",
+        &[(vnis, "7,8")],
+        "2 VXLAN network numbers for 1 subnets",
+    );
     host.refuses(
         "overlay",
         &[(vnis, "4096")],

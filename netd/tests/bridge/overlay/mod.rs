@@ -1,6 +1,7 @@
 //! Networks that span nodes, on real kernels.
 
 mod nodes;
+mod segments;
 
 use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
