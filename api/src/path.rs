@@ -11,6 +11,10 @@ pub const VOLUME_PLUGIN_DIR: &str = "/run/docker/plugins";
 pub const CNI_BIN_DIR: &str = "/opt/cni/bin";
 /// The daemon's socket below [`RUN_DIR`].
 pub const SOCKET_NAME: &str = "hawserd.sock";
+/// Below the state directory: the agent's records.
+pub const AGENT_DIR: &str = "agent";
+/// In [`AGENT_DIR`]. An agent whose lock is removed ends.
+pub const AGENT_LOCK: &str = "lock";
 /// Names the daemon's socket for clients: `unix:///run/hawser/hawserd.sock`.
 pub const HOST_ENV: &str = "HAWSER_HOST";
 

@@ -32,6 +32,9 @@ pub struct Volume {
     /// Names of its snapshots, oldest first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub snapshots: Vec<String>,
+    /// What its plugin says of it.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub status: BTreeMap<String, serde_json::Value>,
     /// Once a volume with a device of its own was mounted, or a container of a known control group
     /// had another one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -348,6 +351,9 @@ impl StorageReport {
 pub struct StorageUsage {
     /// Bytes of all layers, each once.
     pub layers_size: u64,
+    /// Bytes of those that containers stand on.
+    #[serde(default)]
+    pub layers_used: u64,
     pub images: Vec<ImageUsage>,
     pub rootfs: Vec<RootfsUsage>,
     pub volumes: Vec<VolumeUsage>,

@@ -9,6 +9,7 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use api::path::{AGENT_DIR, AGENT_LOCK};
 use netd::Netd;
 use redb::Database;
 use storaged::Storaged;
@@ -37,6 +38,8 @@ pub(crate) enum StartError {
         path: PathBuf,
         source: io::Error,
     },
+    #[error("cannot remove {}: {source}", path.display())]
+    Agent { path: PathBuf, source: io::Error },
     #[error(transparent)]
     Lock(#[from] LockError),
     #[error(transparent)]
@@ -187,6 +190,18 @@ impl Claim {
         for path in [api_socket(config), plugin_socket(config)] {
             if listen::remove_stale(&path)? {
                 removed.push(path.display().to_string());
+            }
+        }
+        // Nobody else can tell it that there will be no daemon any more.
+        let agent = config.state_dir.join(AGENT_DIR).join(AGENT_LOCK);
+        match fs::remove_file(&agent) {
+            Ok(()) => removed.push(agent.display().to_string()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(source) => {
+                return Err(StartError::Agent {
+                    path: agent,
+                    source,
+                });
             }
         }
         removed.extend(swarm::uninstall(config).map_err(StartError::Cluster)?);

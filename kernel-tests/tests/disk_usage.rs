@@ -69,7 +69,7 @@ mod root {
         let shop = Shop::open();
         shop.idle("voltainer", "--mount source=bizvol,target=/vol");
         let id = shop.inspect("voltainer", "{{.Id}}");
-        let held = format!("unable to remove volume: volume is in use - [{id}]");
+        let held = format!("unable to remove volume: remove bizvol: volume is in use - [{id}]");
         shop.refuses("volume rm bizvol", 1, &held);
         let text = "I promise to write a review of the book on Amazon";
         shop.inside("voltainer", &format!("echo \"{text}\" >/vol/file1"));

@@ -56,6 +56,8 @@ mod root {
         let mut shop = Shop::open();
         let config = shop.daemon.directories().config();
         let settings = fs::read_to_string(&config).unwrap();
+        let ended = shop.run(&["run", "--name", "hidden", TOOLS, "sh", "-c", "exit 3"]);
+        assert_eq!(ended.code, 3, "{ended:?}");
         shop.daemon.stop().unwrap();
         fs::write(
             &config,
@@ -71,9 +73,27 @@ mod root {
             shop.type_("run --rm --network none copy echo hello"),
             "hello"
         );
+        // A container of the other driver is left as it is, and says whose it is.
+        assert_eq!(shop.type_("ps -aq"), "");
+        let places = [
+            "start hidden",
+            "diff hidden",
+            "commit hidden",
+            "export hidden",
+            "rm hidden",
+        ];
+        for words in places.into_iter().chain(["cp hidden:/etc -"]) {
+            shop.refuses(words, 1, "hidden is kept by the storage driver overlay2");
+        }
+        let taken = "by a container that the storage driver overlay2 keeps";
+        shop.refuses("create --name hidden copy true", 125, taken);
         shop.daemon.stop().unwrap();
         fs::write(&config, settings).unwrap();
         shop.daemon.launch().unwrap();
+        assert_eq!(
+            shop.inspect("hidden", "{{.State.ExitCode}} {{.State.Error}}"),
+            "3"
+        );
         assert!(shop.type_("info").contains("Storage Driver: overlay2"));
         assert_eq!(shop.type_("images --format {{.Repository}}"), TOOLS);
         shop.refuses("image inspect copy", 1, "No such image");

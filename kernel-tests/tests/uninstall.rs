@@ -207,6 +207,25 @@ mod root {
     }
 
     #[test]
+    fn an_uninstall_ends_the_agent() {
+        let mut shop = Shop::open();
+        shop.type_(&format!("service create -q --name web {TOOLS} sleep 600"));
+        let lock = shop.daemon.directories().state().join("agent/lock");
+        let agent = std::fs::read_to_string(&lock).unwrap();
+        let process = std::path::PathBuf::from(format!("/proc/{}", agent.trim()));
+        assert!(process.exists());
+        shop.daemon.stop().unwrap();
+        let removed = program::output(&mut uninstall(&shop)).unwrap();
+        assert!(removed.contains("agent/lock"), "{removed}");
+        shop.soon("the agent has ended", || {
+            let is_there = process.exists();
+            ensure!(!is_there, "{process:?} is there");
+            Ok(())
+        });
+        assert!(!lock.exists());
+    }
+
+    #[test]
     fn an_uninstall_that_is_killed_goes_on_where_it_was() {
         let (mut shop, before, pinned) = open();
         shop.daemon.kill().unwrap();

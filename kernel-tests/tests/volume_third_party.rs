@@ -114,8 +114,18 @@ mod root {
                     std::fs::write(directory.join("options"), body["Opts"].to_string()).unwrap();
                     json!({"Err": ""})
                 }
+                "List" => {
+                    let names = std::fs::read_dir(&self.volumes).unwrap();
+                    let named =
+                        |entry: std::fs::DirEntry| json!({"Name": entry.file_name().to_str()});
+                    let found: Vec<Value> = names.map(|entry| named(entry.unwrap())).collect();
+                    json!({"Volumes": found, "Err": ""})
+                }
+                "Capabilities" => json!({"Capabilities": {"Scope": "global"}, "Err": ""}),
                 _ if !directory.exists() => json!({"Err": format!("no volume {name} here")}),
-                "Get" => json!({"Volume": {"Name": name}, "Err": ""}),
+                "Get" => {
+                    json!({"Volume": {"Name": name, "Status": {"health": "good"}}, "Err": ""})
+                }
                 "Mount" => {
                     state.mounts.insert(id);
                     json!({"Mountpoint": directory, "Err": ""})
@@ -209,6 +219,65 @@ mod root {
     }
 
     #[test]
+    fn the_volumes_of_a_plugin_are_among_all_volumes() {
+        let (shop, plugin) = open("third");
+        shop.type_("volume create -d third -o server=filer --label tier=web site");
+        shop.type_("volume create ours");
+        let drivers = "volume ls --format {{.Driver}}/{{.Name}}";
+        assert_eq!(shop.type_(drivers), "local/ours\nthird/site");
+        assert_eq!(shop.type_("volume ls -q -f label=tier=web"), "site");
+        let shown =
+            "{{.Driver}} {{.Scope}} {{.Options.server}} {{.Labels.tier}} {{.Status.health}}";
+        assert_eq!(
+            shop.hawser(&["volume", "inspect", "-f", shown, "site"]),
+            "third global filer web good"
+        );
+        // Its name says whose it is, as does that of one that was made elsewhere.
+        std::fs::create_dir(plugin.volumes.join("abroad")).unwrap();
+        for name in ["site", "abroad"] {
+            let volume = format!("{name}:/d");
+            shop.hawser(&["run", "--rm", "-v", &volume, TOOLS, "touch", "/d/here"]);
+            assert!(plugin.volumes.join(name).join("here").exists(), "{name}");
+        }
+        assert_eq!(shop.type_("volume ls -q -f driver=local"), "ours");
+        // A name is one volume.
+        shop.refuses("volume create site", 1, "of driver third");
+        shop.refuses("volume create -d third ours", 1, "of driver local");
+        let local = format!("run --volume-driver local -v abroad:/d {TOOLS} true");
+        shop.refuses(&local, 125, "of driver third");
+        // It is in use, and then is not.
+        shop.idle("user", "-v site:/d");
+        let id = shop.inspect("user", "{{.Id}}");
+        let held = format!("remove site: volume is in use - [{id}]");
+        shop.refuses("volume rm site", 1, &held);
+        assert_eq!(shop.type_("volume ls -q -f dangling=true"), "abroad\nours");
+        shop.type_("rm -f user");
+        assert_eq!(shop.type_("volume rm site"), "site");
+        assert!(!plugin.volumes.join("site").exists());
+        assert_eq!(shop.type_("volume ls -q"), "abroad\nours");
+        // One that its plugin has lost is a new one of ours.
+        shop.type_("volume create -d third lost");
+        std::fs::remove_dir_all(plugin.volumes.join("lost")).unwrap();
+        assert_eq!(shop.type_("volume ls -q"), "abroad\nours");
+        shop.hawser(&["run", "--rm", "-v", "lost:/d", TOOLS, "true"]);
+        assert_eq!(shop.type_("volume ls -q -f driver=local"), "lost\nours");
+    }
+
+    #[test]
+    fn the_volumes_of_a_plugin_that_is_away_are_known() {
+        let (shop, plugin) = open("third");
+        shop.type_("volume create -d third site");
+        let root = shop.daemon.directories().root().to_owned();
+        let socket = root.join("plugins/third.sock");
+        std::fs::remove_file(&socket).unwrap();
+        assert_eq!(shop.type_("volume ls -q"), "site");
+        // Not a volume of ours with nothing in it.
+        shop.refuses(&format!("run -v site:/d {TOOLS} true"), 125, "third.sock");
+        assert_eq!(shop.type_("volume ls -q"), "site");
+        drop(plugin);
+    }
+
+    #[test]
     fn a_plugin_that_is_late_is_waited_for() {
         let (shop, plugin) = open("third");
         plugin.be(Mood::Late);
@@ -233,7 +302,7 @@ mod root {
         }
         plugin.be(Mood::Well);
         shop.hawser(&script("echo well >/d/f"));
-        shop.refuses("volume create -d nobody x", 1, "nobody.sock");
+        shop.refuses("volume create -d nobody none", 1, "nobody.sock");
     }
 
     #[test]

@@ -8,22 +8,30 @@
 //! that names it.
 
 mod discovery;
+mod kept;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use api::Client;
 use api::client::ClientError;
 use api::volume_plugin::{
-    ACTIVATE, CREATE, GET, MOUNT, PATH, PluginVolume, REMOVE, Reply, Request, UNMOUNT,
+    ACTIVATE, CAPABILITIES, CREATE, GET, LIST, MOUNT, PATH, PluginVolume, REMOVE, Reply, Request,
+    UNMOUNT,
 };
+
+pub use kept::{Kept, KeptVolume};
 
 /// The driver that the daemon itself is.
 pub const LOCAL: &str = "local";
 const LOCAL_SOCKET: &str = "hawser.sock";
+/// What other engines call the daemon.
+const OWN: &str = "hawser";
 /// A plugin may have to mount something over a network; one that needs longer is taken for dead.
 const TIMEOUT: Duration = Duration::from_secs(120);
+/// For a question that goes to every plugin there is.
+const SOON: Duration = Duration::from_secs(5);
 /// Seconds instead of [`TIMEOUT`].
 pub const TIMEOUT_ENV: &str = "HAWSER_PLUGIN_TIMEOUT";
 /// What a plugin that keeps volumes says of itself.
@@ -63,6 +71,17 @@ pub enum VolumeError {
     NoMountpoint { volume: String, driver: String },
 }
 
+impl VolumeError {
+    /// Whether there is nobody who keeps volumes behind a plugin's name.
+    pub fn is_nobody(&self) -> bool {
+        match self {
+            Self::NoDriver { .. } | Self::NotVolumes { .. } => true,
+            Self::Activate { source, .. } => matches!(source, ClientError::Connect { .. }),
+            _ => false,
+        }
+    }
+}
+
 /// The plugin directory.
 #[derive(Debug, Clone)]
 pub struct Plugins {
@@ -90,11 +109,31 @@ impl Plugins {
                 let driver = LOCAL.to_owned();
                 return Err(VolumeError::NoDriver { driver, socket });
             }
-            return Driver::at(LOCAL, socket);
+            return Ok(Driver::at(LOCAL, socket, timeout()?));
         }
-        let driver = Driver::at(name, discovery::socket(&self.dir, &self.specs, name)?)?;
+        self.plugin(name, timeout()?)
+    }
+
+    /// The plugin of that name, if it answers within five seconds, and each question as soon.
+    ///
+    /// # Errors
+    /// As [`Self::driver`].
+    pub fn driver_soon(&self, name: &str) -> Result<Driver, VolumeError> {
+        self.plugin(name, timeout()?.min(SOON))
+    }
+
+    fn plugin(&self, name: &str, timeout: Duration) -> Result<Driver, VolumeError> {
+        let socket = discovery::socket(&self.dir, &self.specs, name)?;
+        let driver = Driver::at(name, socket, timeout);
         driver.activate()?;
         Ok(driver)
+    }
+
+    /// Names of all plugins that seem to be there, but for the daemon's own socket.
+    pub fn names(&self) -> BTreeSet<String> {
+        let mut names = discovery::names(&self.dir, &self.specs);
+        names.remove(OWN);
+        names
     }
 }
 
@@ -118,11 +157,11 @@ pub struct Driver {
 }
 
 impl Driver {
-    fn at(name: &str, socket: PathBuf) -> Result<Self, VolumeError> {
-        Ok(Self {
+    fn at(name: &str, socket: PathBuf, timeout: Duration) -> Self {
+        Self {
             name: name.to_owned(),
-            client: Client::new(socket).with_timeout(timeout()?),
-        })
+            client: Client::new(socket).with_timeout(timeout),
+        }
     }
 
     /// The handshake: what the plugin is.
@@ -189,6 +228,23 @@ impl Driver {
             name: volume.to_owned(),
             ..PluginVolume::default()
         }))
+    }
+
+    /// All volumes that the plugin has.
+    ///
+    /// # Errors
+    /// [`VolumeError`].
+    pub fn list(&self) -> Result<Vec<PluginVolume>, VolumeError> {
+        let reply = self.call(LIST, Request::default())?;
+        Ok(reply.volumes.unwrap_or_default())
+    }
+
+    /// `local`, or `global` when other hosts' plugins have the same volumes. A plugin that does not
+    /// know the question has those of this host.
+    pub fn scope(&self) -> String {
+        let reply = self.call(CAPABILITIES, Request::default());
+        let scope = reply.ok().and_then(|reply| reply.capabilities);
+        scope.map_or_else(|| LOCAL.to_owned(), |capabilities| capabilities.scope)
     }
 
     /// Mounts the volume for `holder` and returns where. Again for the same holder is no error.

@@ -107,6 +107,7 @@ impl Storaged {
         let rootfs = |key| self.layout.layer(key).diff();
         StorageUsage {
             layers_size: rows.layers.values().map(|layer| layer.size).sum(),
+            layers_used: layers_used(&rows),
             images: images(&rows),
             rootfs: rows
                 .rootfs
@@ -143,6 +144,15 @@ impl Storaged {
         let paths = rootfs.chain(self.measured_volumes(rows)).collect();
         self.sizes.of(&paths)
     }
+}
+
+/// Bytes of the layers that stay however many images without a container go.
+fn layers_used(rows: &Rows) -> u64 {
+    let rootfs = rows.rootfs.values();
+    let chains: BTreeSet<&Digest> = rootfs.filter_map(|row| row.chain_id.as_ref()).collect();
+    let layers = chains.into_iter().flat_map(|chain| rows.chain(Some(chain)));
+    let sizes: BTreeMap<&Digest, u64> = layers.map(|layer| (&layer.chain_id, layer.size)).collect();
+    sizes.values().sum()
 }
 
 fn images(rows: &Rows) -> Vec<ImageUsage> {

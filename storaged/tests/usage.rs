@@ -38,10 +38,15 @@ fn shared_layers_count_once_and_what_is_written_is_seen() {
     let top: &[Entry] = &[file("top", "t".repeat(500))];
     let web = image(&storaged, "web", &[base, top]);
     image(&storaged, "base", &[base]);
+    // Two that nobody uses have a layer in common, which can go with them.
+    let idle: &[Entry] = &[file("idle", "i".repeat(700))];
+    image(&storaged, "idle", &[base, idle]);
+    image(&storaged, "idler", &[base, idle, top]);
+    assert_eq!(storaged.usage().layers_used, 0);
     let root = mounted(&storaged, "c1", &web);
     let data = volume(&storaged, "data");
     let usage = storaged.usage();
-    assert_eq!(usage.layers_size, 1500);
+    assert_eq!((usage.layers_size, usage.layers_used), (2700, 1500));
     let found = usage.images.iter().find(|one| one.id == web.id).unwrap();
     assert_eq!(
         (found.size, found.shared, found.containers),

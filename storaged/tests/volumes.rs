@@ -126,7 +126,7 @@ fn holders_are_a_set_that_survives_a_restart() {
     let message = storaged.remove_volume("data").unwrap_err().to_string();
     assert_eq!(
         message,
-        "unable to remove volume: volume is in use - [container-a, container-b]"
+        "unable to remove volume: remove data: volume is in use - [container-a, container-b]"
     );
     storaged.remove_volume_user("data", "container-a").unwrap();
     storaged
@@ -520,7 +520,7 @@ fn the_plugin_answers_as_dockerd_asks() {
             plugin::REMOVE,
             name.clone(),
             500,
-            r#"{"Err":"unable to remove volume: volume is in use - [m1]"}"#,
+            r#"{"Err":"unable to remove volume: remove data: volume is in use - [m1]"}"#,
         ),
         (plugin::UNMOUNT, id.clone(), 200, r#"{"Err":""}"#),
         (plugin::UNMOUNT, id.clone(), 200, r#"{"Err":""}"#),

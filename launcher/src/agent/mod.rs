@@ -56,7 +56,7 @@ const ATTENTION: Duration = Duration::from_secs(3);
 /// How often it looks when nobody tells it anything.
 const RESYNC: Duration = Duration::from_secs(10);
 
-/// Keeps replicas until no service has any, and the host is in no cluster.
+/// Keeps replicas until no service has any and the host is in no cluster, or its lock is removed.
 ///
 /// # Errors
 /// Its records cannot be used. A daemon that does not answer is waited for.
@@ -69,10 +69,12 @@ pub fn run(context: &Context) -> Result<(), CliError> {
         };
         lock.sign()?;
         Agent::new(context, &records)?.keep(&lock)?;
+        if !lock.is_current() {
+            return Ok(());
+        }
         drop(lock);
         // Whoever made a service since our last look saw an agent that ran.
-        let is_current = records.lock()?.is_some_and(|lock| lock.is_current());
-        if !is_current || !is_needed(context)? {
+        if records.lock()?.is_none() || !is_needed(context)? {
             return Ok(());
         }
     }

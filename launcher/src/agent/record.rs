@@ -12,6 +12,7 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use api::id::Id;
+use api::path::{AGENT_DIR, AGENT_LOCK};
 use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 
@@ -53,7 +54,8 @@ impl AgentLock {
             .map_err(io_error("write", &self.path))
     }
 
-    /// Whether its file is still there: a state directory that was removed needs no agent.
+    /// Whether its file is still there: `hawserd --uninstall` removes it, or somebody the whole state
+    /// directory.
     pub fn is_current(&self) -> bool {
         use std::os::unix::fs::MetadataExt;
         match (self.file.metadata(), fs::metadata(&self.path)) {
@@ -69,7 +71,7 @@ impl Records {
     /// # Errors
     /// [`StoreError::Io`].
     pub fn open(state_dir: &Path) -> Result<Self, StoreError> {
-        let dir = state_dir.join("agent");
+        let dir = state_dir.join(AGENT_DIR);
         fs::DirBuilder::new()
             .recursive(true)
             .mode(0o700)
@@ -85,7 +87,7 @@ impl Records {
     /// # Errors
     /// [`StoreError::Io`]. None when another agent runs.
     pub fn lock(&self) -> Result<Option<AgentLock>, StoreError> {
-        let path = self.dir.join("lock");
+        let path = self.dir.join(AGENT_LOCK);
         let file = OpenOptions::new()
             .write(true)
             .create(true)

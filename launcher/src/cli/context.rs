@@ -11,13 +11,14 @@ use api::path::{IMAGES, INFO};
 use api::storage::Image;
 
 use crate::cni::Cni;
+use crate::container::Record;
 use crate::event;
 use crate::shim::launch::Places;
 use crate::store::{ContainerDir, Store};
 use crate::stream;
 use crate::volume::Plugins;
 
-use super::error::CliError;
+use super::error::{CliError, ContainerError};
 use super::image::config::ImageConfig;
 
 #[derive(Debug)]
@@ -85,6 +86,21 @@ impl Context {
     /// There is none.
     pub fn container(&self, key: &str) -> Result<ContainerDir, CliError> {
         Ok(self.store()?.find(key)?)
+    }
+
+    /// Whether the storage driver that the daemon uses has the container's root file system.
+    ///
+    /// # Errors
+    /// [`ContainerError::OtherDriver`] names the one that has it.
+    pub fn check_driver(&self, record: &Record) -> Result<(), CliError> {
+        if !record.is_of_other_driver(&self.info()?.driver) {
+            return Ok(());
+        }
+        Err(ContainerError::OtherDriver {
+            container: record.name.to_string(),
+            driver: record.driver.clone(),
+        }
+        .into())
     }
 
     /// What the shim of a container is told.

@@ -4,6 +4,7 @@ use std::io;
 use std::path::PathBuf;
 
 use api::client::ClientError;
+use api::id::{ContainerName, InvalidId, VolumeName};
 use api::reference::InvalidReference;
 
 use crate::cni::CniError;
@@ -80,6 +81,17 @@ pub enum CliError {
     Copy(#[from] CopyError),
     #[error(transparent)]
     Runtime(#[from] RuntimeError),
+    #[error(transparent)]
+    Name(#[from] InvalidId),
+    #[error(
+        "volume {volume} exists already, of driver {driver}: take another name, or remove that volume"
+    )]
+    VolumeOf { volume: VolumeName, driver: String },
+    #[error("unable to remove volume: remove {volume}: volume is in use - [{}]", holders.join(", "))]
+    VolumeInUse {
+        volume: VolumeName,
+        holders: Vec<String>,
+    },
     #[error("{op} {}: {source}", path.display())]
     File {
         op: &'static str,
@@ -146,9 +158,14 @@ pub enum ContainerError {
     Removing(String),
     #[error(
         "container {container} is kept by the storage driver {driver}: set driver = \"{driver}\" \
-         in [storage] and restart hawserd to remove it"
+         in [storage] and restart hawserd to use or remove it"
     )]
     OtherDriver { container: String, driver: String },
+    #[error(
+        "the container name {name} is already in use by a container that the storage driver {driver} \
+         keeps: take another name"
+    )]
+    NameOfOtherDriver { name: ContainerName, driver: String },
     #[error("container {0} did not end within {1} seconds of SIGKILL")]
     Immortal(String, u64),
     #[error("container {0} is restarting: wait until it is running")]

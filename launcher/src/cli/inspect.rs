@@ -1,8 +1,7 @@
 //! `hawser inspect`, and that of every kind of object.
 
-use api::client::{ClientError, escape};
+use api::client::ClientError;
 use api::net::Network;
-use api::path::VOLUMES;
 use api::service::Service;
 use api::storage::Volume;
 use api::swarm::Node;
@@ -17,7 +16,7 @@ use super::container::inspect::{self as container, Container};
 use super::context::Context;
 use super::error::CliError;
 use super::image::inspect::{ImageObject, describe as describe_image};
-use super::{network, node, output, service};
+use super::{network, node, output, service, volume};
 
 /// `hawser inspect` and `hawser container|image|network|volume|service inspect`.
 #[derive(Debug, Clone, Args)]
@@ -195,7 +194,9 @@ fn find(
                 service::find(context, key).map(|service| Object::Service(Box::new(service)))
             }
             Kind::Node => node::find(context, key).map(|node| Object::Node(Box::new(node))),
-            Kind::Volume => volume(context, key).map(|volume| Object::Volume(Box::new(volume))),
+            Kind::Volume => {
+                volume::find(context, key).map(|volume| Object::Volume(Box::new(volume)))
+            }
         };
         match found {
             Ok(object) => return Ok(Some(object)),
@@ -204,12 +205,6 @@ fn find(
         }
     }
     Ok(None)
-}
-
-fn volume(context: &Context, key: &str) -> Result<Volume, CliError> {
-    Ok(context
-        .client()
-        .get(&format!("{VOLUMES}/{}", escape(key)))?)
 }
 
 /// What is no valid name of one kind may be one of another.

@@ -80,10 +80,9 @@ pub(super) fn export(
     container: &ContainerDir,
     client: &Client,
 ) -> Result<Option<Reply>, Refusal> {
+    let route = export::route(context, container)?;
     let mut output = Chunks::new(&client.output, TAR);
-    let written = context
-        .client()
-        .get_into(&export::route(container), &mut output);
+    let written = context.client().get_into(&route, &mut output);
     ended(output, written.map_err(CliError::from))
 }
 

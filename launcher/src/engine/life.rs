@@ -85,7 +85,7 @@ pub(super) fn start(
     lives: &Lives,
     container: &ContainerDir,
 ) -> Result<bool, Refusal> {
-    if !check_startable(container)? {
+    if !check_startable(context, container)? {
         return Ok(false);
     }
     let life = locked(&lives.next)

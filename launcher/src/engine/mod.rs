@@ -89,6 +89,8 @@ fn status_of(error: &CliError) -> u16 {
         | CliError::Copy(CopyError::NotInContainer { .. })
         | CliError::Store(StoreError::NotFound { .. }) => 404,
         CliError::Store(StoreError::NameTaken { .. })
+        | CliError::VolumeOf { .. }
+        | CliError::VolumeInUse { .. }
         | CliError::Container(
             Of::NotRunning(_)
             | Of::Kill(_)

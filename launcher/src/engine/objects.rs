@@ -4,7 +4,7 @@ use std::io::Write;
 
 use api::daemon::Pruned;
 use api::event::Event;
-use api::path::{IMAGES_PRUNE, NETWORKS_CREATE, VOLUMES_CREATE, VOLUMES_PRUNE};
+use api::path::{IMAGES_PRUNE, NETWORKS, NETWORKS_CREATE, VOLUMES_PRUNE};
 use api::storage::VolumePrune;
 use serde_json::{Value, json};
 
@@ -22,6 +22,7 @@ use crate::cli::image::prune as image_prune;
 use crate::cli::image::tag::{self, TagFlags};
 use crate::cli::network::connect::{self, ConnectFlags, DisconnectFlags};
 use crate::cli::network::remove::unused;
+use crate::cli::volume;
 use crate::store::ContainerDir;
 
 pub(super) fn body(request: &Request) -> Result<Value, Refusal> {
@@ -74,21 +75,27 @@ pub(super) fn make_network(context: &Context, request: &Request) -> Result<Reply
 pub(super) fn make_volume(context: &Context, request: &Request) -> Result<Reply, Refusal> {
     let members = ["Name", "Driver", "DriverOpts", "Labels"];
     let asked = asked("", body(request)?, &members)?;
-    let made: Value = context.client().post(VOLUMES_CREATE, &asked)?;
-    Ok(Reply::json(201, &made))
+    let wanted = serde_json::from_value(asked).map_err(|error| invalid(error.to_string()))?;
+    Ok(Reply::json(201, &volume::made(context, wanted)?))
 }
 
-/// `DELETE /networks/ID` and `DELETE /volumes/NAME`.
-pub(super) fn remove(
+/// `DELETE /networks/ID`.
+pub(super) fn remove_network(context: &Context, key: &str) -> Result<Reply, Refusal> {
+    context.client().delete(&below(NETWORKS, key))?;
+    Ok(Reply::bare(204))
+}
+
+/// `DELETE /volumes/NAME`.
+pub(super) fn remove_volume(
     context: &Context,
-    route: &str,
     key: &str,
     request: &Request,
 ) -> Result<Reply, Refusal> {
-    match context.client().delete(&below(route, key)) {
-        Err(error) if !(error.is_not_found() && request.is_on("force")) => Err(error.into()),
-        _ => Ok(Reply::bare(204)),
+    match volume::remove_one(context, key) {
+        Err(CliError::Client(error)) if error.is_not_found() && request.is_on("force") => {}
+        outcome => outcome?,
     }
+    Ok(Reply::bare(204))
 }
 
 /// `POST /networks/ID/connect` and `disconnect`.

@@ -4,7 +4,7 @@ use std::io::Write;
 use std::thread;
 use std::time::Duration;
 
-use api::path::{NETWORKS, VERSION, VOLUMES};
+use api::path::{NETWORKS, VERSION};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
@@ -21,6 +21,7 @@ use crate::cli::container::view::{self, View};
 use crate::cli::container::{inspect, list, pause, remove, stop};
 use crate::cli::context::Context;
 use crate::cli::run::{create, limit};
+use crate::cli::volume;
 use crate::registry::manifest::Platform;
 use crate::store::ContainerDir;
 use crate::stream::Control;
@@ -72,8 +73,8 @@ pub(super) fn answer(
         ("POST", ["networks", key, verb @ ("connect" | "disconnect")]) => {
             whole(objects::join(context, key, verb, request))
         }
-        ("DELETE", ["networks", key]) => whole(objects::remove(context, NETWORKS, key, request)),
-        ("DELETE", ["volumes", key]) => whole(objects::remove(context, VOLUMES, key, request)),
+        ("DELETE", ["networks", key]) => whole(objects::remove_network(context, key)),
+        ("DELETE", ["volumes", key]) => whole(objects::remove_volume(context, key, request)),
         ("POST", ["images", name @ .., "tag"]) => {
             whole(objects::tag(context, &name.join("/"), request))
         }
@@ -120,11 +121,11 @@ pub(super) fn answer(
         ("GET", ["networks"]) => whole(of_daemon(context, NETWORKS)),
         ("GET", ["networks", key]) => whole(of_daemon(context, &below(NETWORKS, key))),
         ("GET", ["volumes"]) => {
-            let volumes: Value = context.client().get(VOLUMES)?;
+            let volumes = volume::all(context)?;
             let volumes = json!({ "Volumes": volumes, "Warnings": [] });
             Ok(Some(Reply::json(200, &volumes)))
         }
-        ("GET", ["volumes", key]) => whole(of_daemon(context, &below(VOLUMES, key))),
+        ("GET", ["volumes", key]) => whole(Ok(Reply::json(200, &volume::find(context, key)?))),
         _ => Err(Refusal::no_such_page(request)),
     }
 }

@@ -1,6 +1,7 @@
 //! Where a volume plugin listens, found as Docker finds it: a socket in the plugin directory, or a file
 //! elsewhere that names one.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -49,6 +50,40 @@ pub(super) fn socket(
         }
     }
     Err(missing())
+}
+
+/// Names that [`socket`] finds something for.
+pub(super) fn names(sockets: &Path, specs: &[PathBuf]) -> BTreeSet<String> {
+    let mut names = BTreeSet::new();
+    let described = specs
+        .iter()
+        .map(|directory| (directory.as_path(), &["spec", "json"][..]));
+    for (directory, kinds) in [(sockets, &["sock"][..])].into_iter().chain(described) {
+        for (path, name) in entries(directory) {
+            names.extend(stem(&name, kinds).map(str::to_owned));
+            for (_, within) in entries(&path) {
+                names.extend(stem(&within, kinds).map(|stem| match stem == name {
+                    true => name.clone(),
+                    false => format!("{name}/{stem}"),
+                }));
+            }
+        }
+    }
+    names
+}
+
+/// A directory's entries with names that a plugin may have; none of what is no directory.
+fn entries(directory: &Path) -> impl Iterator<Item = (PathBuf, String)> {
+    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
+    entries.filter_map(|entry| {
+        let name = entry.file_name().into_string().ok()?;
+        (!name.starts_with('.')).then(|| (entry.path(), name))
+    })
+}
+
+fn stem<'n>(name: &'n str, kinds: &[&str]) -> Option<&'n str> {
+    let (stem, kind) = name.rsplit_once('.')?;
+    kinds.contains(&kind).then_some(stem)
 }
 
 fn is_absent(error: &std::io::Error) -> bool {

@@ -47,7 +47,7 @@ pub enum VolumeError {
     Driver(String),
     #[error("volume {volume}: {problem}")]
     Option { volume: VolumeName, problem: String },
-    #[error("unable to remove volume: volume is in use - [{}]", holders.join(", "))]
+    #[error("unable to remove volume: remove {volume}: volume is in use - [{}]", holders.join(", "))]
     InUse {
         volume: VolumeName,
         holders: Vec<String>,
@@ -424,6 +424,7 @@ impl Storaged {
             holders: rows.holder_ids(&row.name),
             anonymous: row.anonymous,
             snapshots: snapshot::names(rows, &row.name),
+            status: BTreeMap::new(),
             io: self.block_io.read(&row.name),
             locked: row.key_id.is_some() && self.is_locked(row),
         }

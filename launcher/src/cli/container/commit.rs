@@ -54,6 +54,7 @@ pub(crate) fn make(
 ) -> Result<Image, CliError> {
     let container = context.container(&flags.container)?;
     let record = container.record()?;
+    context.check_driver(&record)?;
     let mut section = section(&record.config);
     section.take_over(own);
     for change in &flags.change {

@@ -44,6 +44,7 @@ pub(crate) fn changes(
     context: &Context,
     container: &ContainerDir,
 ) -> Result<Vec<RootfsChange>, CliError> {
+    context.check_driver(&container.record()?)?;
     let route = format!("{ROOTFS}/{}/{ROOTFS_CHANGES}", container.id());
     Ok(own(context.client().get(&route)?))
 }

@@ -24,10 +24,17 @@ pub struct ExportFlags {
 /// There is no such container, or the output cannot be written.
 pub fn export(context: &Context, flags: &ExportFlags) -> Result<i32, CliError> {
     let container = context.container(&flags.container)?;
-    save::download(context, &route(&container), flags.output.as_deref())?;
+    save::download(
+        context,
+        &route(context, &container)?,
+        flags.output.as_deref(),
+    )?;
     Ok(0)
 }
 
-pub(crate) fn route(container: &ContainerDir) -> String {
-    format!("{ROOTFS}/{}/{ROOTFS_ARCHIVE}", container.id())
+/// # Errors
+/// Another storage driver has its files.
+pub(crate) fn route(context: &Context, container: &ContainerDir) -> Result<String, CliError> {
+    context.check_driver(&container.record()?)?;
+    Ok(format!("{ROOTFS}/{}/{ROOTFS_ARCHIVE}", container.id()))
 }

@@ -154,13 +154,7 @@ fn take_apart(
     record: &Record,
     volumes: bool,
 ) -> Result<(), CliError> {
-    if record.is_of_other_driver(&context.info()?.driver) {
-        return Err(ContainerError::OtherDriver {
-            container: record.name.to_string(),
-            driver: record.driver.clone(),
-        }
-        .into());
-    }
+    context.check_driver(record)?;
     clean(context, container)?;
     let _lock = container.lock()?;
     let state = container.state()?;

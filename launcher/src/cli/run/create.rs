@@ -117,7 +117,7 @@ fn build(
     attached: Attached,
 ) -> Result<ContainerDir, CliError> {
     let store = context.store()?;
-    let name = reserve(&store, undo, id, draft.name.as_ref())?;
+    let name = reserve(context, &store, undo, id, draft.name.as_ref())?;
     let mut record = record(id, name, image, draft, attached);
     record.links = links(context, &draft.links)?;
     let container = store.create(&record)?;
@@ -154,6 +154,7 @@ fn build(
 }
 
 fn reserve(
+    context: &Context,
     store: &Store,
     undo: &mut Undo<'_>,
     id: &Id,
@@ -171,9 +172,31 @@ fn reserve(
                 return Ok(name);
             }
             Err(StoreError::NameTaken { .. }) if wanted.is_none() => attempt += 1,
+            Err(StoreError::NameTaken { name, holder }) => {
+                return Err(name_taken(context, store, name, holder)?);
+            }
             Err(error) => return Err(error.into()),
         }
     }
+}
+
+/// Why a name is not free. A container of another storage driver is not listed.
+fn name_taken(
+    context: &Context,
+    store: &Store,
+    name: ContainerName,
+    holder: String,
+) -> Result<CliError, CliError> {
+    let record = Id::parse(&holder).ok();
+    let record = record.and_then(|id| store.container(&id).record().ok());
+    let driver = &context.info()?.driver;
+    Ok(match record {
+        Some(record) if record.is_of_other_driver(driver) => {
+            let driver = record.driver;
+            ContainerError::NameOfOtherDriver { name, driver }.into()
+        }
+        _ => StoreError::NameTaken { name, holder }.into(),
+    })
 }
 
 pub(crate) fn random_name(attempt: u32) -> Result<ContainerName, CliError> {

@@ -70,6 +70,8 @@ pub enum MountError {
     Shape { spec: String },
     #[error("invalid volume specification: {spec:?}: {source}")]
     Name { spec: String, source: InvalidId },
+    #[error("invalid mount {spec:?}: {path:?} is a path, no volume's name: say type=bind")]
+    Path { spec: String, path: String },
     #[error("invalid mount path: {path:?} in {spec:?}: mount path must be absolute")]
     Relative { spec: String, path: String },
     #[error("invalid mount {spec:?}: destination can't be '/'")]

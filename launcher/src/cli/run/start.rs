@@ -13,7 +13,7 @@ use super::attach::{Attach, Ended, Session};
 /// # Errors
 /// [`LaunchError::Refused`] when it cannot be started; it is as before then.
 pub fn detached(context: &Context, container: &ContainerDir) -> Result<(), CliError> {
-    if !check_startable(container)? {
+    if !check_startable(context, container)? {
         return Ok(());
     }
     let shim = launch::find_shim()?;
@@ -30,7 +30,7 @@ pub fn attached(
     container: &ContainerDir,
     attach: Attach,
 ) -> Result<Ended, CliError> {
-    if !check_startable(container)? {
+    if !check_startable(context, container)? {
         return Session::open(&context.shim_socket(container)?, attach)?.pump();
     }
     context.tell_of(container, "attach");
@@ -48,12 +48,15 @@ pub fn attached(
 /// Whether there is anything to start.
 ///
 /// # Errors
-/// It is being removed.
-pub(crate) fn check_startable(container: &ContainerDir) -> Result<bool, CliError> {
+/// It is being removed, or another storage driver has its root file system.
+pub(crate) fn check_startable(
+    context: &Context,
+    container: &ContainerDir,
+) -> Result<bool, CliError> {
     match container.state()?.status {
         Status::Running => Ok(false),
         Status::Removing => Err(ContainerError::Removing(container.id().short().to_owned()).into()),
-        _ => Ok(true),
+        _ => context.check_driver(&container.record()?).map(|()| true),
     }
 }
 

@@ -4,11 +4,12 @@ use std::fs;
 use std::path::PathBuf;
 
 use api::client::{ClientError, escape};
-use api::id::{ContainerName, Id};
+use api::id::{ContainerName, Id, VolumeName};
 use api::path::{ROOTFS, VOLUME_USERS, VOLUMES};
 
 use crate::cli::context::Context;
 use crate::cli::output;
+use crate::cli::volume::plugin;
 use crate::store::Store;
 
 /// One thing that was made and has an inverse.
@@ -88,7 +89,9 @@ impl<'c> Undo<'c> {
                 plugins
                     .driver(driver)
                     .and_then(|driver| driver.remove(name))
-                    .map_err(|error| error.to_string())
+                    .map_err(|error| error.to_string())?;
+                let name = VolumeName::parse(name).map_err(|error| error.to_string())?;
+                plugin::forget(self.context, &name).map_err(|error| error.to_string())
             }
         }
     }

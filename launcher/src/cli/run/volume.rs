@@ -7,6 +7,7 @@ use api::storage::{Volume, VolumeCreate};
 
 use crate::cli::context::Context;
 use crate::cli::error::CliError;
+use crate::cli::volume::{self, plugin};
 use crate::volume::LOCAL;
 
 use super::mount::VolumeSpec;
@@ -31,13 +32,29 @@ pub(super) fn make(
     id: &Id,
     spec: &VolumeSpec,
 ) -> Result<MadeVolume, CliError> {
-    if !matches!(spec.driver.as_str(), "" | LOCAL) {
-        return make_by_plugin(context, undo, spec);
+    if plugin::is_plugin(&spec.driver) {
+        return make_by_plugin(context, undo, spec, &spec.driver);
     }
     let existed = match &spec.name {
-        Some(name) => exists(context, name.as_str())?,
+        Some(name) => volume::of_daemon(context, name.as_str())?.is_some(),
         None => false,
     };
+    if let Some(name) = &spec.name
+        && !existed
+    {
+        match plugin::owner(context, name)? {
+            Some(driver) if spec.driver.is_empty() => {
+                return make_by_plugin(context, undo, spec, &driver);
+            }
+            Some(driver) => {
+                return Err(CliError::VolumeOf {
+                    volume: name.clone(),
+                    driver,
+                });
+            }
+            None => {}
+        }
+    }
     let request = VolumeCreate {
         name: spec
             .name
@@ -64,37 +81,38 @@ pub(super) fn make(
     })
 }
 
-fn exists(context: &Context, name: &str) -> Result<bool, CliError> {
-    match context
-        .client()
-        .get::<Volume>(&format!("{VOLUMES}/{}", escape(name)))
-    {
-        Ok(_) => Ok(true),
-        Err(error) if error.is_not_found() => Ok(false),
-        Err(error) => Err(error.into()),
-    }
-}
-
 fn make_by_plugin(
     context: &Context,
     undo: &mut Undo<'_>,
     spec: &VolumeSpec,
+    driver: &str,
 ) -> Result<MadeVolume, CliError> {
-    let driver = context.plugins()?.driver(&spec.driver)?;
+    let driver = context.plugins()?.driver(driver)?;
     let name = match &spec.name {
         Some(name) => name.to_string(),
         None => super::create::random_id()?.to_string(),
     };
     if driver.get(&name).is_err() {
-        driver.create(&name, spec.options.clone())?;
+        match &spec.name {
+            Some(name) => {
+                let wanted = VolumeCreate {
+                    driver_opts: spec.options.clone(),
+                    labels: spec.labels.clone(),
+                    ..VolumeCreate::default()
+                };
+                plugin::create(context, name, &driver, wanted)?;
+            }
+            // Removed with its container.
+            None => driver.create(&name, spec.options.clone())?,
+        }
         undo.made(Made::PluginVolume {
-            driver: spec.driver.clone(),
+            driver: driver.name().to_owned(),
             name: name.clone(),
         });
     }
     Ok(MadeVolume {
         mountpoint: driver.path(&name)?,
+        driver: driver.name().to_owned(),
         name,
-        driver: spec.driver.clone(),
     })
 }

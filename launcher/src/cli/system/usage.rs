@@ -90,13 +90,7 @@ pub fn usage(context: &Context, flags: &UsageFlags) -> Result<i32, CliError> {
 
 /// Docker's four lines; there is no build cache to speak of.
 fn summary(usage: &StorageUsage, containers: &[View]) -> Vec<Row> {
-    let idle = |image: &&ImageUsage| image.containers == 0;
-    let unused: u64 = usage
-        .images
-        .iter()
-        .filter(idle)
-        .map(|image| image.size - image.shared)
-        .sum();
+    let unused = usage.layers_size.saturating_sub(usage.layers_used);
     let running: Vec<&str> = containers
         .iter()
         .filter(is_running)
@@ -274,6 +268,7 @@ mod tests {
         };
         let usage = StorageUsage {
             layers_size: 1500,
+            layers_used: 1000,
             images: vec![image(1, 1000, 500), image(0, 1000, 500)],
             volumes: vec![
                 VolumeUsage {

@@ -2,11 +2,13 @@
 
 mod archive;
 mod lock;
+pub(crate) mod plugin;
 mod prune;
 mod snapshot;
 mod stats;
 
 use api::client::escape;
+use api::id::VolumeName;
 use api::path::{VOLUME_RESIZE, VOLUMES, VOLUMES_CREATE};
 use api::storage::{Volume, VolumeCreate, VolumeResize};
 use clap::{Args, Subcommand};
@@ -153,37 +155,98 @@ pub fn run(context: &Context, command: &VolumeCommand) -> Result<i32, CliError> 
 }
 
 fn create(context: &Context, flags: &CreateFlags) -> Result<i32, CliError> {
-    let options = env::labels(&flags.opt);
-    if flags.driver != LOCAL {
-        let name = match &flags.name {
-            Some(name) => name.clone(),
-            None => super::run::create::random_id()?.to_string(),
-        };
-        let driver = context.plugins()?.driver(&flags.driver)?;
-        driver.create(&name, options)?;
-        output::line(name)?;
-        return Ok(0);
-    }
-    let request = VolumeCreate {
+    let wanted = VolumeCreate {
         name: flags.name.clone().unwrap_or_default(),
         driver: flags.driver.clone(),
-        driver_opts: options,
+        driver_opts: env::labels(&flags.opt),
         labels: env::labels(&flags.label),
         key: lock::key(flags.key_file.as_deref())?,
     };
-    let volume: Volume = context.client().post(VOLUMES_CREATE, &request)?;
-    output::line(volume.name)?;
+    output::line(made(context, wanted)?.name)?;
     Ok(0)
+}
+
+/// Makes a volume, by whichever driver is named.
+///
+/// # Errors
+/// The daemon's or the driver's refusal.
+pub(crate) fn made(context: &Context, mut wanted: VolumeCreate) -> Result<Volume, CliError> {
+    let is_plugin = plugin::is_plugin(&wanted.driver);
+    if is_plugin {
+        if wanted.name.is_empty() {
+            wanted.name = super::run::create::random_id()?.to_string();
+        }
+        let name = VolumeName::parse(&wanted.name)?;
+        let driver = context.plugins()?.driver(&wanted.driver)?;
+        return plugin::create(context, &name, &driver, wanted);
+    }
+    // The daemon says what is wrong with a name for it.
+    if let Ok(name) = VolumeName::parse(&wanted.name) {
+        plugin::check_free(context, &name, LOCAL)?;
+    }
+    Ok(context.client().post(VOLUMES_CREATE, &wanted)?)
+}
+
+/// The volume of that name, the daemon's or a plugin's.
+///
+/// # Errors
+/// Nobody has it.
+pub(crate) fn find(context: &Context, key: &str) -> Result<Volume, CliError> {
+    let path = format!("{VOLUMES}/{}", escape(key));
+    match (context.client().get(&path), VolumeName::parse(key)) {
+        (Err(error), Ok(name)) if error.is_not_found() => {
+            plugin::inspect(context, &name)?.ok_or_else(|| error.into())
+        }
+        (found, _) => Ok(found?),
+    }
+}
+
+/// Removes the volume of that name, the daemon's or a plugin's.
+///
+/// # Errors
+/// Nobody has it, or somebody uses it.
+pub(crate) fn remove_one(context: &Context, key: &str) -> Result<(), CliError> {
+    let path = format!("{VOLUMES}/{}", escape(key));
+    match (context.client().delete(&path), VolumeName::parse(key)) {
+        (Err(error), Ok(name)) if error.is_not_found() => match plugin::remove(context, &name)? {
+            true => Ok(()),
+            false => Err(error.into()),
+        },
+        (outcome, _) => Ok(outcome?),
+    }
+}
+
+/// All volumes, by name.
+///
+/// # Errors
+/// No daemon.
+pub(crate) fn all(context: &Context) -> Result<Vec<Volume>, CliError> {
+    let mut volumes: Vec<Volume> = context.client().get(VOLUMES)?;
+    volumes.extend(plugin::list(context)?);
+    volumes.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(volumes)
+}
+
+/// The daemon's volume of that name.
+///
+/// # Errors
+/// No daemon.
+pub(crate) fn of_daemon(context: &Context, name: &str) -> Result<Option<Volume>, CliError> {
+    let found = context.client().get(&format!("{VOLUMES}/{}", escape(name)));
+    match found {
+        Ok(volume) => Ok(Some(volume)),
+        Err(error) if error.is_not_found() => Ok(None),
+        Err(error) => Err(error.into()),
+    }
 }
 
 fn list(context: &Context, flags: &ListFlags) -> Result<i32, CliError> {
     let keys = ["name", "driver", "label", "label!", "dangling"];
     let filter = Filter::parse(&flags.filter, &keys)?;
     filter.truth("dangling")?;
-    let mut volumes: Vec<Volume> = context.client().get(VOLUMES)?;
+    let mut volumes = all(context)?;
     volumes
         .retain(|volume| filter.passes(&volume.labels, |key, value| matches(key, value, volume)));
-    volumes.sort_by(|a, b| a.name.cmp(&b.name));
     let name = |volume: &Volume| volume.name.to_string();
     listing::print(&volumes, (flags.quiet, &flags.format), &COLUMNS, name, row)
 }
@@ -220,14 +283,13 @@ fn resize(context: &Context, flags: &ResizeFlags) -> Result<i32, CliError> {
 fn remove(context: &Context, flags: &RemoveFlags) -> Result<i32, CliError> {
     let mut exit_code = 0;
     for volume in &flags.volumes {
-        match context
-            .client()
-            .delete(&format!("{VOLUMES}/{}", escape(volume)))
-        {
+        match remove_one(context, volume) {
             Ok(()) => output::line(volume)?,
-            Err(error) if error.is_not_found() && flags.force => output::line(volume)?,
+            Err(CliError::Client(error)) if error.is_not_found() && flags.force => {
+                output::line(volume)?;
+            }
             Err(error) => {
-                output::failure(&error.into());
+                output::failure(&error);
                 exit_code = 1;
             }
         }

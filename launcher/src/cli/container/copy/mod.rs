@@ -34,6 +34,7 @@ use crate::cli::context::Context;
 use crate::cli::error::CliError;
 use crate::cli::image::archive::decompressed;
 use crate::cli::output;
+use crate::container::Status;
 use crate::format::human;
 use crate::store::ContainerDir;
 
@@ -178,10 +179,14 @@ pub fn copy(context: &Context, flags: &CopyFlags) -> Result<i32, CliError> {
         return Err(CopyError::EmptyPath(name.to_owned()).into());
     }
     context.require_root()?;
+    let container = context.container(name)?;
+    if container.state()?.status != Status::Running {
+        context.check_driver(&container.record()?)?;
+    }
     let shown = Shown {
         client: context.client(),
         plugins: context.plugins()?,
-        container: context.container(name)?,
+        container,
         called: name,
     };
     let copying = Copying {

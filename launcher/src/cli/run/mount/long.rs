@@ -228,6 +228,12 @@ fn bind(spec: &str, source: &str, directory: &Path) -> Result<Source, MountError
 }
 
 fn volume(spec: &str, source: &str, volume: VolumeSpec) -> Result<Source, MountError> {
+    if source.starts_with(['/', '.']) {
+        return Err(MountError::Path {
+            spec: spec.to_owned(),
+            path: source.to_owned(),
+        });
+    }
     let name = (!source.is_empty())
         .then(|| VolumeName::parse(source))
         .transpose()

@@ -157,7 +157,8 @@ fn long_forms() {
 #[test]
 fn long_forms_that_are_refused() {
     for (spec, part) in [
-        ("source=/srv/d,target=/m", "invalid volume name"),
+        ("source=/srv/d,target=/m", "say type=bind"),
+        ("source=a/d,target=/m", "invalid volume name"),
         ("type=bind,target=/m", "source is required"),
         ("type=volume,source=v1", "target is required"),
         ("type=nope,target=/m", "mount type unknown: \"nope\""),
