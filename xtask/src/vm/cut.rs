@@ -10,7 +10,7 @@ use super::console::Verdict;
 use super::guest::{Guest, Machine, Scratch, Seat};
 use super::matrix::Kernel;
 use super::plan::{Plan, Stories};
-use super::{Bench, SCRATCH_BYTES, TOGETHER_LIMIT, TOGETHER_SECONDS, disk};
+use super::{AT_ONCE, Bench, SCRATCH_BYTES, TOGETHER_LIMIT, TOGETHER_SECONDS, disk, side_by_side};
 use crate::test::Tally;
 use crate::workspace;
 
@@ -27,8 +27,8 @@ const STORES: [&str; 4] = [
 const LONGEST: u128 = 4_000;
 
 impl Bench {
-    /// Cuts the power `count` times on each kind of store whose name contains `name`, under one kernel
-    /// after the other.
+    /// Cuts the power `count` times on each kind of store whose name contains `name`, under each
+    /// kernel.
     pub(super) fn cut(&self, count: u32, name: &str) -> Result<Tally> {
         let script = workspace::root().join(SCRIPT);
         let text =
@@ -38,13 +38,14 @@ impl Bench {
         let mut plan = Plan::default();
         plan.script("exec/script", "power-cut", TOGETHER_SECONDS);
         let disk = self.programs.disk(&plan)?;
-        let mut tally = Tally::default();
-        for (kernel, machine) in self.machines(disk, "") {
-            for store in STORES.iter().filter(|store| store.contains(name)) {
-                tally += self.cut_store(kernel, machine, store, count)?;
-            }
-        }
-        Ok(tally)
+        let stores = || STORES.iter().filter(|store| store.contains(name));
+        let machines = self.machines(disk, "");
+        let lives = machines.flat_map(|machine| stores().map(move |store| (machine, store)));
+        let cut = |((kernel, machine), store): ((_, _), &&str)| {
+            self.cut_store(kernel, machine, store, count)
+        };
+        let tallies = side_by_side(lives.collect(), AT_ONCE, cut)?;
+        Ok(tallies.into_iter().sum())
     }
 
     fn cut_store(

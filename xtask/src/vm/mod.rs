@@ -21,9 +21,11 @@ mod userland;
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+use std::thread;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 
 use self::console::{Account, Verdict};
 use self::guest::{Guest, Machine, Scratch, Seat};
@@ -45,6 +47,8 @@ const TOGETHER_LIMIT: Duration = Duration::from_secs(1000);
 /// How long a program may take in it: somebody's own, and a story of several guests.
 const FOREIGN_SECONDS: u32 = 3600;
 const TOGETHER_SECONDS: u32 = 900;
+/// How many guests there are at a time where nothing is measured: each has one processor.
+const AT_ONCE: usize = 2;
 /// How often, and under which kernel, the power is cut in the quick tests.
 const FEW_CUTS: u32 = 2;
 const CUT_KERNEL: &str = "6.1";
@@ -125,7 +129,7 @@ pub(crate) fn run(bin: &Path, options: &Options) -> Result<Tally> {
         plan.script("exec/run", &program.display().to_string(), FOREIGN_SECONDS);
         bench.programs.add_foreign(program, &options.arguments)?;
         return bench
-            .run(&plan, LIMIT, Shown::Everything)
+            .run(&plan, LIMIT, Shown::Everything, 1)
             .map(|(tally, _)| tally);
     }
     if let Some(count) = options.cuts {
@@ -145,7 +149,9 @@ pub(crate) fn run(bin: &Path, options: &Options) -> Result<Tally> {
     let mut tally = Tally::default();
     if !stories.tests.is_empty() {
         let plan = bench.plan(&stories, name.is_none())?;
-        let (counted, runs) = bench.run(&plan, LIMIT, Shown::Failures)?;
+        // Those of a few tests that measure nothing do not mind others beside them.
+        let at_once = if options.quick { AT_ONCE } else { 1 };
+        let (counted, runs) = bench.run(&plan, LIMIT, Shown::Failures, at_once)?;
         tally += counted;
         if options.write_docs {
             let page = workspace::root().join(PAGE);
@@ -236,12 +242,17 @@ impl Bench {
         Ok(plan)
     }
 
-    /// `plan` under one kernel after the other.
-    fn run(&self, plan: &Plan, limit: Duration, shown: Shown) -> Result<(Tally, Vec<Run<'_>>)> {
+    /// `plan` under each kernel, some of them `at_once`.
+    fn run(
+        &self,
+        plan: &Plan,
+        limit: Duration,
+        shown: Shown,
+        at_once: usize,
+    ) -> Result<(Tally, Vec<Run<'_>>)> {
         let disk = self.programs.disk(plan)?;
-        let mut tally = Tally::default();
-        let mut runs = Vec::new();
-        for (kernel, machine) in self.machines(disk, "") {
+        let machines = self.machines(disk, "").collect();
+        let runs = side_by_side(machines, at_once, |(kernel, machine)| {
             let logs = self.logs(kernel);
             let seat = Seat {
                 number: 1,
@@ -250,13 +261,14 @@ impl Bench {
             };
             let mut guest = Guest::start(machine, seat, &logs, limit)?;
             let account = guest.follow(|verdict| tell(&kernel.name, verdict))?;
-            tally += judge(kernel, &account, &guest)?;
+            let tally = judge(kernel, &account, &guest)?;
             if shown == Shown::Everything {
                 print!("{}", guest.console()?);
             }
-            runs.push(Run { kernel, account });
-        }
-        Ok((tally, runs))
+            Ok((tally, Run { kernel, account }))
+        })?;
+        let tally = runs.iter().map(|(tally, _)| *tally).sum();
+        Ok((tally, runs.into_iter().map(|(_, run)| run).collect()))
     }
 
     /// `script` in as many guests as it wants, under one kernel after the other.
@@ -319,6 +331,36 @@ impl Bench {
     fn logs(&self, kernel: &Kernel) -> PathBuf {
         self.home.join("logs").join(&kernel.name)
     }
+}
+
+/// What `job` makes of each item, `at_once` of them at a time, in the items' order.
+fn side_by_side<I: Send, O: Send>(
+    items: Vec<I>,
+    at_once: usize,
+    job: impl Fn(I) -> Result<O> + Sync,
+) -> Result<Vec<O>> {
+    let queue = Mutex::new(items.into_iter().enumerate());
+    let next = || queue.lock().unwrap_or_else(PoisonError::into_inner).next();
+    let work = || {
+        let mut done = Vec::new();
+        while let Some((number, item)) = next() {
+            done.push((number, job(item)?));
+        }
+        Ok(done)
+    };
+    let mut done = thread::scope(|scope| {
+        let workers: Vec<_> = (0..at_once).map(|_| scope.spawn(work)).collect();
+        let mut done = Vec::new();
+        for worker in workers {
+            let part: Result<Vec<_>> = worker
+                .join()
+                .map_err(|_panic| anyhow!("what runs a guest has panicked"))?;
+            done.extend(part?);
+        }
+        Ok::<_, anyhow::Error>(done)
+    })?;
+    done.sort_by_key(|(number, _)| *number);
+    Ok(done.into_iter().map(|(_, made)| made).collect())
 }
 
 /// One line for what has just happened in a guest.
