@@ -36,6 +36,9 @@ pub struct Network {
     pub containers: BTreeMap<String, NetworkContainer>,
     pub options: BTreeMap<String, String>,
     pub labels: BTreeMap<String, String>,
+    /// Of an encrypted one that is on this node: frames in clear text that were not let through.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clear_text_dropped: Option<u64>,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -381,8 +381,8 @@ impl State {
             Step::Announce(link) => {
                 let key = (link.sandbox.inode, link.ifname.clone());
                 self.inside.get(&key).ok_or_else(not_found)?;
-                let addresses = link.addresses.iter().map(ipnet::IpNet::addr);
-                self.announced.extend(addresses);
+                self.announced
+                    .extend(link.addresses.iter().map(ipnet::IpNet::addr));
                 true
             }
             Step::MoveRoute { sandbox, from, to } => {
@@ -455,10 +455,8 @@ impl State {
                 };
                 before != *to
             }
-            Step::SetLocalAddresses(addresses) => {
-                let local = &mut self.observed.data_plane.local;
-                std::mem::replace(local, addresses.clone()) != *addresses
-            }
+            Step::SetLocalAddresses(new) => replaced(&mut self.observed.data_plane.local, new),
+            Step::Seal(new) => replaced(&mut self.observed.data_plane.sealed, new),
             Step::AttachUplink { index, .. } => self.observed.data_plane.uplinks.insert(*index),
             Step::DetachUplink { index } => self.observed.data_plane.uplinks.remove(index),
             Step::CreateMesh(new) => self.create_mesh(new),
@@ -482,12 +480,14 @@ impl State {
     }
 }
 
+fn replaced<T: Clone + PartialEq>(have: &mut T, new: &T) -> bool {
+    std::mem::replace(have, new.clone()) != *new
+}
+
 fn address(text: &str) -> Address {
     let net: ipnet::IpNet = text.parse().unwrap();
-    Address {
-        net,
-        global: !net.addr().is_loopback(),
-    }
+    let global = !net.addr().is_loopback();
+    Address { net, global }
 }
 
 impl Kernel for FakeKernel {

@@ -45,6 +45,7 @@ impl Netd {
                 Err(error) => tracing::warn!(%error, "no counters of published ports"),
             }
             drops(out, data_plane);
+            exposed(out, data_plane, &view);
             refusals(out, data_plane);
             answers(out, data_plane);
             traffic(out, &view);
@@ -208,6 +209,30 @@ fn drops(out: &mut String, data_plane: &DataPlane) {
             }
         }
         Err(error) => tracing::warn!(%error, "no counters of dropped packets"),
+    }
+}
+
+/// Frames of encrypted networks that came, or were to go, in clear text.
+fn exposed(out: &mut String, data_plane: &DataPlane, view: &Desired) {
+    let counts = match data_plane.exposed() {
+        Ok(counts) if counts.is_empty() => return,
+        Ok(counts) => counts,
+        Err(error) => {
+            tracing::warn!(%error, "no counters of frames in clear text");
+            return;
+        }
+    };
+    let name = "hawser_clear_text_frames_total";
+    let help = "Frames of encrypted networks that were dropped because they were in clear text.";
+    header(out, name, help, "counter");
+    for network in view.networks.values() {
+        if let Some(count) = network.exposed(&counts) {
+            line(
+                out,
+                &format!("{name}{{network=\"{}\"}}", network.name),
+                count,
+            );
+        }
     }
 }
 

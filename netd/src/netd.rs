@@ -216,7 +216,19 @@ impl Netd {
     pub fn network(&self, key: &str) -> Result<Network, NetError> {
         let view = self.view();
         // Those of the cluster that are not on this node yet, too: a container may ask for one.
-        Ok(to_api(&view, view.any_network(key)?))
+        let network = view.any_network(key)?;
+        let mut shown = to_api(&view, network);
+        let data_plane = self.data_plane.as_ref();
+        let counts = data_plane.filter(|_| view.networks.contains_key(&network.id));
+        shown.clear_text_dropped = match counts.map(|data_plane| data_plane.exposed()) {
+            Some(Ok(counts)) => network.exposed(&counts),
+            Some(Err(error)) => {
+                tracing::warn!(%error, "no counters of frames in clear text");
+                None
+            }
+            None => None,
+        };
+        Ok(shown)
     }
 
     /// The endpoints of one container, or all.

@@ -45,6 +45,7 @@ pub mod packet;
 pub mod question;
 pub mod range;
 pub mod sctp;
+pub mod sealed;
 pub mod shortcut;
 pub mod socket;
 pub mod trace;

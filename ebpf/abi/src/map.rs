@@ -18,6 +18,7 @@ use crate::dns::{ANSWERS, ASKERS, NAMES};
 use crate::endpoint::{ENDPOINTS, FRAME_LINKS, PLACES, REFUSALS};
 #[cfg(feature = "user")]
 use crate::range::{RangeKey, RangeValue};
+use crate::sealed::{SEALED, SEALED_PORT};
 use crate::shortcut::SHORTCUTS;
 use crate::trace::{TRACE_EVENTS, TRACE_FILTER, TRACE_LOST};
 use crate::tunnel::{ARRIVALS, ARRIVING, HOMES, REMOTES};
@@ -62,12 +63,11 @@ pub const PREVIOUS: &str = "previous";
 pub const JUMP_TC: &str = "jump_tc";
 /// Another one, indexed by [`StepSlot`]: the first keeps the size that it is pinned with.
 pub const JUMP_STEPS: &str = "jump_steps";
-
 /// That of the XDP programs, indexed by [`FrontSlot`].
 pub const JUMP_FRONT: &str = "jump_front";
 
 /// Every map but the tail-call tables.
-pub const DATA: [&str; 37] = [
+pub const DATA: [&str; 39] = [
     PREFILTER,
     PREFILTER_SCTP,
     PREFILTER_VIPS,
@@ -105,6 +105,8 @@ pub const DATA: [&str; 37] = [
     HOMES,
     ARRIVALS,
     ARRIVING,
+    SEALED_PORT,
+    SEALED,
 ];
 
 /// The tables that can fill up with what users and their traffic bring.

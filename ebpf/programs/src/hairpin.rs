@@ -20,6 +20,8 @@ use crate::sctp;
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Way {
     Stack,
+    /// Nowhere, and that is counted already.
+    Dropped,
     /// Out of the interface it came from.
     Back,
     /// Into the far end of this link: see [`crate::shortcut`].

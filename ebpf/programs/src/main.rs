@@ -5,7 +5,8 @@
 //! `abi` for the decision, and acts.
 //!
 //! **Invariants.** Fail open: a packet or socket call that is not understood goes on untouched, as
-//! if the program were not there; only a packet of a published port that can go nowhere is dropped.
+//! if the program were not there; only a packet of a published port that can go nowhere is dropped, and
+//! a frame in clear text of a network that is encrypted ([`sealed`]).
 //! What endpoints send is the exception: [`endpoint_ingress`] lets through what it can check.
 //! Runs on 5.10: no `bpf_loop`, no atomics with a result, no helper newer than that but in programs
 //! the loader may leave out.
@@ -36,6 +37,7 @@ mod remote;
 mod reply;
 mod rewrite;
 mod sctp;
+mod sealed;
 mod sendmsg;
 mod shortcut;
 mod socket;

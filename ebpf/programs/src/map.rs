@@ -12,6 +12,7 @@ use abi::map::{
     PeerKey, REASONS, Reason, STEP_SLOTS, SandboxValue, Service, TrafficKey,
 };
 use abi::range::{ALL_BITS, RangeKey, RangeValue};
+use abi::sealed::MAX_SEALED;
 use abi::shortcut::Shortcuts;
 use abi::trace::{Filter, TRACE_RING_BYTES};
 use abi::tunnel::{Arriving, Remote};
@@ -125,6 +126,10 @@ static HOMES: HashMap<u32, Address> = HashMap::with_max_entries(MAX_BACKENDS, SP
 static ARRIVALS: HashMap<u32, u32> = HashMap::with_max_entries(MAX_BACKENDS, SPARSE);
 #[map(name = "arriving")]
 static ARRIVING: Array<Arriving> = Array::with_max_entries(1, 0);
+#[map(name = "sealed_port")]
+static SEALED_PORT: Array<u32> = Array::with_max_entries(1, 0);
+#[map(name = "sealed")]
+static SEALED: PerCpuHashMap<u32, u64> = PerCpuHashMap::with_max_entries(MAX_SEALED, SPARSE);
 #[map(name = "frame_links")]
 static FRAME_LINKS: DevMapHash = DevMapHash::with_max_entries(MAX_ENDPOINTS, 0);
 /// Not pinned: no more than a note.
@@ -297,6 +302,17 @@ pub(crate) fn service_drop_counter(key: &DropKey) -> Option<*mut u64> {
     // Another CPU may have made it meanwhile; a table that is full counts for all services only.
     let _made = SERVICE_DROPS.insert(key, 0, u64::from(BPF_NOEXIST));
     SERVICE_DROPS.get_ptr_mut(key)
+}
+
+#[inline(always)]
+pub(crate) fn sealed_port() -> u32 {
+    SEALED_PORT.get(0).copied().unwrap_or_default()
+}
+
+/// The counter of an encrypted network.
+#[inline(always)]
+pub(crate) fn sealed(network: u32) -> Option<*mut u64> {
+    SEALED.get_ptr_mut(network)
 }
 
 #[inline(always)]

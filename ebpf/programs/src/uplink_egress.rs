@@ -11,12 +11,12 @@ use aya_ebpf::programs::TcContext;
 use crate::count::Lost;
 use crate::packet::{Header, Ports};
 use crate::reply::reply;
-use crate::{clock, count, map, sctp};
+use crate::{clock, count, map, sctp, sealed};
 
 #[classifier]
 pub(crate) fn uplink_egress(ctx: TcContext) -> i32 {
     match try_uplink_egress(&ctx) {
-        Ok(()) => TC_ACT_UNSPEC,
+        Ok(action) => action,
         Err(lost) => {
             count::lost(&lost);
             TC_ACT_SHOT
@@ -26,36 +26,40 @@ pub(crate) fn uplink_egress(ctx: TcContext) -> i32 {
 
 /// An error is a packet that must be dropped.
 #[inline(always)]
-fn try_uplink_egress(ctx: &TcContext) -> Result<(), Lost> {
+fn try_uplink_egress(ctx: &TcContext) -> Result<i32, Lost> {
     let Ok(header) = Header::outer(ctx) else {
-        return Ok(());
+        return Ok(TC_ACT_UNSPEC);
     };
     if header.is_icmp_error(ctx) {
         // SAFETY: the table holds tc programs only; if the slot is empty the packet goes on.
         unsafe { map::JUMP_TC.tail_call(ctx, TcSlot::EgressIcmp as u32) };
-        return Ok(());
+        return Ok(TC_ACT_UNSPEC);
     }
     let Ok(Ports { ports, flags }) = header.ports(ctx) else {
-        return Ok(());
+        return Ok(TC_ACT_UNSPEC);
     };
+    if sealed::is_exposed(ctx, &header, &ports) {
+        return Ok(TC_ACT_SHOT);
+    }
     if map::is_set(Bit::source(header.source)) {
         let key = header.flow_key(&ports, Direction::Reverse);
         if let Some(flow) = map::flow(&key) {
             // SAFETY: a live or recycled LRU value; fields are integers, valid in any state.
             let flow = unsafe { &mut *flow };
             sctp::set_turned(ctx, false);
-            return reply(ctx, &header, &ports, flow, flags, false);
+            reply(ctx, &header, &ports, flow, flags, false)?;
+            return Ok(TC_ACT_UNSPEC);
         }
         // SAFETY: as in `uplink_begin`.
         unsafe { map::PREVIOUS.tail_call(ctx, PreviousSlot::Egress as u32) };
     }
     let Some(bit) = Bit::port(header.is_v4(), header.protocol, ports.source_port) else {
-        return Ok(());
+        return Ok(TC_ACT_UNSPEC);
     };
     if map::is_set(bit) && !flags.resets() && !matches!(header.fragment, Fragment::Later) {
         outbound(&header, &ports);
     }
-    Ok(())
+    Ok(TC_ACT_UNSPEC)
 }
 
 /// Remembers that the host itself talks from a published port, so that ingress does not take the

@@ -20,7 +20,7 @@ use crate::frame::Frame;
 use crate::hairpin::{self, Way};
 use crate::packet::{Header, Ports};
 use crate::rewrite::{Failed, Side, Translation, translate, vouch};
-use crate::{clock, count, map, remote, shortcut, trace};
+use crate::{clock, count, map, remote, sealed, shortcut, trace};
 
 #[classifier]
 pub(crate) fn uplink_ingress(ctx: TcContext) -> i32 {
@@ -32,6 +32,7 @@ pub(crate) fn uplink_ingress(ctx: TcContext) -> i32 {
 pub(crate) fn verdict(ctx: &TcContext, way: Result<Way, Lost>) -> i32 {
     match way {
         Ok(Way::Stack) => TC_ACT_UNSPEC,
+        Ok(Way::Dropped) => TC_ACT_SHOT,
         Ok(Way::Back) => hairpin::back(ctx),
         Ok(Way::Peer(link)) => shortcut::enter(link),
         Ok(Way::Out(ifindex)) => hairpin::out(ifindex),
@@ -56,6 +57,9 @@ fn try_uplink_ingress(ctx: &TcContext) -> Result<Way, Lost> {
     let Ok(ports) = header.ports(ctx) else {
         return Ok(Way::Stack);
     };
+    if sealed::is_exposed(ctx, &header, &ports.ports) {
+        return Ok(Way::Dropped);
+    }
     let port = ports.ports.destination_port;
     let Some(bit) = Bit::port(header.is_v4(), header.protocol, port) else {
         return Ok(Way::Stack);

@@ -65,6 +65,7 @@ impl Host {
             sandboxes: self.data_plane.sandboxes()?,
             uplinks: self.data_plane.uplinks()?,
             tunnels: self.data_plane.tunnels()?,
+            sealed: self.data_plane.sealed()?,
             local: self.data_plane.local_addresses()?,
             hook_lost: self.data_plane.is_hook_lost()?,
             edges: self.edges()?,
@@ -186,6 +187,7 @@ impl Host {
             Step::AttachHooks => data_plane.attach_hooks()?,
             Step::AdmitRuntime { process } => data_plane.admit_runtime(*process)?,
             Step::SetLocalAddresses(addresses) => data_plane.set_local_addresses(addresses)?,
+            Step::Seal(sealed) => data_plane.seal(sealed)?,
             Step::AttachUplink { index, name } => data_plane.attach_uplink(*index, name)?,
             Step::DetachUplink { index } => data_plane.detach_uplink(*index)?,
             Step::AttachTunnel {
@@ -285,6 +287,7 @@ impl Kernel for Host {
             | Step::Unpublish(_)
             | Step::Balance { .. }
             | Step::SetLocalAddresses(_)
+            | Step::Seal(_)
             | Step::AttachHooks
             | Step::AdmitRuntime { .. }
             | Step::AttachUplink { .. }

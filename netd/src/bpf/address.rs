@@ -8,10 +8,28 @@ use abi::map::LOCAL_ADDRS;
 use aya::Ebpf;
 use aya::maps::{HashMap, MapData, MapError};
 
-use super::Change;
 use super::error::{BpfError, optional};
 use super::frontend::{address, ip};
 use super::object;
+use super::{Change, DataPlane};
+
+impl DataPlane {
+    /// The addresses of the host, for which wildcard frontends answer.
+    ///
+    /// # Errors
+    /// [`BpfError::Map`]; a part of the difference may be applied.
+    pub fn set_local_addresses(&self, want: &BTreeSet<IpAddr>) -> Result<Change, BpfError> {
+        self.lock().addresses.set(want)
+    }
+
+    /// The addresses of the host as the programs know them.
+    ///
+    /// # Errors
+    /// [`BpfError::Map`].
+    pub fn local_addresses(&self) -> Result<BTreeSet<IpAddr>, BpfError> {
+        self.lock().addresses.all()
+    }
+}
 
 pub(super) struct Addresses {
     map: HashMap<MapData, Address, u32>,

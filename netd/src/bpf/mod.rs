@@ -39,6 +39,7 @@ mod range;
 mod replay;
 mod runtime;
 mod sandbox;
+mod sealed;
 mod service;
 mod sever;
 mod shortcut;
@@ -68,6 +69,7 @@ pub use frontend::{Frontend, FrontendAddress};
 pub use names::{NameAddresses, NameFact};
 pub use replay::{Replay, Side, Verdict};
 pub use sandbox::Sandbox;
+pub use sealed::Sealed;
 pub use service::balance::Balanced;
 pub use sever::Suspects;
 pub use tables::Fill;
@@ -129,6 +131,7 @@ struct Parts {
     edges: endpoint::Edges,
     names: names::Names,
     shortcuts: shortcut::Paths,
+    seals: sealed::Seals,
 }
 
 impl fmt::Debug for DataPlane {
@@ -152,6 +155,7 @@ struct Loaded {
     drops: counters::Drops,
     names: names::Names,
     shortcuts: shortcut::Paths,
+    seals: sealed::Seals,
     tables: tables::Tables,
     tracer: trace::Tracer,
     hooks: hook::Hooks,
@@ -180,6 +184,7 @@ impl Loaded {
         hooks.install(&mut object)?;
         let names = names::Names::open(&mut object)?;
         let shortcuts = shortcut::Paths::open(&mut object)?;
+        let seals = sealed::Seals::open(&mut object)?;
         let tables = tables::Tables::open(&pins)?;
         let tracer = trace::Tracer::open(&mut object)?;
         Ok(Self {
@@ -194,6 +199,7 @@ impl Loaded {
             drops,
             names,
             shortcuts,
+            seals,
             tables,
             tracer,
             hooks,
@@ -214,6 +220,7 @@ impl Loaded {
             drops,
             names,
             shortcuts,
+            seals,
             tables,
             tracer,
             mut hooks,
@@ -237,6 +244,7 @@ impl Loaded {
             edges,
             names,
             shortcuts,
+            seals,
         };
         Ok(DataPlane {
             parts: Mutex::new(parts),
@@ -365,22 +373,6 @@ impl DataPlane {
     /// [`BpfError::Map`].
     pub fn balanced(&self) -> Result<BTreeMap<u64, Balanced>, BpfError> {
         self.lock().services.balanced()
-    }
-
-    /// The addresses of the host, for which wildcard frontends answer.
-    ///
-    /// # Errors
-    /// [`BpfError::Map`]; a part of the difference may be applied.
-    pub fn set_local_addresses(&self, want: &BTreeSet<IpAddr>) -> Result<Change, BpfError> {
-        self.lock().addresses.set(want)
-    }
-
-    /// The addresses of the host as the programs know them.
-    ///
-    /// # Errors
-    /// [`BpfError::Map`].
-    pub fn local_addresses(&self) -> Result<BTreeSet<IpAddr>, BpfError> {
-        self.lock().addresses.all()
     }
 
     /// Whether a socket hook is not attached, other than on a host without cgroup2.

@@ -472,6 +472,7 @@ impl Network {
                 _ => self.options.clone(),
             },
             labels: self.labels.clone(),
+            clear_text_dropped: None,
         }
     }
 }

@@ -13,7 +13,7 @@ use super::forwarding::Forwarding;
 use super::mesh;
 use super::reserved::PortSet;
 use super::wireguard::PublicKey;
-use crate::bpf::{Balanced, Edge, Frontend, Sandbox};
+use crate::bpf::{Balanced, Edge, Frontend, Sandbox, Sealed};
 
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Observed {
@@ -90,6 +90,8 @@ pub(crate) struct DataPlane {
     pub(crate) uplinks: BTreeSet<u32>,
     /// Interfaces by which packets of other nodes are taken.
     pub(crate) tunnels: BTreeSet<u32>,
+    /// What it lets nobody send in clear text.
+    pub(crate) sealed: Sealed,
     /// The host's addresses as it knows them.
     pub(crate) local: BTreeSet<IpAddr>,
     /// A socket hook that was attached is not any more.

@@ -278,9 +278,12 @@ pub(crate) fn host(desired: &Desired, observed: &Observed) -> Vec<Step> {
             name: (*name).clone(),
         });
     let local = observed.local_addresses();
+    let sealed = desired.sealed();
+    let seal = (sealed != observed.data_plane.sealed).then_some(Step::Seal(sealed));
     (local != observed.data_plane.local)
         .then_some(Step::SetLocalAddresses(local))
         .into_iter()
+        .chain(seal)
         .chain(gone)
         .chain(new)
         .chain(mesh::attach(desired, observed))

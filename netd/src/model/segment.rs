@@ -3,6 +3,7 @@
 //! A network has one bridge, whatever its subnets; of an overlay, each has the subnets that are the
 //! first of their families, or the second, and so on, and the node routes between them.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use api::id::{IfName, MacAddr};
@@ -61,6 +62,16 @@ impl Network {
     pub(crate) fn bridge_of(&self, endpoint: &Endpoint) -> Option<&IfName> {
         let segment = self.segment_with(endpoint.addresses());
         self.bridges().nth(segment)
+    }
+
+    /// Of frames in clear text that were dropped, by VXLAN network number, those of this network; nothing
+    /// where it is not encrypted.
+    pub(crate) fn exposed(&self, counts: &BTreeMap<u32, u64>) -> Option<u64> {
+        let overlay = self.driver.overlay().filter(|overlay| overlay.encrypted)?;
+        let counts = overlay
+            .segments()
+            .filter_map(|segment| counts.get(&segment.vni));
+        Some(counts.sum())
     }
 
     /// The gateways that a segment's bridge is.

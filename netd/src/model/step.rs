@@ -19,7 +19,7 @@ use super::forwarding::Forwarding;
 use super::limit::Rate;
 use super::reserved::PortSet;
 use super::wireguard::{Correspondents, PublicKey, WireGuard};
-use crate::bpf::{Balanced, Edge, Frontend, Sandbox, Underlay};
+use crate::bpf::{Balanced, Edge, Frontend, Sandbox, Sealed, Underlay};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Step {
@@ -174,6 +174,8 @@ pub(crate) enum Step {
         to: Option<Balanced>,
     },
     SetLocalAddresses(BTreeSet<IpAddr>),
+    /// Lets no frame of these networks pass an uplink in clear text, and those of others.
+    Seal(Sealed),
     AttachUplink {
         index: u32,
         name: IfName,
@@ -323,6 +325,8 @@ impl Step {
             | Self::SetRate { .. }
             | Self::Redirect { .. }
             | Self::SetLocalAddresses(_)
+            // Whoever is left open meanwhile has no interface that would take such a frame.
+            | Self::Seal(_)
             | Self::AttachHooks
             // The table forgets by itself.
             | Self::AdmitRuntime { .. }
@@ -421,6 +425,10 @@ impl fmt::Display for Step {
                 (None, None) => write!(f, "spread nothing"),
             },
             Self::SetLocalAddresses(_) => write!(f, "register the host's addresses"),
+            Self::Seal(sealed) => {
+                let count = sealed.vnis.len();
+                write!(f, "refuse clear text of {count} encrypted segments")
+            }
             Self::AttachUplink { name, .. } => write!(f, "attach the data plane to {name}"),
             Self::DetachUplink { index } => {
                 write!(f, "detach the data plane from interface number {index}")

@@ -23,6 +23,7 @@ use super::mesh;
 use super::network::Network;
 use super::observed::{self, Link, Observed};
 use super::step::Step;
+use crate::bpf::Sealed;
 
 const LINK: &str = "wg-hawser";
 
@@ -107,6 +108,18 @@ impl Desired {
             port: port_beside(end.port),
             mtu,
         })
+    }
+
+    /// The frames that nobody may send in clear text.
+    pub(crate) fn sealed(&self) -> Sealed {
+        let mut sealed = Sealed::default();
+        for (_network, overlay) in self.encrypted() {
+            sealed.port = overlay.tunnel.map_or(sealed.port, |tunnel| tunnel.port);
+            sealed
+                .vnis
+                .extend(overlay.segments().map(|segment| segment.vni));
+        }
+        sealed
     }
 
     /// The nodes that have endpoints on encrypted networks of this one; nothing while that is not known.

@@ -103,6 +103,7 @@ pub(crate) fn difference(step: &Step, desired: &Desired, observed: &Observed) ->
         Step::SetLocalAddresses(_) => {
             "the data plane does not know the host's addresses".to_owned()
         }
+        Step::Seal(_) => "the data plane does not know which segments are encrypted".to_owned(),
         Step::AttachUplink { name, .. } => format!("published ports are not served on {name}"),
         Step::DetachUplink { index } => {
             format!("interface number {index} is served although it is no uplink")

@@ -10,6 +10,7 @@ use ipnet::IpNet;
 use super::crash::crash_everywhere;
 use super::{World, eth0, network, refusal, request};
 use crate::Report;
+use crate::bpf::Sealed;
 use crate::model::driver::LinkKind;
 use crate::model::observed::{Link, WireGuard};
 use crate::model::peer::Peer;
@@ -115,6 +116,11 @@ fn an_encrypted_network_goes_by_wireguard_alone() {
     assert_eq!(told(&netd), [found.key]);
     let inspected = netd.network("shop").unwrap();
     assert!(inspected.options.contains_key("encrypted"));
+    let mut sealed = Sealed::default();
+    world
+        .kernel
+        .edit(|observed| sealed = observed.data_plane.sealed.clone());
+    assert_eq!((sealed.port, sealed.vnis), (4789, [4096].into()));
 
     drop(netd);
     let netd = world.start().unwrap();

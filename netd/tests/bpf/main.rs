@@ -27,6 +27,7 @@ mod packet;
 mod programs;
 mod range;
 mod remote;
+mod sealed;
 mod severance;
 mod shortcut;
 mod states;
