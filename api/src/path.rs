@@ -85,6 +85,11 @@ pub const SWARM_RESTORE: &str = "/v1/swarm/restore";
 pub const NODES: &str = "/v1/nodes";
 /// `POST /v1/nodes/{node}/update` [`crate::swarm::NodeUpdate`].
 pub const NODE_UPDATE: &str = "update";
+/// `GET /v1/nodes/{node}/output?request=JSON` with a [`crate::work::OutputRequest`]: frames of a task's
+/// output (`docs/adr/0039-output-of-replicas.md`), of managers.
+pub const NODE_OUTPUT: &str = "output";
+/// Below the run directory: where the agent answers the same request, as a line of JSON.
+pub const AGENT_SOCKET: &str = "agent.sock";
 /// `GET ?all=`: [`crate::work::Work`], or null on a host in no cluster; with `all` every node's part
 /// whoever leads. `POST` [`crate::work::WorkChange`].
 pub const WORK: &str = "/v1/work";

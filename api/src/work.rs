@@ -67,3 +67,19 @@ pub struct TaskReport {
     #[serde(default)]
     pub report: Option<Value>,
 }
+
+/// What of the log of a task is wanted, as `hawser logs` has it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", deny_unknown_fields)]
+pub struct OutputRequest {
+    pub task: String,
+    #[serde(default)]
+    pub follow: bool,
+    pub tail: String,
+    #[serde(default)]
+    pub since: Option<String>,
+    #[serde(default)]
+    pub timestamps: bool,
+    #[serde(default)]
+    pub details: bool,
+}

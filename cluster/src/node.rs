@@ -11,6 +11,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::control_plane::ControlPlane;
 
+/// Where nodes take requests of each other, unless they are told otherwise: IANA knows it as Docker's.
+pub const DOOR: u16 = 2377;
+
 /// What is on record of a member: [`crate::key::node`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Node {
@@ -24,6 +27,10 @@ pub struct Node {
     pub created: String,
     /// Where other members reach its daemon; managers have it.
     pub manager_address: Option<SocketAddr>,
+    /// The same of any member, as it was when it joined; nothing of one that joined by an earlier
+    /// version.
+    #[serde(default)]
+    pub door: Option<SocketAddr>,
     /// Where it takes encapsulated packets.
     pub data_address: IpAddr,
     /// UDP port of the same.
@@ -32,6 +39,14 @@ pub struct Node {
     pub engine: String,
     #[serde(default)]
     pub machine: Machine,
+}
+
+impl Node {
+    /// Where managers reach its daemon.
+    pub fn door(&self) -> SocketAddr {
+        let known = self.manager_address.or(self.door);
+        known.unwrap_or_else(|| SocketAddr::new(self.data_address, DOOR))
+    }
 }
 
 /// This node's part in a cluster.

@@ -12,13 +12,15 @@ use api::swarm::{
 };
 use api::task::Amounts;
 use api::work::{Work, WorkChange};
-use api::{ApiError, ErrorCode};
+use api::{ApiError, ErrorCode, path};
+use axum::body::Body;
 use cluster::Member;
 use cluster::swarm::{
     CERT_EXPIRY, Host, Init, Join, NodeChange, NodeState, Program, Swarm, SwarmError,
 };
 use netd::{NetError, Netd};
 use redb::Database;
+use serde_json::Value;
 use tokio::runtime::Handle;
 
 use crate::alone;
@@ -30,8 +32,7 @@ use crate::routes::system::VERSION;
 use crate::start::StartError;
 
 const HOME: &str = "swarm";
-/// IANA knows it as Docker's.
-const PORT: u16 = 2377;
+const PORT: u16 = cluster::DOOR;
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ClusterError {
@@ -90,6 +91,9 @@ fn code(error: &SwarmError) -> ErrorCode {
         | SwarmError::OtherLock
         | SwarmError::Control(_)
         | SwarmError::Manager { .. }
+        | SwarmError::NoManager(_)
+        | SwarmError::Silent { .. }
+        | SwarmError::Agent(_)
         | SwarmError::Listen { .. }
         | SwarmError::Etcd { .. }
         | SwarmError::Lost => ErrorCode::Unavailable,
@@ -142,6 +146,7 @@ impl Clustering {
                 groups: groups(config),
             },
             run: config.run_dir.join(HOME),
+            agent: config.run_dir.join(path::AGENT_SOCKET),
         };
         let swarm = Swarm::open(config.state_dir.join(HOME), host, runtime);
         let clustering = Self {
@@ -355,6 +360,10 @@ impl Clustering {
 
     pub(crate) fn change_work(&self, change: &WorkChange) -> Result<(), ClusterError> {
         Ok(self.swarm.change_work(change)?)
+    }
+
+    pub(crate) fn output(&self, node: &str, wanted: Value) -> Result<Body, ClusterError> {
+        Ok(self.swarm.output(node, wanted)?)
     }
 
     /// Where others reach this manager: as asked, or by its only address.

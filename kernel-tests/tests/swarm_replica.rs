@@ -163,6 +163,130 @@ mod root {
         }
     }
 
+    /// A line for each host, and one more when it is told to.
+    const SAY: &str = "trap 'echo late from $NODE' USR1; echo out of $NODE; echo err of $NODE >&2; \
+                       while :; do sleep 1 & wait; done";
+
+    /// The lines of `text`, without what says whose they are.
+    fn lines(text: &str) -> BTreeSet<&str> {
+        let lines = text.lines().filter_map(|line| line.split_once("| "));
+        lines.map(|(_, line)| line).collect()
+    }
+
+    #[test]
+    fn a_manager_reads_what_replicas_write_on_every_host() {
+        let cluster = Cluster::new(3).unwrap().joined(1).unwrap();
+        let [first, second, third] = [1, 2, 3].map(|number| cluster.node(number));
+        first.hawser(&[
+            "service",
+            "create",
+            "--detach",
+            "--name",
+            "web",
+            "--mode",
+            "global",
+            "--env",
+            "NODE={{.Node.Hostname}}",
+            TOOLS,
+            "sh",
+            "-c",
+            SAY,
+        ]);
+        run_on(first, "web", 3, &["n1", "n2", "n3"]);
+        first.soon("all hosts are heard", || {
+            let read = first.daemon.run(&["service", "logs", "web"])?;
+            let expected: [&[&str]; 2] = [
+                &["out of n1", "out of n2", "out of n3"],
+                &["err of n1", "err of n2", "err of n3"],
+            ];
+            for (found, expected) in [&read.stdout, &read.stderr].into_iter().zip(expected) {
+                ensure!(
+                    lines(found).into_iter().eq(expected.iter().copied()),
+                    "{read:?}"
+                );
+            }
+            let is_its = |line: &str| line.contains("@n3    | out of n3");
+            ensure!(
+                read.code == 0 && read.stdout.lines().any(is_its),
+                "{read:?}"
+            );
+            Ok(())
+        });
+        let tail = first.run(&["service", "logs", "--raw", "--tail", "1", "web"]);
+        assert_eq!((&*tail.stdout, tail.stderr.lines().count()), ("", 3));
+        let task = first.hawser(&["service", "ps", "-q", "--filter", "node=n3", "web"]);
+        assert_eq!(lines(&first.hawser(&["service", "logs", &task])).len(), 1);
+
+        // As it comes, until the service is removed.
+        let followed = std::thread::scope(|scope| {
+            let follower = scope.spawn(|| first.daemon.run(&["service", "logs", "-f", "web"]));
+            let container = third.type_("ps -q");
+            third.type_(&format!("kill --signal USR1 {container}"));
+            first.soon("the late line is there", || {
+                let read = first.daemon.hawser(&["service", "logs", "web"])?;
+                ensure!(read.contains("late from n3"), "{read}");
+                Ok(())
+            });
+            first.type_("service rm web");
+            follower.join().unwrap().unwrap()
+        });
+        assert_eq!(followed.code, 0, "{followed:?}");
+        assert!(followed.stdout.contains("| late from n3\n"), "{followed:?}");
+        assert!(followed.stdout.contains("| out of n2\n"), "{followed:?}");
+        have(second, 0);
+    }
+
+    #[test]
+    fn only_managers_read_what_replicas_write_elsewhere() {
+        let cluster = Cluster::new(3).unwrap().joined(1).unwrap();
+        let [first, second, third] = [1, 2, 3].map(|number| cluster.node(number));
+        let create = "service create --detach --name web --constraint node.hostname==n3";
+        let words: Vec<&str> = create.split(' ').collect();
+        let said = [&words[..], &[TOOLS, "sh", "-c", "echo words; sleep 600"]].concat();
+        first.hawser(&said);
+        run_on(first, "web", 1, &["n3"]);
+        first.soon("it is read", || {
+            let read = first.daemon.hawser(&["service", "logs", "--raw", "web"])?;
+            ensure!(read == "words", "{read}");
+            Ok(())
+        });
+        second.refuses("service logs web", 1, "this node is no manager");
+        // Past the daemon, with the papers of a worker and without any, in anybody's name.
+        let task = first.type_("service ps -q --no-trunc web");
+        let url = format!("https://{}:2377/v1/output", address(3));
+        let home = second
+            .daemon
+            .directories()
+            .state()
+            .join("swarm/certificates");
+        let papers = [
+            home.join("swarm-node.crt").display().to_string(),
+            home.join("swarm-node.key").display().to_string(),
+        ];
+        for node in [first, second] {
+            let id = node.hawser(&["info", "--format", "{{.Swarm.NodeID}}"]);
+            let wanted = format!(r#"{{"node":"{id}","wanted":{{"Task":"{task}","Tail":"all"}}}}"#);
+            let asked = ["-sk", "-m", "5", "--json", &wanted, &url];
+            let shown = ["--cert", &papers[0], "--key", &papers[1]];
+            for words in [&asked[..], &[&asked[..], &shown].concat()] {
+                let said = second.host.output("curl", words).unwrap();
+                assert!(said.contains("is no manager of the cluster"), "{said}");
+            }
+        }
+        // What is silent is named.
+        let agent = third.daemon.agent().expect("an agent runs");
+        kernel_tests::cluster::kill(&agent.to_string()).unwrap();
+        first.soon("it is said", || {
+            let read = first.daemon.run(&["service", "logs", "web"])?;
+            let why = "node n3 at 172.31.3.5:2377: the agent of this node does not answer";
+            ensure!(read.code == 1 && read.stderr.contains(why), "{read:?}");
+            Ok(())
+        });
+        third.type_("resume");
+        first.type_("service rm web");
+        have(third, 0);
+    }
+
     #[test]
     fn another_manager_goes_on_when_the_leader_dies() {
         let mut cluster = Cluster::new(3).unwrap().joined(2).unwrap();

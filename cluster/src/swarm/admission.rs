@@ -6,11 +6,11 @@ use std::sync::Arc;
 use api::id::NodeId;
 use api::swarm::EtcdAddress;
 
-use super::gate::{Admission, Application, Porter, Renewal, Renewed, Wish};
-use super::home::State;
+use super::gate::{Admission, Application, Gate, Porter, Renewal, Renewed, Wish};
+use super::home::{Papers, State};
 use super::lock::{Lock, Stored, UnlockKey};
 use super::record::{self, Secrets};
-use super::{Cluster, SwarmError, clerk, members, now, rights};
+use super::{Cluster, Swarm, SwarmError, clerk, members, now, rights};
 use crate::authority::{Authority, Subject};
 use crate::control_plane::{ControlPlane, Outcome, Transaction};
 use crate::etcd::Etcd;
@@ -22,6 +22,40 @@ pub(super) struct Manager {
     pub(super) control: Arc<Etcd>,
     pub(super) own: State,
     pub(super) lock: Lock,
+}
+
+impl Swarm {
+    /// Takes requests, as what this node is; a worker without this has only no output of its tasks for
+    /// others.
+    pub(super) fn door_of(
+        &self,
+        state: &State,
+        papers: &Papers,
+        (control, shared): (&Arc<Etcd>, &Arc<dyn ControlPlane>),
+        open: Option<Arc<Gate>>,
+    ) -> Result<Option<Arc<Gate>>, SwarmError> {
+        let porter: Option<Arc<dyn Porter>> = match state.role {
+            Role::Manager => Some(Arc::new(Manager {
+                control: Arc::clone(control),
+                own: state.clone(),
+                lock: self.home.lock.clone(),
+            })),
+            Role::Worker => None,
+        };
+        if let Some(gate) = open {
+            gate.post(porter);
+            gate.show(papers)?;
+            return Ok(Some(gate));
+        }
+        let opened = Gate::open(state.listen, papers, porter, self.speaker(shared));
+        match self.runtime.block_on(opened) {
+            Err(error) if state.role == Role::Worker => {
+                tracing::warn!(%error, "managers cannot read the output of tasks here");
+                Ok(None)
+            }
+            opened => Ok(Some(Arc::new(opened?))),
+        }
+    }
 }
 
 impl Porter for Manager {
@@ -112,6 +146,7 @@ fn admit(manager: &Manager, asked: Application) -> Result<Admission, SwarmError>
         labels: [].into(),
         created: now(),
         manager_address: (role == Role::Manager).then_some(asked.manager_address),
+        door: Some(asked.manager_address),
         data_address: asked.data_address,
         data_port: cluster.data_port,
         engine: asked.engine,

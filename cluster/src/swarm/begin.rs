@@ -13,10 +13,9 @@ use super::lock::{Stored, UnlockKey};
 use super::members::{self, Place};
 use super::own::{self, Beginning, Server};
 use super::record::{self, Secrets};
-use super::{Active, Cluster, Init, Join, Swarm, SwarmError, TOGETHER, now, rights};
+use super::{Active, Cluster, Init, Join, Kept, Swarm, SwarmError, TOGETHER, now, rights};
 use crate::authority::{Authority, KeyRequest, Subject};
 use crate::control_plane::{ControlPlane, Outcome, Transaction};
-use crate::etcd::Etcd;
 use crate::key;
 use crate::node::{Member, Node, Role};
 
@@ -134,6 +133,7 @@ impl Swarm {
             labels: [].into(),
             created: now(),
             manager_address: Some(init.advertise),
+            door: Some(init.advertise),
             data_address: init.data_address,
             data_port: init.data_port,
             engine: self.host.engine.clone(),
@@ -167,7 +167,7 @@ impl Swarm {
         if let Some(server) = &server {
             server.start(&Beginning::New)?;
         }
-        let begun = self.activate(state, papers, server, None)?;
+        let begun = self.activate(state, papers, server, Kept::default())?;
         let taken = || record::read::<Cluster>(begun.control(), key::CLUSTER);
         let taken = match &begun.own {
             Some(own) => own.server.wait(START, taken)?,
@@ -218,8 +218,8 @@ impl Swarm {
         self.home.lock.set(admission.unlock);
         self.home.keep_papers(&papers)?;
         let joined = match self.server(&state) {
-            Some(server) => self.join_store(state, &papers, server, None)?,
-            None => self.activate(state, &papers, None, None)?,
+            Some(server) => self.join_store(state, &papers, server, Kept::default())?,
+            None => self.activate(state, &papers, None, Kept::default())?,
         };
         self.home.keep_state(&joined.state)?;
         joined.announce()?;
@@ -233,15 +233,19 @@ impl Swarm {
         state: State,
         papers: &Papers,
         server: Server,
-        control: Option<Arc<Etcd>>,
+        kept: Kept,
     ) -> Result<Arc<Active>, SwarmError> {
         let peer = own::peer_url(state.advertise.ip());
         let node = state.node.clone();
-        let others = self.control(&state, &state.etcd.endpoints, control)?;
+        let others = self.control(&state, &state.etcd.endpoints, kept.control)?;
         let members = members::add(&others, &node, &peer)?;
+        let kept = Kept {
+            control: Some(Arc::clone(&others)),
+            gate: kept.gate,
+        };
         let joined = server
             .start(&Beginning::Joins(members))
-            .and_then(|()| self.activate(state, papers, Some(server), Some(Arc::clone(&others))));
+            .and_then(|()| self.activate(state, papers, Some(server), kept));
         if joined.is_err()
             && let Err(error) = members::remove(&others, (&node, &peer), "undo", "")
         {

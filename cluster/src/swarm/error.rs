@@ -80,9 +80,19 @@ pub enum SwarmError {
     Token,
     #[error(transparent)]
     InvalidToken(#[from] InvalidToken),
+    #[error("node {0} is no manager of the cluster")]
+    NoManager(NodeId),
+    #[error("node {hostname} at {address}: {what}")]
+    Silent {
+        hostname: String,
+        address: SocketAddr,
+        what: String,
+    },
+    #[error("the agent of this node does not answer: {0}; hawser resume starts it")]
+    Agent(io::Error),
     #[error("manager {address}: {what}")]
     Manager { address: SocketAddr, what: String },
-    #[error("cannot take requests to join at {address}: {source}")]
+    #[error("cannot take requests of other nodes at {address}: {source}")]
     Listen {
         address: SocketAddr,
         source: io::Error,

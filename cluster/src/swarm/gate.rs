@@ -1,4 +1,5 @@
-//! Where nodes come in: a manager's port 2377, and how they ask there.
+//! Where nodes come in: a manager's port 2377, and how they ask there. Every node has this door, for
+//! managers that ask for the output of its tasks ([`super::output`]).
 //!
 //! Nobody is known at the door, and whoever is let in shows a token. The door is therefore narrow:
 //! few at a time, little to say, and not for long.
@@ -10,17 +11,18 @@ use std::time::Duration;
 
 use api::id::NodeId;
 use api::swarm::{EtcdAddress, Machine};
+use axum::body::Body;
 use axum::extract::connect_info::Connected;
 use axum::extract::{ConnectInfo, DefaultBodyLimit, State as Given};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use axum::serve::{IncomingStream, Listener};
-use axum::{Json, Router};
+use axum::{BoxError, Json, Router};
 use http_body_util::{BodyExt, Full, Limited};
-use hyper::body::Bytes;
+use hyper::body::{Bytes, Incoming};
 use hyper_util::rt::TokioIo;
-use rustls::pki_types::CertificateDer;
+use rustls::pki_types::{CertificateDer, ServerName};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tokio::net::{TcpListener, TcpStream};
@@ -32,6 +34,7 @@ use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 use super::home::Papers;
 use super::lock::UnlockKey;
+use super::output::{self, Listening, Speaker};
 use super::{SwarmError, tls};
 use crate::authority::unit;
 use crate::control_plane::{Outcome, Transaction};
@@ -40,6 +43,7 @@ use crate::node::{Availability, Role};
 const JOIN: &str = "/v1/join";
 const RENEW: &str = "/v1/renew";
 const COMMIT: &str = "/v1/commit";
+const OUTPUT: &str = "/v1/output";
 /// A request for a certificate has about 500 bytes.
 const LARGEST: usize = 64 << 10;
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -124,6 +128,21 @@ pub(super) trait Porter: Send + Sync {
     fn commit(&self, wish: Wish) -> Result<Outcome, SwarmError>;
 }
 
+/// Who answers at a door.
+#[derive(Clone)]
+struct Door {
+    /// Of a manager.
+    porter: Arc<RwLock<Option<Arc<dyn Porter>>>>,
+    speaker: Arc<Speaker>,
+}
+
+impl Door {
+    fn porter(&self) -> Result<Arc<dyn Porter>, SwarmError> {
+        let porter = self.porter.read().unwrap_or_else(PoisonError::into_inner);
+        porter.clone().ok_or(SwarmError::Worker)
+    }
+}
+
 /// What a visitor has shown.
 #[derive(Debug, Clone)]
 struct Shown(Option<CertificateDer<'static>>);
@@ -140,6 +159,7 @@ impl Connected<IncomingStream<'_, Greeted>> for Shown {
 pub(super) struct Gate {
     task: JoinHandle<()>,
     acceptor: Arc<RwLock<TlsAcceptor>>,
+    porter: Arc<RwLock<Option<Arc<dyn Porter>>>>,
 }
 
 impl Drop for Gate {
@@ -162,18 +182,25 @@ impl Gate {
     pub(super) async fn open(
         address: SocketAddr,
         papers: &Papers,
-        porter: Arc<dyn Porter>,
+        porter: Option<Arc<dyn Porter>>,
+        speaker: Speaker,
     ) -> Result<Self, SwarmError> {
         let listener = TcpListener::bind(address).await;
         let listener = listener.map_err(|source| SwarmError::Listen { address, source })?;
         let acceptor = Arc::new(RwLock::new(acceptor(papers)?));
         let shown = Arc::clone(&acceptor);
+        let porter = Arc::new(RwLock::new(porter));
+        let door = Door {
+            porter: Arc::clone(&porter),
+            speaker: Arc::new(speaker),
+        };
         let router = Router::new()
             .route(JOIN, post(join))
             .route(RENEW, post(renew))
             .route(COMMIT, post(commit))
+            .route(OUTPUT, post(output))
             .layer(DefaultBodyLimit::max(LARGEST))
-            .with_state(porter)
+            .with_state(door)
             .into_make_service_with_connect_info::<Shown>();
         let (sender, greeted) = mpsc::channel(AT_ONCE);
         let task = tokio::spawn(async move {
@@ -184,7 +211,16 @@ impl Gate {
                 }
             });
         });
-        Ok(Self { task, acceptor })
+        Ok(Self {
+            task,
+            acceptor,
+            porter,
+        })
+    }
+
+    /// Lets others in from now on by this porter, or by none.
+    pub(super) fn post(&self, porter: Option<Arc<dyn Porter>>) {
+        *self.porter.write().unwrap_or_else(PoisonError::into_inner) = porter;
     }
 
     /// Shows other papers from the next visitor on.
@@ -212,7 +248,7 @@ async fn greet(
         let (stream, peer) = match listener.accept().await {
             Ok(accepted) => accepted,
             Err(error) => {
-                tracing::warn!(%error, "a node could not connect to join");
+                tracing::warn!(%error, "a node could not connect");
                 tokio::time::sleep(Duration::from_millis(100)).await;
                 continue;
             }
@@ -255,27 +291,48 @@ impl Listener for Greeted {
     }
 }
 
-async fn join(Given(porter): Given<Arc<dyn Porter>>, Json(asked): Json<Application>) -> Response {
+async fn join(Given(door): Given<Door>, Json(asked): Json<Application>) -> Response {
     let who: String = asked.hostname.chars().take(64).collect();
-    answer(&who, move || porter.admit(asked)).await
+    answer(&who, move || door.porter()?.admit(asked)).await
 }
 
 async fn renew(
-    Given(porter): Given<Arc<dyn Porter>>,
+    Given(door): Given<Door>,
     ConnectInfo(Shown(shown)): ConnectInfo<Shown>,
     Json(asked): Json<Renewal>,
 ) -> Response {
     let who = asked.node.clone();
-    known(&who, shown, move || porter.renew(asked)).await
+    known(&who, shown, move || door.porter()?.renew(asked)).await
 }
 
 async fn commit(
-    Given(porter): Given<Arc<dyn Porter>>,
+    Given(door): Given<Door>,
     ConnectInfo(Shown(shown)): ConnectInfo<Shown>,
     Json(wish): Json<Wish>,
 ) -> Response {
     let who = wish.node.clone();
-    known(&who, shown, move || porter.commit(wish)).await
+    known(&who, shown, move || door.porter()?.commit(wish)).await
+}
+
+async fn output(
+    Given(door): Given<Door>,
+    ConnectInfo(Shown(shown)): ConnectInfo<Shown>,
+    Json(asked): Json<Listening>,
+) -> Response {
+    let who = asked.node.clone();
+    let is_it = shown.is_some_and(|shown| tls::is_of(&shown, &who) && tls::is_manager(&shown));
+    let unknown = SwarmError::NoManager(who.clone());
+    let heard = decided(who.as_str(), move || match is_it {
+        true => door.speaker.speak(&asked),
+        false => Err(unknown),
+    });
+    match heard.await {
+        Ok(stream) => match output::body(stream) {
+            Ok(body) => body.into_response(),
+            Err(error) => refused(who.as_str(), SwarmError::Agent(error).to_string()),
+        },
+        Err(refusal) => refusal,
+    }
 }
 
 /// What is only for `who` has shown to be that node.
@@ -303,17 +360,34 @@ async fn answer<T>(
 where
     T: Serialize + Send + 'static,
 {
-    let refusal = match tokio::task::spawn_blocking(decide).await {
-        Ok(Ok(answer)) => return Json(answer).into_response(),
-        Ok(Err(error)) => error.to_string(),
-        Err(_panic) => "internal error, see the manager's log".to_owned(),
-    };
+    match decided(who, decide).await {
+        Ok(answer) => Json(answer).into_response(),
+        Err(refusal) => refusal,
+    }
+}
+
+/// On a thread that may wait.
+async fn decided<T: Send + 'static>(
+    who: &str,
+    decide: impl FnOnce() -> Result<T, SwarmError> + Send + 'static,
+) -> Result<T, Response> {
+    match tokio::task::spawn_blocking(decide).await {
+        Ok(Ok(answer)) => Ok(answer),
+        Ok(Err(error)) => Err(refused(who, error.to_string())),
+        Err(_panic) => Err(refused(
+            who,
+            "internal error, see the node's log".to_owned(),
+        )),
+    }
+}
+
+fn refused(who: &str, refusal: String) -> Response {
     tracing::warn!(who, refusal, "a node is refused");
     let refusal = Refusal { message: refusal };
     (StatusCode::FORBIDDEN, Json(refusal)).into_response()
 }
 
-/// A connection to a manager, and where on this host it begins.
+/// A connection to another node, and where on this host it begins.
 pub(super) struct Visit {
     stream: tokio_rustls::client::TlsStream<TcpStream>,
     pub(super) local: SocketAddr,
@@ -328,13 +402,32 @@ impl Visit {
         authority: [u8; 32],
         papers: Option<&Papers>,
     ) -> Result<Self, SwarmError> {
+        Self::named(address, tls::manager_name(), authority, papers).await
+    }
+
+    /// Connects to the node at `address`, which must be that one.
+    pub(super) async fn to_node(
+        address: SocketAddr,
+        node: &NodeId,
+        authority: [u8; 32],
+        papers: &Papers,
+    ) -> Result<Self, SwarmError> {
+        Self::named(address, tls::node_name(node)?, authority, Some(papers)).await
+    }
+
+    async fn named(
+        address: SocketAddr,
+        name: ServerName<'static>,
+        authority: [u8; 32],
+        papers: Option<&Papers>,
+    ) -> Result<Self, SwarmError> {
         let failed = |what: String| SwarmError::Manager { address, what };
         let config = Arc::new(tls::client(authority, papers)?);
         let connected = timeout(PATIENCE, async {
             let stream = TcpStream::connect(address).await?;
             let local = stream.local_addr()?;
             let connector = TlsConnector::from(config);
-            let stream = connector.connect(tls::manager_name(), stream).await?;
+            let stream = connector.connect(name, stream).await?;
             Ok::<_, std::io::Error>((stream, local))
         });
         let (stream, local) = match connected.await {
@@ -365,6 +458,24 @@ impl Visit {
         self.post(COMMIT, wish).await
     }
 
+    /// What a node has to say for as long as it goes on.
+    pub(super) async fn listen(self, asked: &Listening) -> Result<Body, SwarmError> {
+        let address = self.manager;
+        let failed = |what: String| SwarmError::Manager { address, what };
+        let asked = timeout(PATIENCE, async {
+            let response = self.send(OUTPUT, asked).await?;
+            match response.status().is_success() {
+                true => Ok(Ok(Body::new(response.into_body()))),
+                false => Ok(Err(refusal(response).await?)),
+            }
+        });
+        match asked.await {
+            Ok(Ok(answer)) => answer.map_err(failed),
+            Ok(Err::<_, BoxError>(error)) => Err(failed(error.to_string())),
+            Err(_elapsed) => Err(failed("no answer".to_owned())),
+        }
+    }
+
     async fn post<T: DeserializeOwned>(
         self,
         path: &str,
@@ -384,7 +495,19 @@ impl Visit {
         self,
         path: &str,
         asked: &impl Serialize,
-    ) -> Result<Result<T, String>, Box<dyn std::error::Error + Send + Sync>> {
+    ) -> Result<Result<T, String>, BoxError> {
+        let response = self.send(path, asked).await?;
+        if !response.status().is_success() {
+            return Ok(Err(refusal(response).await?));
+        }
+        Ok(Ok(serde_json::from_slice(&whole(response).await?)?))
+    }
+
+    async fn send(
+        self,
+        path: &str,
+        asked: &impl Serialize,
+    ) -> Result<hyper::Response<Incoming>, BoxError> {
         let io = TokioIo::new(self.stream);
         let (mut sender, connection) = hyper::client::conn::http1::handshake(io).await?;
         tokio::spawn(connection);
@@ -393,19 +516,21 @@ impl Visit {
             .header("host", unit(Role::Manager))
             .header("content-type", "application/json")
             .body(body)?;
-        let response = sender.send_request(request).await?;
-        let is_in = response.status().is_success();
-        let body = Limited::new(response.into_body(), LARGEST)
-            .collect()
-            .await?;
-        let body = body.to_bytes();
-        if is_in {
-            return Ok(Ok(serde_json::from_slice(&body)?));
-        }
-        let refusal: Result<Refusal, _> = serde_json::from_slice(&body);
-        Ok(Err(match refusal {
-            Ok(refusal) => refusal.message,
-            Err(_other) => String::from_utf8_lossy(&body).into_owned(),
-        }))
+        Ok(sender.send_request(request).await?)
     }
+}
+
+async fn whole(response: hyper::Response<Incoming>) -> Result<Bytes, BoxError> {
+    let body = Limited::new(response.into_body(), LARGEST);
+    Ok(body.collect().await?.to_bytes())
+}
+
+/// In the words of who refuses.
+async fn refusal(response: hyper::Response<Incoming>) -> Result<String, BoxError> {
+    let body = whole(response).await?;
+    let refusal: Result<Refusal, _> = serde_json::from_slice(&body);
+    Ok(match refusal {
+        Ok(refusal) => refusal.message,
+        Err(_other) => String::from_utf8_lossy(&body).into_owned(),
+    })
 }

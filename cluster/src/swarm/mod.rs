@@ -15,6 +15,7 @@ mod home;
 mod lock;
 mod members;
 mod nodes;
+mod output;
 mod own;
 mod record;
 mod rights;
@@ -64,6 +65,8 @@ pub struct Host {
     pub etcd: Program,
     /// A directory in memory, for keys that are to be on no disk.
     pub run: PathBuf,
+    /// Where this host's agent answers for the output of tasks.
+    pub agent: PathBuf,
 }
 
 /// The etcd that a manager runs where none is given.
@@ -131,8 +134,15 @@ struct Active {
     endpoints: Mutex<Vec<String>>,
     /// What this node runs of it.
     own: Option<Own>,
-    /// Managers let others in.
-    gate: Option<Gate>,
+    /// Managers let others in, and every node answers managers.
+    gate: Option<Arc<Gate>>,
+}
+
+/// What goes on when a node becomes something else.
+#[derive(Debug, Default)]
+struct Kept {
+    control: Option<Arc<Etcd>>,
+    gate: Option<Arc<Gate>>,
 }
 
 /// The etcd of this manager.
@@ -219,7 +229,7 @@ impl Swarm {
             // It was ended while it became a worker, or a manager.
             self.stop_store()?;
         }
-        let active = self.activate(state, &papers, server, None)?;
+        let active = self.activate(state, &papers, server, Kept::default())?;
         if let Err(error) = active.announce() {
             tracing::warn!(%error, "the cluster does not know yet that this node is back");
         }
@@ -431,24 +441,12 @@ impl Swarm {
         state: State,
         papers: &Papers,
         server: Option<Server>,
-        control: Option<Arc<Etcd>>,
+        kept: Kept,
     ) -> Result<Arc<Active>, SwarmError> {
         let endpoints = state.etcd.endpoints.clone();
         let asked = nearest_first(server.as_ref(), &endpoints);
-        let control = self.control(&state, &asked, control)?;
+        let control = self.control(&state, &asked, kept.control)?;
         let own = server.map(Own::keep).transpose()?;
-        let gate = match state.role {
-            Role::Manager => {
-                let porter = admission::Manager {
-                    control: Arc::clone(&control),
-                    own: state.clone(),
-                    lock: self.home.lock.clone(),
-                };
-                let open = Gate::open(state.listen, papers, Arc::new(porter));
-                Some(self.runtime.block_on(open)?)
-            }
-            Role::Worker => None,
-        };
         let shared: Arc<dyn ControlPlane> = if state.own_etcd && state.role == Role::Worker {
             let (node, home) = (state.node.clone(), self.home.clone());
             let runtime = self.runtime.clone();
@@ -456,6 +454,7 @@ impl Swarm {
         } else {
             Arc::clone(&control) as Arc<dyn ControlPlane>
         };
+        let gate = self.door_of(&state, papers, (&control, &shared), kept.gate)?;
         Ok(Arc::new(Active {
             state,
             control,

@@ -11,7 +11,7 @@ use api::id::NodeId;
 use super::gate::{Renewal, Visit};
 use super::home::Papers;
 use super::lock::UnlockKey;
-use super::{Active, Swarm, SwarmError, nodes, record, rights, tls};
+use super::{Active, Kept, Swarm, SwarmError, nodes, record, rights, tls};
 use crate::authority::{KeyRequest, Life};
 use crate::control_plane::{ControlError, Transaction};
 use crate::key;
@@ -66,14 +66,17 @@ impl Swarm {
         state.role = role;
         state.etcd.endpoints.clone_from(&before.endpoints());
         tracing::info!(?role, "this node has another role");
-        let control = Some(Arc::clone(&before.control));
+        let kept = Kept {
+            control: Some(Arc::clone(&before.control)),
+            gate: before.gate.clone(),
+        };
         self.home.lock.set(unlock);
         self.home.keep_papers(&papers)?;
         let turned = match role {
             Role::Manager => {
                 let turned = match self.server(&state) {
-                    Some(server) => self.join_store(state, &papers, server, control)?,
-                    None => self.activate(state, &papers, None, control)?,
+                    Some(server) => self.join_store(state, &papers, server, kept)?,
+                    None => self.activate(state, &papers, None, kept)?,
                 };
                 self.home.keep_state(&turned.state)?;
                 turned.vote()?;
@@ -87,7 +90,7 @@ impl Swarm {
                     own.unkeep();
                     self.stop_store()?;
                 }
-                self.activate(state, &papers, None, control)?
+                self.activate(state, &papers, None, kept)?
             }
         };
         *slot = Some(turned);

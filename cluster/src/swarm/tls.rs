@@ -70,11 +70,16 @@ fn identity(
 
 /// Whether a certificate, which has been verified, is that of `node`.
 pub(super) fn is_of(shown: &CertificateDer<'_>, node: &NodeId) -> bool {
-    let name = ServerName::try_from(node.as_str());
-    let (Ok(name), Ok(shown)) = (name, ParsedCertificate::try_from(shown)) else {
+    let (Ok(name), Ok(shown)) = (node_name(node), ParsedCertificate::try_from(shown)) else {
         return false;
     };
     verify_server_name(&shown, &name).is_ok()
+}
+
+/// The same of a manager.
+pub(super) fn is_manager(shown: &CertificateDer<'_>) -> bool {
+    let shown = ParsedCertificate::try_from(shown);
+    shown.is_ok_and(|shown| verify_server_name(&shown, &manager_name()).is_ok())
 }
 
 /// Trusts managers whose authority has this digest: that of a join token. A member shows its `papers`.
@@ -101,6 +106,12 @@ pub(super) fn client(
 /// The name that a manager's certificate has, wherever it is reached.
 pub(super) fn manager_name() -> ServerName<'static> {
     ServerName::try_from(unit(Role::Manager)).expect("a name of the DNS")
+}
+
+/// The name that the certificate of a node has.
+pub(super) fn node_name(node: &NodeId) -> Result<ServerName<'static>, SwarmError> {
+    let name = ServerName::try_from(node.to_string());
+    name.map_err(|error| failed("name a node")(Error::General(error.to_string())))
 }
 
 /// Of a chain, the certificate that the token speaks of.

@@ -51,6 +51,7 @@ impl Node {
                 groups: Vec::new(),
             },
             run: directory.path().join("run"),
+            agent: directory.path().join("agent.sock"),
         };
         Self {
             swarm: Swarm::open(home.clone(), host, runtime.handle().clone()).unwrap(),

@@ -129,6 +129,7 @@ fn host(hostname: &str) -> Host {
             groups: Vec::new(),
         },
         run: PathBuf::from("/nonexistent/nobody-locks"),
+        agent: PathBuf::from("/nonexistent/agent"),
     }
 }
 

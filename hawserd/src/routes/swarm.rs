@@ -5,6 +5,7 @@ use api::swarm::{
     Membership, Node, NodeUpdate, Role, Swarm, SwarmInit, SwarmJoin, SwarmKey, SwarmUpdate,
 };
 use api::work::{Work, WorkChange};
+use axum::body::Body;
 use axum::extract::{DefaultBodyLimit, State};
 use axum::http::StatusCode;
 use axum::routing::{get, post};
@@ -39,6 +40,7 @@ pub(crate) fn routes() -> Router<Daemon> {
         .route(path::NODES, get(list))
         .route(&node, get(inspect_node).delete(remove))
         .route(&format!("{node}/{}", path::NODE_UPDATE), post(update))
+        .route(&format!("{node}/{}", path::NODE_OUTPUT), get(output))
 }
 
 #[derive(Deserialize)]
@@ -175,6 +177,23 @@ async fn update(
         .run(move |daemon| daemon.cluster.update_node(&node, change))
         .await
         .map(|()| StatusCode::NO_CONTENT)
+}
+
+#[derive(Deserialize)]
+struct Wanted {
+    request: String,
+}
+
+async fn output(
+    State(daemon): State<Daemon>,
+    Segments(node): Segments<String>,
+    Params(Wanted { request }): Params<Wanted>,
+) -> Result<Body, Failure> {
+    let wanted = serde_json::from_str(&request)
+        .map_err(|error| Failure::invalid(format!("request: {error}")))?;
+    daemon
+        .run(move |daemon| daemon.cluster.output(&node, wanted))
+        .await
 }
 
 async fn remove(

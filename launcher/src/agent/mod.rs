@@ -16,6 +16,7 @@ pub mod host;
 pub(crate) mod lead;
 mod news;
 mod observe;
+mod output;
 pub mod plan;
 pub mod record;
 pub mod task;
@@ -63,11 +64,17 @@ const RESYNC: Duration = Duration::from_secs(10);
 pub fn run(context: &Context) -> Result<(), CliError> {
     context.require_root()?;
     let records = Records::open(Path::new(&context.info()?.state_dir))?;
+    let mut answers = false;
     loop {
         let Some(mut lock) = records.lock()? else {
             return Ok(());
         };
         lock.sign()?;
+        if !std::mem::replace(&mut answers, true)
+            && let Err(error) = output::answer(context, &records)
+        {
+            crate::cli::warn(format_args!("no output for other hosts: {error}"));
+        }
         Agent::new(context, &records)?.keep(&lock)?;
         if !lock.is_current() {
             return Ok(());

@@ -7,9 +7,10 @@ use std::thread;
 use std::time::Duration;
 
 use api::service::Service;
+use api::work::OutputRequest;
 use clap::Args;
 
-use super::{ServiceFlagError, find};
+use super::{ServiceFlagError, find, remote};
 use crate::agent::crew::Replicas;
 use crate::agent::task::Task;
 use crate::cli::container::logs;
@@ -61,6 +62,7 @@ pub fn logs(context: &Context, flags: &LogsFlags) -> Result<i32, CliError> {
     let (service, only) = which(context, &flags.service)?;
     let (send, failures) = mpsc::channel();
     let mut seen = BTreeSet::new();
+    let mut exit_code = 0;
     loop {
         let replicas = Replicas::read(context, [&service])?;
         let all = replicas.of(&service);
@@ -70,30 +72,25 @@ pub fn logs(context: &Context, flags: &LogsFlags) -> Result<i32, CliError> {
             if !is_meant || task.container.is_none() || !seen.insert(task.id.clone()) {
                 continue;
             }
-            let node = replicas.host(task);
-            if !replicas.is_here(task) {
-                let (name, host) = (&task.name, node);
-                output::warn(format_args!(
-                    "{name} is on {host}: its output is read there"
-                ));
-                continue;
-            }
-            let prefix = prefix(flags, &service, task, node);
+            let shown = Shown {
+                prefix: prefix(flags, &service, task, replicas.host(task)),
+                is_here: replicas.is_here(task),
+                task: task.clone(),
+            };
             if !flags.follow {
-                show(context, flags, task, &prefix)?;
+                exit_code |= shown.show(context, flags)?;
                 continue;
             }
-            let task = task.clone();
             let (context, flags, send) = (context.another(), flags.clone(), send.clone());
             thread::spawn(move || {
-                if let Err(error) = show(&context, &flags, &task, &prefix) {
+                if let Err(error) = shown.show(&context, &flags) {
                     // Nobody listens when another one has failed.
                     drop(send.send(error));
                 }
             });
         }
         if !flags.follow || is_over {
-            return Ok(0);
+            return Ok(exit_code);
         }
         if let Ok(error) = failures.recv_timeout(LOOK) {
             return Err(error);
@@ -142,27 +139,69 @@ fn prefix(flags: &LogsFlags, service: &Service, task: &Task, node: &str) -> Stri
     format!("{name}@{node}    | ")
 }
 
-/// The log of one replica; one that is gone has none.
-fn show(context: &Context, flags: &LogsFlags, task: &Task, prefix: &str) -> Result<(), CliError> {
-    let wanted = logs::LogsFlags {
-        follow: flags.follow,
-        tail: flags.tail.clone(),
-        since: flags.since.clone(),
-        until: None,
-        timestamps: flags.timestamps,
-        details: flags.details,
-        container: task.name.clone(),
-    };
-    let streams = (
-        Prefixed::new(prefix, io::stdout()),
-        Prefixed::new(prefix, io::stderr()),
-    );
-    let written = context
-        .container(&task.name)
-        .and_then(|container| logs::write(&container, &wanted, streams));
-    match written {
-        Err(CliError::Store(StoreError::NotFound { .. })) => Ok(()),
-        outcome => outcome,
+/// A replica whose log is shown.
+struct Shown {
+    task: Task,
+    prefix: String,
+    is_here: bool,
+}
+
+impl Shown {
+    /// One that is gone has no log. What is wrong with another host is said, and no reason to leave the
+    /// others out: the exit code tells it.
+    fn show(&self, context: &Context, flags: &LogsFlags) -> Result<i32, CliError> {
+        let streams = (
+            Prefixed::new(&self.prefix, io::stdout()),
+            Prefixed::new(&self.prefix, io::stderr()),
+        );
+        if self.is_here {
+            return self.show_own(context, flags, streams);
+        }
+        let wanted = OutputRequest {
+            task: self.task.id.clone(),
+            follow: flags.follow,
+            tail: flags.tail.clone(),
+            since: flags.since.clone(),
+            timestamps: flags.timestamps,
+            details: flags.details,
+        };
+        match remote::write(context, &self.task.node, &wanted, streams) {
+            Err(CliError::Io { source, .. }) if source.kind() == io::ErrorKind::BrokenPipe => {
+                Err(CliError::Io {
+                    op: "write the log",
+                    source,
+                })
+            }
+            Err(error) => {
+                output::warn(format_args!("{}: {error}", self.task.name));
+                Ok(1)
+            }
+            Ok(()) => Ok(0),
+        }
+    }
+
+    fn show_own(
+        &self,
+        context: &Context,
+        flags: &LogsFlags,
+        streams: (impl Write, impl Write),
+    ) -> Result<i32, CliError> {
+        let wanted = logs::LogsFlags {
+            follow: flags.follow,
+            tail: flags.tail.clone(),
+            since: flags.since.clone(),
+            until: None,
+            timestamps: flags.timestamps,
+            details: flags.details,
+            container: self.task.name.clone(),
+        };
+        let written = context
+            .container(&self.task.name)
+            .and_then(|container| logs::write(&container, &wanted, streams));
+        match written {
+            Err(CliError::Store(StoreError::NotFound { .. })) => Ok(0),
+            outcome => outcome.map(|()| 0),
+        }
     }
 }
 

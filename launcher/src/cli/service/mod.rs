@@ -10,6 +10,7 @@ pub mod logs;
 pub mod port;
 mod progress;
 pub mod ps;
+mod remote;
 pub mod remove;
 pub(super) mod replica;
 pub mod rollback;

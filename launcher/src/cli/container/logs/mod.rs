@@ -114,6 +114,7 @@ fn run(
         if !runs || selection.is_over() {
             return Ok(());
         }
+        output.flush()?;
         watch.wait()?;
     }
 }
@@ -289,6 +290,15 @@ impl<O: Write, E: Write> Output<O, E> {
                 op: "write the log",
                 source,
             })
+    }
+
+    /// A writer that knows says here that nobody reads any more.
+    fn flush(&mut self) -> Result<(), CliError> {
+        let flushed = self.stdout.flush().and_then(|()| self.stderr.flush());
+        flushed.map_err(|source| CliError::Io {
+            op: "write the log",
+            source,
+        })
     }
 
     fn head(&self, entry: &Entry) -> String {
