@@ -115,6 +115,32 @@ impl Cluster {
         joining.hawser(&["swarm", "join", "--token", token.trim(), &manager])
     }
 
+    /// Puts nodes on one link: they reach each other without the router, and the others by it.
+    ///
+    /// # Errors
+    /// When the link cannot be made.
+    pub fn share_link(&self, numbers: &[u8]) -> Result<()> {
+        let ip = |words: String| {
+            let words: Vec<&str> = words.split(' ').collect();
+            self.router.output("ip", &words)
+        };
+        let link = format!("link{}", numbers[0]);
+        ip(format!("link add {link} type bridge"))?;
+        ip(format!("link set {link} up"))?;
+        for number in numbers {
+            ip(format!("addr flush dev n{number}"))?;
+            ip(format!("link set n{number} master {link}"))?;
+            ip(format!("addr add 172.31.{number}.1/24 dev {link}"))?;
+            ip(format!("addr add fd31:{number}::1/64 dev {link} nodad"))?;
+            let host = &self.node(*number).host;
+            for other in numbers.iter().filter(|other| *other != number) {
+                let other = address(*other).to_string();
+                host.output("ip", &["route", "add", &other, "dev", "eth0"])?;
+            }
+        }
+        Ok(())
+    }
+
     /// Counted from 1.
     pub fn node(&self, number: u8) -> &Shop {
         &self.nodes[usize::from(number) - 1]

@@ -1,5 +1,6 @@
-//! Endpoints that come and go on three hosts while daemons are killed, a host is cut off and the
-//! control plane is away: afterwards every kernel knows who is where, and nothing else.
+//! Endpoints that come and go on five hosts, on two links with a router between them, while daemons
+//! are killed, a host is cut off and the control plane is away: afterwards every kernel knows who is
+//! where, and nothing else.
 
 #[cfg(test)]
 mod root {
@@ -19,7 +20,7 @@ mod root {
     const STEPS: usize = 200;
     /// How many there are at a time, about.
     const CROWD: usize = 30;
-    const NODES: u64 = 3;
+    const NODES: u64 = 5;
 
     /// A link address and where frames to it are sent.
     type Fdb = BTreeSet<(String, String)>;
@@ -172,7 +173,10 @@ mod root {
 
     #[test]
     fn whatever_happens_everybody_knows_who_is_where() {
-        let cluster = Cluster::new(NODES as u8).unwrap().joined(1).unwrap();
+        let cluster = Cluster::new(NODES as u8).unwrap();
+        cluster.share_link(&[1, 2]).unwrap();
+        cluster.share_link(&[3, 4, 5]).unwrap();
+        let cluster = cluster.joined(1).unwrap();
         let create = "network create -d overlay --attachable --ipv6 net";
         cluster.node(1).type_(create);
         let mut town = Town {
@@ -201,7 +205,7 @@ mod root {
                     town.detach(&name);
                 }
             }
-            if step % 40 == 39 {
+            if step % 50 == 49 {
                 times.push(town.converges("after some steps"));
                 let daemon = &mut town.cluster.nodes[usize::from(node) - 1].daemon;
                 daemon.kill().unwrap();
