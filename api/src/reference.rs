@@ -130,6 +130,14 @@ impl Reference {
     }
 }
 
+/// What was typed without the digest beside a tag, for people.
+pub fn without_digest(typed: &str) -> &str {
+    match typed.split_once('@') {
+        Some((named, _)) if names_version(named) => named,
+        _ => typed,
+    }
+}
+
 /// Whether a tag or a digest was typed.
 pub fn names_version(typed: &str) -> bool {
     let last = typed.rsplit('/').next().unwrap_or_default();

@@ -122,6 +122,102 @@ mod root {
     }
 
     #[test]
+    fn a_service_has_the_image_that_its_tag_meant_when_it_was_made() {
+        let shop = Shop::open();
+        let registry = Registry::start(&shop.host, 5000, Guard::default()).unwrap();
+        let name = format!("{}/web", registry.address());
+        // Two images, of which the tag means one after the other.
+        shop.type_(&format!("create --name other {TOOLS} true"));
+        shop.hawser(&[
+            "commit",
+            "-c",
+            "WORKDIR /tmp",
+            "other",
+            &format!("{name}:2"),
+        ]);
+        shop.type_("rm other");
+        let mut digests = Vec::new();
+        for image in [TOOLS, &format!("{name}:2")] {
+            shop.type_(&format!("tag {image} {name}:1"));
+            let pushed = shop.type_(&format!("push {name}:1"));
+            let last = pushed.lines().last().unwrap();
+            digests.push(last.split_whitespace().nth(2).unwrap().to_owned());
+            if digests.len() > 1 {
+                break;
+            }
+            shop.type_(&format!("rmi {name}:1"));
+            shop.type_(&format!(
+                "service create -d --name web --restart-delay 100ms {name}:1 sleep 600"
+            ));
+        }
+        assert_ne!(digests[0], digests[1]);
+        let image = || {
+            let format = "{{.Spec.TaskTemplate.ContainerSpec.Image}}";
+            shop.hawser(&["service", "inspect", "--format", format, "web"])
+        };
+        assert_eq!(image(), format!("{name}:1@{}", digests[0]));
+        let replica = |before: &str| {
+            shop.soon("a replica runs", || {
+                let running = shop.daemon.hawser(&["ps", "-q"])?;
+                anyhow::ensure!(
+                    running.lines().count() == 1 && running != before,
+                    "{running}"
+                );
+                Ok(running)
+            })
+        };
+        let directory = |container: &str| shop.inside(container, "pwd");
+        let first = replica("");
+        assert_eq!(directory(&first), "/");
+        shop.type_(&format!("kill {first}"));
+        let second = replica(&first);
+        assert_eq!(
+            directory(&second),
+            "/",
+            "the tag means another image by now"
+        );
+        // People see the tag.
+        let shown = shop.hawser(&["service", "ls", "--format", "{{.Image}}"]);
+        assert_eq!(shown, format!("{name}:1"));
+        let shown = shop.hawser(&["ps", "--format", "{{.Image}}"]);
+        assert_eq!(shown, format!("{name}:1"));
+
+        let update = |flags: &str| {
+            shop.type_(&format!("service update -d {flags} web"));
+        };
+        update("--env-add A=1");
+        let third = replica(&second);
+        assert_eq!(directory(&third), "/", "no other image was asked for");
+        update(&format!("--image {name}:1"));
+        assert_eq!(image(), format!("{name}:1@{}", digests[1]));
+        let fourth = replica(&third);
+        assert_eq!(directory(&fourth), "/tmp");
+        update(&format!("--no-resolve-image --image {name}:2"));
+        assert_eq!(image(), format!("{name}:2"));
+
+        // Without the registry, what is here is meant; and what came from none is no registry's.
+        drop(registry);
+        let said = shop.run(&[
+            "service",
+            "update",
+            "-d",
+            "--image",
+            &format!("{name}:1"),
+            "web",
+        ]);
+        assert!(said.stderr.contains("that is here"), "{said:?}");
+        assert_eq!(image(), format!("{name}:1@{}", digests[1]));
+        let gone = format!("{name}:3");
+        let said = shop.run(&["service", "update", "-d", "--image", &gone, "web"]);
+        assert!(said.stderr.contains("to record its digest"), "{said:?}");
+        assert_eq!(image(), gone);
+        let said = shop.run(&["service", "update", "-d", "--image", TOOLS, "web"]);
+        assert_eq!((said.code, said.stderr.as_str()), (0, ""));
+        assert_eq!(image(), TOOLS);
+        shop.type_("service rm web");
+    }
+
+    #[test]
     fn a_registry_with_a_certificate_of_its_own_wants_it_and_a_login() {
         let shop = Shop::open();
         let home = home(&shop);
@@ -240,12 +336,7 @@ mod root {
         shop.type_(&format!("tag {TOOLS} {name}"));
         shop.type_(&format!("push -q {name}"));
         let run = |command: &mut Command| program::output(command).unwrap();
-        let policy = root.join("policy.json");
-        fs::write(
-            &policy,
-            r#"{"default": [{"type": "insecureAcceptAnything"}]}"#,
-        )
-        .unwrap();
+        let policy = policy(&root);
         let skopeo = |to: &str| {
             let mut skopeo = shop.host.command(peer("usr/bin/skopeo").unwrap());
             skopeo
@@ -285,5 +376,51 @@ mod root {
             shop.type_(&format!("run -q --rm --network none {made}")),
             "by umoci"
         );
+    }
+
+    /// Has skopeo and buildah take images without signatures.
+    fn policy(root: &Path) -> PathBuf {
+        let policy = root.join("policy.json");
+        let all = r#"{"default": [{"type": "insecureAcceptAnything"}]}"#;
+        fs::write(&policy, all).unwrap();
+        policy
+    }
+
+    #[test]
+    fn images_that_buildah_made_are_loaded_and_run() {
+        let shop = Shop::open();
+        let root = shop.daemon.directories().root().join("buildah");
+        fs::create_dir(&root).unwrap();
+        let policy = policy(&root);
+        let buildah = |command: &str, words: &[&str]| {
+            let mut buildah = shop.host.command(peer("usr/bin/buildah").unwrap());
+            buildah.env("HOME", &root);
+            for (flag, directory) in [("--root", "root"), ("--runroot", "run")] {
+                buildah.arg(flag).arg(root.join(directory));
+            }
+            buildah.args(["--storage-driver", "vfs", command, "-q"]);
+            buildah.arg("--signature-policy").arg(&policy);
+            program::output(buildah.args(words)).unwrap()
+        };
+        // On top of an image of ours.
+        shop.type_(&format!("save -o {}/base.tar {TOOLS}", root.display()));
+        fs::write(root.join("added"), "by buildah").unwrap();
+        let lines = format!(
+            "FROM docker-archive:{}/base.tar\nLABEL by=buildah\nENV WHO=buildah\nUSER 12:34\n\
+             COPY added /added\nENTRYPOINT [\"/bin/sh\", \"-c\"]\n\
+             CMD [\"echo $WHO $(cat /added) $(id -u)\"]\n",
+            root.display()
+        );
+        fs::write(root.join("Containerfile"), lines).unwrap();
+        buildah("bud", &["-t", "by/bud:1", &root.display().to_string()]);
+        for kind in ["docker-archive", "oci-archive"] {
+            let archive = root.join(kind).display().to_string();
+            let name = format!("by/{kind}:1");
+            buildah("push", &["by/bud:1", &format!("{kind}:{archive}:{name}")]);
+            shop.type_(&format!("load -q -i {archive}"));
+            let said = shop.type_(&format!("run --rm --network none {name}"));
+            assert_eq!(said, "buildah by buildah 12", "{kind}");
+            assert_eq!(shop.inspect(&name, "{{.Config.Labels.by}}"), "buildah");
+        }
     }
 }

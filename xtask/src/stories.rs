@@ -16,7 +16,8 @@ const WEB_SERVER: [&str; 2] = ["nginx", "nginx-common"];
 
 /// What stories meet and benches measure against. dockerd and its parts are run from the unpacked tree, in
 /// namespaces of their own.
-const PEERS: [&str; 9] = [
+const PEERS: [&str; 10] = [
+    "buildah",
     "containerd",
     "containernetworking-plugins",
     "docker-registry",

@@ -4,6 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use api::path::ROOTFS;
+use api::reference::without_digest;
 use api::storage::Rootfs;
 use clap::Args;
 use jiff::Timestamp;
@@ -145,7 +146,8 @@ fn row(view: &View, now: Timestamp, no_trunc: bool, size: String) -> Row {
 fn shown_image(image: &str, no_trunc: bool) -> &str {
     match image.strip_prefix("sha256:") {
         Some(hex) if !no_trunc => hex.get(..12).unwrap_or(hex),
-        _ => image,
+        _ if no_trunc => image,
+        _ => without_digest(image),
     }
 }
 
@@ -335,5 +337,9 @@ mod tests {
         assert_eq!(shown_image(&id, false), "abababababab");
         assert_eq!(shown_image(&id, true), id);
         assert_eq!(shown_image("web:1", false), "web:1");
+        let pinned = "web:1@sha256:ab";
+        assert_eq!(shown_image(pinned, false), "web:1");
+        assert_eq!(shown_image(pinned, true), pinned);
+        assert_eq!(shown_image("web@sha256:ab", false), "web@sha256:ab");
     }
 }

@@ -120,6 +120,19 @@ pub(crate) fn fetch(
     })
 }
 
+/// The digest that the registry has the image by now.
+///
+/// # Errors
+/// As [`pull`].
+pub(crate) fn digest(context: &Context, reference: &Reference) -> Result<Digest, CliError> {
+    let scopes = vec![format!("repository:{}:pull", reference.path())];
+    let (path, host) = (reference.path(), reference.host());
+    let place = (host, path.as_str());
+    over_ways(context, place, &scopes, Errand::Pull, |repository| {
+        Ok(repository.manifest(reference.selector())?.digest)
+    })
+}
+
 fn tags(context: &Context, reference: &Reference) -> Result<Vec<String>, CliError> {
     let scopes = vec![format!("repository:{}:pull", reference.path())];
     let (path, host) = (reference.path(), reference.host());

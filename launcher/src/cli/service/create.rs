@@ -8,7 +8,7 @@ use clap::Args;
 
 use super::health::{HealthFlags, duration};
 use super::task::{NewTaskFlags, TaskFlags, unused};
-use super::{AffinityFlag, ModeFlag, ServiceFlagError, check, port, progress};
+use super::{AffinityFlag, ModeFlag, ServiceFlagError, check, pin, port, progress};
 use crate::agent;
 use crate::cli::context::Context;
 use crate::cli::error::CliError;
@@ -70,11 +70,16 @@ pub struct CreateFlags {
 /// # Errors
 /// Flags that cannot be, or the daemon's refusal.
 pub fn create(context: &Context, flags: &CreateFlags) -> Result<i32, CliError> {
-    let spec = spec(flags)?;
+    let mut spec = spec(flags)?;
     let has_tasks = spec.task_template.is_some();
     if has_tasks {
         context.require_root()?;
         check::check(context, &spec)?;
+    }
+    if let Some(template) = &mut spec.task_template
+        && !flags.task.no_resolve_image
+    {
+        pin::pin(context, &mut template.container_spec.image)?;
     }
     let service: Service = context.client().post(SERVICES_CREATE, &spec)?;
     output::line(&service.id)?;

@@ -1,6 +1,7 @@
 //! `hawser service ls`.
 
 use api::path::SERVICES;
+use api::reference::without_digest;
 use api::service::{Service, ServicePort};
 use clap::Args;
 
@@ -99,7 +100,7 @@ fn row((service, replicas): &(Service, String)) -> Row {
         ("Mode", mode(service).into()),
         ("EndpointMode", spec.endpoint_spec.mode.as_str().into()),
         ("Replicas", replicas.as_str().into()),
-        ("Image", image(service).into()),
+        ("Image", without_digest(image(service)).into()),
         ("Ports", ports(&service.endpoint.ports).into()),
         ("Networks", networks.join(", ").into()),
         ("CreatedAt", human::moment(&service.created_at, 9).into()),

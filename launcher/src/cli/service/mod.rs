@@ -7,6 +7,7 @@ pub mod health;
 pub mod inspect;
 pub mod list;
 pub mod logs;
+mod pin;
 pub mod port;
 mod progress;
 pub mod ps;

@@ -1,5 +1,6 @@
 //! The replicas of services, as `hawser service ps` lists them.
 
+use api::reference::without_digest;
 use api::service::Service;
 use jiff::Timestamp;
 
@@ -143,10 +144,14 @@ fn row(one: &Listed, (id, whole): (String, bool), now: Timestamp) -> Row {
         ),
     };
     let container = task.container.as_ref();
+    let image = match whole {
+        true => &task.image,
+        false => without_digest(&task.image),
+    };
     Row::new([
         ("ID", id.into()),
         ("Name", one.name.as_str().into()),
-        ("Image", task.image.as_str().into()),
+        ("Image", image.into()),
         ("Node", one.node.as_str().into()),
         ("DesiredState", task.desired.as_str().into()),
         (

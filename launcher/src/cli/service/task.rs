@@ -209,8 +209,8 @@ pub struct TaskFlags {
     /// Taken for Docker's sake: credentials are this host's own
     #[arg(long, hide = true)]
     pub with_registry_auth: bool,
-    /// Taken for Docker's sake: images are this host's own
-    #[arg(long, hide = true)]
+    /// Let each host find by itself which image the tag means, instead of naming it by digest
+    #[arg(long)]
     pub no_resolve_image: bool,
 }
 

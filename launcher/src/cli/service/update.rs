@@ -10,7 +10,7 @@ use super::create::{networks, ports};
 use super::health::{HealthFlags, duration};
 use super::task::{TaskFlags, unused};
 use super::{
-    AffinityFlag, ModeFlag, ServiceFlagError, check, find, port, progress, rollback, route,
+    AffinityFlag, ModeFlag, ServiceFlagError, check, find, pin, port, progress, rollback, route,
 };
 use crate::agent;
 use crate::cli::context::Context;
@@ -84,8 +84,14 @@ pub fn update(context: &Context, flags: &UpdateFlags) -> Result<i32, CliError> {
         );
     }
     let weights = weights(&flags.member_weight)?;
-    let spec = changed(flags, &service)?;
+    let mut spec = changed(flags, &service)?;
     check::check(context, &spec)?;
+    if let Some(template) = &mut spec.task_template
+        && flags.changed.image.is_some()
+        && !flags.task.no_resolve_image
+    {
+        pin::pin(context, &mut template.container_spec.image)?;
+    }
     let own = route(service.id.as_str());
     if spec != service.spec {
         let version = service.version.index;
