@@ -130,6 +130,72 @@ mod root {
     }
 
     #[test]
+    fn file_systems_in_memory_are_as_their_options_say() {
+        let shop = Shop::open();
+        let options = |flags: &str| {
+            let said = seen(
+                &shop,
+                flags,
+                "sed -n 's,^[^ ]* /m tmpfs \\([^ ]*\\) .*,\\1,p' /proc/mounts",
+            );
+            said.split(',').map(str::to_owned).collect::<Vec<_>>()
+        };
+        let has = |found: &[String], wanted: &[&str]| {
+            let missing = wanted
+                .iter()
+                .find(|word| !found.iter().any(|own| own == *word));
+            assert_eq!(missing, None, "{found:?}");
+        };
+        has(&options("--tmpfs /m"), &["rw", "nosuid", "nodev", "noexec"]);
+        let found = options("--tmpfs /m:ro,size=64k,mode=710,uid=12,gid=34,noatime");
+        has(
+            &found,
+            &["ro", "size=64k", "mode=710", "uid=12", "gid=34", "noatime"],
+        );
+        let found = options("--tmpfs /m:exec,suid,dev");
+        let denied = found
+            .iter()
+            .find(|own| matches!(&***own, "noexec" | "nosuid" | "nodev"));
+        assert_eq!(denied, None, "{found:?}");
+
+        // What they say is so, and what the image has there is hidden.
+        let script = "stat -c '%a %u:%g' /m; cp /bin/busybox /m/x 2>/dev/null || echo full; rm /m/x;                       printf '#!/bin/sh\necho ran' >/m/x; chmod +x /m/x; /m/x;                       cp /m/x /n/x; /n/x 2>/dev/null || echo refused; ls /etc/passwd 2>/dev/null ||                       echo hidden";
+        let said = seen(
+            &shop,
+            "--tmpfs /m:exec,size=64k,mode=1750,uid=12,gid=34 --tmpfs /n --tmpfs /etc",
+            script,
+        );
+        assert_eq!(
+            said,
+            "1750 12:34
+full
+ran
+refused
+hidden"
+        );
+
+        // Nothing is left of it, and nothing of it in what is made of the container.
+        let write = "ls /m; echo 1 >/m/file; echo 2 >/kept";
+        shop.hawser(&[
+            "create", "--name", "mem", "--tmpfs", "/m", TOOLS, "sh", "-c", write,
+        ]);
+        for _ in 0..2 {
+            assert_eq!(shop.type_("start -a mem"), "");
+        }
+        let changed = shop.type_("diff mem");
+        assert!(
+            changed.contains("A /kept") && !changed.contains("file"),
+            "{changed}"
+        );
+
+        for options in ["size=lots", "mode=9", "uid=nobody", "size=", "loud", "ro=1"] {
+            let words = format!("run --tmpfs /m:{options} {TOOLS} true");
+            shop.refuses(&words, 125, "invalid tmpfs option");
+        }
+        assert_eq!(shop.type_("ps -aq").lines().count(), 1);
+    }
+
+    #[test]
     fn users_limits_and_settings_of_the_kernel_are_the_containers_own() {
         let shop = Shop::open();
         assert_eq!(

@@ -5,6 +5,7 @@ use std::path::{Component, Path, PathBuf};
 
 use api::id::{InvalidId, VolumeName};
 
+use super::limit::bytes;
 use crate::container::{IDMAP, Recursion};
 
 mod long;
@@ -234,9 +235,11 @@ pub fn parse_tmpfs(spec: &str) -> Result<(String, String), MountError> {
             "ro" | "rw" | "suid" | "nosuid" | "dev" | "nodev" | "exec" | "noexec" | "sync"
             | "async" | "dirsync" | "atime" | "noatime" | "diratime" | "nodiratime"
             | "relatime" | "norelatime" | "strictatime" => value.is_empty(),
-            "size" | "mode" | "uid" | "gid" | "nr_inodes" | "nr_blocks" | "mpol" | "huge" => {
-                !value.is_empty()
-            }
+            "size" if value.ends_with('%') => value[..value.len() - 1].parse::<u32>().is_ok(),
+            "size" | "nr_inodes" | "nr_blocks" => bytes(value).is_some(),
+            "mode" => u32::from_str_radix(value, 8).is_ok_and(|mode| mode <= 0o7777),
+            "uid" | "gid" => value.parse::<u32>().is_ok(),
+            "mpol" | "huge" => !value.is_empty(),
             _ => false,
         };
         if !known {
