@@ -12,6 +12,7 @@ mod engine;
 mod life;
 mod memory;
 mod names;
+mod overlay;
 mod packets;
 mod ports;
 mod published;
@@ -98,6 +99,10 @@ const BENCHES: &[Bench] = &[
     Bench {
         name: "own-port-throughput",
         measure: published::own_throughput,
+    },
+    Bench {
+        name: "overlay-throughput",
+        measure: overlay::throughput,
     },
     Bench {
         name: "packets",

@@ -15,7 +15,7 @@ use super::{FEW, Scene, docker};
 const SECONDS: &str = "2";
 const WEB: &str = "web";
 const WEB_PORT: u16 = 18080;
-const STREAM_PORT: u16 = 15201;
+pub(crate) const STREAM_PORT: u16 = 15201;
 const SOON: Duration = Duration::from_secs(10);
 
 const DNAT: &str = "docker, DNAT";
@@ -200,7 +200,7 @@ impl Side<'_> {
     }
 }
 
-fn gigabits(mut iperf: Command, address: &str) -> Result<f64> {
+pub(crate) fn gigabits(mut iperf: Command, address: &str) -> Result<f64> {
     iperf.args(["--client", address, "--port", &STREAM_PORT.to_string()]);
     let text = program::output(iperf.args(["--time", SECONDS, "--json"]))?;
     let report: serde_json::Value = serde_json::from_str(&text).context("report of iperf3")?;
