@@ -505,6 +505,11 @@ mod root {
             let words = format!("service create --name web {flags} tools true");
             shop.refuses(&words, 1, part);
         }
+        shop.refuses(
+            "service create --name a.b tools true",
+            1,
+            "invalid service name",
+        );
         assert_eq!(shop.type_("service ls -q"), "");
         shop.type_("service create -d --name web --network shop tools sleep 600");
         shop.refuses("service update --host-add db web", 1, "invalid --add-host");

@@ -42,6 +42,8 @@ pub(super) fn check(context: &Context, spec: &ServiceSpec) -> Result<(), CliErro
         jiff::Timestamp::now(),
     )?;
     let mut flags = template::flags(&service, template, &task, &info.name)?;
+    // The daemon has words of its own for the service's name.
+    flags.name = None;
     // Another host may have more of them than this one.
     flags.limits.cpus = None;
     // Whatever the image has, it has something to run.
