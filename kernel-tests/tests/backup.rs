@@ -21,6 +21,7 @@ mod root {
         let cluster = Cluster::without_etcd(2).unwrap().joined(1).unwrap();
         let [first, second] = [1, 2].map(|number| cluster.node(number));
         first.type_("network create -d overlay --attachable vantage-net");
+        first.type_("service create -q --name vantage-svc --network vantage-net");
         first.type_("node update --label-add zone=east n2");
         second.idle("c2", "--network vantage-net");
         let address = second.address("c2", "vantage-net");
@@ -47,6 +48,19 @@ mod root {
         first.refuses(&format!("swarm restore {name}"), 1, "or use --force");
         assert!(lists(first, "vantage-net"), "nothing has happened");
 
+        // What the worker has heard since is of a store that is to be no more.
+        first.type_("service update -q --label-add told=before vantage-svc");
+        let label = "{{.Spec.Labels.told}}";
+        let told = |shop: &Shop, word: &str| {
+            shop.soon("it is told", || {
+                let inspect = ["service", "inspect", "-f", label, "vantage-svc"];
+                let found = shop.daemon.hawser(&inspect)?;
+                ensure!(found == word, "{found}");
+                Ok(())
+            });
+        };
+        told(second, "before");
+
         first.type_("swarm leave --force");
         assert!(!lists(first, "vantage-net"));
         let said = first.type_(&format!("swarm restore {name}"));
@@ -63,6 +77,8 @@ mod root {
         });
         let zone = first.hawser(&["node", "inspect", "--format", "{{.Spec.Labels.zone}}", "n2"]);
         assert_eq!(zone.trim(), "east");
+        first.type_("service update -q --label-add told=after vantage-svc");
+        told(second, "after");
         first.idle_soon("c1", "--network vantage-net");
         assert_ne!(
             first.address("c1", "vantage-net"),

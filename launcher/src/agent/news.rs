@@ -89,11 +89,11 @@ impl Write for Ear {
     }
 }
 
-/// Whether a service, or how a container is, may be another one now.
+/// Whether a service, an order, a host, or how a container is, may be another one now.
 fn matters(event: &Event) -> bool {
     let verb = event.action.split(':').next().unwrap_or_default();
     match event.kind.as_str() {
-        "service" => true,
+        "service" | "task" | "node" => true,
         "container" => matches!(verb, "start" | "die" | "destroy" | "health_status"),
         _ => false,
     }
@@ -124,13 +124,16 @@ mod tests {
             line("network", "create"),
             line("container", "health_status: unhealthy"),
             line("service", "update"),
+            // All that a worker hears of its orders.
+            line("task", "update"),
+            line("node", "update"),
             "no event\n".to_owned(),
         ]
         .concat();
         for piece in text.as_bytes().chunks(7) {
             ear.write_all(piece).unwrap();
         }
-        assert_eq!(receiver.try_iter().count(), 3);
+        assert_eq!(receiver.try_iter().count(), 5);
         // Whoever is woken no more is heard for no more.
         drop(receiver);
         let more = ear.write_all(line("container", "start").as_bytes());

@@ -272,7 +272,7 @@ impl Netd {
         for entry in read.entries.values() {
             if let Some(record) = record(&entry.value) {
                 there.insert(record.id.clone());
-                self.adopt_service(membership, record, entry.modified);
+                self.adopt_service(membership, record, (entry.modified, read.revision));
             }
         }
         let view = self.view();
@@ -288,7 +288,7 @@ impl Netd {
             match change.value.as_deref() {
                 Some(value) => {
                     if let Some(record) = record(value) {
-                        self.adopt_service(membership, record, change.revision);
+                        self.adopt_service(membership, record, (change.revision, u64::MAX));
                     }
                 }
                 None => {
@@ -301,9 +301,14 @@ impl Netd {
         }
     }
 
-    /// Has its part in a service as it is on record since the revision `modified`. What the kernel
-    /// refuses is repaired by the next reconcile.
-    fn adopt_service(&self, membership: &Membership, record: Service, modified: u64) {
+    /// Has its part in a service as it is on record since the revision `modified`, of `latest`. What the
+    /// kernel refuses is repaired by the next reconcile.
+    fn adopt_service(
+        &self,
+        membership: &Membership,
+        record: Service,
+        (modified, latest): (u64, u64),
+    ) {
         let Some(tunnel) = membership.tunnel() else {
             return;
         };
@@ -316,8 +321,10 @@ impl Netd {
         let before = self.view();
         let old = before.services.get(&record.id).cloned();
         let has = old.as_ref().and_then(|old| old.shared.as_ref());
-        // What was read before it was heard of may be older.
-        if has.is_some_and(|has| has.modified > modified || *has == shared) {
+        // What was read before it was heard of may be older. A store that was restored begins to count
+        // anew: what is ahead of it is of the one before.
+        let newer = modified + 1..=latest;
+        if has.is_some_and(|has| newer.contains(&has.modified) || *has == shared) {
             return;
         }
         let new = Service {

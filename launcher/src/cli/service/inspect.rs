@@ -155,7 +155,7 @@ fn replicas(service: &Service) -> Vec<String> {
         lines.push(format!(" On failure:\t{}", config.failure_action.as_str()));
         lines.push(format!(" Monitoring Period: {:?}", config.monitor));
         lines.push(format!(" Max failure ratio: {}", config.max_failure_ratio));
-        lines.push(format!(" {word} order:      {}", config.order.as_str()));
+        lines.push(format!(" {word} order:    {}", config.order.as_str()));
     }
     lines.push("ContainerSpec:".to_owned());
     let container = &template.container_spec;

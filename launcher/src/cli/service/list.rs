@@ -2,7 +2,7 @@
 
 use api::path::SERVICES;
 use api::reference::without_digest;
-use api::service::{Service, ServicePort};
+use api::service::{PublishMode, Service, ServicePort};
 use clap::Args;
 
 use crate::agent::crew::Replicas;
@@ -134,7 +134,9 @@ fn members(service: &Service) -> String {
 }
 
 fn ports(ports: &[ServicePort]) -> String {
-    let shown: Vec<String> = ports.iter().map(ToString::to_string).collect();
+    let ports = ports.iter();
+    let everywhere = ports.filter(|port| port.publish_mode == PublishMode::Ingress);
+    let shown: Vec<String> = everywhere.map(ToString::to_string).collect();
     shown.join(", ")
 }
 

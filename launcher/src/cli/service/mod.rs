@@ -101,6 +101,8 @@ pub enum ServiceFlagError {
     NoName,
     #[error("--replicas does not go with mode global, which has one replica on every host")]
     GlobalReplicas,
+    #[error("service {0} is global: it has one replica on every host, and cannot be scaled")]
+    ScaleGlobal(String),
     #[error("invalid scale specifier {0:?}: expected SERVICE=NUMBER")]
     Scale(String),
     #[error("service {0} has no replicas: containers join it with hawser run --service")]

@@ -90,7 +90,9 @@ fn newest(tasks: &[Task]) -> impl Iterator<Item = &Task> {
 
 fn overview(slots: u64, ready: u64, tasks: &[Task]) -> String {
     let mut text = format!("overall progress: {ready} out of {slots} tasks\n");
-    for (at, task) in newest(tasks).enumerate() {
+    let mut tasks: Vec<&Task> = newest(tasks).collect();
+    tasks.sort_by_key(|task| task.place());
+    for (at, task) in tasks.into_iter().enumerate() {
         let error = match task.error.as_str() {
             "" => String::new(),
             error => format!(" {error}"),

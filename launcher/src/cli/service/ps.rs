@@ -89,7 +89,7 @@ pub fn ps(context: &Context, flags: &PsFlags) -> Result<i32, CliError> {
     if !kept.is_empty() {
         replica::list(context, &kept, &filter, &flags.listing, None)?;
     }
-    if kept.len() == flags.services.len() {
+    if !kept.is_empty() && members.is_empty() {
         return Ok(exit_code);
     }
     members.retain(|(_, member)| {

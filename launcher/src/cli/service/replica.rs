@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use super::ServiceFlagError;
 use super::ps::ListingFlags;
 use crate::agent::crew::Replicas;
-use crate::agent::task::{Desired, Task};
+use crate::agent::task::{Desired, Task, TaskState};
 use crate::cli::context::Context;
 use crate::cli::error::CliError;
 use crate::cli::filter::{Filter, name_matches};
@@ -120,10 +120,9 @@ fn of(replicas: &Replicas, service: &Service, filter: &Filter, by_id: bool) -> V
         let (node, own) = if by_id { named(true) } else { (node, own) };
         listed.push(Listed {
             name: if follows { format!(" \\_ {own}") } else { own },
-            ports: if task.is_over() {
-                String::new()
-            } else {
-                ports.join(",")
+            ports: match task.state {
+                TaskState::Running => ports.join(","),
+                _ => String::new(),
             },
             node,
             task,

@@ -52,7 +52,7 @@ fn scale_one(context: &Context, key: &str, replicas: u64) -> Result<Service, Cli
     match (&spec.task_template, spec.mode) {
         (None, _) => return Err(ServiceFlagError::Joined(key.to_owned()).into()),
         (Some(_), Some(ServiceMode::Global {})) => {
-            return Err(ServiceFlagError::GlobalReplicas.into());
+            return Err(ServiceFlagError::ScaleGlobal(key.to_owned()).into());
         }
         (Some(_), _) => spec.mode = Some(ServiceMode::Replicated { replicas }),
     }
