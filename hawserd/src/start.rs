@@ -9,7 +9,7 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use api::path::{AGENT_DIR, AGENT_LOCK};
+use api::path::{AGENT_DIR, AGENT_LOCK, AGENT_SOCKET};
 use netd::Netd;
 use redb::Database;
 use storaged::Storaged;
@@ -192,16 +192,13 @@ impl Claim {
                 removed.push(path.display().to_string());
             }
         }
-        // Nobody else can tell it that there will be no daemon any more.
-        let agent = config.state_dir.join(AGENT_DIR).join(AGENT_LOCK);
-        match fs::remove_file(&agent) {
-            Ok(()) => removed.push(agent.display().to_string()),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(source) => {
-                return Err(StartError::Agent {
-                    path: agent,
-                    source,
-                });
+        // The agent goes with its lock: nobody else can tell it that there will be no daemon any more.
+        let lock = config.state_dir.join(AGENT_DIR).join(AGENT_LOCK);
+        for path in [lock, config.run_dir.join(AGENT_SOCKET)] {
+            match fs::remove_file(&path) {
+                Ok(()) => removed.push(path.display().to_string()),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(source) => return Err(StartError::Agent { path, source }),
             }
         }
         removed.extend(swarm::uninstall(config).map_err(StartError::Cluster)?);

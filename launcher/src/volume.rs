@@ -25,6 +25,11 @@ pub use kept::{Kept, KeptVolume};
 
 /// The driver that the daemon itself is.
 pub const LOCAL: &str = "local";
+/// Whether a volume's driver is the daemon itself; no name means it.
+pub fn is_local(driver: &str) -> bool {
+    matches!(driver, "" | LOCAL)
+}
+
 const LOCAL_SOCKET: &str = "hawser.sock";
 /// What other engines call the daemon.
 const OWN: &str = "hawser";
@@ -103,7 +108,7 @@ impl Plugins {
     /// # Errors
     /// [`VolumeError::NoDriver`] names the socket that is missing.
     pub fn driver(&self, name: &str) -> Result<Driver, VolumeError> {
-        if matches!(name, "" | LOCAL) {
+        if is_local(name) {
             let socket = self.dir.join(LOCAL_SOCKET);
             if !socket.exists() {
                 let driver = LOCAL.to_owned();

@@ -74,15 +74,7 @@ fn serve(context: &Context, records: &Records, stream: &UnixStream) -> Result<()
         Err(CliError::Store(StoreError::NotFound { .. })) => return Ok(()),
         found => found?,
     };
-    let flags = LogsFlags {
-        follow: asked.follow,
-        tail: asked.tail,
-        since: asked.since,
-        until: None,
-        timestamps: asked.timestamps,
-        details: asked.details,
-        container: container.id().to_string(),
-    };
+    let flags = LogsFlags::of_task(asked, container.id().to_string());
     let frames = |kind| Frames { stream, kind };
     logs::write(
         &container,

@@ -19,13 +19,6 @@ impl Families {
     /// As asked for by members, which win, or by options; where neither says so, a subnet of IPv6
     /// asks for it, too.
     fn of(request: &NetworkCreate, options: &Options<'_>) -> Result<Self, NetworkError> {
-        let subnets = || {
-            request
-                .ipam
-                .config
-                .iter()
-                .filter_map(|config| config.subnet)
-        };
         let v4 = match request.enable_ipv4 {
             Some(v4) => v4,
             None => options.enables(false)?.unwrap_or(true),
@@ -34,11 +27,11 @@ impl Families {
             Some(v6) => v6,
             None => match options.enables(true)? {
                 Some(v6) => v6,
-                None => subnets().any(|subnet| subnet.addr().is_ipv6()),
+                None => asked(request).any(|subnet| subnet.addr().is_ipv6()),
             },
         };
         for (on, is_v6, family) in [(v4, false, "IPv4"), (v6, true, "IPv6")] {
-            let given = subnets().find(|subnet| subnet.addr().is_ipv6() == is_v6);
+            let given = asked(request).find(|subnet| subnet.addr().is_ipv6() == is_v6);
             if let (false, Some(subnet)) = (on, given) {
                 return Err(NetworkError::FamilyDisabled { subnet, family });
             }
@@ -107,17 +100,17 @@ pub(crate) fn choose(
     Ok(result)
 }
 
+fn asked(request: &NetworkCreate) -> impl Iterator<Item = IpNet> {
+    let config = request.ipam.config.iter();
+    config.filter_map(|config| config.subnet)
+}
+
 /// How many subnets of one family are asked for, at least one.
 pub(crate) fn of_one_family(request: &NetworkCreate) -> usize {
-    let subnets = || {
-        request
-            .ipam
-            .config
-            .iter()
-            .filter_map(|config| config.subnet)
-    };
-    let v6 = subnets().filter(|subnet| subnet.addr().is_ipv6()).count();
-    let v4 = subnets().count() - v6;
+    let v6 = asked(request)
+        .filter(|subnet| subnet.addr().is_ipv6())
+        .count();
+    let v4 = asked(request).count() - v6;
     v4.max(v6).max(1)
 }
 

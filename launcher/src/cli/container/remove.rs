@@ -16,7 +16,7 @@ use crate::container::{Mount, MountKind, Record, State, Status};
 use crate::event;
 use crate::shim::{etc, launch};
 use crate::store::{ContainerDir, Durability, StoreError, durability_of};
-use crate::volume::{LOCAL, VolumeError};
+use crate::volume::{VolumeError, is_local};
 
 use super::stop;
 
@@ -183,7 +183,7 @@ fn leave_volume(
     mount: &Mount,
     volumes: bool,
 ) -> Result<(), CliError> {
-    if matches!(mount.driver.as_str(), "" | LOCAL) {
+    if is_local(&mount.driver) {
         let route = format!(
             "{VOLUMES}/{}/{VOLUME_USERS}/{}",
             escape(&mount.name),

@@ -8,7 +8,7 @@ use api::storage::{Volume, VolumeCreate};
 use crate::cli::context::Context;
 use crate::cli::error::CliError;
 use crate::cli::volume::{self, plugin};
-use crate::volume::LOCAL;
+use crate::volume::{Driver, LOCAL, is_local};
 
 use super::mount::VolumeSpec;
 use super::undo::{Made, Undo};
@@ -32,8 +32,8 @@ pub(super) fn make(
     id: &Id,
     spec: &VolumeSpec,
 ) -> Result<MadeVolume, CliError> {
-    if plugin::is_plugin(&spec.driver) {
-        return make_by_plugin(context, undo, spec, &spec.driver);
+    if !is_local(&spec.driver) {
+        return make_by_plugin(context, undo, spec);
     }
     let existed = match &spec.name {
         Some(name) => volume::of_daemon(context, name.as_str())?.is_some(),
@@ -44,12 +44,12 @@ pub(super) fn make(
     {
         match plugin::owner(context, name)? {
             Some(driver) if spec.driver.is_empty() => {
-                return make_by_plugin(context, undo, spec, &driver);
+                return of_plugin(&driver, name.to_string());
             }
             Some(driver) => {
                 return Err(CliError::VolumeOf {
                     volume: name.clone(),
-                    driver,
+                    driver: driver.name().to_owned(),
                 });
             }
             None => {}
@@ -85,9 +85,8 @@ fn make_by_plugin(
     context: &Context,
     undo: &mut Undo<'_>,
     spec: &VolumeSpec,
-    driver: &str,
 ) -> Result<MadeVolume, CliError> {
-    let driver = context.plugins()?.driver(driver)?;
+    let driver = context.plugins()?.driver(&spec.driver)?;
     let name = match &spec.name {
         Some(name) => name.to_string(),
         None => super::create::random_id()?.to_string(),
@@ -110,6 +109,10 @@ fn make_by_plugin(
             name: name.clone(),
         });
     }
+    of_plugin(&driver, name)
+}
+
+fn of_plugin(driver: &Driver, name: String) -> Result<MadeVolume, CliError> {
     Ok(MadeVolume {
         mountpoint: driver.path(&name)?,
         driver: driver.name().to_owned(),

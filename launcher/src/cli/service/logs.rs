@@ -154,9 +154,6 @@ impl Shown {
             Prefixed::new(&self.prefix, io::stdout()),
             Prefixed::new(&self.prefix, io::stderr()),
         );
-        if self.is_here {
-            return self.show_own(context, flags, streams);
-        }
         let wanted = OutputRequest {
             task: self.task.id.clone(),
             follow: flags.follow,
@@ -165,6 +162,9 @@ impl Shown {
             timestamps: flags.timestamps,
             details: flags.details,
         };
+        if self.is_here {
+            return self.show_own(context, wanted, streams);
+        }
         match remote::write(context, &self.task.node, &wanted, streams) {
             Err(CliError::Io { source, .. }) if source.kind() == io::ErrorKind::BrokenPipe => {
                 Err(CliError::Io {
@@ -183,18 +183,10 @@ impl Shown {
     fn show_own(
         &self,
         context: &Context,
-        flags: &LogsFlags,
+        wanted: OutputRequest,
         streams: (impl Write, impl Write),
     ) -> Result<i32, CliError> {
-        let wanted = logs::LogsFlags {
-            follow: flags.follow,
-            tail: flags.tail.clone(),
-            since: flags.since.clone(),
-            until: None,
-            timestamps: flags.timestamps,
-            details: flags.details,
-            container: self.task.name.clone(),
-        };
+        let wanted = logs::LogsFlags::of_task(wanted, self.task.name.clone());
         let written = context
             .container(&self.task.name)
             .and_then(|container| logs::write(&container, &wanted, streams));

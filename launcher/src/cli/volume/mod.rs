@@ -14,7 +14,7 @@ use api::storage::{Volume, VolumeCreate, VolumeResize};
 use clap::{Args, Subcommand};
 
 use crate::format::table::{Columns, Row};
-use crate::volume::LOCAL;
+use crate::volume::{LOCAL, is_local};
 
 use super::context::Context;
 use super::error::CliError;
@@ -171,8 +171,7 @@ fn create(context: &Context, flags: &CreateFlags) -> Result<i32, CliError> {
 /// # Errors
 /// The daemon's or the driver's refusal.
 pub(crate) fn made(context: &Context, mut wanted: VolumeCreate) -> Result<Volume, CliError> {
-    let is_plugin = plugin::is_plugin(&wanted.driver);
-    if is_plugin {
+    if !is_local(&wanted.driver) {
         if wanted.name.is_empty() {
             wanted.name = super::run::create::random_id()?.to_string();
         }

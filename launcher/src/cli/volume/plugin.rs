@@ -14,7 +14,7 @@ use api::volume_plugin::PluginVolume;
 use crate::cli::context::Context;
 use crate::cli::error::CliError;
 use crate::container::MountKind;
-use crate::volume::{Driver, Kept, KeptVolume, LOCAL, VolumeError};
+use crate::volume::{Driver, Kept, KeptVolume, LOCAL, VolumeError, is_local};
 
 use super::super::output;
 
@@ -25,17 +25,12 @@ fn kept(context: &Context) -> Result<Kept, CliError> {
     Ok(Kept::new(Path::new(&context.info()?.state_dir)))
 }
 
-/// Whether a driver's name means one that is not the daemon's own.
-pub(crate) fn is_plugin(driver: &str) -> bool {
-    !matches!(driver, "" | LOCAL)
-}
-
-/// The name of the plugin that has the volume, if one of them says so.
+/// The plugin that has the volume, if one of them says so.
 ///
 /// # Errors
 /// The plugin that is known to have it does not answer.
-pub(crate) fn owner(context: &Context, name: &VolumeName) -> Result<Option<String>, CliError> {
-    Ok(find(context, name)?.map(|(driver, _)| driver.name().to_owned()))
+pub(crate) fn owner(context: &Context, name: &VolumeName) -> Result<Option<Driver>, CliError> {
+    Ok(find(context, name)?.map(|(driver, _)| driver))
 }
 
 fn find(context: &Context, name: &VolumeName) -> Result<Option<(Driver, PluginVolume)>, CliError> {
@@ -126,7 +121,7 @@ pub(crate) fn check_free(
     name: &VolumeName,
     driver: &str,
 ) -> Result<(), CliError> {
-    let holder = if is_plugin(driver) && super::of_daemon(context, name.as_str())?.is_some() {
+    let holder = if !is_local(driver) && super::of_daemon(context, name.as_str())?.is_some() {
         Some(LOCAL.to_owned())
     } else {
         kept(context)?.find(name)?.map(|volume| volume.driver)
@@ -223,7 +218,7 @@ fn users(context: &Context) -> Result<BTreeMap<(String, String), Vec<String>>, C
             continue;
         };
         for mount in record.mounts {
-            if mount.kind == MountKind::Volume && is_plugin(&mount.driver) {
+            if mount.kind == MountKind::Volume && !is_local(&mount.driver) {
                 let holders = users.entry((mount.driver, mount.name)).or_default();
                 holders.push(id.to_string());
             }

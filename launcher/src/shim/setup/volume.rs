@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use super::{Setup, SetupError, failed};
 use crate::container::{Mount, MountKind, Recursion};
 use crate::shim::daemon::{is_away, patiently};
-use crate::volume::{LOCAL, VolumeError};
+use crate::volume::{VolumeError, is_local};
 
 impl Setup {
     pub(super) fn check_bind_sources(&self) -> Result<(), SetupError> {
@@ -47,7 +47,9 @@ impl Setup {
 
     /// Tells the daemon whose I/O is that of its volumes. Figures are no reason not to start.
     pub(super) fn have_io_counted(&self, pid: u32) {
-        let mut own = self.mounts(MountKind::Volume).filter(|mount| is_own(mount));
+        let mut own = self
+            .mounts(MountKind::Volume)
+            .filter(|mount| is_local(&mount.driver));
         let Some(first) = own.next() else {
             return;
         };
@@ -92,7 +94,7 @@ impl Setup {
     /// Gives up every volume for good, and removes those that were made for this container.
     pub(super) fn leave_volumes(&self) -> Result<(), SetupError> {
         for mount in self.mounts(MountKind::Volume) {
-            if is_own(mount) {
+            if is_local(&mount.driver) {
                 patiently(is_away, || self.daemon.leave_volume(&mount.name))?;
             }
             if mount.anonymous {
@@ -110,9 +112,4 @@ impl Setup {
         let mounts = self.record.mounts.iter();
         mounts.filter(move |mount| mount.kind == kind)
     }
-}
-
-/// Whether the daemon itself keeps it.
-fn is_own(mount: &Mount) -> bool {
-    matches!(mount.driver.as_str(), "" | LOCAL)
 }

@@ -7,6 +7,7 @@ use std::collections::VecDeque;
 use std::io::{self, Write};
 use std::path::Path;
 
+use api::work::OutputRequest;
 use clap::Args;
 use jiff::Timestamp;
 
@@ -44,6 +45,21 @@ pub struct LogsFlags {
     pub details: bool,
     /// Container whose log to show
     pub container: String,
+}
+
+impl LogsFlags {
+    /// As they are asked for of a task, whose container this is.
+    pub(crate) fn of_task(asked: OutputRequest, container: String) -> Self {
+        Self {
+            follow: asked.follow,
+            tail: asked.tail,
+            since: asked.since,
+            until: None,
+            timestamps: asked.timestamps,
+            details: asked.details,
+            container,
+        }
+    }
 }
 
 /// # Errors
