@@ -238,7 +238,7 @@ pub struct NodeEngine {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct NodeStatus {
-    /// `ready` or `down`.
+    /// `ready`, `down`, or `unknown` while a cluster that was begun again waits for its nodes.
     pub state: String,
     /// Where it takes the data plane's packets.
     pub addr: IpAddr,
@@ -249,7 +249,7 @@ pub struct NodeStatus {
 pub struct ManagerStatus {
     #[serde(default)]
     pub leader: bool,
-    /// `reachable` or `unreachable`.
+    /// `reachable`, `unreachable` or `unknown`.
     pub reachability: String,
     /// `IP:PORT` where others join.
     pub addr: String,

@@ -114,6 +114,25 @@ impl Etcd {
         self.runtime.block_on(self.link.snapshot("", unleased))
     }
 
+    /// Puts an entry that goes by itself after `time`, whoever is heard of then.
+    pub(crate) fn put_for(&self, key: &str, time: Duration) -> Result<(), ControlError> {
+        let seconds = signed(time.as_secs());
+        let grant =
+            |client: Client| async move { client.lease_client().grant(seconds, None).await };
+        let lease = self.ask(grant)?.id();
+        let key = self.full_key(key);
+        self.ask(|client| {
+            let (key, options) = (key.clone(), PutOptions::new().with_lease(lease));
+            async move { client.kv_client().put(key, "{}", Some(options)).await }
+        })?;
+        Ok(())
+    }
+
+    /// How long this node may be silent before others take it for gone.
+    pub(crate) fn lease(&self) -> Duration {
+        self.link.lease
+    }
+
     /// As it is in etcd.
     pub(crate) fn full_key(&self, key: &str) -> String {
         self.link.key(key)

@@ -11,6 +11,8 @@
 //! services/SERVICE                    a service of the cluster
 //! guard/services                      put by whatever changes a service, and compared: names and
 //!                                     published ports stay unique
+//! guard/return                        for some time after the cluster was begun again: nodes are waited
+//!                                     for, who have yet to learn of it
 //! cluster                             what it is
 //! secrets                             for managers alone
 //! leader                              leased: the manager that decides
@@ -35,6 +37,7 @@ pub const CLAIMS: &str = "claims/";
 pub const ENDPOINTS: &str = "endpoints/";
 pub const SERVICES: &str = "services/";
 pub const GUARD_SERVICES: &str = "guard/services";
+pub const RETURN: &str = "guard/return";
 pub const CLUSTER: &str = "cluster";
 pub const SECRETS: &str = "secrets";
 pub const LEADER: &str = "leader";

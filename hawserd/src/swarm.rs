@@ -101,6 +101,7 @@ fn code(error: &SwarmError) -> ErrorCode {
         SwarmError::HalfTls
         | SwarmError::Backup(_)
         | SwarmError::LockedBackup
+        | SwarmError::NotHere(_)
         | SwarmError::WrongKey
         | SwarmError::InvalidUnlockKey(_)
         | SwarmError::Token
@@ -477,10 +478,18 @@ fn described(state: NodeState) -> Node {
     let NodeState {
         node,
         alive,
+        awaited,
         leader,
         own,
     } = state;
-    let status = |yes: &str, no: &str| if alive { yes } else { no }.to_owned();
+    let status = |yes: &str, no: &str| {
+        let word = match (alive, awaited) {
+            (true, _) => yes,
+            (false, true) => "unknown",
+            (false, false) => no,
+        };
+        word.to_owned()
+    };
     Node {
         id: node.id,
         created_at: node.created,

@@ -5,7 +5,9 @@ mod root {
     use std::fs;
     use std::os::unix::fs::PermissionsExt;
 
-    use anyhow::ensure;
+    use anyhow::{Result, ensure};
+    use kernel_tests::cluster::address;
+    use kernel_tests::shop::TOOLS;
     use kernel_tests::{Cluster, Shop};
 
     fn lists(shop: &Shop, network: &str) -> bool {
@@ -24,7 +26,7 @@ mod root {
         first.type_("service create -q --name vantage-svc --network vantage-net");
         first.type_("node update --label-add zone=east n2");
         second.idle("c2", "--network vantage-net");
-        let address = second.address("c2", "vantage-net");
+        let claimed = second.address("c2", "vantage-net");
         let token = first.type_("swarm join-token -q worker");
 
         let directory = tempfile::tempdir().unwrap();
@@ -46,6 +48,13 @@ mod root {
         fs::write(&other, text.replacen("vantage", "VANTAGE", 1)).unwrap();
         first.refuses(&format!("swarm restore --force {other}"), 1, "damaged");
         first.refuses(&format!("swarm restore {name}"), 1, "or use --force");
+        // Nobody leaves its cluster for one that cannot begin here.
+        let no_address = "this host has no address";
+        for (shop, flags) in [(second, ""), (first, "--advertise-addr 192.0.2.9 ")] {
+            let restore = format!("swarm restore --force {flags}{name}");
+            shop.refuses(&restore, 1, no_address);
+            assert!(shop.type_("info").contains("Swarm: active"));
+        }
         assert!(lists(first, "vantage-net"), "nothing has happened");
 
         // What the worker has heard since is of a store that is to be no more.
@@ -82,10 +91,10 @@ mod root {
         first.idle_soon("c1", "--network vantage-net");
         assert_ne!(
             first.address("c1", "vantage-net"),
-            address,
+            claimed,
             "it is claimed still"
         );
-        for target in ["c2", &address] {
+        for target in ["c2", &claimed] {
             first.soon("it is reached", || {
                 first
                     .daemon
@@ -100,5 +109,73 @@ mod root {
         first.type_("network create -d overlay later");
         first.type_(&format!("swarm restore --force {name}"));
         assert!(lists(first, "vantage-net") && !lists(first, "later"));
+
+        // In another host's place, under its own name.
+        first.type_("swarm leave --force");
+        let at = address(2);
+        second.type_(&format!(
+            "swarm restore --force --advertise-addr {at} {name}"
+        ));
+        let format = "{{.Description.Hostname}} {{.ManagerStatus.Addr}}";
+        let own = second.hawser(&["node", "inspect", "--format", format, "self"]);
+        assert_eq!(own.trim(), format!("n2 {at}:2377"));
+    }
+
+    /// `HOSTNAME STATUS`.
+    fn nodes(shop: &Shop) -> Result<Vec<String>> {
+        let format = "{{.Hostname}} {{.Status}}";
+        let listing = shop.daemon.hawser(&["node", "ls", "--format", format])?;
+        Ok(listing.lines().map(str::to_owned).collect())
+    }
+
+    fn see(shop: &Shop, what: &str, expected: &[&str]) {
+        shop.soon(what, || {
+            let found = nodes(shop)?;
+            ensure!(found == expected, "{found:?}");
+            Ok(())
+        });
+    }
+
+    #[test]
+    fn replicas_stay_where_they_are_until_their_hosts_have_heard_of_it() {
+        let mut cluster = Cluster::without_etcd(2).unwrap().joined(1).unwrap();
+        let first = cluster.node(1);
+        let create = "service create -q --name web --replicas 2 --constraint node.hostname==n2";
+        let words: Vec<&str> = create.split(' ').collect();
+        first.hawser(&[&words[..], &[TOOLS, "sleep", "600"]].concat());
+        let tasks = |shop: &Shop| shop.type_("service ps -q --no-trunc web");
+        let before = tasks(first);
+        assert_eq!(before.lines().count(), 2);
+        let directory = tempfile::tempdir().unwrap();
+        let name = directory.path().join("swarm.bkp").display().to_string();
+        first.type_(&format!("swarm backup {name}"));
+
+        cluster.nodes[1].daemon.kill().unwrap();
+        let first = cluster.node(1);
+        first.type_(&format!("swarm restore --force {name}"));
+        see(first, "it is waited for", &["n1 Ready", "n2 Unknown"]);
+        // The agent of the one that leads has looked at it when it has done something else.
+        let other = create.replace("web", "other").replace("n2", "n1");
+        let words: Vec<&str> = other.split(' ').collect();
+        first.hawser(&[&words[..], &[TOOLS, "sleep", "600"]].concat());
+        assert_eq!(tasks(first), before);
+        cluster.nodes[1].daemon.launch().unwrap();
+        let first = cluster.node(1);
+        see(first, "it is back", &["n1 Ready", "n2 Ready"]);
+        assert_eq!(tasks(first), before);
+
+        // Whoever does not come is gone.
+        cluster.nodes[1].daemon.kill().unwrap();
+        let first = cluster.node(1);
+        first.type_(&format!("swarm restore --force {name}"));
+        see(first, "it is waited for", &["n1 Ready", "n2 Unknown"]);
+        see(first, "it is gone", &["n1 Ready", "n2 Down"]);
+        first.soon("others take over", || {
+            let now = tasks(first);
+            ensure!(now.lines().count() > 2, "{now}");
+            Ok(())
+        });
+        cluster.nodes[1].daemon.launch().unwrap();
+        cluster.node(1).type_("service rm web");
     }
 }

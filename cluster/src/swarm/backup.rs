@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -16,7 +16,7 @@ use super::home::{Papers, State};
 use super::lock::{Stored, UnlockKey};
 use super::members::Place;
 use super::record::{self, Secrets};
-use super::{Active, Cluster, Swarm, SwarmError, key, now, own, rights};
+use super::{Active, Cluster, Host, Swarm, SwarmError, key, now, own, rights};
 use crate::authority::{Authority, KeyRequest};
 use crate::node::{Member, Node, Role};
 
@@ -58,8 +58,9 @@ impl Content {
         })
     }
 
-    /// Without managers other than `own`: nobody knows what their stores have by now.
-    fn depose_others(&mut self, own: &State, place: &Place) -> Result<(), SwarmError> {
+    /// Without managers other than `own`: nobody knows what their stores have by now. That one is `host`
+    /// from now on.
+    fn depose_others(&mut self, own: &State, place: &Place, host: &Host) -> Result<(), SwarmError> {
         self.entries
             .retain(|name, _| !name.starts_with(key::MANAGERS));
         let place = record::write(place);
@@ -70,7 +71,11 @@ impl Content {
             if node.id == own.node {
                 node.role = Role::Manager;
                 node.manager_address = Some(own.advertise);
+                node.door = Some(own.advertise);
                 node.data_address = own.data_address;
+                node.hostname.clone_from(&host.hostname);
+                node.engine.clone_from(&host.engine);
+                node.machine.clone_from(&host.machine);
             } else {
                 node.role = Role::Worker;
                 node.manager_address = None;
@@ -115,8 +120,9 @@ impl Swarm {
     /// `force` says so.
     ///
     /// # Errors
-    /// [`SwarmError`]; the node is in no cluster then, unless it is [`SwarmError::Already`] or
-    /// [`SwarmError::Backup`].
+    /// [`SwarmError`]: nothing has changed where the input is to blame, which is looked at first
+    /// ([`SwarmError::Backup`], [`SwarmError::NotHere`] and their like); otherwise the node is in no
+    /// cluster then.
     pub fn restore(
         &self,
         backup: &str,
@@ -132,6 +138,8 @@ impl Swarm {
         let stored: Stored = content.record(key::SECRETS)?;
         let secrets = stored.open(unlock.as_ref());
         let secrets = secrets.map_err(|_other| SwarmError::LockedBackup)?;
+        // Before anything changes: what is wrong with the input ends here.
+        let again = self.prepare(content, &secrets, advertise)?;
         if self.identity().is_some() {
             if !force {
                 return Err(SwarmError::Active);
@@ -143,20 +151,19 @@ impl Swarm {
             return Err(SwarmError::Already);
         }
         let again = self
-            .begin_again(content, &secrets, unlock, advertise)
+            .begin_again(again, unlock)
             .or_else(|error| self.forget(error))?;
         let member = again.member();
         *active = Some(again);
         Ok(member)
     }
 
-    fn begin_again(
+    fn prepare(
         &self,
         mut content: Content,
         secrets: &Secrets,
-        unlock: Option<UnlockKey>,
         advertise: Option<SocketAddr>,
-    ) -> Result<Arc<Active>, SwarmError> {
+    ) -> Result<Again, SwarmError> {
         let cluster: Cluster = content.record(key::CLUSTER)?;
         let mut state = content.state.clone();
         state.role = Role::Manager;
@@ -167,13 +174,17 @@ impl Swarm {
             state.advertise = advertise;
             state.listen = advertise;
         }
+        let served = own::served(state.listen, state.advertise.ip());
+        if !is_here(served) {
+            return Err(SwarmError::NotHere(served));
+        }
         let place = Place {
             client: own::client_url(state.advertise.ip()),
             peer: own::peer_url(state.advertise.ip()),
             door: Some(state.advertise),
         };
         state.etcd.endpoints = vec![place.client.clone()];
-        content.depose_others(&state, &place)?;
+        content.depose_others(&state, &place, &self.host)?;
         let node: Node = content.record(&key::node(&state.node))?;
         let authority = Authority::from_pem(&cluster.authority, &secrets.key)?;
         let made = KeyRequest::make()?;
@@ -183,23 +194,48 @@ impl Swarm {
             certificate: authority.sign(&made.request, &subject, cluster.cert_expiry)?,
             key: made.key,
         };
+        Ok(Again {
+            state,
+            papers,
+            entries: content.entries,
+        })
+    }
+
+    fn begin_again(
+        &self,
+        again: Again,
+        unlock: Option<UnlockKey>,
+    ) -> Result<Arc<Active>, SwarmError> {
         self.home.lock.set(unlock);
+        let Again {
+            state,
+            papers,
+            entries,
+        } = again;
         let again = self.found(state, &papers)?;
         let control = again.control();
         // What says that there is a cluster comes last.
-        let entries = || {
-            content
-                .entries
-                .iter()
-                .map(|(k, v)| (k.as_str(), v.as_str()))
-        };
+        let entries = || entries.iter().map(|(k, v)| (k.as_str(), v.as_str()));
         put_all(control, entries().filter(|(key, _)| *key != key::CLUSTER))?;
+        again.await_nodes()?;
         self.home.keep_state(&again.state)?;
         put_all(control, entries().filter(|(key, _)| *key == key::CLUSTER))?;
         rights::settle(&again.control, true)?;
         again.announce()?;
         Ok(again)
     }
+}
+
+/// What a cluster begins again with.
+struct Again {
+    state: State,
+    papers: Papers,
+    entries: BTreeMap<String, String>,
+}
+
+/// Whether this host has an address.
+fn is_here(address: IpAddr) -> bool {
+    UdpSocket::bind((address, 0)).is_ok()
 }
 
 #[cfg(test)]

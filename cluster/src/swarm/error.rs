@@ -1,7 +1,7 @@
 //! Why a node is not let in, or does not do what it is asked of its cluster.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use api::id::NodeId;
@@ -23,6 +23,8 @@ pub enum SwarmError {
         "the cluster is in an etcd that existed before: make a backup of that with its own tools"
     )]
     NotOurs,
+    #[error("this host has no address {0}: name one that it has with --advertise-addr")]
+    NotHere(IpAddr),
     #[error("the backup is of a cluster that is locked: give its unlock key with --unlock")]
     LockedBackup,
     #[error(

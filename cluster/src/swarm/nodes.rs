@@ -1,6 +1,7 @@
 //! The nodes of a cluster, and what managers change of them.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use api::id::NodeId;
 use serde::Deserialize;
@@ -10,12 +11,17 @@ use crate::control_plane::{ControlPlane, Entry, Outcome, Transaction};
 use crate::key;
 use crate::node::{Availability, Node, Role};
 
+/// How long a node may wait for answers of the store that was, before it asks again.
+const NOTICES: Duration = Duration::from_secs(10);
+
 /// A node as the cluster sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NodeState {
     pub node: Node,
     /// It is heard of.
     pub alive: bool,
+    /// It is not, and may not have learnt yet that the cluster was begun again.
+    pub awaited: bool,
     /// It decides for the cluster.
     pub leader: bool,
     /// The one that was asked.
@@ -143,9 +149,13 @@ impl Active {
         leader: Option<&NodeId>,
     ) -> Result<Vec<NodeState>, SwarmError> {
         let control = self.control();
+        // Before those that are heard of: whoever is late is not taken for gone.
+        let waits = !control.snapshot(key::RETURN)?.entries.is_empty();
         let alive = control.snapshot(key::ALIVE)?.entries;
+        let is_alive = |node: &Node| alive.contains_key(&key::alive(&node.id));
         let state = |node: Node| NodeState {
-            alive: alive.contains_key(&key::alive(&node.id)),
+            alive: is_alive(&node),
+            awaited: waits && !is_alive(&node),
             leader: leader == Some(&node.id),
             own: node.id == self.state.node,
             node,
@@ -154,6 +164,12 @@ impl Active {
         let mut nodes: Vec<NodeState> = nodes.map(|(node, _)| state(node)).collect();
         nodes.sort_by(|a, b| (&a.node.hostname, &a.node.id).cmp(&(&b.node.hostname, &b.node.id)));
         Ok(nodes)
+    }
+
+    /// Nobody is taken for gone who has not been heard of yet in a store that has just begun.
+    pub(super) fn await_nodes(&self) -> Result<(), SwarmError> {
+        let time = self.control.lease() + NOTICES;
+        Ok(self.control.put_for(key::RETURN, time)?)
     }
 
     /// The etcd of a manager is no member any more.

@@ -90,6 +90,15 @@ pub(super) fn peer_url(address: IpAddr) -> String {
     url(address, PEERS)
 }
 
+/// The one address at which a manager's etcd listens. Not at every one: the host may have an etcd of
+/// its own on another.
+pub(super) fn served(listen: SocketAddr, advertise: IpAddr) -> IpAddr {
+    match listen.ip() {
+        any if any.is_unspecified() => advertise,
+        one => one,
+    }
+}
+
 fn url(address: IpAddr, port: u16) -> String {
     format!("https://{}", SocketAddr::new(address, port))
 }
@@ -101,11 +110,6 @@ impl Server {
         (cluster, node): (NodeId, NodeId),
         (listen, advertise): (SocketAddr, IpAddr),
     ) -> Self {
-        // Not at every address: the host may have an etcd of its own on one of them.
-        let listen = match listen.ip() {
-            any if any.is_unspecified() => advertise,
-            one => one,
-        };
         Self {
             program,
             node,
@@ -113,7 +117,7 @@ impl Server {
             data: home.etcd(),
             log: home.etcd_log(),
             certificates: home.certificate_files(),
-            listen,
+            listen: served(listen, advertise),
             advertise,
         }
     }

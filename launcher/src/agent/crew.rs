@@ -125,21 +125,21 @@ impl Crew {
         all.filter(move |order| order.task.node == node)
     }
 
-    /// A service's tasks, oldest first, as far as their hosts are heard of.
+    /// A service's tasks, oldest first, as far as their hosts are heard of or may be soon.
     pub fn tasks(&self, service: &Id) -> Vec<Task> {
         let orders = self.orders.get(service).into_iter().flatten();
         let mut tasks: Vec<Task> = orders.map(|order| order.task.clone()).collect();
         for task in &mut tasks {
-            if !task.node.is_empty() && !task.is_over() && !self.hears_of(&task.node) {
+            if !task.node.is_empty() && !task.is_over() && self.is_gone(&task.node) {
                 task.state = TaskState::Orphaned;
             }
         }
         tasks
     }
 
-    fn hears_of(&self, node: &str) -> bool {
-        let mut hosts = self.hosts.iter();
-        hosts.any(|host| host.id == node && host.is_alive)
+    fn is_gone(&self, node: &str) -> bool {
+        let mut hosts = self.hosts.iter().filter(|host| host.id == node);
+        !hosts.any(|host| host.is_alive || host.is_awaited)
     }
 
     /// As the service is called, or was.

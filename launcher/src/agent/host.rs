@@ -27,6 +27,8 @@ pub struct Host {
     pub availability: Availability,
     /// It is heard of.
     pub is_alive: bool,
+    /// It is not, and may be soon: what it has is not given to others yet.
+    pub is_awaited: bool,
     /// Zero is not known.
     pub resources: Amounts,
     /// Kept for the tasks that it has.
@@ -50,6 +52,7 @@ impl Host {
             os: std::env::consts::OS.to_owned(),
             availability: Availability::Active,
             is_alive: true,
+            is_awaited: false,
             resources: Amounts::default(),
             reserved: Amounts::default(),
             tasks: 0,
@@ -66,6 +69,7 @@ impl Host {
             os: machine.platform.os.clone(),
             availability: node.spec.availability,
             is_alive: node.status.state == "ready",
+            is_awaited: node.status.state == "unknown",
             resources: machine.resources,
             id: node.id.to_string(),
             ..Self::alone(&node.description.hostname)

@@ -128,6 +128,21 @@ fn what_a_node_reports_counts_and_a_silent_one_has_nothing() {
 }
 
 #[test]
+fn a_node_that_is_awaited_keeps_what_it_has_and_gets_nothing_new() {
+    let crew = Crew::of(&Work {
+        node: node_id(1),
+        leads: Some(3),
+        nodes: vec![node(1, "ready"), node(2, "unknown")],
+        services: vec![(service(), 5)],
+        tasks: vec![item(&task("a", Some(2)), None)],
+    });
+    let states: Vec<TaskState> = crew.tasks(&service()).iter().map(|t| t.state).collect();
+    assert_eq!(states, [TaskState::Starting]);
+    let ready: Vec<bool> = crew.hosts.iter().map(Host::is_ready).collect();
+    assert_eq!(ready, [true, false]);
+}
+
+#[test]
 fn a_node_tells_what_is_new_and_what_is_gone() {
     let (known, changed, gone) = (task("a", Some(1)), task("b", Some(1)), task("c", Some(1)));
     let others = task("d", Some(2));
