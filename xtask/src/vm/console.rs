@@ -71,7 +71,7 @@ impl Verdict {
 #[derive(Debug, Default)]
 pub(super) struct Account {
     pub(super) kernel: String,
-    pub(super) passed: u64,
+    pub(super) passed: Vec<String>,
     pub(super) failed: Vec<String>,
     pub(super) features: BTreeMap<String, bool>,
     pub(super) info: Vec<String>,
@@ -89,9 +89,9 @@ impl Account {
         match verdict {
             Verdict::Kernel(kernel) => self.kernel = kernel,
             Verdict::Begin(id) => self.running = Some(id),
-            Verdict::Passed { .. } => {
+            Verdict::Passed { id, .. } => {
                 self.running = None;
-                self.passed += 1;
+                self.passed.push(id);
             }
             Verdict::Failed { id, .. } => {
                 self.running = None;
@@ -103,6 +103,11 @@ impl Account {
             Verdict::Info(line) => self.info.push(line),
             Verdict::Done { tainted } => self.done = Some(tainted),
         }
+    }
+
+    /// The story that the guest ended in, or hung.
+    pub(super) fn running(&self) -> Option<&String> {
+        self.running.as_ref()
     }
 
     /// What is wrong beside failed stories; `console` is what the kernel printed.
@@ -173,7 +178,8 @@ mod tests {
         let text = "noise\n@@ kernel 6.1.0\n@@ begin test:a b\n@@ passed test:a b 12\n\
              @@ begin test:a c\n@@ failed test:a c 34 101\n";
         let begun = account(text);
-        assert_eq!((begun.kernel.as_str(), begun.passed), ("6.1.0", 1));
+        assert_eq!(begun.kernel, "6.1.0");
+        assert_eq!(begun.passed, ["test:a b"]);
         assert_eq!(begun.failed, ["test:a c"]);
         let troubles = begun.troubles("", &BTreeMap::new());
         assert_eq!(troubles, ["the guest ended, or hung, between stories"]);

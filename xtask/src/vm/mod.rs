@@ -19,6 +19,7 @@ mod report;
 mod switch;
 mod userland;
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
@@ -33,7 +34,7 @@ use self::kernel::Boot;
 use self::matrix::{Kernel, Matrix};
 use self::plan::{Plan, Stories};
 use self::programs::Programs;
-use self::report::Run;
+use self::report::{Report, Run};
 use self::switch::{First, Script};
 use self::userland::Userland;
 use crate::test::Tally;
@@ -80,8 +81,8 @@ pub(crate) struct Options {
     /// --story on those whose name contains it.
     #[arg(long, value_name = "COUNT", conflicts_with_all = ["quick", "exec"])]
     cuts: Option<u32>,
-    /// Write what was found into docs/kernel-support.md, after all stories under all kernels.
-    #[arg(long, conflicts_with_all = ["kernel", "story", "quick", "exec", "cuts"])]
+    /// Write what was found into docs/kernel-support.md, where the rest stays as it is.
+    #[arg(long, conflicts_with_all = ["exec", "cuts"])]
     write_docs: bool,
     /// Arguments of the program.
     #[arg(last = true, requires = "exec")]
@@ -146,20 +147,26 @@ pub(crate) fn run(bin: &Path, options: &Options) -> Result<Tally> {
         "no story is called {}",
         name.unwrap_or("anything")
     );
+    let programs = match options.write_docs {
+        true => bench.stories(false, None)?.counts(),
+        false => BTreeMap::new(),
+    };
+    let write = |change: &mut dyn FnMut(&mut Report)| match options.write_docs {
+        true => report::write(&workspace::root().join(PAGE), &bench.matrix, change),
+        false => Ok(()),
+    };
     let mut tally = Tally::default();
     if !stories.tests.is_empty() {
-        let plan = bench.plan(&stories, name.is_none())?;
-        // Those of a few tests that measure nothing do not mind others beside them.
-        let at_once = if options.quick { AT_ONCE } else { 1 };
-        let (counted, runs) = bench.run(&plan, LIMIT, Shown::Failures, at_once)?;
+        let plan = bench.plan(&stories, name.is_none() || options.write_docs)?;
+        let (counted, runs) = bench.run(&plan, LIMIT, Shown::Failures, AT_ONCE)?;
         tally += counted;
-        if options.write_docs {
-            let page = workspace::root().join(PAGE);
-            report::write(&page, &runs, &bench.matrix.stories.absent)?;
-        }
+        write(&mut |report| runs.iter().for_each(|run| report.take(run, &programs)))?;
     }
     for script in scripts {
-        tally += bench.run_together(&script)?;
+        for (kernel, counted) in bench.run_together(&script)? {
+            tally += counted;
+            write(&mut |report| report.take_script(kernel, &script.name, counted.failed == 0))?;
+        }
     }
     Ok(tally)
 }
@@ -272,7 +279,7 @@ impl Bench {
     }
 
     /// `script` in as many guests as it wants, under one kernel after the other.
-    fn run_together(&self, script: &Script) -> Result<Tally> {
+    fn run_together(&self, script: &Script) -> Result<Vec<(&Kernel, Tally)>> {
         let mut plan = Plan::default();
         plan.script("exec/script", &script.name, TOGETHER_SECONDS);
         self.programs.add_script("script", &script.text)?;
@@ -287,7 +294,7 @@ impl Bench {
             [] => None,
             packages => Some(Userland::with(&self.home, packages)?),
         };
-        let mut tally = Tally::default();
+        let mut tallies = Vec::new();
         for (kernel, machine) in self.machines(disk, script.first.environment()) {
             let machine = Machine {
                 userland: larger.as_ref().unwrap_or(machine.userland),
@@ -296,13 +303,15 @@ impl Bench {
             let logs = self.logs(kernel).join(&script.name);
             let tell =
                 |number, verdict: &Verdict| tell(&format!("{}/{number}", kernel.name), verdict);
+            let mut tally = Tally::default();
             for (guest, account) in
                 switch::run(machine, script.guests, &logs, TOGETHER_LIMIT, tell)?
             {
                 tally += judge(kernel, &account, &guest)?;
             }
+            tallies.push((kernel, tally));
         }
-        Ok(tally)
+        Ok(tallies)
     }
 
     fn machines<'a>(
@@ -394,7 +403,7 @@ fn judge(kernel: &Kernel, account: &Account, guest: &Guest) -> Result<Tally> {
         guest.show_end()?;
     }
     Ok(Tally {
-        passed: account.passed,
+        passed: account.passed.len() as u64,
         failed,
     })
 }

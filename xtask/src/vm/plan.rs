@@ -58,6 +58,15 @@ impl Stories {
         Self::read(&process::stdout(&mut list)?, part)
     }
 
+    /// How many there are of each program.
+    pub(super) fn counts(&self) -> BTreeMap<String, usize> {
+        let mut counts = BTreeMap::new();
+        for (program, _) in &self.tests {
+            *counts.entry(program.clone()).or_default() += 1;
+        }
+        counts
+    }
+
     // Nextest itself takes no part of a program's name that no program has.
     fn read(text: &str, part: &str) -> Result<Self> {
         let list: List = serde_json::from_str(text).context("nextest's list")?;
@@ -134,6 +143,7 @@ mod tests {
         let named = |part| Stories::read(text, part).unwrap();
         let stories = named("");
         assert_eq!(stories.tests, [("netd.bpf".to_owned(), "a::b".to_owned())]);
+        assert_eq!(stories.counts(), [("netd.bpf".to_owned(), 1)].into());
         assert_eq!(stories.programs["netd.bpf"], PathBuf::from("/t/bpf-1"));
         assert_eq!(named("bpf"), stories);
         assert_eq!(named("::b"), stories);
