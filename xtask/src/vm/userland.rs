@@ -96,7 +96,7 @@ const LINKS: [(&str, &str); 12] = [
     ),
 ];
 
-const FILES: [(&str, &str); 9] = [
+const FILES: [(&str, &str); 8] = [
     (
         "etc/passwd",
         "root:x:0:0:root:/root:/bin/sh\nmessagebus:x:100:100::/:/bin/false\n\
@@ -111,8 +111,6 @@ const FILES: [(&str, &str); 9] = [
         "etc/nsswitch.conf",
         "passwd: files\ngroup: files\nhosts: files dns\n",
     ),
-    // Empty: not the first boot, at which systemd would ask who and where it is.
-    ("etc/machine-id", ""),
     ("etc/resolv.conf", ""),
     (
         "etc/protocols",

@@ -17,6 +17,9 @@ done
 mount -t ext4 -o noatime /dev/vda /root
 mount -t ext4 -o ro /dev/vdb /root/usr/lib/modules
 mount -t ext4 -o noatime /dev/vdc /root/opt/hawser
+# Each guest is another machine, the same at every boot, and not at its first: systemd's journal wants
+# to know, and systemd itself would ask who and where it is.
+printf '%032x\n' "$GUEST" >/root/etc/machine-id
 umount /proc
 mount --move /dev /root/dev
 exec switch_root /root "${FIRST:-/opt/hawser/init}"
