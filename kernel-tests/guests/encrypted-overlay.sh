@@ -67,6 +67,16 @@ inject() {
     printf '%b' '\x08\x00\x00\x00'"$number"'\x00'"$frame" >"/dev/udp/$2/4789"
 }
 
+# dropped: frames in clear text that the network has not let in here, as its counter says.
+dropped() {
+    hawser network inspect --format '{{.ClearTextDropped}}' secret
+}
+
+# counted NUMBER: at least so many.
+counted() {
+    [ "$(dropped)" -ge "$1" ]
+}
+
 busybox=$(command -v busybox)
 mkdir -p /etc/hawser /var/lib/hawser /opt/cni/bin /tmp/tree/bin
 ln -sf /opt/hawser/bin/hawser-cni /opt/cni/bin/hawser
@@ -127,6 +137,7 @@ ip -6 -j address show dev eth0 scope link | jq -r '.[0].addr_info[0].local' | sa
 ip -6 -j address show dev wg-hawser scope link | jq -r '.[0].addr_info[0].local' | say inner
 listen "$SECRET_LINK" /tmp/secret
 listen "$OPEN_LINK" /tmp/open
+before=$(dropped)
 step listening
 nft flush ruleset
 for _ in 1 2 3; do
@@ -138,6 +149,8 @@ done
 step injected
 until_true 20 grep -qa forged /tmp/open
 ! grep -qa forged /tmp/secret || fail "a frame in clear text came in"
+# Three by each family, of a node that has sent no other.
+until_true 20 counted $((before + 6))
 deaf
 until_true 40 inside "secret$GUEST" ping -q -c1 -W1 "$PEER"
 step refused
