@@ -147,12 +147,17 @@ pub(crate) fn run(bin: &Path, options: &Options) -> Result<Tally> {
         "no story is called {}",
         name.unwrap_or("anything")
     );
-    let programs = match options.write_docs {
-        true => bench.stories(false, None)?.counts(),
-        false => BTreeMap::new(),
-    };
-    let write = |change: &mut dyn FnMut(&mut Report)| match options.write_docs {
-        true => report::write(&workspace::root().join(PAGE), &bench.matrix, change),
+    let mut programs = BTreeMap::new();
+    let mut known = Vec::new();
+    if options.write_docs {
+        programs = bench.stories(false, None)?.counts();
+        known = switch::scripts("")?;
+    }
+    let write = |change: &dyn Fn(&mut Report)| match options.write_docs {
+        true => report::write(&workspace::root().join(PAGE), &bench.matrix, |report| {
+            change(report);
+            report.keep(&programs, &known);
+        }),
         false => Ok(()),
     };
     let mut tally = Tally::default();
@@ -160,12 +165,12 @@ pub(crate) fn run(bin: &Path, options: &Options) -> Result<Tally> {
         let plan = bench.plan(&stories, name.is_none() || options.write_docs)?;
         let (counted, runs) = bench.run(&plan, LIMIT, Shown::Failures, AT_ONCE)?;
         tally += counted;
-        write(&mut |report| runs.iter().for_each(|run| report.take(run, &programs)))?;
+        write(&|report| runs.iter().for_each(|run| report.take(run, &programs)))?;
     }
     for script in scripts {
         for (kernel, counted) in bench.run_together(&script)? {
             tally += counted;
-            write(&mut |report| report.take_script(kernel, &script.name, counted.failed == 0))?;
+            write(&|report| report.take_script(kernel, &script.name, counted.failed == 0))?;
         }
     }
     Ok(tally)

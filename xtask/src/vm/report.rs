@@ -8,6 +8,7 @@ use anyhow::{Context, Result};
 
 use super::console::Account;
 use super::matrix::{Absent, Kernel, Matrix};
+use super::switch::Script;
 
 const BEGIN: &str = "<!-- written by `cargo xtask test vm --write-docs` -->";
 const END: &str = "<!-- end of what is written -->";
@@ -91,13 +92,19 @@ impl Report {
                 self.stories.set(program, &kernel.name, count.to_string());
             }
         }
-        self.stories.keep(|program| programs.contains_key(program));
     }
 
     /// Replaces what was known of a script.
     pub(super) fn take_script(&mut self, kernel: &Kernel, script: &str, passed: bool) {
         let word = if passed { "passed" } else { "failed" };
         self.scripts.set(script, &kernel.name, word.to_owned());
+    }
+
+    /// Forgets what is not in the tree any more.
+    pub(super) fn keep(&mut self, programs: &BTreeMap<String, usize>, scripts: &[Script]) {
+        self.stories.keep(|name| programs.contains_key(name));
+        self.scripts
+            .keep(|name| scripts.iter().any(|script| script.name == name));
     }
 
     /// With why each kernel is there, and what is left out and why.
@@ -384,6 +391,7 @@ mod tests {
         // What this run has not looked for stays.
         found(&matrix.kernels[1], "6.1.2", None);
         let text = std::fs::read_to_string(&page).unwrap();
+        let is_in = |text: &str, line: &str| text.lines().any(|other| other == line);
         for line in [
             "head",
             "| Linux | 5.10.1 | 6.1.2 | – | – |",
@@ -392,7 +400,14 @@ mod tests {
             "| s | passed | passed | – | – |",
             "tail",
         ] {
-            assert!(text.lines().any(|other| other == line), "{line} in {text}");
+            assert!(is_in(&text, line), "{line} in {text}");
         }
+        write(page.path(), &matrix, |report| {
+            report.keep(&programs, &[]);
+        })
+        .unwrap();
+        let text = std::fs::read_to_string(&page).unwrap();
+        assert!(is_in(&text, "| p | 1 of 2 | 1 of 2 | – | – |"), "{text}");
+        assert!(!text.contains("| s |"), "{text}");
     }
 }
