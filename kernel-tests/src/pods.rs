@@ -17,7 +17,7 @@ use crate::{Daemon, Host, Outside};
 /// Where Debian's `containernetworking-plugins` are.
 pub const REFERENCE_PLUGINS: &str = "/usr/lib/cni";
 /// Where Debian's `golang-github-appc-cni-dev` is.
-const GO_PATH: &str = "/usr/share/gocode";
+pub const GO_PATH: &str = "/usr/share/gocode";
 
 /// Plugins look at interfaces in `/sys`, which shows those of the namespace it was mounted in.
 const OWN_CLASS_NET: &str = "mkdir /run/sys && mount -t sysfs sysfs /run/sys && \
@@ -207,17 +207,21 @@ impl List<'_> {
     }
 }
 
+/// The compiler of Go, for what Debian packages as sources.
+pub fn go() -> Command {
+    let mut go = Command::new("go");
+    go.env("GO111MODULE", "off")
+        .env("GOPATH", GO_PATH)
+        .env("GOCACHE", std::env::temp_dir().join("hawser-go-cache"))
+        .env("CGO_ENABLED", "0");
+    go
+}
+
 /// Builds `libcni/main.go` against Debian's package.
 fn build_runtime(dir: &Path) -> Result<PathBuf> {
     let program = dir.join("cnirun");
-    let cache = std::env::temp_dir().join("hawser-go-cache");
     program::output(
-        Command::new("go")
-            .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/libcni"))
-            .env("GO111MODULE", "off")
-            .env("GOPATH", GO_PATH)
-            .env("GOCACHE", cache)
-            .env("CGO_ENABLED", "0")
+        go().current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/libcni"))
             .args(["build", "-o"])
             .arg(&program)
             .arg("."),

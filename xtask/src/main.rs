@@ -4,6 +4,7 @@
 //! What needs the project's own code (the demo, the benches, the acceptance daemon) lives in
 //! `kernel-tests` and is built and started from here.
 
+mod apt;
 mod build;
 mod fuzz;
 mod install;

@@ -66,6 +66,8 @@ const TEST: &[&str] = &[
     "firewalld",
     "git",
     "golang-github-appc-cni-dev",
+    "golang-github-google-uuid-dev",
+    "golang-github-opencontainers-runtime-tools-dev",
     "golang-go",
     "iptables",
     "jq",

@@ -5,6 +5,7 @@ use std::process::Command;
 
 use anyhow::Result;
 
+use crate::apt::Suite;
 use crate::build;
 use crate::packages;
 use crate::process;
@@ -70,6 +71,22 @@ pub(crate) fn bench(names: &[String], json: Option<&Path>, sizes: &[String]) -> 
 /// Unpacks the peers and returns the environment that says where.
 pub(crate) fn peers() -> Result<(&'static str, PathBuf)> {
     Ok(("HAWSER_PEERS", packages::unpack("peers", &PEERS)?))
+}
+
+/// Where Debian keeps the checks of the runtime specification: its own package of them, of the suite
+/// after the one with the compiler, has their sources only.
+const CHECKS_OF_RUNTIMES: (&str, &str) = ("trixie", "golang-github-opencontainers-runtime-tools");
+
+/// Unpacks the checks that the authors of the runtime specification keep for runtimes, and returns the
+/// environment that says where.
+pub(crate) fn runtime_tools() -> Result<(&'static str, PathBuf)> {
+    let (suite, package) = CHECKS_OF_RUNTIMES;
+    let home = workspace::target_dir().join("packages");
+    let path = home.join("runtime-tools/src/github.com/opencontainers/runtime-tools");
+    if !path.is_dir() {
+        Suite::open_sources(&home, suite)?.unpack_source(package, &path)?;
+    }
+    Ok(("HAWSER_RUNTIME_TOOLS", home.join("runtime-tools")))
 }
 
 /// The tree of peers with those that are built. One that cannot be is missing in it, which its rows

@@ -105,6 +105,7 @@ fn dispatch(arguments: impl IntoIterator<Item = OsString>) -> Result<i32, UsageE
         }
         Some(HOLD_TERMINAL) => Ok(hold_terminal()),
         Some(oci::mounts::VERB) => Ok(oci::mounts::main(arguments)),
+        Some(oci::hook::VERB) => Ok(oci::hook::main(arguments)),
         Some(first) if oci::command::is_meant(first) => {
             Ok(oci::command::main(std::iter::once(verb).chain(arguments)))
         }

@@ -243,12 +243,14 @@ fn run_doc_tests() -> Result<Tally> {
 fn run_stories(bin: &Path) -> Result<Tally> {
     let web_server = stories::web_server()?;
     let peers = stories::peers()?;
+    let runtime_tools = stories::runtime_tools()?;
     nextest(
         &["--filterset", STORIES],
         &[
             ("HAWSER_BIN_DIR", bin),
             (web_server.0, &web_server.1),
             (peers.0, &peers.1),
+            (runtime_tools.0, &runtime_tools.1),
         ],
     )
 }

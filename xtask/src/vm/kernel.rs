@@ -9,11 +9,11 @@ use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 
-use super::apt::Suite;
 use super::cpio::Archive;
 use super::disk;
 use super::matrix::Kernel;
 use super::userland::Userland;
+use crate::apt::Suite;
 use crate::process;
 
 /// To be changed with what is made here, so that old files are not used.

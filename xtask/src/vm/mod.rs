@@ -5,7 +5,6 @@
 //! the programs under test at every run. A guest is judged by what it says at its end alone: see
 //! `console.rs`.
 
-mod apt;
 mod console;
 mod cpio;
 mod cut;

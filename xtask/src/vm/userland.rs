@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
-use super::apt::{Suite, host_suite};
 use super::disk;
+use crate::apt::{Suite, host_suite};
 
 /// To be changed with what is made here, so that old files are not used.
 const RECIPE: &str = "1";

@@ -9,6 +9,7 @@
 pub(crate) mod command;
 mod device;
 mod exec;
+pub(crate) mod hook;
 pub(crate) mod mounts;
 mod scope;
 mod update;
@@ -309,6 +310,7 @@ impl Changed {
         if let Some(rootfs) = config["root"]["path"].as_str() {
             config["root"]["path"] = json!(bundle.join(rootfs));
         }
+        hook::tell_of(bundle, &mut config);
         if has_mounts {
             changed.mounts = Some(Mounts::take_over(&mut config)?);
         }
@@ -376,7 +378,14 @@ fn delete(root: &Path, id: &str) -> Result<(), OciError> {
     let loaded = Container::load(state.clone()).map_err(container("delete"));
     let deleted = loaded.and_then(|mut found| {
         scope::end(&mut found, &state)?;
-        found.delete(true).map_err(container("delete"))
+        let hooks = hook::exchange_last(&state, None);
+        if let Err(error) = found.delete(true) {
+            // The next attempt has to run them.
+            hook::exchange_last(&state, hooks);
+            return Err(container("delete")(error));
+        }
+        hook::run_last(hooks.unwrap_or_default(), &found);
+        Ok(())
     });
     if let Err(error) = deleted {
         // A create that was cut short leaves a state that cannot be loaded; nothing runs from it.

@@ -1,5 +1,5 @@
-//! Packages of a Debian suite that need not be the host's: a root of apt's own below `target/vm`,
-//! with the host's mirror and Debian's keys, so that apt checks signatures and checksums.
+//! Packages of a Debian suite that need not be the host's: a root of apt's own below `target`, with the
+//! host's mirror and Debian's keys, so that apt checks signatures and checksums.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -11,35 +11,45 @@ use crate::process;
 const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 
 #[derive(Debug)]
-pub(super) struct Suite {
+pub(crate) struct Suite {
     name: String,
     dir: PathBuf,
 }
 
 impl Suite {
     /// The lists of the suite `name`, kept below `home`; they are fetched anew.
-    pub(super) fn open(home: &Path, name: &str) -> Result<Self> {
+    pub(crate) fn open(home: &Path, name: &str) -> Result<Self> {
+        Self::open_as(home.join("apt").join(name), name, "deb", "Packages")
+    }
+
+    /// The same for what packages are made from.
+    pub(crate) fn open_sources(home: &Path, name: &str) -> Result<Self> {
+        let dir = home.join("apt").join(format!("{name}-sources"));
+        Self::open_as(dir, name, "deb-src", "Sources")
+    }
+
+    fn open_as(dir: PathBuf, name: &str, kind: &str, target: &str) -> Result<Self> {
         let suite = Self {
             name: name.to_owned(),
-            dir: home.join("apt").join(name),
+            dir,
         };
         for dir in ["lists/partial", "archives/partial"] {
             make_dir(&suite.dir.join(dir))?;
         }
         let (mirror, _) = host()?;
         // Nothing but the packages' names: no descriptions, no icons.
-        let source = format!("deb [signed-by={KEYRING} target=Packages] {mirror} {name} main\n");
+        let source = format!("{kind} [signed-by={KEYRING} target={target}] {mirror} {name} main\n");
         for (file, text) in [("sources.list", source.as_str()), ("status", "")] {
             let path = suite.dir.join(file);
             std::fs::write(&path, text).with_context(|| path.display().to_string())?;
         }
-        println!("vm: reading the package lists of {name}");
+        println!("apt: reading the package lists of {name}");
         process::output(suite.command("apt-get").arg("update"))?;
         Ok(suite)
     }
 
     /// The names of what the newest version of `package` depends on.
-    pub(super) fn dependencies(&self, package: &str) -> Result<Vec<String>> {
+    pub(crate) fn dependencies(&self, package: &str) -> Result<Vec<String>> {
         let text = process::output(self.command("apt-cache").args([
             "show",
             "--no-all-versions",
@@ -48,13 +58,13 @@ impl Suite {
         Ok(depends(&text))
     }
 
-    pub(super) fn has(&self, package: &str) -> bool {
+    pub(crate) fn has(&self, package: &str) -> bool {
         let mut show = self.command("apt-cache");
         process::output(show.args(["show", package])).is_ok()
     }
 
     /// Unpacks `packages` below `tree`.
-    pub(super) fn unpack(&self, packages: &[String], tree: &Path) -> Result<()> {
+    pub(crate) fn unpack(&self, packages: &[String], tree: &Path) -> Result<()> {
         self.unpack_with(tree, |archives| {
             let mut download = self.command("apt-get");
             download
@@ -66,7 +76,7 @@ impl Suite {
     }
 
     /// Unpacks `packages` and all they depend on below `tree`.
-    pub(super) fn unpack_closure(&self, packages: &[&str], tree: &Path) -> Result<()> {
+    pub(crate) fn unpack_closure(&self, packages: &[&str], tree: &Path) -> Result<()> {
         self.unpack_with(tree, |archives| {
             let mut install = self.command("apt-get");
             install
@@ -79,10 +89,39 @@ impl Suite {
         })
     }
 
+    /// Unpacks the upstream archive of the source package `package` as `tree`, which is new.
+    pub(crate) fn unpack_source(&self, package: &str, tree: &Path) -> Result<()> {
+        let scratch = tempfile::tempdir_in(&self.dir).context("scratch directory")?;
+        println!("apt: fetching the source of {package} in {}", self.name);
+        let mut download = self.command("apt-get");
+        download
+            .current_dir(scratch.path())
+            .args(["source", "--download-only", package]);
+        process::output(&mut download)?;
+        let upstream = std::fs::read_dir(scratch.path())
+            .context("fetched sources")?
+            .filter_map(|entry| Some(entry.ok()?.path()))
+            .find(|path| path.to_string_lossy().contains(".orig.tar."))
+            .with_context(|| format!("the source of {package} has no upstream archive"))?;
+        let made = scratch.path().join("tree");
+        make_dir(&made)?;
+        process::output(
+            Command::new("tar")
+                .args(["--extract", "--strip-components=1", "--file"])
+                .arg(&upstream)
+                .arg("--directory")
+                .arg(&made),
+        )?;
+        if let Some(parent) = tree.parent() {
+            make_dir(parent)?;
+        }
+        std::fs::rename(&made, tree).with_context(|| tree.display().to_string())
+    }
+
     fn unpack_with(&self, tree: &Path, fetch: impl Fn(&Path) -> Command) -> Result<()> {
         let scratch = tempfile::tempdir_in(&self.dir).context("scratch directory")?;
         make_dir(&scratch.path().join("partial"))?;
-        println!("vm: fetching packages of {}", self.name);
+        println!("apt: fetching packages of {}", self.name);
         process::output(&mut fetch(scratch.path()))?;
         make_dir(tree)?;
         let mut unpacked = 0;
@@ -120,7 +159,7 @@ impl Suite {
 }
 
 /// The host's own suite, whose C library is the one that programs built here need.
-pub(super) fn host_suite() -> Result<String> {
+pub(crate) fn host_suite() -> Result<String> {
     Ok(host()?.1)
 }
 
