@@ -40,9 +40,21 @@ impl Cluster {
     /// # Errors
     /// When a host, its daemon or etcd does not start.
     pub fn new(count: u8) -> Result<Self> {
-        let mut cluster = Self::without_etcd(count)?;
-        cluster.etcd = Some(Etcd::start(Arc::clone(&cluster.router))?);
-        Ok(cluster)
+        Self::without_etcd(count)?.with_etcd()
+    }
+
+    /// As many hosts as there are clocks, each ahead of the right time by so many seconds, or behind by a
+    /// negative number.
+    ///
+    /// # Errors
+    /// As [`Cluster::new`].
+    pub fn with_clocks(clocks: &[i64]) -> Result<Self> {
+        Self::of(clocks)?.with_etcd()
+    }
+
+    fn with_etcd(mut self) -> Result<Self> {
+        self.etcd = Some(Etcd::start(Arc::clone(&self.router))?);
+        Ok(self)
     }
 
     /// The same without an etcd: managers run their own.
@@ -50,6 +62,10 @@ impl Cluster {
     /// # Errors
     /// As [`Cluster::new`].
     pub fn without_etcd(count: u8) -> Result<Self> {
+        Self::of(&vec![0; usize::from(count)])
+    }
+
+    fn of(clocks: &[i64]) -> Result<Self> {
         let program = docker::peer("usr/bin/etcd")?;
         let settings = format!("[swarm]\netcd = {program:?}\n");
         let router = Arc::new(Host::throwaway()?);
@@ -58,8 +74,12 @@ impl Cluster {
             router.output("sh", &["-c", &set])?;
         }
         let mut nodes = Vec::new();
-        for number in 1..=count {
-            let host = Arc::new(Host::named(&format!("n{number}"))?);
+        for (number, &clock) in (1..).zip(clocks) {
+            let mut host = Host::named(&format!("n{number}"))?;
+            if clock != 0 {
+                host = host.with_clock(clock)?;
+            }
+            let host = Arc::new(host);
             connect(&router, &host, number)?;
             nodes.push(Shop::on(host, &settings));
         }

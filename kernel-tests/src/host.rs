@@ -14,12 +14,26 @@ use crate::program;
 pub struct Host {
     /// Absent for the namespaces of this process.
     namespaces: Option<Namespaces>,
+    /// Absent where the clock is right.
+    clock: Option<WrongClock>,
 }
+
+/// What is preloaded into programs of a host whose clock is wrong.
+#[derive(Debug)]
+struct WrongClock {
+    directory: tempfile::TempDir,
+    ahead: i64,
+}
+
+const PRELOADED: &str = "ahead.so";
 
 impl Host {
     /// The namespaces this process is in.
     pub fn real() -> Self {
-        Self { namespaces: None }
+        Self {
+            namespaces: None,
+            clock: None,
+        }
     }
 
     /// A host of its own: only a loopback interface, no firewall rule, no pinned eBPF object.
@@ -43,6 +57,7 @@ impl Host {
     fn with(kinds: &[&'static str]) -> Result<Self> {
         let host = Self {
             namespaces: Some(Namespaces::new(kinds)?),
+            clock: None,
         };
         program::output(host.command("ip").args(["link", "set", "lo", "up"]))?;
         // Its own run directory: named namespaces, locks and sockets of programs run here.
@@ -55,12 +70,34 @@ impl Host {
         Ok(host)
     }
 
+    /// The same host with a clock that is ahead by so many seconds, or behind by a negative number: for
+    /// programs that are run on it and their children, unless they are not of this C library.
+    ///
+    /// # Errors
+    /// When there is no C compiler.
+    pub fn with_clock(mut self, ahead: i64) -> Result<Self> {
+        let directory = tempfile::tempdir().context("directory of a clock")?;
+        let mut cc = Command::new("cc");
+        cc.args(["-shared", "-fPIC", "-O1", "-o"])
+            .arg(directory.path().join(PRELOADED))
+            .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/clock/ahead.c"));
+        program::output(&mut cc)?;
+        self.clock = Some(WrongClock { directory, ahead });
+        Ok(self)
+    }
+
     /// `program`, to be run on this host. Relative paths are looked up from `/`.
     pub fn command(&self, program: impl AsRef<OsStr>) -> Command {
-        match &self.namespaces {
+        let mut command = match &self.namespaces {
             None => Command::new(program),
             Some(namespaces) => namespaces.command(program),
+        };
+        if let Some(clock) = &self.clock {
+            command
+                .env("LD_PRELOAD", clock.directory.path().join(PRELOADED))
+                .env("CLOCK_AHEAD", clock.ahead.to_string());
         }
+        command
     }
 
     /// A process in the host's namespaces.
