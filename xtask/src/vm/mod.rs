@@ -146,25 +146,25 @@ pub(crate) fn run(bin: &Path, options: &Options) -> Result<Tally> {
         "no story is called {}",
         name.unwrap_or("anything")
     );
-    let mut programs = BTreeMap::new();
+    let mut parts = BTreeMap::new();
     let mut known = Vec::new();
     if options.write_docs {
-        programs = bench.stories(false, None)?.counts();
+        parts = bench.stories(false, None)?.counts();
         known = switch::scripts("")?;
     }
     let write = |change: &dyn Fn(&mut Report)| match options.write_docs {
         true => report::write(&workspace::root().join(PAGE), &bench.matrix, |report| {
             change(report);
-            report.keep(&programs, &known);
+            report.keep(&parts, &known);
         }),
         false => Ok(()),
     };
     let mut tally = Tally::default();
     if !stories.tests.is_empty() {
-        let plan = bench.plan(&stories, name.is_none() || options.write_docs)?;
+        let plan = bench.plan(&stories, name.is_none())?;
         let (counted, runs) = bench.run(&plan, LIMIT, Shown::Failures, AT_ONCE)?;
         tally += counted;
-        write(&|report| runs.iter().for_each(|run| report.take(run, &programs)))?;
+        write(&|report| runs.iter().for_each(|run| report.take(run, &parts)))?;
     }
     for script in scripts {
         for (kernel, counted) in bench.run_together(&script)? {

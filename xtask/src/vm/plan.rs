@@ -58,11 +58,11 @@ impl Stories {
         Self::read(&process::stdout(&mut list)?, part)
     }
 
-    /// How many there are of each program.
+    /// How many there are of each part.
     pub(super) fn counts(&self) -> BTreeMap<String, usize> {
         let mut counts = BTreeMap::new();
-        for (program, _) in &self.tests {
-            *counts.entry(program.clone()).or_default() += 1;
+        for (program, test) in &self.tests {
+            *counts.entry(part_of(program, test)).or_default() += 1;
         }
         counts
     }
@@ -84,6 +84,16 @@ impl Stories {
             }
         }
         Ok(stories)
+    }
+}
+
+/// What a test belongs to, for whoever counts: a program of stories, or one of its modules.
+pub(super) fn part_of(program: &str, test: &str) -> String {
+    // The module that is there for all tests of some programs, and the crates' own tests.
+    let module = test.split_once("::").filter(|(name, _)| *name != "root");
+    match module {
+        Some((module, _)) if program.contains('.') => format!("{program} {module}"),
+        _ => program.to_owned(),
     }
 }
 
@@ -143,7 +153,7 @@ mod tests {
         let named = |part| Stories::read(text, part).unwrap();
         let stories = named("");
         assert_eq!(stories.tests, [("netd.bpf".to_owned(), "a::b".to_owned())]);
-        assert_eq!(stories.counts(), [("netd.bpf".to_owned(), 1)].into());
+        assert_eq!(stories.counts(), [("netd.bpf a".to_owned(), 1)].into());
         assert_eq!(stories.programs["netd.bpf"], PathBuf::from("/t/bpf-1"));
         assert_eq!(named("bpf"), stories);
         assert_eq!(named("::b"), stories);
@@ -151,5 +161,16 @@ mod tests {
         let mut plan = Plan::default();
         plan.stories(&stories, 60);
         assert_eq!(plan.text(), "test\t60\tnetd.bpf\ta::b\n");
+    }
+
+    #[test]
+    fn stories_are_counted_by_module() {
+        assert_eq!(part_of("netd.bpf", "live::deep::one"), "netd.bpf live");
+        assert_eq!(part_of("storaged.vfs", "one"), "storaged.vfs");
+        assert_eq!(
+            part_of("kernel-tests.life", "root::one"),
+            "kernel-tests.life"
+        );
+        assert_eq!(part_of("sys", "mount::one"), "sys");
     }
 }

@@ -8,6 +8,7 @@ use anyhow::{Context, Result};
 
 use super::console::Account;
 use super::matrix::{Absent, Kernel, Matrix};
+use super::plan::part_of;
 use super::switch::Script;
 
 const BEGIN: &str = "<!-- written by `cargo xtask test vm --write-docs` -->";
@@ -64,8 +65,8 @@ impl Report {
         }
     }
 
-    /// Replaces what was known of the kernel of `run`; `programs` says how many stories each has.
-    pub(super) fn take(&mut self, run: &Run<'_>, programs: &BTreeMap<String, usize>) {
+    /// Replaces what was known of the kernel of `run`; `parts` says how many stories each has.
+    pub(super) fn take(&mut self, run: &Run<'_>, parts: &BTreeMap<String, usize>) {
         let Run { kernel, account } = run;
         if !account.features.is_empty() {
             self.features.clear(&kernel.name);
@@ -83,13 +84,13 @@ impl Report {
         for (name, what) in paths(&account.info) {
             self.paths.set(name, &kernel.name, what.to_owned());
         }
-        for (program, count) in counts(account, programs) {
-            let known = self.stories.get(program, &kernel.name);
+        for (part, count) in counts(account, parts) {
+            let known = self.stories.get(&part, &kernel.name);
             if !known
                 .and_then(Count::read)
                 .is_some_and(|old| old.outweighs(count))
             {
-                self.stories.set(program, &kernel.name, count.to_string());
+                self.stories.set(&part, &kernel.name, count.to_string());
             }
         }
     }
@@ -101,8 +102,8 @@ impl Report {
     }
 
     /// Forgets what is not in the tree any more.
-    pub(super) fn keep(&mut self, programs: &BTreeMap<String, usize>, scripts: &[Script]) {
-        self.stories.keep(|name| programs.contains_key(name));
+    pub(super) fn keep(&mut self, parts: &BTreeMap<String, usize>, scripts: &[Script]) {
+        self.stories.keep(|name| parts.contains_key(name));
         self.scripts
             .keep(|name| scripts.iter().any(|script| script.name == name));
     }
@@ -139,7 +140,7 @@ fn paths(info: &[String]) -> impl Iterator<Item = (&str, &str)> {
         .filter(|(name, _)| PATHS.contains(name))
 }
 
-/// How the stories of one program went.
+/// How the stories of one part went.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Count {
     passed: usize,
@@ -179,11 +180,8 @@ impl std::fmt::Display for Count {
     }
 }
 
-/// Of the programs that ran in a guest, as many as `programs` says that there are.
-fn counts<'a>(
-    account: &'a Account,
-    programs: &BTreeMap<String, usize>,
-) -> BTreeMap<&'a str, Count> {
+/// Of the parts that ran in a guest, which have as many stories as `parts` says.
+fn counts(account: &Account, parts: &BTreeMap<String, usize>) -> BTreeMap<String, Count> {
     let mut counts = BTreeMap::new();
     let passed = account.passed.iter().map(|id| (id, true));
     // One that has no end has not passed.
@@ -193,16 +191,18 @@ fn counts<'a>(
         .chain(account.running())
         .map(|id| (id, false));
     for (id, has_passed) in passed.chain(failed) {
-        let Some((program, _)) = id.strip_prefix("test:").and_then(|id| id.split_once(' ')) else {
+        let Some((program, test)) = id.strip_prefix("test:").and_then(|id| id.split_once(' '))
+        else {
             continue;
         };
-        let of = programs.get(program).copied().unwrap_or_default();
+        let part = part_of(program, test);
+        let of = parts.get(&part).copied().unwrap_or_default();
         let nothing = Count {
             passed: 0,
             failed: 0,
             of,
         };
-        let count: &mut Count = counts.entry(program).or_insert(nothing);
+        let count: &mut Count = counts.entry(part).or_insert(nothing);
         count.passed += usize::from(has_passed);
         count.failed += usize::from(!has_passed);
     }
@@ -349,9 +349,9 @@ mod tests {
 
     #[test]
     fn fewer_stories_that_pass_say_nothing_new() {
-        let programs = [("p".to_owned(), 3)].into();
+        let parts = [("p".to_owned(), 3)].into();
         let count = |passed: &[&str], failed: &[&str]| {
-            counts(&account(passed, failed), &programs)["p"].to_string()
+            counts(&account(passed, failed), &parts)["p"].to_string()
         };
         assert_eq!(count(&["test:p a", "test:p b", "script:s"], &[]), "2 of 3");
         assert_eq!(count(&["test:p a"], &["test:p b"]), "1 of 3, 1 failed");
@@ -371,7 +371,7 @@ mod tests {
         let matrix = Matrix::read(&crate::workspace::root().join(super::super::MATRIX)).unwrap();
         let page = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(&page, format!("head\n{BEGIN}\n{END}\ntail\n")).unwrap();
-        let programs = [("p".to_owned(), 2)].into();
+        let parts = [("p".to_owned(), 2)].into();
         let found = |kernel, version: &str, feature: Option<bool>| {
             let mut account = account(&["test:p a"], &[]);
             account.take(Verdict::Kernel(version.to_owned()));
@@ -381,7 +381,7 @@ mod tests {
                 .collect();
             let run = Run { kernel, account };
             write(page.path(), &matrix, |report| {
-                report.take(&run, &programs);
+                report.take(&run, &parts);
                 report.take_script(kernel, "s", true);
             })
             .unwrap();
@@ -403,7 +403,7 @@ mod tests {
             assert!(is_in(&text, line), "{line} in {text}");
         }
         write(page.path(), &matrix, |report| {
-            report.keep(&programs, &[]);
+            report.keep(&parts, &[]);
         })
         .unwrap();
         let text = std::fs::read_to_string(&page).unwrap();
