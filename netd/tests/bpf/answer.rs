@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr, UdpSocket};
 
 use api::net::Protocol;
 use netd::bpf::{Balanced, Frontend, Sandbox};
+use sys::kernel::is_linux;
 
 use crate::bridged::Bridged;
 use crate::instance::Instance;
@@ -71,10 +72,16 @@ fn a_process_of_the_host_is_refused_at_once() {
         ..Sandbox::default()
     };
     plane.set_sandbox(cookie(&plane, &net.host), host).unwrap();
+    // Below Linux 5.18 no hook says why, and the host looks in vain for who has the address.
+    let expected = if is_linux(5, 18) {
+        ErrorKind::ConnectionRefused
+    } else {
+        ErrorKind::HostUnreachable
+    };
     for (number, (vip, _)) in (1..).zip(VIPS) {
         plane.balance(number, &service(vip, None)).unwrap();
         let error = connect(&net.host, &at(vip, 80).to_string()).unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::ConnectionRefused, "{vip}");
+        assert_eq!(error.kind(), expected, "{vip}");
     }
 }
 
