@@ -48,8 +48,16 @@ impl ClientError {
     }
 
     pub fn is_not_found(&self) -> bool {
-        self.api()
-            .is_some_and(|error| error.code == ErrorCode::NotFound)
+        self.has(ErrorCode::NotFound)
+    }
+
+    /// The daemon cannot do it now.
+    pub fn is_unavailable(&self) -> bool {
+        self.has(ErrorCode::Unavailable)
+    }
+
+    fn has(&self, code: ErrorCode) -> bool {
+        self.api().is_some_and(|error| error.code == code)
     }
 }
 

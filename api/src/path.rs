@@ -73,6 +73,8 @@ pub const SWARM_LEAVE: &str = "/v1/swarm/leave";
 pub const SWARM_UPDATE: &str = "/v1/swarm/update";
 /// `POST /v1/swarm/rotate/{worker|manager}`: another token.
 pub const SWARM_ROTATE: &str = "/v1/swarm/rotate";
+/// `POST` [`crate::swarm::SwarmRotation`]: another authority.
+pub const SWARM_CA: &str = "/v1/swarm/ca";
 /// `GET` [`crate::swarm::SwarmKey`], of managers.
 pub const SWARM_UNLOCK_KEY: &str = "/v1/swarm/unlockkey";
 /// `POST` [`crate::swarm::SwarmKey`] to a manager that is locked.

@@ -115,6 +115,35 @@ pub struct SwarmUpdate {
     pub rotate_unlock_key: bool,
 }
 
+/// `hawser swarm ca --rotate`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", deny_unknown_fields)]
+pub struct SwarmRotation {
+    /// The next authority, if it is not to be a new one. PEM, and its key with it.
+    #[serde(default)]
+    pub ca_cert: Option<String>,
+    #[serde(default)]
+    pub ca_key: Option<Secret>,
+    /// Seconds that certificates are good for which are given from now on.
+    #[serde(default)]
+    pub cert_expiry: Option<u64>,
+}
+
+/// How far nodes are on their way to the authority of [`TlsInfo`].
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct RotationProgress {
+    /// SHA-256 of the authority's certificate (DER).
+    pub digest: String,
+    pub nodes: usize,
+    /// Nodes that have certificates of it.
+    pub certificates: usize,
+    /// Nodes that trust nobody else.
+    pub roots: usize,
+    /// Names of nodes that the next step waits for.
+    pub waits: Vec<String>,
+}
+
 /// What managers are unlocked with.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", deny_unknown_fields)]
@@ -147,6 +176,11 @@ pub struct Swarm {
     pub join_tokens: JoinTokens,
     #[serde(rename = "TLSInfo")]
     pub tls: TlsInfo,
+    /// Another authority is still trusted.
+    #[serde(default)]
+    pub root_rotation_in_progress: bool,
+    #[serde(default)]
+    pub rotation: RotationProgress,
     /// Seconds that a node's certificate is good for.
     pub cert_expiry: u64,
     pub data_path_port: u16,
@@ -165,7 +199,7 @@ pub struct JoinTokens {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct TlsInfo {
-    /// The authority's certificate, PEM.
+    /// The authority's certificate, PEM; that of the next one where it is being replaced.
     pub trust_root: String,
 }
 

@@ -3,7 +3,7 @@
 //! A certificate names the node (CN), its role (OU) and the cluster (O), as Docker's do. Keys stay
 //! where they were made: only requests travel.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -14,6 +14,7 @@ use rcgen::{
 };
 use sha2::{Digest, Sha256};
 use time::OffsetDateTime;
+use x509_parser::pem::{self, parse_x509_pem};
 
 use crate::node::Role;
 
@@ -25,14 +26,18 @@ const LIFE: Duration = Duration::from_secs(20 * 365 * 86_400);
 const SKEW: Duration = Duration::from_secs(3600);
 
 #[derive(Debug, thiserror::Error)]
-#[error("{action}: {source}")]
-pub struct AuthorityError {
-    action: &'static str,
-    source: rcgen::Error,
+pub enum AuthorityError {
+    #[error("{action}: {source}")]
+    Failed {
+        action: &'static str,
+        source: rcgen::Error,
+    },
+    #[error("the key is not that of the authority's certificate")]
+    Key,
 }
 
 fn failed(action: &'static str) -> impl Fn(rcgen::Error) -> AuthorityError {
-    move |source| AuthorityError { action, source }
+    move |source| AuthorityError::Failed { action, source }
 }
 
 /// A key and the certificate of it, which signs those of nodes.
@@ -114,11 +119,58 @@ impl Authority {
     /// [`AuthorityError`]: not a certificate and its key.
     pub fn from_pem(certificate: &str, key: &str) -> Result<Self, AuthorityError> {
         let key = KeyPair::from_pem(key).map_err(failed("read the authority's key"))?;
+        let is_its = parse_x509_pem(certificate.as_bytes()).is_ok_and(|(_, pem)| {
+            let parsed = pem.parse_x509();
+            parsed.is_ok_and(|parsed| {
+                *parsed.public_key().subject_public_key.data == *key.public_key_raw()
+            })
+        });
+        if !is_its {
+            return Err(AuthorityError::Key);
+        }
         let issuer = Issuer::from_ca_cert_pem(certificate, key);
         Ok(Self {
             issuer: issuer.map_err(failed("read the authority's certificate"))?,
             certificate: certificate.to_owned(),
         })
+    }
+
+    /// One that somebody else has made, if it can be an authority.
+    ///
+    /// # Errors
+    /// Why it cannot.
+    pub fn given(certificate: &str, key: &str) -> Result<Self, String> {
+        let count = pem::Pem::iter_from_buffer(certificate.as_bytes()).count();
+        if count != 1 {
+            return Err(format!("expected one certificate in PEM, found {count}"));
+        }
+        let (_, pem) = parse_x509_pem(certificate.as_bytes()).map_err(|error| error.to_string())?;
+        let parsed = pem.parse_x509().map_err(|error| error.to_string())?;
+        let constraints = parsed.basic_constraints();
+        let constraints = constraints.map_err(|error| error.to_string())?;
+        if !constraints.is_some_and(|constraints| constraints.value.ca) {
+            return Err("its certificate is not that of an authority (CA:TRUE)".to_owned());
+        }
+        let usage = parsed.key_usage().map_err(|error| error.to_string())?;
+        if usage.is_some_and(|usage| !usage.value.key_cert_sign()) {
+            return Err("its key may not sign certificates (keyCertSign)".to_owned());
+        }
+        if parsed.subject() != parsed.issuer() || parsed.verify_signature(None).is_err() {
+            return Err("it has not signed itself".to_owned());
+        }
+        if !parsed.validity().is_valid() {
+            return Err(format!(
+                "its certificate is good from {} to {}",
+                parsed.validity().not_before,
+                parsed.validity().not_after
+            ));
+        }
+        // As all others: nothing around it, and a line of its own behind it.
+        let text = certificate
+            .split_at(certificate.find("-----BEGIN").unwrap_or(0))
+            .1;
+        let text = format!("{}\n", text.trim_end());
+        Self::from_pem(&text, key).map_err(|error| error.to_string())
     }
 
     pub fn certificate(&self) -> &str {
@@ -188,8 +240,8 @@ impl Life {
     /// That of a certificate in PEM.
     pub(crate) fn of(certificate: &str) -> Result<Self, AuthorityError> {
         let unread = |_other| failed("read a certificate")(rcgen::Error::CouldNotParseCertificate);
-        let (_, pem) = x509_parser::pem::parse_x509_pem(certificate.as_bytes())
-            .map_err(|error| unread(error.to_string()))?;
+        let (_, pem) =
+            parse_x509_pem(certificate.as_bytes()).map_err(|error| unread(error.to_string()))?;
         let parsed = pem
             .parse_x509()
             .map_err(|error| unread(error.to_string()))?;
@@ -223,6 +275,15 @@ pub(crate) fn unit(role: Role) -> &'static str {
 /// SHA-256 of a certificate: what a join token has of the authority's.
 pub fn digest(certificate_der: &[u8]) -> [u8; 32] {
     Sha256::digest(certificate_der).into()
+}
+
+/// Bytes as people read them.
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |mut all, byte| {
+        // Writing to a text does not fail.
+        let _written = write!(all, "{byte:02x}");
+        all
+    })
 }
 
 #[cfg(test)]
@@ -306,6 +367,69 @@ mod tests {
         let late_at_650 = (0..=255).filter(|byte| life.is_late_at(life.begin + 650, &id(*byte)));
         assert!((1..255).contains(&late_at_650.count()), "not all at once");
         assert!(Life::of("nonsense").is_err());
+    }
+
+    #[test]
+    fn an_authority_that_is_given_must_be_one() {
+        let directory = tempfile::tempdir().unwrap();
+        let make = |name: &str, flags: &[&str]| {
+            let files = [format!("{name}.key"), format!("{name}.crt")];
+            let head = [
+                "req", "-x509", "-nodes", "-subj", "/CN=ours", "-newkey", "ec",
+            ];
+            let tail = [
+                "-pkeyopt",
+                "ec_paramgen_curve:P-256",
+                "-keyout",
+                &files[0],
+                "-out",
+                &files[1],
+            ];
+            let made = openssl(directory.path(), &[&head[..], &tail, flags].concat());
+            assert!(made.0, "{}", made.1);
+            files.map(|file| std::fs::read_to_string(directory.path().join(file)).unwrap())
+        };
+        let [key, certificate] = make("good", &["-days", "9"]);
+        let shown = format!("Certificate:\n    Data:\n{}", certificate.trim_end());
+        let authority = Authority::given(&shown, &key).unwrap();
+        assert_eq!(authority.certificate(), certificate);
+        let made = KeyRequest::make().unwrap();
+        let day = Duration::from_secs(86_400);
+        let node = authority.sign(&made.request, &subject(), day).unwrap();
+        std::fs::write(directory.path().join("node.pem"), &node).unwrap();
+        let verify = [
+            "verify",
+            "-CAfile",
+            "good.crt",
+            "-purpose",
+            "sslclient",
+            "node.pem",
+        ];
+        assert!(openssl(directory.path(), &verify).0);
+
+        let refused = |certificate: &str, key: &str, why: &str| {
+            let said = Authority::given(certificate, key).unwrap_err();
+            assert!(said.contains(why), "{said}");
+        };
+        let other = Authority::create().unwrap();
+        refused(&certificate, &other.key(), "the key is not that of");
+        refused(&certificate, "nonsense", "read the authority's key");
+        refused("nonsense", &key, "expected one certificate");
+        let two = format!("{certificate}{certificate}");
+        refused(&two, &key, "expected one certificate in PEM, found 2");
+        refused(&node, &made.key, "CA:TRUE");
+        let [over, ended] = {
+            let key = KeyPair::generate().unwrap();
+            let mut params = CertificateParams::default();
+            params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+            params.not_after = OffsetDateTime::now_utc() - SKEW;
+            let ended = params.self_signed(&key).unwrap();
+            [key.serialize_pem(), ended.pem()]
+        };
+        refused(&ended, &over, "is good from");
+        let usage = ["-addext", "keyUsage=digitalSignature"];
+        let [key, wrong] = make("wrong", &usage);
+        refused(&wrong, &key, "keyCertSign");
     }
 
     #[test]

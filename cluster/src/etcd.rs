@@ -128,6 +128,11 @@ impl Etcd {
         Ok(())
     }
 
+    /// Which members answer and know who leads them, in the order of their addresses.
+    pub(crate) fn answering(&self) -> Vec<bool> {
+        self.runtime.block_on(self.link.ways.answering())
+    }
+
     /// How long this node may be silent before others take it for gone.
     pub(crate) fn lease(&self) -> Duration {
         self.link.lease

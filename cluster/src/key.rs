@@ -13,12 +13,13 @@
 //!                                     published ports stay unique
 //! guard/return                        for some time after the cluster was begun again: nodes are waited
 //!                                     for, who have yet to learn of it
+//! guard/restart                       leased: the manager that starts its etcd again
 //! cluster                             what it is
 //! secrets                             for managers alone
 //! leader                              leased: the manager that decides
 //! managers/NODE                       of the etcd that managers run, where this one's is
 //! nodes/NODE                          a member, heard of or not
-//! alive/NODE                          leased: it is heard of
+//! alive/NODE                          leased: it is heard of; whom it trusts
 //! orders/NODE/TASK                    what a node is to run, by the one that leads; below `none` what
 //!                                     no node suits
 //! tasks/NODE/TASK                     what has become of it there
@@ -38,6 +39,7 @@ pub const ENDPOINTS: &str = "endpoints/";
 pub const SERVICES: &str = "services/";
 pub const GUARD_SERVICES: &str = "guard/services";
 pub const RETURN: &str = "guard/return";
+pub const TURN: &str = "guard/restart";
 pub const CLUSTER: &str = "cluster";
 pub const SECRETS: &str = "secrets";
 pub const LEADER: &str = "leader";

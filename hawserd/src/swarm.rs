@@ -8,7 +8,8 @@ use std::time::Duration;
 use api::storage::Secret;
 use api::swarm::{
     JoinTokens, Machine, ManagerStatus, Membership, Node, NodeDescription, NodeEngine, NodeSpec,
-    NodeStatus, NodeUpdate, Platform, Role, SwarmInit, SwarmJoin, SwarmKey, SwarmUpdate, TlsInfo,
+    NodeStatus, NodeUpdate, Platform, Role, RotationProgress, SwarmInit, SwarmJoin, SwarmKey,
+    SwarmRotation, SwarmUpdate, TlsInfo,
 };
 use api::task::Amounts;
 use api::work::{Work, WorkChange};
@@ -84,6 +85,7 @@ fn code(error: &SwarmError) -> ErrorCode {
         | SwarmError::NotLocked
         | SwarmError::NoLock
         | SwarmError::NotLeading
+        | SwarmError::Rotating(_)
         | SwarmError::Busy(_) => ErrorCode::Conflict,
         SwarmError::None
         | SwarmError::Worker
@@ -102,6 +104,7 @@ fn code(error: &SwarmError) -> ErrorCode {
         | SwarmError::Backup(_)
         | SwarmError::LockedBackup
         | SwarmError::NotHere(_)
+        | SwarmError::Given(_)
         | SwarmError::WrongKey
         | SwarmError::InvalidUnlockKey(_)
         | SwarmError::Token
@@ -274,6 +277,7 @@ impl Clustering {
     pub(crate) fn inspect(&self) -> Result<api::swarm::Swarm, ClusterError> {
         let cluster = self.swarm.cluster()?;
         let (worker, manager) = self.swarm.tokens()?;
+        let progress = self.swarm.progress()?;
         Ok(api::swarm::Swarm {
             id: cluster.id,
             created_at: cluster.created,
@@ -282,7 +286,15 @@ impl Clustering {
                 manager: manager.to_string(),
             },
             tls: TlsInfo {
-                trust_root: cluster.authority,
+                trust_root: progress.goal,
+            },
+            root_rotation_in_progress: progress.rotating,
+            rotation: RotationProgress {
+                digest: progress.digest,
+                nodes: progress.nodes,
+                certificates: progress.certificates,
+                roots: progress.roots,
+                waits: progress.waits,
             },
             cert_expiry: cluster.cert_expiry.as_secs(),
             data_path_port: cluster.data_port,
@@ -299,6 +311,22 @@ impl Clustering {
         }
         if asked.rotate_unlock_key {
             self.swarm.rotate_unlock_key()?;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn rotate_authority(&self, asked: &SwarmRotation) -> Result<(), ClusterError> {
+        let given = match (&asked.ca_cert, &asked.ca_key) {
+            (None, None) => None,
+            (Some(certificate), Some(key)) => Some((certificate.as_str(), key.expose())),
+            _ => {
+                let why = "a certificate and its key go together".to_owned();
+                return Err(SwarmError::Given(why).into());
+            }
+        };
+        self.swarm.rotate_authority(given)?;
+        if let Some(seconds) = asked.cert_expiry {
+            self.swarm.set_cert_expiry(Duration::from_secs(seconds))?;
         }
         Ok(())
     }

@@ -65,6 +65,17 @@ impl Ways {
         Arc::clone(&members)
     }
 
+    /// Which members answer and know who leads them, in the order of their addresses.
+    pub(super) async fn answering(&self) -> Vec<bool> {
+        let mut answering = Vec::new();
+        for client in &self.members().clients {
+            let mut asked = client.maintenance_client();
+            let status = within(asked.status()).await;
+            answering.push(status.is_ok_and(|status| status.leader() != 0));
+        }
+        answering
+    }
+
     /// The one whose turn it was does not answer. Several may say so at once.
     pub(super) fn pass(&self, turn: usize) {
         let (old, new) = (turn, turn.wrapping_add(1));

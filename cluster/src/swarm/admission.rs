@@ -11,7 +11,7 @@ use super::home::{Papers, State};
 use super::lock::{Lock, Stored, UnlockKey};
 use super::record::{self, Secrets};
 use super::{Cluster, Swarm, SwarmError, clerk, members, now, rights};
-use crate::authority::{Authority, Subject};
+use crate::authority::Subject;
 use crate::control_plane::{ControlPlane, Outcome, Transaction};
 use crate::etcd::Etcd;
 use crate::key;
@@ -92,12 +92,13 @@ impl Manager {
     }
 }
 
-fn records(manager: &Manager) -> Result<(Secrets, Cluster), SwarmError> {
+/// The last is the revision of the cluster's record.
+fn records(manager: &Manager) -> Result<(Secrets, Cluster, u64), SwarmError> {
     let (control, lost) = (&*manager.control, || SwarmError::Lost);
     let (stored, _) = record::read::<Stored>(control, key::SECRETS)?.ok_or_else(lost)?;
     let secrets = stored.open(manager.lock.key().as_ref())?;
-    let (cluster, _) = record::read(control, key::CLUSTER)?.ok_or_else(lost)?;
-    Ok((secrets, cluster))
+    let (cluster, known) = record::read(control, key::CLUSTER)?.ok_or_else(lost)?;
+    Ok((secrets, cluster, known))
 }
 
 /// Who a node is in its certificate. It has chosen the address, and a worker may not be taken for a
@@ -116,17 +117,17 @@ pub(super) fn subject(cluster: &Cluster, node: &Node, address: IpAddr) -> Subjec
 
 /// Another certificate for a node that has not been removed, for the role that it is to have.
 fn renew(manager: &Manager, asked: &Renewal) -> Result<Renewed, SwarmError> {
-    let (secrets, cluster) = records(manager)?;
+    let (secrets, cluster, _) = records(manager)?;
     let control = &*manager.control;
     let node: Option<(Node, u64)> = record::read(control, &key::node(&asked.node))?;
     let (node, _) = node.ok_or_else(|| SwarmError::NoNode(asked.node.to_string()))?;
-    let authority = Authority::from_pem(&cluster.authority, &secrets.key)?;
+    let authority = cluster.signer(&secrets)?;
     let subject = subject(&cluster, &node, asked.address);
     let certificate = authority.sign(&asked.request, &subject, cluster.cert_expiry)?;
     tracing::info!(node = %node.id, role = ?node.role, "a node has another certificate");
     Ok(Renewed {
         role: node.role,
-        authority: cluster.authority,
+        authority: cluster.roots(),
         certificate,
         unlock: None,
     })
@@ -134,10 +135,10 @@ fn renew(manager: &Manager, asked: &Renewal) -> Result<Renewed, SwarmError> {
 
 /// Lets a node in whose token is valid.
 fn admit(manager: &Manager, asked: Application) -> Result<Admission, SwarmError> {
-    let (secrets, cluster) = records(manager)?;
+    let (secrets, cluster, known) = records(manager)?;
     let (control, own) = (&*manager.control, &manager.own);
     let role = secrets.role(&asked.secret).ok_or(SwarmError::Token)?;
-    let authority = Authority::from_pem(&cluster.authority, &secrets.key)?;
+    let authority = cluster.signer(&secrets)?;
     let node = Node {
         id: crate::random_node()?,
         hostname: asked.hostname,
@@ -154,18 +155,21 @@ fn admit(manager: &Manager, asked: Application) -> Result<Admission, SwarmError>
     };
     let subject = subject(&cluster, &node, asked.manager_address.ip());
     let certificate = authority.sign(&asked.request, &subject, cluster.cert_expiry)?;
+    // Whoever comes is counted by those who rotate the authority, or comes with what that has become.
     let added = Transaction::default()
+        .when(key::CLUSTER, known)
         .when(key::node(&node.id), 0)
         .put(key::node(&node.id), record::write(&node));
     if control.commit(&added)? == Outcome::Refused {
         return Err(SwarmError::Busy(key::node(&node.id)));
     }
     tracing::info!(node = %node.id, hostname = %node.hostname, ?role, "a node has joined");
+    let roots = cluster.roots();
     Ok(Admission {
         cluster: cluster.id,
         node: node.id,
         role,
-        authority: cluster.authority,
+        authority: roots,
         certificate,
         etcd: etcd(control, own)?,
         own_etcd: own.own_etcd,

@@ -4,7 +4,6 @@
 //! asked. It needs no etcd of the version that it came from.
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::sync::Arc;
 
@@ -17,7 +16,7 @@ use super::lock::{Stored, UnlockKey};
 use super::members::Place;
 use super::record::{self, Secrets};
 use super::{Active, Cluster, Host, Swarm, SwarmError, key, now, own, rights};
-use crate::authority::{Authority, KeyRequest};
+use crate::authority::{KeyRequest, hex};
 use crate::node::{Member, Node, Role};
 
 /// What a backup begins with; the digest of the rest is behind it.
@@ -87,12 +86,7 @@ impl Content {
 }
 
 fn digest(text: &str) -> String {
-    let digest = Sha256::digest(text.as_bytes());
-    digest.iter().fold(String::new(), |mut all, byte| {
-        // Writing to a text does not fail.
-        let _written = write!(all, "{byte:02x}");
-        all
-    })
+    hex(&Sha256::digest(text.as_bytes()))
 }
 
 impl Swarm {
@@ -186,11 +180,11 @@ impl Swarm {
         state.etcd.endpoints = vec![place.client.clone()];
         content.depose_others(&state, &place, &self.host)?;
         let node: Node = content.record(&key::node(&state.node))?;
-        let authority = Authority::from_pem(&cluster.authority, &secrets.key)?;
+        let authority = cluster.signer(secrets)?;
         let made = KeyRequest::make()?;
         let subject = super::admission::subject(&cluster, &node, state.advertise.ip());
         let papers = Papers {
-            authority: cluster.authority.clone(),
+            authority: cluster.roots(),
             certificate: authority.sign(&made.request, &subject, cluster.cert_expiry)?,
             key: made.key,
         };

@@ -13,6 +13,7 @@ use super::lock::{Stored, UnlockKey};
 use super::members::{self, Place};
 use super::own::{self, Beginning, Server};
 use super::record::{self, Secrets};
+use super::tls::Trust;
 use super::{Active, Cluster, Init, Join, Kept, Swarm, SwarmError, TOGETHER, now, rights};
 use crate::authority::{Authority, KeyRequest, Subject};
 use crate::control_plane::{ControlPlane, Outcome, Transaction};
@@ -76,9 +77,11 @@ impl Swarm {
             authority: authority.certificate().to_owned(),
             cert_expiry: init.cert_expiry,
             data_port: init.data_port,
+            rotation: None,
         };
         let secrets = Secrets {
             key: authority.key(),
+            next_key: None,
             worker: crate::random_node()?,
             manager: crate::random_node()?,
         };
@@ -182,7 +185,7 @@ impl Swarm {
     fn enter(&self, join: &Join) -> Result<Arc<Active>, SwarmError> {
         let made = KeyRequest::make()?;
         let (admission, advertise, data_address) = self.runtime.block_on(async {
-            let visit = Visit::to(join.manager, join.token.digest, None).await?;
+            let visit = Visit::to(join.manager, Trust::Token(join.token.digest)).await?;
             let here = visit.local.ip();
             let advertise = join.advertise.unwrap_or(here);
             let data_address = join.data_address.unwrap_or(advertise);

@@ -14,7 +14,8 @@ use tokio::time::timeout;
 use super::gate::{Visit, Wish};
 use super::home::Home;
 use super::nodes::Claim;
-use super::{SwarmError, members, record, tls};
+use super::tls::Trust;
+use super::{SwarmError, members, record};
 use crate::control_plane::{ControlError, ControlPlane, Op, Outcome, Snapshot, Transaction, Watch};
 use crate::etcd::Etcd;
 use crate::key;
@@ -100,7 +101,6 @@ impl Clerk {
             transaction,
         };
         let papers = self.home.papers().map_err(unreachable)?;
-        let authority = tls::digest_of(&papers.authority).map_err(unreachable)?;
         let mut asked = Vec::new();
         let mut last = "no manager is known".to_owned();
         for look in [Self::doors, Self::look_up] {
@@ -109,7 +109,7 @@ impl Clerk {
                     continue;
                 }
                 let visit = async {
-                    let visit = Visit::to(door, authority, Some(&papers)).await?;
+                    let visit = Visit::to(door, Trust::Members(&papers)).await?;
                     visit.commit(&wish).await
                 };
                 // The timer belongs to the runtime.

@@ -113,6 +113,13 @@ pub enum SwarmError {
         "the last manager cannot leave: the cluster ends with it, use --force if that is wanted"
     )]
     LastManager,
+    #[error(
+        "the authority is being replaced already, which waits for {0}: nodes that do not come back are \
+         removed with hawser node rm"
+    )]
+    Rotating(String),
+    #[error("the authority that was given cannot be the cluster's: {0}")]
+    Given(String),
     #[error("attempting to demote the last manager of the swarm")]
     DemoteLast,
     #[error("another node leads the cluster by now")]

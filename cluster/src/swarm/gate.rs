@@ -35,6 +35,7 @@ use tokio_rustls::{TlsAcceptor, TlsConnector};
 use super::home::Papers;
 use super::lock::UnlockKey;
 use super::output::{self, Listening, Speaker};
+use super::tls::Trust;
 use super::{SwarmError, tls};
 use crate::authority::unit;
 use crate::control_plane::{Outcome, Transaction};
@@ -395,34 +396,27 @@ pub(super) struct Visit {
 }
 
 impl Visit {
-    /// Connects to the manager at `address`, whose authority must have this digest; a member shows its
-    /// `papers`.
-    pub(super) async fn to(
-        address: SocketAddr,
-        authority: [u8; 32],
-        papers: Option<&Papers>,
-    ) -> Result<Self, SwarmError> {
-        Self::named(address, tls::manager_name(), authority, papers).await
+    /// Connects to the manager at `address`.
+    pub(super) async fn to(address: SocketAddr, trust: Trust<'_>) -> Result<Self, SwarmError> {
+        Self::named(address, tls::manager_name(), trust).await
     }
 
     /// Connects to the node at `address`, which must be that one.
     pub(super) async fn to_node(
         address: SocketAddr,
         node: &NodeId,
-        authority: [u8; 32],
-        papers: &Papers,
+        trust: Trust<'_>,
     ) -> Result<Self, SwarmError> {
-        Self::named(address, tls::node_name(node)?, authority, Some(papers)).await
+        Self::named(address, tls::node_name(node)?, trust).await
     }
 
     async fn named(
         address: SocketAddr,
         name: ServerName<'static>,
-        authority: [u8; 32],
-        papers: Option<&Papers>,
+        trust: Trust<'_>,
     ) -> Result<Self, SwarmError> {
         let failed = |what: String| SwarmError::Manager { address, what };
-        let config = Arc::new(tls::client(authority, papers)?);
+        let config = Arc::new(tls::client(trust)?);
         let connected = timeout(PATIENCE, async {
             let stream = TcpStream::connect(address).await?;
             let local = stream.local_addr()?;
@@ -434,11 +428,6 @@ impl Visit {
             Ok(connected) => connected.map_err(|error| failed(error.to_string()))?,
             Err(_elapsed) => return Err(failed("no answer".to_owned())),
         };
-        let (_, session) = stream.get_ref();
-        let chain: &[CertificateDer<'_>] = session.peer_certificates().unwrap_or_default();
-        if tls::authority_of(chain, &authority).is_none() {
-            return Err(failed("it has shown no authority".to_owned()));
-        }
         Ok(Self {
             stream,
             local,

@@ -2,12 +2,13 @@
 //!
 //! ```text
 //! swarm/state.json                        which cluster, as whom, where
-//! swarm/certificates/swarm-root-ca.crt    the cluster's authority
+//! swarm/certificates/swarm-root-ca.crt    the cluster's authority; two while one takes the other's place
 //! swarm/certificates/swarm-node.crt       this node
 //! swarm/certificates/swarm-node.key       its key, which never leaves it
 //! swarm/certificates/swarm-node.key.sealed
 //!                                         the same of a manager that must be unlocked: the key is then
 //!                                         a link to where it is in memory
+//! swarm/certificates/swarm-node.next      all of these, while they are replaced
 //! swarm/etcd                              the data of the etcd that a manager runs
 //! swarm/etcd.log                          what that has to say
 //! ```
@@ -32,6 +33,7 @@ const AUTHORITY: &str = "swarm-root-ca.crt";
 const CERTIFICATE: &str = "swarm-node.crt";
 const KEY: &str = "swarm-node.key";
 const SEALED: &str = "swarm-node.key.sealed";
+const NEXT: &str = "swarm-node.next";
 const ETCD: &str = "etcd";
 const ETCD_LOG: &str = "etcd.log";
 
@@ -62,12 +64,20 @@ pub(super) struct State {
     pub(super) data_port: u16,
 }
 
-/// A node's own certificate, its key and its authority. PEM.
-#[derive(Clone)]
+/// A node's own certificate, its key and the authorities that it trusts. PEM.
+#[derive(Clone, Serialize, Deserialize)]
 pub(super) struct Papers {
     pub(super) authority: String,
     pub(super) certificate: String,
     pub(super) key: String,
+}
+
+/// Papers that take the place of others.
+#[derive(Serialize, Deserialize)]
+struct Next {
+    papers: Papers,
+    /// The key is.
+    sealed: bool,
 }
 
 /// Where the same are.
@@ -130,28 +140,69 @@ impl Home {
         })
     }
 
-    /// Durable, each by itself.
+    /// Durable. Whoever is ended in between finds them next to the ones before ([`Self::settle`]): a
+    /// certificate without its key would be of no use.
     pub(super) fn keep_papers(&self, papers: &Papers) -> Result<(), SwarmError> {
         let certificates = self.path.join(CERTIFICATES);
         let mut directory = DirBuilder::new();
         directory.recursive(true).mode(0o700);
         let made = directory.create(&certificates);
         made.map_err(self.failed("make", &certificates))?;
+        let unlock = self.lock.key();
+        let mut next = papers.clone();
+        if let Some(unlock) = &unlock {
+            next.key = unlock.seal(KEY, &papers.key)?;
+        }
+        let path = certificates.join(NEXT);
+        let next = Next {
+            papers: next,
+            sealed: unlock.is_some(),
+        };
+        let text = super::record::write(&next);
+        replace(&path, text.as_bytes()).map_err(self.failed("write", &path))?;
+        self.take_next(&next)?;
+        match next.sealed {
+            true => self.show_key(&papers.key),
+            false => self.gone([fs::remove_dir_all(&self.run), Ok(())]),
+        }
+    }
+
+    /// Takes what somebody was about to keep who was ended.
+    pub(super) fn settle(&self) -> Result<(), SwarmError> {
+        let path = self.path.join(CERTIFICATES).join(NEXT);
+        let text = match fs::read(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            text => text.map_err(self.failed("read", &path))?,
+        };
+        let next = serde_json::from_slice(&text);
+        let next = next.map_err(|error| self.failed("read", &path)(error.into()))?;
+        self.take_next(&next)
+    }
+
+    fn take_next(&self, next: &Next) -> Result<(), SwarmError> {
+        let file = |name| self.path.join(CERTIFICATES).join(name);
+        let papers = &next.papers;
+        let key = if next.sealed { SEALED } else { KEY };
         for (name, text) in [
             (AUTHORITY, &papers.authority),
             (CERTIFICATE, &papers.certificate),
+            (key, &papers.key),
         ] {
-            let path = certificates.join(name);
+            let path = file(name);
             replace(&path, text.as_bytes()).map_err(self.failed("write", &path))?;
         }
-        let (key, sealed) = (certificates.join(KEY), certificates.join(SEALED));
-        if let Some(unlock) = self.lock.key() {
-            let text = unlock.seal(KEY, &papers.key)?;
-            replace(&sealed, text.as_bytes()).map_err(self.failed("write", &sealed))?;
-            return self.show_key(&papers.key);
-        }
-        replace(&key, papers.key.as_bytes()).map_err(self.failed("write", &key))?;
-        self.gone([fs::remove_file(&sealed), fs::remove_dir_all(&self.run)])
+        let sealed = match next.sealed {
+            true => Ok(()),
+            false => fs::remove_file(file(SEALED)),
+        };
+        self.gone([sealed, Ok(())])?;
+        self.gone([fs::remove_file(file(NEXT)), Ok(())])
+    }
+
+    /// Durable: whom this node trusts.
+    pub(super) fn keep_roots(&self, roots: &str) -> Result<(), SwarmError> {
+        let path = self.path.join(CERTIFICATES).join(AUTHORITY);
+        replace(&path, roots.as_bytes()).map_err(self.failed("write", &path))
     }
 
     /// The key is where etcd looks for it, as long as the host runs.
@@ -257,5 +308,50 @@ fn sync_directory(path: &Path) -> io::Result<()> {
     match path.parent() {
         Some(parent) => File::open(parent)?.sync_all(),
         None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn papers_belong_together_whoever_is_ended_while_they_change() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = |name: &str| directory.path().join(name);
+        let papers = |number: u8| Papers {
+            authority: format!("authority {number}"),
+            certificate: format!("certificate {number}"),
+            key: format!("key {number}"),
+        };
+        let home = Home::new(path("swarm"), path("run"));
+        home.keep_papers(&papers(1)).unwrap();
+        // As it is left by one that was ended.
+        let next = Next {
+            papers: papers(2),
+            sealed: false,
+        };
+        let certificates = path("swarm").join(CERTIFICATES);
+        fs::write(certificates.join(NEXT), super::super::record::write(&next)).unwrap();
+        fs::write(certificates.join(CERTIFICATE), "certificate 2").unwrap();
+        home.settle().unwrap();
+        let found = home.papers().unwrap();
+        let found = [found.authority, found.certificate, found.key];
+        assert_eq!(found, ["authority 2", "certificate 2", "key 2"]);
+        assert!(!certificates.join(NEXT).exists());
+        home.settle().unwrap();
+
+        let unlock = UnlockKey::random().unwrap();
+        home.lock.set(Some(unlock.clone()));
+        home.keep_papers(&papers(3)).unwrap();
+        assert!(home.is_sealed() && !certificates.join(NEXT).exists());
+        assert_eq!(home.papers().unwrap().key, "key 3");
+        let text = fs::read_to_string(certificates.join(SEALED)).unwrap();
+        assert_eq!(unlock.open(KEY, &text).as_deref(), Some("key 3"));
+        home.lock.set(None);
+        home.keep_papers(&papers(4)).unwrap();
+        assert!(!home.is_sealed());
+        assert_eq!(home.papers().unwrap().key, "key 4");
+        assert!(!path("run").exists());
     }
 }

@@ -20,7 +20,9 @@ mod own;
 mod record;
 mod rights;
 mod roles;
+mod rotation;
 mod tls;
+mod tokens;
 mod work;
 
 use std::net::{IpAddr, SocketAddr};
@@ -37,6 +39,7 @@ pub use error::SwarmError;
 pub use lock::{InvalidUnlockKey, UnlockKey};
 pub use nodes::{Change as NodeChange, NodeState};
 pub use record::{CERT_EXPIRY, Cluster};
+pub use rotation::Progress;
 pub use work::Work;
 
 use self::clerk::Clerk;
@@ -130,6 +133,8 @@ struct Active {
     shared: Arc<dyn ControlPlane>,
     /// When the rights of all nodes were looked at, while this node leads.
     settled: Mutex<Option<Instant>>,
+    /// What was said last of this node's certificates.
+    said: Mutex<String>,
     /// Of the etcd that managers run, where it is: as on disk.
     endpoints: Mutex<Vec<String>>,
     /// What this node runs of it.
@@ -184,7 +189,11 @@ impl Active {
 
     /// Says that this node is there.
     fn announce(&self) -> Result<(), SwarmError> {
-        let alive = Transaction::default().put_leased(key::alive(&self.state.node), "{}");
+        self.put_alive("{}")
+    }
+
+    fn put_alive(&self, word: &str) -> Result<(), SwarmError> {
+        let alive = Transaction::default().put_leased(key::alive(&self.state.node), word);
         self.control.commit(&alive)?;
         Ok(())
     }
@@ -206,6 +215,7 @@ impl Swarm {
             locking: Mutex::default(),
         };
         let state = swarm.home.state()?;
+        swarm.home.settle()?;
         if state.is_none() && swarm.home.exists() {
             // Whoever began or joined was ended in between.
             swarm.undo()?;
@@ -291,52 +301,6 @@ impl Swarm {
         Ok(has_run || exists)
     }
 
-    /// The cluster, and the tokens that open it.
-    ///
-    /// # Errors
-    /// [`SwarmError`]: in none, no manager, or the store does not answer.
-    pub fn tokens(&self) -> Result<(Token, Token), SwarmError> {
-        let active = self.manager()?;
-        let (cluster, _) = active.cluster()?;
-        let (secrets, _) = active.secrets()?;
-        let digest = tls::digest_of(&cluster.authority)?;
-        let token = |role| Token {
-            digest,
-            secret: secrets.of(role).clone(),
-        };
-        Ok((token(Role::Worker), token(Role::Manager)))
-    }
-
-    /// Where managers take requests to join: this node's own address.
-    ///
-    /// # Errors
-    /// As [`Self::tokens`].
-    pub fn door(&self) -> Result<SocketAddr, SwarmError> {
-        let active = self.manager()?;
-        let (own, _) = active.find(active.state.node.as_str())?;
-        own.manager_address.ok_or(SwarmError::Worker)
-    }
-
-    /// The token of a role opens nothing any more; another does.
-    ///
-    /// # Errors
-    /// As [`Self::tokens`].
-    pub fn rotate(&self, role: Role) -> Result<(), SwarmError> {
-        let active = self.manager()?;
-        let secret = crate::random_node()?;
-        let find = || {
-            let (stored, modified) = active.stored()?;
-            Ok((key::SECRETS.to_owned(), stored, modified))
-        };
-        let lock = active.lock.key();
-        record::change(active.control(), "the tokens", find, |stored| {
-            let mut secrets = stored.open(lock.as_ref())?;
-            secrets.replace(role, secret.clone());
-            *stored = Stored::seal(secrets, lock.as_ref().filter(|_| stored.is_sealed()))?;
-            Ok(())
-        })
-    }
-
     /// Certificates that are given from now on are good for so long.
     ///
     /// # Errors
@@ -382,7 +346,12 @@ impl Swarm {
             let lead = lead.put_leased(key::LEADER, own.as_str());
             active.control.commit(&lead)?;
         }
-        active.settle_rights(leader.as_ref() == Some(own))
+        let leads = leader.as_ref() == Some(own);
+        active.settle_rights(leads)?;
+        match leads {
+            true => active.rotate_on(),
+            false => Ok(()),
+        }
     }
 
     fn active(&self) -> MutexGuard<'_, Option<Arc<Active>>> {
@@ -461,6 +430,7 @@ impl Swarm {
             lock: self.home.lock.clone(),
             shared,
             settled: Mutex::default(),
+            said: Mutex::default(),
             endpoints: Mutex::new(endpoints),
             own,
             gate,
@@ -485,6 +455,15 @@ impl Own {
             keeper: Mutex::new(Some(keeper)),
             votes: AtomicBool::new(false),
         })
+    }
+
+    /// Ends it and starts it again.
+    fn restart(&self) -> Result<(), SwarmError> {
+        let keeper = self.keeper.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*keeper {
+            Some(keeper) => keeper.restart(&self.server),
+            None => Ok(()),
+        }
     }
 
     /// Lets it end.

@@ -13,7 +13,8 @@ use serde_json::Value;
 use tokio::io::AsyncReadExt;
 
 use super::gate::Visit;
-use super::{Swarm, SwarmError, record, tls};
+use super::tls::Trust;
+use super::{Swarm, SwarmError, record};
 use crate::control_plane::ControlPlane;
 use crate::key;
 use crate::node::{Node, Role};
@@ -93,13 +94,12 @@ impl Swarm {
             return body(stream).map_err(SwarmError::Agent);
         }
         let papers = self.home.papers()?;
-        let authority = tls::digest_of(&papers.authority)?;
         let asked = Listening {
             node: active.state.node.clone(),
             wanted,
         };
         let heard = self.runtime.block_on(async {
-            let visit = Visit::to_node(node.door(), &node.id, authority, &papers).await?;
+            let visit = Visit::to_node(node.door(), &node.id, Trust::Members(&papers)).await?;
             visit.listen(&asked).await
         });
         heard.map_err(|error| match error {

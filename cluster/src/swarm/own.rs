@@ -21,7 +21,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Signal, WaitId, WaitIdOptions, pidfd_send_signal, waitid};
 
 use super::home::{CertificateFiles, Home};
-use super::{Program, SwarmError};
+use super::{Program, SwarmError, tls};
 use crate::authority::unit;
 use crate::node::Role;
 
@@ -39,6 +39,8 @@ const PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 /// One that has lived so long has started well.
 const LIVES: Duration = Duration::from_secs(60);
+/// Says in its environment whom it trusts, which it reads at its start alone.
+const ROOTS: &str = "HAWSER_ROOTS";
 /// When its log begins anew.
 const LOG: u64 = 1 << 20;
 
@@ -73,6 +75,18 @@ pub(super) struct Keeper(Arc<Mutex<bool>>);
 impl Drop for Keeper {
     fn drop(&mut self) {
         *over(&self.0) = true;
+    }
+}
+
+impl Keeper {
+    /// Ends it and starts it again, if it is still wanted.
+    pub(super) fn restart(&self, server: &Server) -> Result<(), SwarmError> {
+        let over = over(&self.0);
+        if *over {
+            return Ok(());
+        }
+        stop(&server.data, &server.program.groups)?;
+        server.start(&Beginning::Again)
     }
 }
 
@@ -209,6 +223,7 @@ impl Server {
             // It takes options from there, and speaks with whoever manages the daemon.
             .env_clear()
             .envs(env::var_os("PATH").map(|path| ("PATH", path)))
+            .env(ROOTS, self.roots_on_disk()?.join(","))
             .current_dir("/")
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -228,6 +243,33 @@ impl Server {
         }
         tracing::info!(pid = child.id(), "etcd started");
         Ok(())
+    }
+
+    fn roots_on_disk(&self) -> Result<Vec<String>, SwarmError> {
+        let path = &self.certificates.ca;
+        let text = fs::read_to_string(path).map_err(|source| SwarmError::Disk {
+            action: "read",
+            path: path.clone(),
+            source,
+        })?;
+        tls::fingerprints(&text)
+    }
+
+    /// Fingerprints of the authorities that it trusts, if it runs; of none where nobody has said so when
+    /// it was started.
+    pub(super) fn roots(&self) -> Option<Vec<String>> {
+        let (pid, _) = sys::process::started_with(NAME, &data_argument(&self.data))?;
+        let all = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+        let all = String::from_utf8_lossy(&all);
+        let said = all.split('\0').find_map(|one| one.strip_prefix(ROOTS));
+        let roots = said.and_then(|said| said.strip_prefix('='));
+        let roots = roots.unwrap_or_default().split(',');
+        Some(
+            roots
+                .filter(|one| !one.is_empty())
+                .map(str::to_owned)
+                .collect(),
+        )
     }
 
     fn open_log(&self) -> io::Result<File> {

@@ -7,6 +7,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::SwarmError;
+use crate::authority::Authority;
 use crate::control_plane::{ControlPlane, Entry, Outcome, Transaction};
 use crate::node::Role;
 
@@ -27,6 +28,59 @@ pub struct Cluster {
     pub cert_expiry: Duration,
     /// UDP port of the data plane.
     pub data_port: u16,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rotation: Option<Rotation>,
+}
+
+/// Another authority takes the place of the cluster's.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rotation {
+    /// Its certificate, PEM.
+    pub authority: String,
+    pub stage: Stage,
+}
+
+/// What nodes are to do before anything else happens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Stage {
+    /// Trust both authorities.
+    Trust,
+    /// Have certificates of the next one.
+    Certificates,
+}
+
+impl Cluster {
+    /// The certificates of all authorities that nodes are to trust, PEM.
+    pub fn roots(&self) -> String {
+        let next = self.rotation.as_ref().map(|next| next.authority.as_str());
+        [self.authority.as_str(), next.unwrap_or_default()].concat()
+    }
+
+    /// That of the one which gives certificates.
+    pub fn issuer(&self) -> &str {
+        match &self.rotation {
+            Some(next) if next.stage == Stage::Certificates => &next.authority,
+            _ => &self.authority,
+        }
+    }
+
+    /// That of the one which is to be the only one.
+    pub fn goal(&self) -> &str {
+        let next = self.rotation.as_ref();
+        next.map_or(&self.authority, |next| &next.authority)
+    }
+
+    /// The authority that gives certificates, with its key.
+    pub(super) fn signer(&self, secrets: &Secrets) -> Result<Authority, SwarmError> {
+        let is_next = self.issuer() != self.authority;
+        let key = match &secrets.next_key {
+            Some(next) if is_next => next,
+            None if is_next => return Err(SwarmError::Lost),
+            _ => &secrets.key,
+        };
+        Ok(Authority::from_pem(self.issuer(), key)?)
+    }
 }
 
 /// [`crate::key::SECRETS`]: for managers alone.
@@ -34,6 +88,9 @@ pub struct Cluster {
 pub(super) struct Secrets {
     /// The authority's key, PEM.
     pub(super) key: String,
+    /// That of the one which is to take its place, PEM.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) next_key: Option<String>,
     /// Join secrets.
     pub(super) worker: NodeId,
     pub(super) manager: NodeId,

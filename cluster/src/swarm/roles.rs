@@ -11,7 +11,8 @@ use api::id::NodeId;
 use super::gate::{Renewal, Visit};
 use super::home::Papers;
 use super::lock::UnlockKey;
-use super::{Active, Kept, Swarm, SwarmError, nodes, record, rights, tls};
+use super::tls::Trust;
+use super::{Active, Kept, Swarm, SwarmError, nodes, record, rights};
 use crate::authority::{KeyRequest, Life};
 use crate::control_plane::{ControlError, Transaction};
 use crate::key;
@@ -46,8 +47,10 @@ impl Swarm {
         }
         self.follow_lock(&active)?;
         self.renew_in_time(&active)?;
+        // Whatever becomes of that, somebody decides.
+        let followed = self.follow_authority(&active);
         self.campaign()?;
-        Ok(false)
+        followed.map(|()| false)
     }
 
     /// This node has another role from now on.
@@ -100,25 +103,29 @@ impl Swarm {
     /// Asks for another certificate before the last part of this one's life.
     fn renew_in_time(&self, active: &Active) -> Result<(), SwarmError> {
         let life = Life::of(&self.home.papers()?.certificate)?;
-        if !life.is_late(&active.state.node) {
-            return Ok(());
+        if life.is_late(&active.state.node) {
+            self.renew(active)?;
         }
+        Ok(())
+    }
+
+    /// Gets another certificate, unless this node is to be something else: that comes first, and is next
+    /// time.
+    pub(super) fn renew(&self, active: &Active) -> Result<bool, SwarmError> {
         let renewed = self.other_papers(active)?;
         if renewed.role != active.state.role {
-            // Next time.
-            return Ok(());
+            return Ok(false);
         }
         let _locking = self.locking();
         self.home.keep_papers(&renewed.papers)?;
         active.show(&self.home, &renewed.papers)?;
         tracing::info!("this node has a new certificate");
-        Ok(())
+        Ok(true)
     }
 
     /// A certificate of a new key, from the first manager that answers, and for what role it is.
     pub(super) fn other_papers(&self, active: &Active) -> Result<Renewed, SwarmError> {
         let papers = self.home.papers()?;
-        let authority = tls::digest_of(&papers.authority)?;
         let made = KeyRequest::make()?;
         let renewal = Renewal {
             node: active.state.node.clone(),
@@ -128,7 +135,7 @@ impl Swarm {
         let mut last = SwarmError::Lost;
         for door in doors(active)? {
             let asked = self.runtime.block_on(async {
-                let visit = Visit::to(door, authority, Some(&papers)).await?;
+                let visit = Visit::to(door, Trust::Members(&papers)).await?;
                 visit.renew(&renewal).await
             });
             match asked {

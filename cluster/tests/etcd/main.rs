@@ -8,6 +8,8 @@ mod control_plane;
 #[cfg(test)]
 mod rights;
 #[cfg(test)]
+mod rotation;
+#[cfg(test)]
 mod server;
 #[cfg(test)]
 mod swarm;

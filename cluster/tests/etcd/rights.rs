@@ -9,7 +9,7 @@ use api::work::{Order, TaskReport, WorkChange};
 use cluster::swarm::{CERT_EXPIRY, Host, Init, Join, Program, Swarm, SwarmError, Work};
 use cluster::{
     Availability, ControlError, ControlPlane, Etcd, EtcdOptions, EtcdTls, Member, Outcome, Role,
-    Transaction, key,
+    Token, Transaction, key,
 };
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
@@ -18,11 +18,12 @@ use crate::server::{LEASE, SOON, answer};
 use crate::swarm::alone;
 
 /// A host at a loopback address of its own, and its etcd if it is a manager.
-struct Node {
-    home: PathBuf,
-    address: SocketAddr,
-    swarm: Swarm,
-    _directory: TempDir,
+pub(crate) struct Node {
+    pub(crate) home: PathBuf,
+    pub(crate) address: SocketAddr,
+    pub(crate) swarm: Swarm,
+    host: Host,
+    directory: TempDir,
 }
 
 impl Drop for Node {
@@ -34,7 +35,7 @@ impl Drop for Node {
 }
 
 impl Node {
-    fn new(number: u8, runtime: &Runtime) -> Self {
+    pub(crate) fn new(number: u8, runtime: &Runtime) -> Self {
         // Tests run beside each other.
         let [high, low] = (std::process::id() as u16).to_be_bytes();
         let ip = Ipv4Addr::new(127, 1 + high % 250, low, number);
@@ -54,14 +55,23 @@ impl Node {
             agent: directory.path().join("agent.sock"),
         };
         Self {
-            swarm: Swarm::open(home.clone(), host, runtime.handle().clone()).unwrap(),
+            swarm: Swarm::open(home.clone(), host.clone(), runtime.handle().clone()).unwrap(),
             home,
             address: SocketAddr::new(ip.into(), 2377),
-            _directory: directory,
+            host,
+            directory,
         }
     }
 
-    fn begin(&self) -> Member {
+    /// Its daemon is another one; its etcd is not.
+    pub(crate) fn restart(&mut self, runtime: &Runtime) {
+        let open = |home: PathBuf| Swarm::open(home, self.host.clone(), runtime.handle().clone());
+        // The port must be free before the next one takes it.
+        self.swarm = open(self.directory.path().join("elsewhere")).unwrap();
+        self.swarm = answer(|| open(self.home.clone()));
+    }
+
+    pub(crate) fn begin(&self) -> Member {
         let init = Init {
             node: NodeId::from_bytes([7; 16]),
             etcd: EtcdAddress {
@@ -81,27 +91,37 @@ impl Node {
         member
     }
 
-    fn join(&self, manager: &Self, role: Role) -> Member {
+    pub(crate) fn join(&self, manager: &Self, role: Role) -> Member {
         let (worker, as_manager) = manager.swarm.tokens().unwrap();
+        let token = match role {
+            Role::Worker => worker,
+            Role::Manager => as_manager,
+        };
+        self.join_by(manager, token).unwrap()
+    }
+
+    pub(crate) fn join_by(&self, manager: &Self, token: Token) -> Result<Member, SwarmError> {
         let join = Join {
-            token: match role {
-                Role::Worker => worker,
-                Role::Manager => as_manager,
-            },
+            token,
             manager: manager.address,
             advertise: Some(self.address.ip()),
             listen: self.address,
             data_address: None,
             availability: Availability::Active,
         };
-        self.swarm.join(&join).unwrap().0
+        self.swarm.join(&join).map(|(member, _)| member)
     }
 
     /// What whoever has the files of this node reaches.
     fn stolen(&self, manager: &Self, runtime: &Runtime) -> Etcd {
-        let file = |name: &str| self.home.join("certificates").join(name);
+        manager.asked_with(&self.home.join("certificates"), runtime)
+    }
+
+    /// This manager's etcd, for whoever has the files of a node.
+    pub(crate) fn asked_with(&self, certificates: &Path, runtime: &Runtime) -> Etcd {
+        let file = |name: &str| certificates.join(name);
         let options = EtcdOptions {
-            endpoints: vec![format!("https://{}:2379", manager.address.ip())],
+            endpoints: vec![format!("https://{}:2379", self.address.ip())],
             prefix: "/hawser/".to_owned(),
             tls: Some(EtcdTls {
                 ca: file("swarm-root-ca.crt"),

@@ -2,7 +2,8 @@
 
 use api::path;
 use api::swarm::{
-    Membership, Node, NodeUpdate, Role, Swarm, SwarmInit, SwarmJoin, SwarmKey, SwarmUpdate,
+    Membership, Node, NodeUpdate, Role, Swarm, SwarmInit, SwarmJoin, SwarmKey, SwarmRotation,
+    SwarmUpdate,
 };
 use api::work::{Work, WorkChange};
 use axum::body::Body;
@@ -29,6 +30,7 @@ pub(crate) fn routes() -> Router<Daemon> {
         .route(path::SWARM_UPDATE, post(change))
         .route(path::SWARM_LEAVE, post(leave))
         .route(&format!("{}/{{role}}", path::SWARM_ROTATE), post(rotate))
+        .route(path::SWARM_CA, post(rotate_authority))
         .route(path::SWARM_UNLOCK_KEY, get(unlock_key))
         .route(path::SWARM_UNLOCK, post(unlock))
         .route(path::SWARM_BACKUP, get(backup))
@@ -130,6 +132,16 @@ async fn change(State(daemon): State<Daemon>, Content(asked): Content<SwarmUpdat
 async fn rotate(State(daemon): State<Daemon>, Segments(role): Segments<Role>) -> Done {
     daemon
         .run(move |daemon| daemon.cluster.rotate(role))
+        .await
+        .map(|()| StatusCode::NO_CONTENT)
+}
+
+async fn rotate_authority(
+    State(daemon): State<Daemon>,
+    Content(asked): Content<SwarmRotation>,
+) -> Done {
+    daemon
+        .run(move |daemon| daemon.cluster.rotate_authority(&asked))
         .await
         .map(|()| StatusCode::NO_CONTENT)
 }

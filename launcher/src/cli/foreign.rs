@@ -30,7 +30,7 @@ const COMMANDS: [(&str, &str); 10] = [
     ),
     ("context", "name the daemon with -H or HAWSER_HOST"),
 ];
-const FLAGS: [(&str, &str, &str); 15] = [
+const FLAGS: [(&str, &str, &str); 16] = [
     ("service", "--secret", SECRET),
     ("service", "--secret-add", SECRET),
     ("service", "--secret-rm", SECRET),
@@ -43,6 +43,12 @@ const FLAGS: [(&str, &str, &str); 15] = [
     ("service", "--max-concurrent", JOB),
     ("service", "--mode replicated-job", JOB),
     ("service", "--mode global-job", JOB),
+    (
+        "swarm",
+        "--external-ca",
+        "managers give the certificates, as an authority of yours with hawser swarm ca --rotate \
+         --ca-cert FILE --ca-key FILE",
+    ),
     ("", "--credential-spec", WINDOWS),
     ("", "--isolation", WINDOWS),
     (

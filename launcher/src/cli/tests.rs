@@ -202,6 +202,11 @@ fn what_docker_has_and_cannot_be_is_refused_with_the_way_out() {
             125,
             "--restart-condition none",
         ),
+        (
+            "hawser swarm ca --rotate --external-ca protocol=cfssl",
+            125,
+            "--ca-cert FILE --ca-key FILE",
+        ),
         ("hawser run --gpus all img", 125, "--device"),
         ("hawser create --isolation hyperv img", 125, "leave it out"),
     ] {

@@ -1,6 +1,7 @@
 //! `hawser swarm …`.
 
 mod backup;
+mod ca;
 mod lock;
 mod token;
 
@@ -19,6 +20,7 @@ use super::trace::duration;
 use crate::agent;
 
 pub use backup::{BackupFlags, RestoreFlags};
+pub use ca::CaFlags;
 pub use lock::UnlockKeyFlags;
 pub use token::{RoleFlag, TokenFlags};
 
@@ -33,8 +35,8 @@ pub enum SwarmCommand {
     JoinToken(TokenFlags),
     /// Change what the cluster has of settings
     Update(UpdateFlags),
-    /// Show the certificate of the cluster's authority
-    Ca,
+    /// Show the certificate of the cluster's authority, and replace it
+    Ca(CaFlags),
     /// Let this manager take part again, which was restarted; asks for the key
     Unlock,
     /// Show what managers are unlocked with, and change it
@@ -140,7 +142,7 @@ pub fn run(context: &Context, command: &SwarmCommand) -> Result<i32, CliError> {
         SwarmCommand::Join(flags) => join(context, flags),
         SwarmCommand::JoinToken(flags) => token::join_token(context, flags),
         SwarmCommand::Update(flags) => update(context, flags),
-        SwarmCommand::Ca => ca(context),
+        SwarmCommand::Ca(flags) => ca::ca(context, flags),
         SwarmCommand::Unlock => lock::unlock(context),
         SwarmCommand::UnlockKey(flags) => lock::unlock_key(context, flags),
         SwarmCommand::Backup(flags) => backup::backup(context, flags),
@@ -220,12 +222,6 @@ fn update(context: &Context, flags: &UpdateFlags) -> Result<i32, CliError> {
     if flags.autolock == Some(true) {
         lock::show(context)?;
     }
-    Ok(0)
-}
-
-fn ca(context: &Context) -> Result<i32, CliError> {
-    let swarm: Swarm = context.client().get(api::path::SWARM)?;
-    output::line(swarm.tls.trust_root.trim_end())?;
     Ok(0)
 }
 

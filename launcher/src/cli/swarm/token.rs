@@ -70,7 +70,7 @@ pub(super) fn instruction(swarm: &Swarm, role: Role) -> String {
 #[cfg(test)]
 mod tests {
     use api::id::NodeId;
-    use api::swarm::{JoinTokens, TlsInfo};
+    use api::swarm::{JoinTokens, RotationProgress, TlsInfo};
 
     use super::*;
 
@@ -84,6 +84,8 @@ mod tests {
                 manager: "SWMTKN-1-a-m".to_owned(),
             },
             tls: TlsInfo::default(),
+            root_rotation_in_progress: false,
+            rotation: RotationProgress::default(),
             cert_expiry: 60,
             data_path_port: 4789,
             join_address: "10.0.0.1:2377".to_owned(),
