@@ -63,6 +63,8 @@ pub const DRAIN: &str = "drain";
 
 /// `GET` [`crate::swarm::Swarm`], of managers.
 pub const SWARM: &str = "/v1/swarm";
+/// `GET`: where managers are; workers may ask.
+pub const SWARM_MANAGERS: &str = "/v1/swarm/managers";
 /// `POST` [`crate::swarm::SwarmInit`] → [`crate::swarm::Membership`].
 pub const SWARM_INIT: &str = "/v1/swarm/init";
 /// `POST` [`crate::swarm::SwarmJoin`] → [`crate::swarm::Membership`].
@@ -110,6 +112,8 @@ pub const SERVICE_UPDATE_STATUS: &str = "update-status";
 /// `POST /v1/services/{service}/members/{container}` [`crate::service::MemberUpdate`]
 /// → [`crate::service::Service`].
 pub const SERVICE_MEMBERS: &str = "members";
+/// `GET`: the logins for registries that a service keeps, by host; for whoever pulls its image.
+pub const SERVICE_LOGINS: &str = "logins";
 
 /// `GET` list of [`crate::storage::Volume`]. `GET|DELETE /v1/volumes/{name}`.
 pub const VOLUMES: &str = "/v1/volumes";

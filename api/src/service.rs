@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::duration::nanoseconds;
 use crate::id::{Id, IfName, NetworkName, NodeId};
 use crate::net::Protocol;
+use crate::storage::Secret;
 use crate::task::{ServiceMode, TaskTemplate, UpdateConfig, UpdateStatus};
 
 /// A service as `hawser service inspect` prints it.
@@ -73,6 +74,47 @@ pub struct ServiceSpec {
     /// How long a member that is to stop may finish its connections before it is told to.
     #[serde(with = "nanoseconds")]
     pub drain: Duration,
+    /// Comes with a request ([`ServiceRequest`]), and is shown to nobody.
+    #[serde(skip)]
+    pub login: Option<RegistryLogin>,
+}
+
+/// Body of a request that creates or updates a service.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct ServiceRequest {
+    #[serde(flatten)]
+    spec: ServiceSpec,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    registry_login: Option<RegistryLogin>,
+}
+
+impl From<ServiceSpec> for ServiceRequest {
+    fn from(mut spec: ServiceSpec) -> Self {
+        Self {
+            registry_login: spec.login.take(),
+            spec,
+        }
+    }
+}
+
+impl From<ServiceRequest> for ServiceSpec {
+    fn from(request: ServiceRequest) -> Self {
+        Self {
+            login: request.registry_login,
+            ..request.spec
+        }
+    }
+}
+
+/// A login for a registry: a service keeps one for each, for the hosts that pull its image.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct RegistryLogin {
+    /// As references have it.
+    pub host: String,
+    /// As Docker's `config.json` has it, JSON; empty to keep none.
+    pub auth: Secret,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -70,7 +70,7 @@ impl Secret {
         &self.0
     }
 
-    fn is_empty(&self) -> bool {
+    pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 }

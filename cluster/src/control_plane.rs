@@ -45,7 +45,7 @@ pub trait Watch: Send {
     fn next(&mut self, timeout: Duration) -> Result<Vec<Change>, ControlError>;
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Entry {
     pub value: String,
     /// The revision that put it.

@@ -9,6 +9,8 @@
 //!                                     managers write it
 //! endpoints/NODE/NETWORK/ENDPOINT     leased: an endpoint that others can reach
 //! services/SERVICE                    a service of the cluster
+//! logins/SERVICE/HOST                 a login for a registry, for managers; nodes ask for those of what
+//!                                     they are to run
 //! guard/services                      put by whatever changes a service, and compared: names and
 //!                                     published ports stay unique
 //! guard/return                        for some time after the cluster was begun again: nodes are waited
@@ -25,7 +27,7 @@
 //! tasks/NODE/TASK                     what has become of it there
 //! ```
 //! Values are JSON. What a worker writes is below a prefix of its own, by which etcd knows that it may;
-//! it reads everything but the secrets and who leads.
+//! it reads everything but the secrets, the logins and who leads.
 
 use std::net::IpAddr;
 
@@ -37,6 +39,7 @@ pub const GUARD: &str = "guard/networks";
 pub const CLAIMS: &str = "claims/";
 pub const ENDPOINTS: &str = "endpoints/";
 pub const SERVICES: &str = "services/";
+pub const LOGINS: &str = "logins/";
 pub const GUARD_SERVICES: &str = "guard/services";
 pub const RETURN: &str = "guard/return";
 pub const TURN: &str = "guard/restart";
@@ -85,6 +88,21 @@ pub fn network_of(endpoint: &str) -> Option<&str> {
 
 pub fn service(id: &str) -> String {
     format!("{SERVICES}{id}")
+}
+
+/// The logins of one service.
+pub fn logins(service: &str) -> String {
+    format!("{LOGINS}{service}/")
+}
+
+/// `host` is a registry's.
+pub fn login(service: &str, host: &str) -> String {
+    format!("{LOGINS}{service}/{host}")
+}
+
+/// Of the prefix of a service's logins, the service.
+pub fn service_of(logins: &str) -> Option<&str> {
+    logins.strip_prefix(LOGINS)?.split('/').next()
 }
 
 pub fn node(id: &NodeId) -> String {

@@ -110,6 +110,7 @@ fn code(error: &SwarmError) -> ErrorCode {
         | SwarmError::Token
         | SwarmError::InvalidToken(_)
         | SwarmError::NotIts(_)
+        | SwarmError::NotToRun(_)
         | SwarmError::NoTask
         | SwarmError::Ambiguous { .. } => ErrorCode::InvalidInput,
         SwarmError::Authority(_)

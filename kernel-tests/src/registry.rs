@@ -1,4 +1,4 @@
-//! Debian's registry, unpacked and never installed, on the loopback interface of a throwaway host.
+//! Debian's registry, unpacked and never installed, on a throwaway host.
 
 use std::fs::{self, File};
 use std::io::Write;
@@ -42,14 +42,21 @@ impl Registry {
     /// # Errors
     /// When it does not start, in its last words.
     pub fn start(host: &Arc<Host>, port: u16, guard: Guard<'_>) -> Result<Self> {
+        Self::at(host, &format!("127.0.0.1:{port}"), guard)
+    }
+
+    /// The same on any `ADDRESS:PORT` of `host`.
+    ///
+    /// # Errors
+    /// As [`Registry::start`].
+    pub fn at(host: &Arc<Host>, address: &str, guard: Guard<'_>) -> Result<Self> {
         let directory = tempfile::Builder::new()
             .prefix("hawser-registry-")
             .tempdir_in("/var/tmp")
             .context("directory of the registry")?;
         let root = directory.path();
-        let address = format!("127.0.0.1:{port}");
         let config = root.join("config.yml");
-        fs::write(&config, settings(root, &address, guard)?).context("registry configuration")?;
+        fs::write(&config, settings(root, address, guard)?).context("registry configuration")?;
         let log = File::create(root.join("log")).context("log of the registry")?;
         let process = host
             .command(peer("usr/bin/docker-registry")?)
@@ -63,7 +70,7 @@ impl Registry {
         let mut registry = Self {
             process,
             directory,
-            address,
+            address: address.to_owned(),
         };
         registry.await_start()?;
         Ok(registry)
@@ -82,7 +89,7 @@ impl Registry {
         }
     }
 
-    /// `127.0.0.1:PORT`.
+    /// `ADDRESS:PORT`.
     pub fn address(&self) -> &str {
         &self.address
     }

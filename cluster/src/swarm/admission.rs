@@ -1,18 +1,19 @@
 //! Whom a manager lets in, and as what.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use api::id::NodeId;
 use api::swarm::EtcdAddress;
 
-use super::gate::{Admission, Application, Gate, Porter, Renewal, Renewed, Wish};
+use super::gate::{Admission, Application, Gate, Plea, Porter, Renewal, Renewed, Wish};
 use super::home::{Papers, State};
 use super::lock::{Lock, Stored, UnlockKey};
 use super::record::{self, Secrets};
 use super::{Cluster, Swarm, SwarmError, clerk, members, now, rights};
 use crate::authority::Subject;
-use crate::control_plane::{ControlPlane, Outcome, Transaction};
+use crate::control_plane::{ControlPlane, Entry, Outcome, Transaction};
 use crate::etcd::Etcd;
 use crate::key;
 use crate::node::{Node, Role};
@@ -75,6 +76,10 @@ impl Porter for Manager {
 
     fn commit(&self, wish: Wish) -> Result<Outcome, SwarmError> {
         clerk::commit(&*self.control, &wish)
+    }
+
+    fn logins(&self, plea: Plea) -> Result<BTreeMap<String, Entry>, SwarmError> {
+        clerk::logins(&*self.control, &plea)
     }
 }
 

@@ -1,22 +1,27 @@
-//! How a worker claims addresses: a manager writes them for it.
+//! How a worker claims addresses: a manager writes them for it; and how it learns logins.
 //!
 //! An address is a key that must be absent, wherever its node: etcd cannot tell by the key whose it
-//! is. A manager can, by the certificate of whoever asks and by what the claim says.
+//! is. A manager can, by the certificate of whoever asks and by what the claim says. So it is with the
+//! logins of services, which are for nodes that are to run them.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use api::id::NodeId;
+use serde::Deserialize;
 use tokio::runtime::Handle;
 use tokio::time::timeout;
 
-use super::gate::{Visit, Wish};
+use super::gate::{Plea, Visit, Wish};
 use super::home::Home;
 use super::nodes::Claim;
 use super::tls::Trust;
 use super::{SwarmError, members, record};
-use crate::control_plane::{ControlError, ControlPlane, Op, Outcome, Snapshot, Transaction, Watch};
+use crate::control_plane::{
+    ControlError, ControlPlane, Entry, Op, Outcome, Snapshot, Transaction, Watch,
+};
 use crate::etcd::Etcd;
 use crate::key;
 use crate::node::Node;
@@ -36,8 +41,12 @@ pub(super) struct Clerk {
 }
 
 impl ControlPlane for Clerk {
+    /// Logins are the managers', who tell those of what this node is to run.
     fn snapshot(&self, prefix: &str) -> Result<Snapshot, ControlError> {
-        self.store.snapshot(prefix)
+        match key::service_of(prefix) {
+            Some(service) => self.logins(service),
+            None => self.store.snapshot(prefix),
+        }
     }
 
     fn watch(&self, prefix: &str, after: u64) -> Result<Box<dyn Watch>, ControlError> {
@@ -59,7 +68,11 @@ impl ControlPlane for Clerk {
             compares: transaction.compares.clone(),
             ops: claims,
         };
-        let claimed = self.ask(claims)?;
+        let wish = Wish {
+            node: self.node.clone(),
+            transaction: claims,
+        };
+        let claimed = self.ask(async |visit| visit.commit(&wish).await)?;
         if claimed != Outcome::Refused {
             self.put(begins)?;
         }
@@ -90,15 +103,24 @@ impl Clerk {
         Ok(())
     }
 
+    fn logins(&self, service: &str) -> Result<Snapshot, ControlError> {
+        let plea = Plea {
+            node: self.node.clone(),
+            service: service.to_owned(),
+        };
+        let entries = self.ask(async |visit| visit.logins(&plea).await)?;
+        let revision = 0;
+        Ok(Snapshot { revision, entries })
+    }
+
     /// Asks one manager after the other until one answers.
-    fn ask(&self, transaction: Transaction) -> Result<Outcome, ControlError> {
+    fn ask<T>(
+        &self,
+        errand: impl AsyncFn(Visit) -> Result<T, SwarmError>,
+    ) -> Result<T, ControlError> {
         let unreachable = |error| match error {
             SwarmError::Control(error) => error,
             other => ControlError::Unreachable(other.to_string()),
-        };
-        let wish = Wish {
-            node: self.node.clone(),
-            transaction,
         };
         let papers = self.home.papers().map_err(unreachable)?;
         let mut asked = Vec::new();
@@ -110,15 +132,15 @@ impl Clerk {
                 }
                 let visit = async {
                     let visit = Visit::to(door, Trust::Members(&papers)).await?;
-                    visit.commit(&wish).await
+                    errand(visit).await
                 };
                 // The timer belongs to the runtime.
                 let visit = async { timeout(PATIENCE, visit).await };
                 let answer = self.runtime.block_on(visit);
                 match answer {
-                    Ok(Ok(outcome)) => {
+                    Ok(Ok(answer)) => {
                         self.prefer(door);
-                        return Ok(outcome);
+                        return Ok(answer);
                     }
                     Ok(Err(error)) => last = error.to_string(),
                     Err(_elapsed) => last = format!("manager {door}: no answer"),
@@ -174,6 +196,30 @@ pub(super) fn commit(control: &dyn ControlPlane, wish: &Wish) -> Result<Outcome,
     // Nobody who is removed meanwhile.
     let all = wish.transaction.clone().when(name, modified);
     Ok(control.commit(&all)?)
+}
+
+/// Of an order, what it is for; all else in it is between the agents.
+#[derive(Deserialize)]
+struct Ordered {
+    service: String,
+}
+
+/// The logins of a service, for a node that is to run it.
+pub(super) fn logins(
+    control: &dyn ControlPlane,
+    plea: &Plea,
+) -> Result<BTreeMap<String, Entry>, SwarmError> {
+    let gone = || SwarmError::NoNode(plea.node.to_string());
+    record::read::<Node>(control, &key::node(&plea.node))?.ok_or_else(gone)?;
+    let orders = control.snapshot(&key::orders(&plea.node))?.entries;
+    let is_its = |entry: &Entry| {
+        let order: Result<Ordered, _> = serde_json::from_str(&entry.value);
+        order.is_ok_and(|order| order.service == plea.service)
+    };
+    if !orders.values().any(is_its) {
+        return Err(SwarmError::NotToRun(plea.service.clone()));
+    }
+    Ok(control.snapshot(&key::logins(&plea.service))?.entries)
 }
 
 fn is_of(claim: &Claim, wish: &Wish) -> bool {

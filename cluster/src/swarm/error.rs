@@ -101,6 +101,8 @@ pub enum SwarmError {
     },
     #[error("{0} is not this node's to write")]
     NotIts(String),
+    #[error("this node is not to run service {0}, and learns nothing of its logins")]
+    NotToRun(String),
     #[error("node {0} not found")]
     NoNode(String),
     #[error(

@@ -4,6 +4,7 @@
 //! Nobody is known at the door, and whoever is let in shows a token. The door is therefore narrow:
 //! few at a time, little to say, and not for long.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -38,12 +39,13 @@ use super::output::{self, Listening, Speaker};
 use super::tls::Trust;
 use super::{SwarmError, tls};
 use crate::authority::unit;
-use crate::control_plane::{Outcome, Transaction};
+use crate::control_plane::{Entry, Outcome, Transaction};
 use crate::node::{Availability, Role};
 
 const JOIN: &str = "/v1/join";
 const RENEW: &str = "/v1/renew";
 const COMMIT: &str = "/v1/commit";
+const LOGINS: &str = "/v1/logins";
 const OUTPUT: &str = "/v1/output";
 /// A request for a certificate has about 500 bytes.
 const LARGEST: usize = 64 << 10;
@@ -112,6 +114,13 @@ pub(super) struct Wish {
     pub(super) transaction: Transaction,
 }
 
+/// What a worker may read only of services that it is to run.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct Plea {
+    pub(super) node: NodeId,
+    pub(super) service: String,
+}
+
 /// Why it is not let in.
 #[derive(Debug, Serialize, Deserialize)]
 struct Refusal {
@@ -127,6 +136,9 @@ pub(super) trait Porter: Send + Sync {
 
     /// The same.
     fn commit(&self, wish: Wish) -> Result<Outcome, SwarmError>;
+
+    /// The same: the logins of a service, by their keys.
+    fn logins(&self, plea: Plea) -> Result<BTreeMap<String, Entry>, SwarmError>;
 }
 
 /// Who answers at a door.
@@ -199,6 +211,7 @@ impl Gate {
             .route(JOIN, post(join))
             .route(RENEW, post(renew))
             .route(COMMIT, post(commit))
+            .route(LOGINS, post(logins))
             .route(OUTPUT, post(output))
             .layer(DefaultBodyLimit::max(LARGEST))
             .with_state(door)
@@ -313,6 +326,15 @@ async fn commit(
 ) -> Response {
     let who = wish.node.clone();
     known(&who, shown, move || door.porter()?.commit(wish)).await
+}
+
+async fn logins(
+    Given(door): Given<Door>,
+    ConnectInfo(Shown(shown)): ConnectInfo<Shown>,
+    Json(plea): Json<Plea>,
+) -> Response {
+    let who = plea.node.clone();
+    known(&who, shown, move || door.porter()?.logins(plea)).await
 }
 
 async fn output(
@@ -445,6 +467,10 @@ impl Visit {
 
     pub(super) async fn commit(self, wish: &Wish) -> Result<Outcome, SwarmError> {
         self.post(COMMIT, wish).await
+    }
+
+    pub(super) async fn logins(self, plea: &Plea) -> Result<BTreeMap<String, Entry>, SwarmError> {
+        self.post(LOGINS, plea).await
     }
 
     /// What a node has to say for as long as it goes on.

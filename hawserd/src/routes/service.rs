@@ -1,9 +1,11 @@
 //! Services and their members.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use api::path;
-use api::service::{Drained, MemberUpdate, Service, ServiceSpec};
+use api::service::{Drained, MemberUpdate, Service, ServiceRequest};
+use api::storage::Secret;
 use api::task::UpdateStatus;
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -22,6 +24,7 @@ pub(crate) fn routes() -> Router<Daemon> {
         .route(path::SERVICES_CREATE, post(create))
         .route(&service, get(inspect).delete(remove))
         .route(&format!("{service}/{}", path::SERVICE_UPDATE), post(update))
+        .route(&format!("{service}/{}", path::SERVICE_LOGINS), get(logins))
         .route(
             &format!("{service}/{}", path::SERVICE_ROLLBACK),
             post(roll_back),
@@ -57,13 +60,23 @@ async fn inspect(
         .map(Json)
 }
 
+async fn logins(
+    State(daemon): State<Daemon>,
+    Segments(service): Segments<String>,
+) -> Reply<BTreeMap<String, Secret>> {
+    daemon
+        .run(move |daemon| daemon.netd.service_logins(&service))
+        .await
+        .map(Json)
+}
+
 async fn create(
     State(daemon): State<Daemon>,
-    Content(spec): Content<ServiceSpec>,
+    Content(request): Content<ServiceRequest>,
 ) -> Reply<Service> {
     daemon
         .run_in_turn(|daemon| {
-            let made = daemon.netd.create_service(spec);
+            let made = daemon.netd.create_service(request.into());
             made.inspect(|service| daemon.told_of_service("create", service))
         })
         .await
@@ -79,12 +92,12 @@ async fn update(
     State(daemon): State<Daemon>,
     Segments(service): Segments<String>,
     Params(made_from): Params<MadeFrom>,
-    Content(spec): Content<ServiceSpec>,
+    Content(request): Content<ServiceRequest>,
 ) -> Reply<Service> {
     let update = move |daemon: &Daemon| {
         let updated = daemon
             .netd
-            .update_service(&service, made_from.version, spec);
+            .update_service(&service, made_from.version, request.into());
         updated.inspect(|service| daemon.told_of_service("update", service))
     };
     daemon.run_in_turn(update).await.map(Json)

@@ -2,11 +2,15 @@
 //! wants, and no other task waits for it. Each is idempotent, so that an agent that died in the
 //! middle of one does it again.
 
+use std::collections::BTreeMap;
 use std::sync::mpsc::Sender;
 use std::thread;
 
 use api::id::Id;
+use api::path::{SERVICE_LOGINS, SERVICES};
 use api::service::Service;
+use api::storage::Secret;
+use jiff::Timestamp;
 
 use super::news::Wake;
 use super::task::Task;
@@ -16,6 +20,7 @@ use crate::cli::context::Context;
 use crate::cli::error::CliError;
 use crate::cli::run::create::{self, Attached};
 use crate::cli::run::start;
+use crate::registry::RegistryError;
 use crate::store::{ContainerDir, StoreError};
 
 /// What became of a job.
@@ -76,7 +81,7 @@ pub(super) fn spawn(
 fn begin(context: &Context, service: &Service, task: &Task, node: &str) -> Done {
     let container = match made(context, service, task, node) {
         Ok(container) => container,
-        Err(error) => return Done::Rejected(None, error.to_string()),
+        Err(error) => return Done::Rejected(None, refusal(&error)),
     };
     match start::detached(context, &container) {
         Ok(()) => Done::Started(container.id().clone()),
@@ -95,8 +100,33 @@ fn made(
     }
     let template = service.spec.task_template.clone().unwrap_or_default();
     let flags = template::flags(service, &template, task, node)?;
-    let (container, _stays) = create::create(context, &flags, Attached::default())?;
+    let context = context.with_logins(logins(context, service, &template.container_spec.image));
+    let (container, _stays) = create::create(&context, &flags, Attached::default())?;
     Ok(container)
+}
+
+/// Those that the service keeps for who pulls its image. Without an answer this host's own have to do.
+fn logins(context: &Context, service: &Service, image: &str) -> BTreeMap<String, Secret> {
+    if context.image(image).is_ok() {
+        return BTreeMap::new();
+    }
+    let route = format!("{SERVICES}/{}/{SERVICE_LOGINS}", service.id);
+    context.client().get(&route).unwrap_or_else(|error| {
+        crate::cli::warn(format_args!("{} logins: {error}", Timestamp::now()));
+        BTreeMap::new()
+    })
+}
+
+/// Why a container could not be made, with the way out.
+fn refusal(error: &CliError) -> String {
+    match error {
+        CliError::Registry(RegistryError::Denied { .. }) => {
+            format!(
+                "{error} there, or --with-registry-auth where the service is created or updated"
+            )
+        }
+        other => other.to_string(),
+    }
 }
 
 fn end(context: &Context, task: &Task) -> Done {

@@ -1,5 +1,6 @@
 //! What every command works with: the daemon's socket, and the directories it tells.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
@@ -8,7 +9,7 @@ use api::client::escape;
 use api::daemon::Info;
 use api::event::Event;
 use api::path::{IMAGES, INFO};
-use api::storage::Image;
+use api::storage::{Image, Secret};
 
 use crate::cni::Cni;
 use crate::container::Record;
@@ -25,6 +26,7 @@ use super::image::config::ImageConfig;
 pub struct Context {
     client: Client,
     info: OnceLock<Info>,
+    logins: BTreeMap<String, Secret>,
 }
 
 impl Context {
@@ -34,6 +36,7 @@ impl Context {
         Ok(Self {
             client: Client::from_host(host)?,
             info: OnceLock::new(),
+            logins: BTreeMap::new(),
         })
     }
 
@@ -43,7 +46,21 @@ impl Context {
         Self {
             client: self.client.clone(),
             info: self.info.clone(),
+            logins: self.logins.clone(),
         }
+    }
+
+    /// The same with logins for registries, by host, that count before the user's own.
+    #[must_use]
+    pub fn with_logins(&self, logins: BTreeMap<String, Secret>) -> Self {
+        Self {
+            logins,
+            ..self.another()
+        }
+    }
+
+    pub fn logins(&self) -> &BTreeMap<String, Secret> {
+        &self.logins
     }
 
     pub fn client(&self) -> &Client {

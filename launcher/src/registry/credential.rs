@@ -3,11 +3,13 @@
 //! What the file holds beside logins is kept as it is. With `credHelpers` or `credsStore` the
 //! secrets are with a program (see `helper`), and the file only names the registry.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+use api::storage::Secret;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value, json};
@@ -90,6 +92,18 @@ impl Logins {
             others,
             given: Map::new(),
         })
+    }
+
+    /// With others that count before these, by host and as the file has them.
+    #[must_use]
+    pub fn with(mut self, others: &BTreeMap<String, Secret>) -> Self {
+        for (host, auth) in others {
+            if let Ok(auth) = serde_json::from_str(auth.expose()) {
+                self.given.retain(|name, _| !same_registry(name, host));
+                self.given.insert(key(host).to_owned(), auth);
+            }
+        }
+        self
     }
 
     pub fn path(&self) -> &Path {
@@ -222,6 +236,11 @@ fn auths_of(config: &mut Map<String, Value>) -> Map<String, Value> {
     }
 }
 
+/// As the file has it.
+pub(crate) fn text(credential: &Credential) -> Secret {
+    Secret::new(entry(credential).to_string())
+}
+
 /// The content of a file with one login, for [`GIVEN`].
 pub(crate) fn alone(host: &str, credential: &Credential) -> String {
     json!({ "auths": { key(host): entry(credential) } }).to_string()
@@ -330,6 +349,24 @@ mod tests {
         for host in ["r.example", "empty.example", "bad.example", "x"] {
             assert_eq!(find(host), None, "{host}");
         }
+    }
+
+    #[test]
+    fn logins_that_come_along_count_before_those_here() {
+        let auth = STANDARD.encode("me:here");
+        let (_dir, logins) = logins(&format!(
+            r#"{{"auths": {{"r.example": {{"auth": "{auth}"}}, "s.example": {{"auth": "{auth}"}}}}}}"#
+        ));
+        let hub = Credential::Token("t0".into());
+        let others = [
+            ("r.example".to_owned(), text(&password("you", "p:w"))),
+            ("docker.io".to_owned(), text(&hub)),
+        ];
+        let logins = logins.with(&others.into());
+        let find = |host| logins.find(host).unwrap();
+        assert_eq!(find("r.example"), Some(password("you", "p:w")));
+        assert_eq!(find("docker.io"), Some(hub));
+        assert_eq!(find("s.example"), Some(password("me", "here")));
     }
 
     #[test]

@@ -7,7 +7,8 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use api::id::{Id, NodeId};
-use api::service::{PublishMode, ServiceNetwork, ServicePort, ServiceSpec};
+use api::service::{PublishMode, RegistryLogin, ServiceNetwork, ServicePort, ServiceSpec};
+use api::storage::Secret;
 use api::task::UpdateStatus;
 use cluster::{Change, ControlError, Outcome, Transaction, key};
 use ipnet::IpNet;
@@ -80,6 +81,7 @@ impl Netd {
                 update_status: None,
                 ports: Vec::new(),
                 places: Vec::new(),
+                logins: BTreeMap::new(),
                 shared: None,
             })
         })?;
@@ -158,6 +160,8 @@ impl Netd {
             record.places = self.shared_places(&writer, &record.spec, before)?;
             record.ports = self.shared_ports(&mut writer, &record, old.as_ref())?;
             drop(writer);
+            // Nodes read the record, and logins only with an order to run the service.
+            let login = record.spec.login.take();
             let mut all = Transaction::default()
                 .when(key::GUARD_SERVICES, guard)
                 .when(key::service(id.as_str()), modified.unwrap_or(0))
@@ -184,6 +188,13 @@ impl Netd {
             }
             for (network, address) in gone {
                 all = all.delete(key::claim(network.as_str(), address));
+            }
+            if let Some(RegistryLogin { host, auth }) = login {
+                let name = key::login(id.as_str(), &host);
+                all = match auth.is_empty() {
+                    true => all.delete(name),
+                    false => all.put(name, auth.expose()),
+                };
             }
             if control.commit(&all).map_err(&failed)? != Outcome::Refused {
                 self.read_services(&membership).map_err(&failed)?;
@@ -257,12 +268,33 @@ impl Netd {
             for (network, address) in claims(&record.places, &[]) {
                 all = all.delete(key::claim(network.as_str(), address));
             }
+            let logins = control.snapshot(&key::logins(service.id.as_str()));
+            for name in logins.map_err(&failed)?.entries.into_keys() {
+                all = all.delete(name);
+            }
             if control.commit(&all).map_err(&failed)? != Outcome::Refused {
                 self.read_services(&membership).map_err(&failed)?;
                 return Ok(());
             }
         }
         Err(NetError::Contended(subject))
+    }
+
+    /// What the control plane has of a service's logins; it asks who may know.
+    pub(crate) fn shared_logins(
+        &self,
+        service: &Service,
+    ) -> Result<BTreeMap<String, Secret>, NetError> {
+        let subject = format!("service {}", service.spec.name);
+        let membership = self.membership_for(&subject)?;
+        let prefix = key::logins(service.id.as_str());
+        let read = membership.member.control.snapshot(&prefix);
+        let logins = read.map_err(about(&subject))?.entries.into_iter();
+        let by_host = logins.filter_map(|(name, entry)| {
+            let host = name.strip_prefix(&prefix)?.to_owned();
+            Some((host, Secret::new(entry.value)))
+        });
+        Ok(by_host.collect())
     }
 
     /// Has its part in all services of the cluster as they are now; the revision that says so.

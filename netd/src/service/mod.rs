@@ -11,10 +11,12 @@ mod names;
 mod probe;
 mod shown;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use api::net::PortBinding;
-use api::service::{self as wire, PublishMode, ServicePort, ServiceSpec};
+use api::service::{self as wire, PublishMode, RegistryLogin, ServicePort, ServiceSpec};
+use api::storage::Secret;
 use api::task::{UpdateState, UpdateStatus};
 use ipnet::IpNet;
 
@@ -36,6 +38,18 @@ pub(crate) use health::HealthNotes;
 pub use health::Judged;
 pub(crate) use member::{memberships, with_health_of, with_member_ports};
 pub(crate) use names::names_by_service;
+
+/// The logins with another one, or without.
+fn with_login(
+    mut logins: BTreeMap<String, Secret>,
+    login: Option<RegistryLogin>,
+) -> BTreeMap<String, Secret> {
+    if let Some(RegistryLogin { host, auth }) = login {
+        logins.insert(host, auth);
+        logins.retain(|_, auth| !auth.is_empty());
+    }
+    logins
+}
 
 impl Netd {
     /// All services, ordered by name.
@@ -60,12 +74,23 @@ impl Netd {
         Ok(self.shown(&view, service))
     }
 
+    /// The logins for registries that a service keeps, by host: for whoever pulls its image.
+    ///
+    /// # Errors
+    /// [`NetError`]: unknown; of one of the cluster, no manager answers, or this node is not to run it.
+    pub fn service_logins(&self, key: &str) -> Result<BTreeMap<String, Secret>, NetError> {
+        match self.shared_service(key)? {
+            Some(shared) => self.shared_logins(&shared),
+            None => Ok(self.view().services.find(key)?.logins.clone()),
+        }
+    }
+
     /// Creates a service without members. When this returns, its addresses are its own, its names
     /// resolve and its ports are taken.
     ///
     /// # Errors
     /// [`NetError`]; nothing is left of the service then.
-    pub fn create_service(&self, spec: ServiceSpec) -> Result<wire::Service, NetError> {
+    pub fn create_service(&self, mut spec: ServiceSpec) -> Result<wire::Service, NetError> {
         service::check(&spec)?;
         if self.is_for_all(&spec)? {
             let id = self.create_shared_service(&spec)?;
@@ -77,6 +102,7 @@ impl Netd {
             return Err(ServiceError::Exists(spec.name).into());
         }
         let created = now();
+        let login = spec.login.take();
         let ports = self.service_ports(&mut writer, &before, &spec, None)?;
         let places = self.places(&writer, &spec, &[])?;
         // Addresses that are the cluster's are known as taken by now.
@@ -93,6 +119,7 @@ impl Netd {
             spec,
             previous: None,
             update_status: None,
+            logins: with_login(BTreeMap::new(), login),
             shared: None,
         };
         self.store.put_service(&service)?;
@@ -197,7 +224,8 @@ impl Netd {
         let mut writer = self.writer();
         let before = self.view();
         let old = Arc::clone(before.services.find(key)?);
-        let (spec, update_status) = next(&old)?;
+        let (mut spec, update_status) = next(&old)?;
+        let login = spec.login.take();
         service::check(&spec)?;
         check_update(&old, version, &spec)?;
         let places = self.places(&writer, &spec, &old.places)?;
@@ -214,6 +242,7 @@ impl Netd {
             spec,
             previous: Some(old.spec.clone()),
             update_status,
+            logins: with_login(old.logins.clone(), login),
             ..Service::clone(&old)
         };
         let mut after = Desired::clone(&before);

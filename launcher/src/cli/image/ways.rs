@@ -28,7 +28,7 @@ pub(super) fn over_ways<T>(
     work: impl Fn(&Repository) -> Result<T, CliError>,
 ) -> Result<T, CliError> {
     let registries = &context.info()?.registries;
-    let logins = Logins::open()?;
+    let logins = Logins::open()?.with(context.logins());
     let mut ways = endpoints(host, registries, errand != Errand::Pull)
         .into_iter()
         .peekable();

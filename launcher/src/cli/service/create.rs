@@ -3,12 +3,14 @@
 use std::time::Duration;
 
 use api::path::SERVICES_CREATE;
-use api::service::{Affinity, EndpointSpec, Service, ServiceNetwork, ServicePort, ServiceSpec};
+use api::service::{
+    Affinity, EndpointSpec, Service, ServiceNetwork, ServicePort, ServiceRequest, ServiceSpec,
+};
 use clap::Args;
 
 use super::health::{HealthFlags, duration};
 use super::task::{NewTaskFlags, TaskFlags, unused};
-use super::{AffinityFlag, ModeFlag, ServiceFlagError, check, pin, port, progress};
+use super::{AffinityFlag, ModeFlag, ServiceFlagError, check, login, pin, port, progress};
 use crate::agent;
 use crate::cli::context::Context;
 use crate::cli::error::CliError;
@@ -81,7 +83,11 @@ pub fn create(context: &Context, flags: &CreateFlags) -> Result<i32, CliError> {
     {
         pin::pin(context, &mut template.container_spec.image)?;
     }
-    let service: Service = context.client().post(SERVICES_CREATE, &spec)?;
+    if flags.task.with_registry_auth {
+        login::carry(&mut spec)?;
+    }
+    let request = ServiceRequest::from(spec);
+    let service: Service = context.client().post(SERVICES_CREATE, &request)?;
     output::line(&service.id)?;
     if !has_tasks {
         return Ok(0);
@@ -120,6 +126,7 @@ fn spec(flags: &CreateFlags) -> Result<ServiceSpec, CliError> {
         affinity: Affinity::from(flags.affinity),
         health: flags.health.check(None)?,
         drain: drain.map_or(Ok(DRAIN), |text| duration("--drain", text))?,
+        login: None,
     };
     flags.task.change(&mut spec)?;
     Ok(spec)

@@ -6,6 +6,7 @@ pub mod create;
 pub mod health;
 pub mod inspect;
 pub mod list;
+mod login;
 pub mod logs;
 mod pin;
 pub mod port;

@@ -206,8 +206,9 @@ pub struct TaskFlags {
     /// As --update-order, of a rollback
     #[arg(long, value_name = "ORDER")]
     pub rollback_order: Option<String>,
-    /// Taken for Docker's sake: credentials are this host's own
-    #[arg(long, hide = true)]
+    /// Send the caller's login for the image's registry to the hosts that pull it, which use their own
+    /// otherwise
+    #[arg(long)]
     pub with_registry_auth: bool,
     /// Let each host find by itself which image the tag means, instead of naming it by digest
     #[arg(long)]

@@ -2,7 +2,7 @@
 
 use api::client::escape;
 use api::path::{SERVICE_MEMBERS, SERVICE_UPDATE};
-use api::service::{Affinity, MemberUpdate, Service, ServiceNetwork, ServiceSpec};
+use api::service::{Affinity, MemberUpdate, Service, ServiceNetwork, ServiceRequest, ServiceSpec};
 use clap::Args;
 
 use super::change::ChangedTaskFlags;
@@ -10,7 +10,8 @@ use super::create::{networks, ports};
 use super::health::{HealthFlags, duration};
 use super::task::{TaskFlags, unused};
 use super::{
-    AffinityFlag, ModeFlag, ServiceFlagError, check, find, pin, port, progress, rollback, route,
+    AffinityFlag, ModeFlag, ServiceFlagError, check, find, login, pin, port, progress, rollback,
+    route,
 };
 use crate::agent;
 use crate::cli::context::Context;
@@ -92,11 +93,14 @@ pub fn update(context: &Context, flags: &UpdateFlags) -> Result<i32, CliError> {
     {
         pin::pin(context, &mut template.container_spec.image)?;
     }
+    if flags.task.with_registry_auth {
+        login::carry(&mut spec)?;
+    }
     let own = route(service.id.as_str());
     if spec != service.spec {
         let version = service.version.index;
         let route = format!("{own}/{SERVICE_UPDATE}?version={version}");
-        service = context.client().post(&route, &spec)?;
+        service = context.client().post(&route, &ServiceRequest::from(spec))?;
     }
     for (container, weight) in weights {
         let route = format!("{own}/{SERVICE_MEMBERS}/{}", escape(container));

@@ -10,12 +10,15 @@ pub(crate) mod health;
 mod member;
 pub(crate) mod plan;
 
+use std::collections::BTreeMap;
+
 use api::id::{Id, NodeId};
 use api::net::{PortBinding, Protocol};
 use api::service::{
     EndpointMode, EndpointSpec, PublishMode, ServiceEndpoint, ServicePort, ServiceSpec, Version,
     VirtualIp,
 };
+use api::storage::Secret;
 use api::task::UpdateStatus;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
@@ -50,6 +53,9 @@ pub(crate) struct Service {
     /// The published ports; those that were left open are chosen.
     pub(crate) ports: Vec<ServicePort>,
     pub(crate) places: Vec<Place>,
+    /// Logins for registries, by host, of one that is this host's alone.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) logins: BTreeMap<String, Secret>,
     /// It is the cluster's: what this node needs to know to have its part in it.
     #[serde(default)]
     pub(crate) shared: Option<Shared>,

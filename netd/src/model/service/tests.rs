@@ -24,6 +24,7 @@ fn service(ports: &[&str]) -> Service {
         ports: ports.iter().map(|text| port(text)).collect(),
         places: Vec::new(),
         previous: None,
+        logins: [].into(),
         update_status: None,
         shared: None,
     }
