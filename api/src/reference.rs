@@ -138,6 +138,15 @@ pub fn without_digest(typed: &str) -> &str {
     }
 }
 
+/// As listings show it: with the tag that stands for none.
+pub fn listed(typed: &str) -> String {
+    match typed {
+        "" => String::new(),
+        typed if names_version(typed) => without_digest(typed).to_owned(),
+        typed => format!("{typed}:latest"),
+    }
+}
+
 /// Whether a tag or a digest was typed.
 pub fn names_version(typed: &str) -> bool {
     let last = typed.rsplit('/').next().unwrap_or_default();
@@ -242,6 +251,20 @@ fn excerpt(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn listings_show_the_tag_and_no_digest() {
+        for (typed, shown) in [
+            ("ubuntu", "ubuntu:latest"),
+            ("r.example:5000/team/web", "r.example:5000/team/web:latest"),
+            ("web:1", "web:1"),
+            ("web:1@sha256:ab", "web:1"),
+            ("web@sha256:ab", "web@sha256:ab"),
+            ("", ""),
+        ] {
+            assert_eq!(listed(typed), shown);
+        }
+    }
 
     #[test]
     fn references_normalize() {

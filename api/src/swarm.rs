@@ -1,9 +1,10 @@
 //! Clusters and their nodes: objects of the Docker Engine API, and requests of our own.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 
+use ipnet::{IpNet, Ipv4Net};
 use serde::{Deserialize, Serialize};
 
 use crate::id::NodeId;
@@ -68,6 +69,29 @@ pub struct EtcdAddress {
     pub lease: Option<u64>,
 }
 
+/// What a cluster is to be like, as long as nobody says otherwise: Docker's, too.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct SwarmSettings {
+    /// Where its networks have subnets from that are given none.
+    pub default_addr_pool: Vec<IpNet>,
+    /// Prefix length of each of these.
+    pub subnet_size: u8,
+    /// Tasks of a replica that are kept to be looked at, the present one included.
+    pub task_history: u64,
+}
+
+impl Default for SwarmSettings {
+    fn default() -> Self {
+        let pool = Ipv4Net::new_assert(Ipv4Addr::new(10, 0, 0, 0), 8);
+        Self {
+            default_addr_pool: vec![pool.into()],
+            subnet_size: 24,
+            task_history: 5,
+        }
+    }
+}
+
 /// `hawser swarm init`. Addresses are `IP`, `IP:PORT`, `INTERFACE` or `INTERFACE:PORT`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", deny_unknown_fields)]
@@ -84,6 +108,8 @@ pub struct SwarmInit {
     /// Managers must be unlocked after they were restarted.
     #[serde(default)]
     pub auto_lock: bool,
+    #[serde(default)]
+    pub settings: SwarmSettings,
 }
 
 /// `hawser swarm join`.
@@ -113,6 +139,9 @@ pub struct SwarmUpdate {
     /// Another unlock key is needed from now on.
     #[serde(default)]
     pub rotate_unlock_key: bool,
+    /// [`SwarmSettings::task_history`].
+    #[serde(default)]
+    pub task_history: Option<u64>,
 }
 
 /// `hawser swarm ca --rotate`.
@@ -164,6 +193,19 @@ pub struct Membership {
     /// A manager that must be unlocked before it takes part again.
     #[serde(default)]
     pub locked: bool,
+    /// Where others reach it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node_addr: Option<IpAddr>,
+}
+
+/// A manager, as every member knows it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct Peer {
+    #[serde(rename = "NodeID")]
+    pub node: NodeId,
+    /// `IP:PORT` where others join.
+    pub addr: String,
 }
 
 /// The cluster, as its managers know it.
@@ -186,6 +228,13 @@ pub struct Swarm {
     pub data_path_port: u16,
     /// `IP:PORT` of the manager that was asked: what joins goes there.
     pub join_address: String,
+    #[serde(default)]
+    pub settings: SwarmSettings,
+    /// Seconds that a node may be silent before the others take it for gone.
+    #[serde(default)]
+    pub lease: u64,
+    #[serde(default)]
+    pub auto_lock: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -201,6 +250,12 @@ pub struct JoinTokens {
 pub struct TlsInfo {
     /// The authority's certificate, PEM; that of the next one where it is being replaced.
     pub trust_root: String,
+    /// Its subject, DER in base64.
+    #[serde(default)]
+    pub cert_issuer_subject: String,
+    /// Its public key, the same.
+    #[serde(default)]
+    pub cert_issuer_public_key: String,
 }
 
 impl JoinTokens {

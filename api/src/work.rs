@@ -20,6 +20,9 @@ pub struct Work {
     /// Of a node that leads: the services of the cluster, by the revision that put each.
     #[serde(default)]
     pub services: Vec<(Id, u64)>,
+    /// Of a node that leads: [`crate::swarm::SwarmSettings::task_history`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub history: Option<u64>,
     pub tasks: Vec<WorkItem>,
 }
 

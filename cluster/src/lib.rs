@@ -27,5 +27,5 @@ pub use control_plane::{
 };
 pub use etcd::{Etcd, EtcdOptions, EtcdTls};
 pub use local::{Local, LocalSession};
-pub use node::{Availability, DOOR, Member, Node, Role, random_node};
+pub use node::{Availability, DOOR, Member, Node, Role, managers, random_node};
 pub use token::{InvalidToken, Token};

@@ -10,6 +10,7 @@ pub use api::swarm::{Availability, Role};
 use serde::{Deserialize, Serialize};
 
 use crate::control_plane::ControlPlane;
+use crate::key::NODES;
 
 /// Where nodes take requests of each other, unless they are told otherwise: IANA knows it as Docker's.
 pub const DOOR: u16 = 2377;
@@ -60,6 +61,22 @@ pub struct Member {
     pub data_address: Option<IpAddr>,
     /// UDP port of the same, on all nodes.
     pub data_port: u16,
+}
+
+/// For people, where a cluster's managers are: `one of n1 (IP:PORT), n2 (IP:PORT)`.
+pub fn managers(control: &dyn ControlPlane) -> String {
+    let entries = control.snapshot(NODES).unwrap_or_default().entries;
+    let nodes = entries.values();
+    let nodes = nodes.filter_map(|entry| serde_json::from_str::<Node>(&entry.value).ok());
+    let mut managers: Vec<String> = nodes
+        .filter_map(|node| Some(format!("{} ({})", node.hostname, node.manager_address?)))
+        .collect();
+    managers.sort();
+    match managers.as_slice() {
+        [] => "a manager".to_owned(),
+        [only] => only.clone(),
+        _ => format!("one of {}", managers.join(", ")),
+    }
 }
 
 /// An id for a new node, or for whatever else must not be guessed.

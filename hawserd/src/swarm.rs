@@ -8,8 +8,8 @@ use std::time::Duration;
 use api::storage::Secret;
 use api::swarm::{
     JoinTokens, Machine, ManagerStatus, Membership, Node, NodeDescription, NodeEngine, NodeSpec,
-    NodeStatus, NodeUpdate, Platform, Role, RotationProgress, SwarmInit, SwarmJoin, SwarmKey,
-    SwarmRotation, SwarmUpdate, TlsInfo,
+    NodeStatus, NodeUpdate, Peer, Platform, Role, RotationProgress, SwarmInit, SwarmJoin, SwarmKey,
+    SwarmRotation, SwarmSettings, SwarmUpdate, TlsInfo,
 };
 use api::task::Amounts;
 use api::work::{Work, WorkChange};
@@ -19,6 +19,7 @@ use cluster::Member;
 use cluster::swarm::{
     CERT_EXPIRY, Host, Init, Join, NodeChange, NodeState, Program, Swarm, SwarmError,
 };
+use ipnet::IpNet;
 use netd::{NetError, Netd};
 use redb::Database;
 use serde_json::Value;
@@ -34,6 +35,8 @@ use crate::start::StartError;
 
 const HOME: &str = "swarm";
 const PORT: u16 = cluster::DOOR;
+/// Prefix length of the smallest subnets that networks may have: Docker's.
+const LONGEST: u8 = 29;
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ClusterError {
@@ -56,6 +59,8 @@ pub(crate) enum ClusterError {
     Choice { found: String },
     #[error("manager {0:?}: expected HOST or HOST:PORT")]
     Manager(String),
+    #[error("invalid default address pools: {0}")]
+    Pool(String),
 }
 
 impl From<ClusterError> for ApiError {
@@ -65,7 +70,8 @@ impl From<ClusterError> for ApiError {
             ClusterError::Network(_) | ClusterError::Join(_) => ErrorCode::Internal,
             ClusterError::Address { .. }
             | ClusterError::Choice { .. }
-            | ClusterError::Manager(_) => ErrorCode::InvalidInput,
+            | ClusterError::Manager(_)
+            | ClusterError::Pool(_) => ErrorCode::InvalidInput,
         };
         Self::new(code, error.to_string())
     }
@@ -89,6 +95,7 @@ fn code(error: &SwarmError) -> ErrorCode {
         | SwarmError::Busy(_) => ErrorCode::Conflict,
         SwarmError::None
         | SwarmError::Worker
+        | SwarmError::NotManager(_)
         | SwarmError::Locked
         | SwarmError::OtherLock
         | SwarmError::Control(_)
@@ -176,6 +183,7 @@ impl Clustering {
     }
 
     pub(crate) fn init(&self, asked: SwarmInit) -> Result<Membership, ClusterError> {
+        check(&asked.settings)?;
         let advertise = self.advertised(asked.advertise_addr.as_deref())?;
         let listen = match &asked.listen_addr {
             Some(text) => self.resolve("--listen-addr", text)?,
@@ -196,6 +204,7 @@ impl Clustering {
             cert_expiry: asked.cert_expiry.map_or(CERT_EXPIRY, Duration::from_secs),
             availability: asked.availability,
             autolock: asked.auto_lock,
+            settings: asked.settings,
         };
         self.swarm.init(init, &*self.alone.control)?;
         self.swarm.campaign()?;
@@ -252,13 +261,20 @@ impl Clustering {
     }
 
     pub(crate) fn membership(&self) -> Option<Membership> {
-        let (cluster, node, role) = self.swarm.identity()?;
-        Some(Membership {
-            node,
-            cluster,
-            role,
-            locked: self.swarm.is_locked(),
-        })
+        self.swarm.membership()
+    }
+
+    /// Where managers are; no worker is refused.
+    pub(crate) fn managers(&self) -> Result<Vec<Peer>, ClusterError> {
+        let managers = self.swarm.managers()?.into_iter();
+        let peer = |node: cluster::Node| {
+            let addr = node.manager_address?.to_string();
+            Some(Peer {
+                node: node.id,
+                addr,
+            })
+        };
+        Ok(managers.filter_map(peer).collect())
     }
 
     pub(crate) fn unlock(&self, key: &SwarmKey) -> Result<(), ClusterError> {
@@ -278,6 +294,7 @@ impl Clustering {
     pub(crate) fn inspect(&self) -> Result<api::swarm::Swarm, ClusterError> {
         let cluster = self.swarm.cluster()?;
         let (worker, manager) = self.swarm.tokens()?;
+        let (cert_issuer_subject, cert_issuer_public_key) = cluster.signature();
         let progress = self.swarm.progress()?;
         Ok(api::swarm::Swarm {
             id: cluster.id,
@@ -288,6 +305,8 @@ impl Clustering {
             },
             tls: TlsInfo {
                 trust_root: progress.goal,
+                cert_issuer_subject,
+                cert_issuer_public_key,
             },
             root_rotation_in_progress: progress.rotating,
             rotation: RotationProgress {
@@ -300,12 +319,18 @@ impl Clustering {
             cert_expiry: cluster.cert_expiry.as_secs(),
             data_path_port: cluster.data_port,
             join_address: self.swarm.door()?.to_string(),
+            settings: cluster.settings,
+            lease: self.swarm.lease()?.as_secs(),
+            auto_lock: self.swarm.unlock_key()?.is_some(),
         })
     }
 
     pub(crate) fn update(&self, asked: &SwarmUpdate) -> Result<(), ClusterError> {
         if let Some(seconds) = asked.cert_expiry {
             self.swarm.set_cert_expiry(Duration::from_secs(seconds))?;
+        }
+        if let Some(limit) = asked.task_history {
+            self.swarm.set_task_history(limit)?;
         }
         if let Some(on) = asked.auto_lock {
             self.swarm.set_autolock(on)?;
@@ -384,6 +409,7 @@ impl Clustering {
             leads: work.leads,
             nodes: work.nodes.into_iter().map(described).collect(),
             services: work.services,
+            history: work.history,
             tasks: work.items,
         }))
     }
@@ -450,6 +476,35 @@ impl Clustering {
             text: text.chars().take(64).collect(),
             hint,
         })
+    }
+}
+
+/// Whether networks can have subnets from the pools of a new cluster.
+fn check(settings: &SwarmSettings) -> Result<(), ClusterError> {
+    let (pools, size) = (&settings.default_addr_pool, settings.subnet_size);
+    let refused = |why: String| Err(ClusterError::Pool(why));
+    for (at, pool) in pools.iter().enumerate() {
+        let IpNet::V4(v4) = pool else {
+            return refused(format!(
+                "{pool} is not of IPv4, of which the others are chosen"
+            ));
+        };
+        if v4.trunc() != *v4 {
+            return refused(format!("{pool} has host bits, {} has not", v4.trunc()));
+        }
+        if size < v4.prefix_len() {
+            return refused(format!("subnets of /{size} are larger than {pool}"));
+        }
+        let overlaps = |other: &&IpNet| other.contains(pool) || pool.contains(*other);
+        if let Some(other) = pools[..at].iter().find(overlaps) {
+            return refused(format!("{other} and {pool} overlap"));
+        }
+    }
+    match pools.is_empty() || size > LONGEST {
+        true => refused(format!(
+            "subnets of /{size} have no room for containers: take one of up to /{LONGEST}"
+        )),
+        false => Ok(()),
     }
 }
 

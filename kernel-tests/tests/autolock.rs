@@ -97,6 +97,8 @@ mod root {
         restart(&mut cluster, 2);
         let [first, second, third] = [1, 2, 3].map(|number| cluster.node(number));
         second.refuses("node ls", 1, LOCKED);
+        second.refuses("service ls", 1, LOCKED);
+        second.refuses("service ps web", 1, LOCKED);
         second.refuses("swarm leave", 1, LOCKED);
         let silent = "the control plane does not answer";
         second.refuses("run --rm --network net tools true", 125, silent);

@@ -42,7 +42,7 @@ mod root {
         second.refuses(
             &format!("swarm backup {other}"),
             1,
-            "this node is no manager",
+            "this node is not a swarm manager",
         );
         assert!(!fs::exists(&other).unwrap(), "half a backup is none");
         fs::write(&other, text.replacen("vantage", "VANTAGE", 1)).unwrap();

@@ -2,6 +2,7 @@
 
 #[cfg(test)]
 mod root {
+    use anyhow::ensure;
     use kernel_tests::cluster::address;
     use kernel_tests::shop::TOOLS;
     use kernel_tests::{Cluster, Shop};
@@ -65,7 +66,7 @@ mod root {
             }
         });
         assert_eq!(nodes(second)[1], "*n2 Ready Active Reachable");
-        third.refuses("node ls", 1, "this node is no manager");
+        third.refuses("node ls", 1, "this node is not a swarm manager: run it on");
         let info = third.type_("info");
         assert!(
             info.contains("Swarm: active") && info.contains("Is Manager: false"),
@@ -142,6 +143,89 @@ mod root {
                 Err(anyhow::anyhow!("{found:?}"))
             }
         });
+    }
+
+    #[test]
+    fn a_cluster_is_told_dockers_settings() {
+        let cluster = Cluster::without_etcd(2).unwrap();
+        let [first, second] = [1, 2].map(|number| cluster.node(number));
+        let init = "swarm init --advertise-addr 172.31.1.5";
+        for (flags, why) in [
+            (
+                "10.77.1.0/16",
+                "10.77.1.0/16 has host bits, 10.77.0.0/16 has not",
+            ),
+            ("fd00::/48", "not of IPv4"),
+            (
+                "10.77.0.0/16,10.77.3.0/24",
+                "10.77.0.0/16 and 10.77.3.0/24 overlap",
+            ),
+            (
+                "10.77.0.0/16 --default-addr-pool-mask-length 8",
+                "subnets of /8 are larger than 10.77.0.0/16",
+            ),
+            (
+                "10.77.0.0/16 --default-addr-pool-mask-length 30",
+                "of up to /29",
+            ),
+        ] {
+            first.refuses(&format!("{init} --default-addr-pool {flags}"), 1, why);
+        }
+        let said = first.run(
+            &format!(
+                "{init} --default-addr-pool 10.77.0.0/16 --default-addr-pool-mask-length 26 \
+                 --task-history-limit 2 --dispatcher-heartbeat 2s --max-snapshots 1"
+            )
+            .split_whitespace()
+            .collect::<Vec<_>>(),
+        );
+        assert_eq!(said.code, 0, "{said:?}");
+        assert!(
+            said.stderr.contains("--max-snapshots has no effect"),
+            "{said:?}"
+        );
+        cluster.join(2, "worker").unwrap();
+        let info = first.type_("info");
+        for line in [
+            " Nodes: 2",
+            " Default Address Pool: 10.77.0.0/16",
+            " SubnetSize: 26",
+            "  Task History Retention Limit: 2",
+            "  Heartbeat Period: 2 seconds",
+            " Node Address: 172.31.1.5",
+        ] {
+            assert!(
+                info.lines()
+                    .any(|own| own == format!(" {line}") || own == line),
+                "{line}: {info}"
+            );
+        }
+        let managers = "{{range .Swarm.RemoteManagers}}{{.Addr}}{{end}}";
+        let managers = second.hawser(&["info", "--format", managers]);
+        assert_eq!(managers, "172.31.1.5:2377");
+
+        // Networks have theirs from there.
+        first.type_("network create -d overlay net");
+        let subnets = ["ingress", "net"].map(|network| {
+            let format = "{{(index .IPAM.Config 0).Subnet}}";
+            first.hawser(&["network", "inspect", "--format", format, network])
+        });
+        assert_eq!(subnets, ["10.77.0.0/26", "10.77.0.64/26"]);
+
+        // So many tasks are looked at, and more when that is changed.
+        let create = "service create -d --name bad --restart-delay 100ms --network net tools false";
+        first.type_(create);
+        let rows = |count: usize| {
+            first.soon(&format!("{count} are listed"), || {
+                let listed = first.daemon.hawser(&["service", "ps", "-q", "bad"])?;
+                ensure!(listed.lines().count() == count, "{listed}");
+                Ok(())
+            });
+        };
+        rows(2);
+        first.type_("swarm update --task-history-limit 4");
+        rows(4);
+        first.type_("service rm bad");
     }
 
     #[test]

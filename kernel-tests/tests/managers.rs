@@ -177,7 +177,11 @@ mod root {
             1,
             "attempting to demote the last manager",
         );
-        second.refuses("node promote self", 1, "this node is no manager");
+        second.refuses(
+            "node promote self",
+            1,
+            "this node is not a swarm manager: run it on n1 (172.31.1.5:2377)",
+        );
 
         let said = first.type_("node promote n2");
         assert_eq!(said.trim(), "Node n2 promoted to a manager in the swarm.");
@@ -198,7 +202,7 @@ mod root {
         });
         first.soon("it is a worker", || {
             let ls = first.run(&["node", "ls"]);
-            ensure!(ls.stderr.contains("no manager"), "{ls:?}");
+            ensure!(ls.stderr.contains("not a swarm manager"), "{ls:?}");
             Ok(())
         });
         assert_eq!(etcds(first), [""; 0]);

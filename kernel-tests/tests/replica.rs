@@ -108,7 +108,10 @@ mod root {
             "--format",
             "{{.Name}} {{.Mode}} {{.Replicas}} {{.Image}} {{.Ports}}",
         ]);
-        assert_eq!(row, format!("web replicated 3/3 {TOOLS} *:8080->80/tcp"));
+        assert_eq!(
+            row,
+            format!("web replicated 3/3 {TOOLS}:latest *:8080->80/tcp")
+        );
         assert_eq!(
             tasks(&shop),
             [

@@ -3,9 +3,13 @@
 #[cfg(test)]
 mod root {
     use std::collections::BTreeSet;
+    use std::fs;
+    use std::path::Path;
 
     use anyhow::{Result, ensure};
-    use kernel_tests::cluster::address;
+    use kernel_tests::cluster::{REGISTRY, address};
+    use kernel_tests::program;
+    use kernel_tests::registry::{Guard, LOGIN, Registry};
     use kernel_tests::shop::{TOOLS, fetch_during};
     use kernel_tests::{Cluster, Shop, outside};
 
@@ -93,7 +97,7 @@ mod root {
         // Any node knows, and each what is its own.
         run_on(third, "web", 3, &["n1", "n2", "n3"]);
         let own = first.hawser(&["node", "ps", "--format", "{{.Node}} {{.Image}}"]);
-        assert_eq!(own, "n1 tools");
+        assert_eq!(own, "n1 tools:latest");
         let pages: BTreeSet<String> = (0..30).filter_map(|_| page(&cluster, 2).ok()).collect();
         assert_eq!(pages.len(), 3, "each replica answers");
 
@@ -143,6 +147,12 @@ mod root {
         // One on every host, also on one that has been drained and is back.
         create(first, "all", "--mode global");
         run_on(first, "all", 3, &["n1", "n2", "n3"]);
+        let id = third.hawser(&["info", "--format", "{{.Swarm.NodeID}}"]);
+        let name = third.type_(&format!(
+            "ps --format {{{{.Names}}}} --filter label=com.docker.swarm.node.id={id} \
+             --filter label=com.docker.swarm.service.name=all"
+        ));
+        assert!(name.starts_with(&format!("all.{id}.")), "{name}");
         first.type_("service rm web east");
         have(third, 1);
         // Whoever leaves has nothing left of the cluster's.
@@ -161,6 +171,137 @@ mod root {
                 Ok(())
             });
         }
+    }
+
+    /// Ends late when it is told to.
+    const LINGER: &str = "trap 'sleep 3; exit 0' TERM; while :; do sleep 1 & wait; done";
+
+    #[test]
+    fn fewer_replicas_stay_even_and_a_network_goes_after_its_service() {
+        let cluster = Cluster::without_etcd(2).unwrap().joined(1).unwrap();
+        let [first, second] = [1, 2].map(|number| cluster.node(number));
+        first.type_("network create -d overlay shop");
+        first.type_("node update --availability drain n2");
+        let create = "service create --name web --network shop --replicas 2 --drain 0s";
+        let words: Vec<&str> = create.split_whitespace().collect();
+        first.hawser(&[&words[..], &[TOOLS, "sh", "-c", LINGER]].concat());
+        first.type_("node update --availability active n2");
+        first.type_("service scale web=4");
+        run_on(first, "web", 4, &["n1", "n2"]);
+        first.type_("service scale web=2");
+        run_on(first, "web", 2, &["n1", "n2"]);
+        second.refuses(
+            "network rm shop",
+            1,
+            "not a swarm manager: run it on n1 (172.31.1.5:2377)",
+        );
+        first.refuses(
+            "network rm shop",
+            1,
+            "network shop is in use by service web",
+        );
+        first.type_("service rm web");
+        // Its replicas take their time to end.
+        assert_eq!(first.type_("network rm shop"), "shop");
+        let names = first.hawser(&["network", "ls", "--format", "{{.Name}}"]);
+        assert!(names.lines().all(|name| name != "shop"), "{names}");
+        have(first, 0);
+        have(second, 0);
+    }
+
+    /// `hawser WORDS` of somebody whose logins are in `home`.
+    fn typed(shop: &Shop, home: &Path, words: &str) -> String {
+        let words: Vec<&str> = words.split_whitespace().collect();
+        let mut command = shop.daemon.command(&words).unwrap();
+        let ran = program::run(command.env("DOCKER_CONFIG", home)).unwrap();
+        assert_eq!(ran.code, 0, "{ran:?}");
+        ran.stdout
+    }
+
+    /// Of [`LOGIN`], as it is sent and kept.
+    const SECRET: &str = "bWU6cGFzcw==";
+
+    #[test]
+    fn a_login_goes_with_a_service_to_the_hosts_that_pull() {
+        let cluster = Cluster::without_etcd(2).unwrap().joined(1).unwrap();
+        let [first, second] = [1, 2].map(|number| cluster.node(number));
+        let guard = Guard {
+            login: Some(LOGIN),
+            ..Guard::default()
+        };
+        let _registry = Registry::at(&cluster.router, REGISTRY, guard).unwrap();
+        let home = first.daemon.directories().root().join("docker");
+        typed(first, &home, &format!("login -u me -p pass {REGISTRY}"));
+        let image = format!("{REGISTRY}/web");
+        for tag in [1, 2] {
+            first.type_(&format!("create --name c{tag} {TOOLS} true"));
+            let change = format!("WORKDIR /{tag}");
+            first.hawser(&[
+                "commit",
+                "-c",
+                &change,
+                &format!("c{tag}"),
+                &format!("{image}:{tag}"),
+            ]);
+            typed(first, &home, &format!("push {image}:{tag}"));
+            first.type_(&format!("rm c{tag}"));
+        }
+        let create = |flags: &str| {
+            let words = format!(
+                "service create -d --name web --constraint node.hostname==n2 --restart-delay 100ms \
+                 --stop-grace-period 0s {flags} {image}:1 sleep 600"
+            );
+            typed(first, &home, &words)
+        };
+        create("");
+        first.soon("the reason is shown", || {
+            let words = ["service", "ps", "--no-trunc", "web"];
+            let said = first.daemon.hawser(&words)?;
+            let parts = [
+                "access to web denied",
+                "or --with-registry-auth where the service",
+            ];
+            ensure!(parts.iter().all(|part| said.contains(part)), "{said}");
+            Ok(())
+        });
+        first.type_("service rm web");
+        have(second, 0);
+
+        create("--with-registry-auth");
+        run_on(first, "web", 1, &["n2"]);
+        // It is kept until another one comes, and shown to nobody.
+        let update = format!("service update -d --update-monitor 1s --image {image}:2 web");
+        typed(first, &home, &update);
+        first.soon("the other image runs", || {
+            let container = second.daemon.hawser(&["ps", "-q"])?;
+            let at = second.daemon.hawser(&["exec", &container, "pwd"])?;
+            ensure!(at == "/2", "{at}");
+            Ok(())
+        });
+        let shown = first.type_("service inspect web");
+        assert!(
+            !shown.contains("ogin") && !shown.contains(SECRET),
+            "{shown}"
+        );
+        second.refuses(&format!("pull {image}:1"), 1, "denied");
+        let backup = || {
+            let file = home.join("backup").display().to_string();
+            first.hawser(&["swarm", "backup", &file]);
+            let content = fs::read_to_string(&file).unwrap();
+            fs::remove_file(&file).unwrap();
+            content
+        };
+        assert!(backup().contains(SECRET));
+        first.type_("service rm web");
+        assert!(!backup().contains(SECRET), "nothing is left of it");
+
+        // A service of one host has it, too.
+        first.type_(&format!("rmi {image}:1"));
+        let own = "service create -d --with-registry-auth --name own --network bridge";
+        typed(first, &home, &format!("{own} {image}:1 sleep 600"));
+        have(first, 1);
+        first.type_("service rm own");
+        have(first, 0);
     }
 
     /// A line for each host, and one more when it is told to.
@@ -250,7 +391,11 @@ mod root {
             ensure!(read == "words", "{read}");
             Ok(())
         });
-        second.refuses("service logs web", 1, "this node is no manager");
+        second.refuses(
+            "service logs web",
+            1,
+            "this node is not a swarm manager: run it on n1 (172.31.1.5:2377)",
+        );
         // Past the daemon, with the papers of a worker and without any, in anybody's name.
         let task = first.type_("service ps -q --no-trunc web");
         let url = format!("https://{}:2377/v1/output", address(3));

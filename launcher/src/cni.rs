@@ -36,7 +36,7 @@ pub enum CniError {
         source: io::Error,
     },
     /// The plugin's own words; the code is the specification's.
-    #[error("network {network}: {message}")]
+    #[error("{}", about(network, message))]
     Refused {
         network: String,
         message: String,
@@ -51,6 +51,14 @@ pub enum CniError {
     },
     #[error("invalid published port {key:?} -> {host:?}: expected PORT/PROTOCOL and a port")]
     Port { key: String, host: String },
+}
+
+/// What is said of a network, with its name once.
+fn about(network: &str, message: &str) -> String {
+    match message.strip_prefix("network ") {
+        Some(own) if own.starts_with(network) => message.to_owned(),
+        _ => format!("network {network}: {message}"),
+    }
 }
 
 /// A network configuration list.

@@ -44,8 +44,10 @@ pub enum NetError {
     NoDataPlane,
     #[error("data plane: {0}")]
     DataPlane(#[from] BpfError),
-    #[error("{0} is the whole cluster's: create, change and remove it on a manager")]
-    NotManager(String),
+    #[error(
+        "{subject} is the whole cluster's, and this node is not a swarm manager: run it on {managers}"
+    )]
+    NotManager { subject: String, managers: String },
     #[error("{0} is the whole cluster's, and this daemon has no control plane")]
     NoControlPlane(String),
     #[error("{0} is being changed by other nodes all the time: try again")]
@@ -62,6 +64,13 @@ pub enum NetError {
     Store(#[from] StoreError),
     #[error(transparent)]
     Dns(#[from] DnsError),
+}
+
+impl NetError {
+    /// What is in the way is about to go by itself.
+    pub fn is_ending(&self) -> bool {
+        matches!(self, Self::Network(NetworkError::Ending { .. }))
+    }
 }
 
 /// Why the subsystem did not start, or could not be removed.
@@ -94,7 +103,7 @@ fn code(error: &NetError) -> ErrorCode {
         NetError::Service(error) => service_code(error),
         NetError::NoSandbox { .. } | NetError::NoTraffic(_) => ErrorCode::NotFound,
         NetError::Check { .. } | NetError::DataPlane(BpfError::Busy) => ErrorCode::Conflict,
-        NetError::NotManager(_) => ErrorCode::InvalidInput,
+        NetError::NotManager { .. } => ErrorCode::InvalidInput,
         NetError::NoDataPlane | NetError::NoControlPlane(_) => ErrorCode::Unsupported,
         NetError::Degraded { .. } | NetError::Contended(_) | NetError::Control { .. } => {
             ErrorCode::Unavailable
@@ -112,7 +121,9 @@ fn network_code(error: &NetworkError) -> ErrorCode {
         NetworkError::Exists(_)
         | NetworkError::LinkExists(_)
         | NetworkError::BridgeTaken { .. } => ErrorCode::Conflict,
-        NetworkError::InUse { .. } | NetworkError::HasService { .. } => ErrorCode::InUse,
+        NetworkError::InUse { .. }
+        | NetworkError::Ending { .. }
+        | NetworkError::HasService { .. } => ErrorCode::InUse,
         NetworkError::Driver(DriverError::NoKernelSupport { .. }) => ErrorCode::Unsupported,
         NetworkError::Driver(DriverError::VniTaken(_)) => ErrorCode::Conflict,
         NetworkError::Driver(DriverError::NoVni) => ErrorCode::Exhausted,

@@ -10,6 +10,7 @@ use crate::apply;
 use crate::error::NetError;
 use crate::model::desired::Desired;
 use crate::model::driver::{BRIDGE_NAME, Driver};
+use crate::model::ipam::Pool;
 use crate::model::network::{self, Network, NetworkError, NewNetwork, Stage};
 use crate::model::observed::Observed;
 use crate::model::plan;
@@ -31,7 +32,8 @@ impl Netd {
         }
         let before = self.view();
         let observed = self.kernel.observe()?;
-        let network = self.new_network(request, &before, &observed)?;
+        let network =
+            self.new_network(request, &self.config.address_pools, (&before, &observed))?;
         self.check_new(&network, &before, &observed)?;
         let name = network.name.clone();
         let id = network.id.clone();
@@ -78,9 +80,9 @@ impl Netd {
         if network.is_predefined() {
             return Err(NetworkError::Predefined(network.name.clone()).into());
         }
+        self.refuse_service(network)?;
         let users = before.endpoints_of(&network.id);
         network.check_unused(users.map(|endpoint| endpoint.display_name()))?;
-        self.refuse_service(network)?;
         self.drop_network(&mut writer, &before, network)?;
         tracing::info!(name = %network.name, id = network.id.short(), "network removed");
         Ok(())
@@ -146,7 +148,10 @@ impl Netd {
             return Ok(());
         }
         let observed = self.kernel.observe()?;
-        let network = self.new_network(self.default_network(), &before, &observed)?;
+        let network = {
+            let (request, pools) = (self.default_network(), &self.config.address_pools);
+            self.new_network(request, pools, (&before, &observed))?
+        };
         self.add_network(&before, network)
     }
 
@@ -178,8 +183,8 @@ impl Netd {
     pub(crate) fn new_network(
         &self,
         request: NetworkCreate,
-        before: &Desired,
-        observed: &Observed,
+        pools: &[Pool],
+        (before, observed): (&Desired, &Observed),
     ) -> Result<Network, NetError> {
         let mtu = self.config.mtu.or(observed.underlay_mtu);
         let name = NetworkName::parse(&request.name).map_err(NetworkError::Name)?;
@@ -204,11 +209,7 @@ impl Netd {
                 links: &observed.links,
                 parents: &before.parents().collect::<Vec<_>>(),
                 vnis: &vnis.collect(),
-                pools: if shared {
-                    &self.config.overlay_pools
-                } else {
-                    &self.config.address_pools
-                },
+                pools,
                 taken: &before.taken(observed, &self.config.default_bridge),
             },
         )?;

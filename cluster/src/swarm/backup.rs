@@ -134,7 +134,7 @@ impl Swarm {
         let secrets = secrets.map_err(|_other| SwarmError::LockedBackup)?;
         // Before anything changes: what is wrong with the input ends here.
         let again = self.prepare(content, &secrets, advertise)?;
-        if self.identity().is_some() {
+        if self.membership().is_some() {
             if !force {
                 return Err(SwarmError::Active);
             }

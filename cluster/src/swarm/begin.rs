@@ -78,6 +78,7 @@ impl Swarm {
             cert_expiry: init.cert_expiry,
             data_port: init.data_port,
             rotation: None,
+            settings: init.settings,
         };
         let secrets = Secrets {
             key: authority.key(),

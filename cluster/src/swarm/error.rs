@@ -68,8 +68,11 @@ pub enum SwarmError {
     InvalidUnlockKey(#[from] InvalidUnlockKey),
     #[error("this node is in no cluster: hawser swarm init or join makes it a member")]
     None,
-    #[error("this node is no manager: ask one of the managers, which hawser node ls there lists")]
+    #[error("this node is not a swarm manager: ask one of those that are")]
     Worker,
+    /// With those that are.
+    #[error("this node is not a swarm manager: run it on {0}")]
+    NotManager(String),
     #[error(
         "this etcd has cluster {0} already: join it with its token, or give another etcd or prefix"
     )]

@@ -28,8 +28,13 @@ pub(super) fn options(home: &Home, state: &State) -> Result<EtcdOptions, SwarmEr
         endpoints: address.endpoints.clone(),
         prefix: PREFIX.to_owned(),
         tls,
-        lease: address.lease.map_or(LEASE, Duration::from_secs),
+        lease: lease(state),
     })
+}
+
+/// How long a node of the cluster may be silent.
+pub(super) fn lease(state: &State) -> Duration {
+    state.etcd.lease.map_or(LEASE, Duration::from_secs)
 }
 
 pub(super) fn own_tls(home: &Home) -> EtcdTls {

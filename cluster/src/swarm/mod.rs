@@ -21,6 +21,7 @@ mod record;
 mod rights;
 mod roles;
 mod rotation;
+mod settings;
 mod tls;
 mod tokens;
 mod work;
@@ -32,7 +33,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use api::id::NodeId;
-use api::swarm::{EtcdAddress, Machine};
+use api::swarm::{EtcdAddress, Machine, Membership, SwarmSettings};
 use tokio::runtime::Handle;
 
 pub use error::SwarmError;
@@ -96,6 +97,7 @@ pub struct Init {
     pub availability: Availability,
     /// Managers must be unlocked after a restart.
     pub autolock: bool,
+    pub settings: SwarmSettings,
 }
 
 /// How to join one.
@@ -301,27 +303,17 @@ impl Swarm {
         Ok(has_run || exists)
     }
 
-    /// Certificates that are given from now on are good for so long.
-    ///
-    /// # Errors
-    /// As [`Self::tokens`].
-    pub fn set_cert_expiry(&self, expiry: Duration) -> Result<(), SwarmError> {
-        let active = self.manager()?;
-        let find = || {
-            let (cluster, modified) = active.cluster()?;
-            Ok((key::CLUSTER.to_owned(), cluster, modified))
-        };
-        record::change(active.control(), "the cluster", find, |cluster| {
-            cluster.cert_expiry = expiry;
-            Ok(())
-        })
-    }
-
-    /// This node and its cluster: (cluster, node, role).
-    pub fn identity(&self) -> Option<(NodeId, NodeId, Role)> {
+    /// This node in its cluster.
+    pub fn membership(&self) -> Option<Membership> {
         let active = self.active().as_ref().map(|active| active.state.clone());
         let state = active.or_else(|| self.locked())?;
-        Some((state.cluster.clone(), state.node.clone(), state.role))
+        Some(Membership {
+            node: state.node,
+            cluster: state.cluster,
+            role: state.role,
+            locked: self.is_locked(),
+            node_addr: Some(state.advertise.ip()),
+        })
     }
 
     /// # Errors
@@ -336,7 +328,8 @@ impl Swarm {
     /// # Errors
     /// [`SwarmError::Control`].
     pub fn campaign(&self) -> Result<(), SwarmError> {
-        let Ok(active) = self.manager() else {
+        let active = self.member_of().ok();
+        let Some(active) = active.filter(|active| active.state.role == Role::Manager) else {
             return Ok(());
         };
         let own = &active.state.node;
@@ -371,7 +364,7 @@ impl Swarm {
         let active = self.member_of()?;
         match active.state.role {
             Role::Manager => Ok(active),
-            Role::Worker => Err(SwarmError::Worker),
+            Role::Worker => Err(SwarmError::NotManager(crate::managers(active.control()))),
         }
     }
 

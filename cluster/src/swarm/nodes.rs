@@ -47,6 +47,16 @@ impl Swarm {
         active.node_states(leader.as_ref())
     }
 
+    /// The managers, as every member knows them.
+    ///
+    /// # Errors
+    /// [`SwarmError`]: in no cluster, or the store does not answer.
+    pub fn managers(&self) -> Result<Vec<Node>, SwarmError> {
+        let nodes = list(self.member_of()?.control())?.into_iter();
+        let managers = nodes.map(|(node, _)| node);
+        Ok(managers.filter(|n| n.manager_address.is_some()).collect())
+    }
+
     /// The node that an id, a name, an unambiguous beginning of an id or `self` means.
     ///
     /// # Errors

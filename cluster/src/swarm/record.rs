@@ -3,6 +3,9 @@
 use std::time::Duration;
 
 use api::id::NodeId;
+use api::swarm::SwarmSettings;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -30,6 +33,8 @@ pub struct Cluster {
     pub data_port: u16,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rotation: Option<Rotation>,
+    #[serde(default)]
+    pub settings: SwarmSettings,
 }
 
 /// Another authority takes the place of the cluster's.
@@ -69,6 +74,18 @@ impl Cluster {
     pub fn goal(&self) -> &str {
         let next = self.rotation.as_ref();
         next.map_or(&self.authority, |next| &next.authority)
+    }
+
+    /// The subject and the public key of the one that is to be the only one, DER in base64. Empty where
+    /// its certificate cannot be read.
+    pub fn signature(&self) -> (String, String) {
+        let parse = || {
+            let (_, pem) = x509_parser::pem::parse_x509_pem(self.goal().as_bytes()).ok()?;
+            let certificate = pem.parse_x509().ok()?;
+            let parts = [certificate.subject().as_raw(), certificate.public_key().raw];
+            Some(parts.map(|der| STANDARD.encode(der)).into())
+        };
+        parse().unwrap_or_default()
     }
 
     /// The authority that gives certificates, with its key.

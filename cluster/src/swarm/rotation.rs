@@ -399,6 +399,7 @@ mod tests {
             authority: authority.certificate().to_owned(),
             cert_expiry: Duration::from_secs(60),
             data_port: 4789,
+            settings: api::swarm::SwarmSettings::default(),
             rotation: None,
         }
     }

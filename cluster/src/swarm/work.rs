@@ -19,6 +19,7 @@ pub struct Work {
     pub leads: Option<u64>,
     pub nodes: Vec<NodeState>,
     pub services: Vec<(Id, u64)>,
+    pub history: Option<u64>,
     pub items: Vec<WorkItem>,
 }
 
@@ -51,6 +52,7 @@ impl Swarm {
             None => BTreeMap::new(),
         };
         let reports = control.snapshot(&tasks)?.entries;
+        let cluster = leads.map(|_| active.cluster()).transpose()?;
         let mut nodes = active.node_states(leads.map(|_| node))?;
         nodes.retain(|state| all || state.own);
         let service = |(key, entry): (String, Entry)| {
@@ -62,6 +64,7 @@ impl Swarm {
             leads,
             nodes,
             services: services.into_iter().filter_map(service).collect(),
+            history: cluster.map(|(cluster, _)| cluster.settings.task_history),
             items: items(&orders, &reports),
         }))
     }

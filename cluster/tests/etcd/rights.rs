@@ -85,6 +85,7 @@ impl Node {
             cert_expiry: CERT_EXPIRY,
             availability: Availability::Active,
             autolock: false,
+            settings: api::swarm::SwarmSettings::default(),
         };
         let member = self.swarm.init(init, &*alone()).unwrap();
         self.swarm.campaign().unwrap();
@@ -159,7 +160,7 @@ fn a_worker_reads_no_secrets_and_writes_for_itself_alone() {
     let [worker, other] = [1, 2].map(|at| nodes[at].join(&nodes[0], Role::Worker));
     let store = nodes[1].stolen(&nodes[0], &runtime);
 
-    for secret in ["", key::SECRETS, key::LEADER] {
+    for secret in ["", key::SECRETS, key::LEADER, key::LOGINS] {
         is_denied(store.snapshot(secret), secret);
         let news = store.watch(secret, 0).unwrap().next(SOON).unwrap_err();
         assert!(news.to_string().contains("permission denied"), "{news}");
@@ -264,6 +265,22 @@ fn a_worker_reads_no_secrets_and_writes_for_itself_alone() {
         0
     );
 
+    // A login is told to those who are to run the service.
+    let login = key::login("s1", "r.example:5000");
+    let order = put(
+        key::order(Some(&worker.node), "t"),
+        r#"{"service":"s1","task":"t"}"#,
+    );
+    manager.control.commit(&put(login.clone(), "{}")).unwrap();
+    let ask = |member: &Member| member.control.snapshot(&key::logins("s1"));
+    let why = ask(&worker).unwrap_err().to_string();
+    assert!(why.contains("is not to run service s1"), "{why}");
+    manager.control.commit(&order).unwrap();
+    let told = ask(&worker).unwrap().entries;
+    assert!(told.keys().eq([&login]), "{told:?}");
+    let why = ask(&other).unwrap_err().to_string();
+    assert!(why.contains("is not to run service s1"), "{why}");
+
     // One that was removed is nobody, whatever it has kept.
     nodes[0].swarm.remove_node("n2", true).unwrap();
     is_denied(store.snapshot(key::NETWORKS), "a removed node");
@@ -289,9 +306,12 @@ fn rights_come_and_go_with_the_role() {
     answer(|| nodes[0].swarm.give_role("n2", Role::Worker));
     is_denied(secrets(&nodes[1]), "one that was a manager");
     assert!(answer(|| nodes[1].swarm.attend()));
-    assert!(matches!(nodes[1].swarm.nodes(), Err(SwarmError::Worker)));
+    assert!(matches!(
+        nodes[1].swarm.nodes(),
+        Err(SwarmError::NotManager(_))
+    ));
     // Its lease is its own still.
-    let alive = key::alive(&nodes[1].swarm.identity().unwrap().1);
+    let alive = key::alive(&nodes[1].swarm.membership().unwrap().node);
     let again = Transaction::default().put_leased(alive, "{}");
     nodes[1]
         .swarm
@@ -308,7 +328,7 @@ fn rights_come_and_go_with_the_role() {
     // Whoever was ended before it took the rights away, too, is made up for.
     let store = nodes[1].stolen(&nodes[0], &runtime);
     store.snapshot(key::NODES).unwrap();
-    let record = key::node(&nodes[1].swarm.identity().unwrap().1);
+    let record = key::node(&nodes[1].swarm.membership().unwrap().node);
     let gone = Transaction::default().delete(record);
     manager.control.commit(&gone).unwrap();
     answer(|| {

@@ -79,6 +79,7 @@ impl Node {
             cert_expiry: CERT_EXPIRY,
             availability: Availability::Active,
             autolock: false,
+            settings: api::swarm::SwarmSettings::default(),
         };
         self.swarm.init(init, before)
     }
@@ -180,8 +181,11 @@ fn six_nodes_make_a_cluster() {
     ]);
     assert!(others[0].ls()[1].starts_with("mgr2* "));
     let refused = others[2].swarm.nodes().unwrap_err();
-    assert!(matches!(refused, SwarmError::Worker));
-    assert!(matches!(others[2].swarm.tokens(), Err(SwarmError::Worker)));
+    assert!(matches!(refused, SwarmError::NotManager(_)));
+    assert!(matches!(
+        others[2].swarm.tokens(),
+        Err(SwarmError::NotManager(_))
+    ));
 
     // Through a manager that joined, as well as through the first.
     let late = Node::new("wrk4", &runtime);
@@ -227,7 +231,7 @@ fn a_token_opens_one_cluster_until_it_is_rotated() {
     let why = refused(&worker);
     assert!(why.contains("was rotated"), "{why}");
     assert_eq!(manager.ls().len(), 1, "nobody came in");
-    assert!(node.swarm.identity().is_none() && node.swarm.member().is_none());
+    assert!(node.swarm.membership().is_none() && node.swarm.member().is_none());
     node.join(&manager, &rotated).unwrap();
     assert!(matches!(
         node.join(&manager, &rotated),
@@ -246,12 +250,12 @@ fn a_node_is_a_member_again_after_a_restart_even_without_its_etcd() {
     let (worker, _) = manager.swarm.tokens().unwrap();
     let mut node = Node::new("wrk1", &runtime);
     node.join(&manager, &worker).unwrap();
-    let before = node.swarm.identity();
+    let before = node.swarm.membership();
     manager.restart(&runtime);
     assert_eq!(manager.swarm.tokens().unwrap().0, worker);
     server.stop();
     node.restart(&runtime);
-    assert_eq!(node.swarm.identity(), before);
+    assert_eq!(node.swarm.membership(), before);
     assert!(node.swarm.member().is_some());
     server.start_again();
     let late = Node::new("wrk2", &runtime);
@@ -335,7 +339,7 @@ fn a_node_is_found_changed_and_removed() {
         let value = format!(r#"{{"node":"{node}","holder":"x"}}"#);
         (format!("claims/n/10.0.0.{address}"), value)
     };
-    let other = wrk2.swarm.identity().unwrap().1;
+    let other = wrk2.swarm.membership().unwrap().node;
     let claims = (1..150)
         .map(|at| claim(&member.node, at))
         .chain([claim(&other, 200)]);

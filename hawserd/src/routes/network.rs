@@ -1,5 +1,7 @@
 //! Networks and endpoints.
 
+use std::time::{Duration, Instant};
+
 use api::daemon::Pruned;
 use api::id::{IfName, MacAddr};
 use api::net::{
@@ -17,6 +19,11 @@ use super::{Done, Reply, fine};
 use crate::daemon::Daemon;
 use crate::extract::{Content, Params, Segments};
 use crate::failure::Failure;
+
+/// How long the containers of a service that was removed may take to end: as they are given by default,
+/// with their connections, twice.
+const ENDING: Duration = Duration::from_secs(30);
+const LOOK_AGAIN: Duration = Duration::from_millis(200);
 
 pub(crate) fn routes() -> Router<Daemon> {
     Router::new()
@@ -82,18 +89,31 @@ async fn create(
         .map(Json)
 }
 
+/// Waits for what ends on the network, and keeps nobody else waiting meanwhile.
 async fn remove(State(daemon): State<Daemon>, Segments(network): Segments<String>) -> Done {
-    daemon
-        .run_in_turn(move |daemon| {
-            let before = daemon.netd.network(&network);
-            daemon.netd.remove_network(&network)?;
-            if let Ok(network) = before {
-                daemon.told_of_network("destroy", &network);
-            }
-            Ok::<_, NetError>(())
-        })
-        .await?;
-    Ok(StatusCode::NO_CONTENT)
+    let deadline = Instant::now() + ENDING;
+    loop {
+        let key = network.clone();
+        let ends = daemon
+            .clone()
+            .run_in_turn(move |daemon| {
+                let before = daemon.netd.network(&key);
+                match daemon.netd.remove_network(&key) {
+                    Err(error) if error.is_ending() && Instant::now() < deadline => Ok(true),
+                    removed => removed.map(|()| {
+                        if let Ok(network) = before {
+                            daemon.told_of_network("destroy", &network);
+                        }
+                        false
+                    }),
+                }
+            })
+            .await?;
+        if !ends {
+            return Ok(StatusCode::NO_CONTENT);
+        }
+        tokio::time::sleep(LOOK_AGAIN).await;
+    }
 }
 
 async fn prune(

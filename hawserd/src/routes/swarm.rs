@@ -2,7 +2,7 @@
 
 use api::path;
 use api::swarm::{
-    Membership, Node, NodeUpdate, Role, Swarm, SwarmInit, SwarmJoin, SwarmKey, SwarmRotation,
+    Membership, Node, NodeUpdate, Peer, Role, Swarm, SwarmInit, SwarmJoin, SwarmKey, SwarmRotation,
     SwarmUpdate,
 };
 use api::work::{Work, WorkChange};
@@ -25,6 +25,7 @@ pub(crate) fn routes() -> Router<Daemon> {
     let node = format!("{}/{{node}}", path::NODES);
     Router::new()
         .route(path::SWARM, get(inspect))
+        .route(path::SWARM_MANAGERS, get(managers))
         .route(path::SWARM_INIT, post(init))
         .route(path::SWARM_JOIN, post(join))
         .route(path::SWARM_UPDATE, post(change))
@@ -54,6 +55,13 @@ struct Force {
 async fn inspect(State(daemon): State<Daemon>) -> Reply<Swarm> {
     daemon
         .run(|daemon| daemon.cluster.inspect())
+        .await
+        .map(Json)
+}
+
+async fn managers(State(daemon): State<Daemon>) -> Reply<Vec<Peer>> {
+    daemon
+        .run(|daemon| daemon.cluster.managers())
         .await
         .map(Json)
 }

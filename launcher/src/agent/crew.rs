@@ -65,12 +65,16 @@ pub struct Crew {
     pub leads: Option<u64>,
     /// With what their tasks take of them.
     pub hosts: Vec<Host>,
+    /// Tasks of a slot that are kept to be looked at.
+    pub history: u64,
     /// The services that there are, by the revision that put each.
     revisions: BTreeMap<Id, u64>,
     /// Of each service, oldest first; those of other nodes only where they were asked for.
     orders: BTreeMap<Id, Vec<Order>>,
     /// What this node has reported, by task.
     reports: BTreeMap<String, Task>,
+    /// Since when the one that leads has not heard of a task's host, by task.
+    unheard: BTreeMap<String, Timestamp>,
 }
 
 impl Crew {
@@ -89,9 +93,11 @@ impl Crew {
             node: work.node.to_string(),
             leads: work.leads,
             hosts: work.nodes.iter().map(Host::of).collect(),
+            history: work.history.unwrap_or(plan::HISTORY),
             revisions: work.services.iter().cloned().collect(),
             orders: BTreeMap::new(),
             reports: BTreeMap::new(),
+            unheard: BTreeMap::new(),
         };
         for item in &work.tasks {
             crew.add(&work.node, item);
@@ -112,6 +118,12 @@ impl Crew {
         let Some(mut order) = parse::<Order>(item.order.as_ref()) else {
             return;
         };
+        if order.task.state == TaskState::Orphaned {
+            let id = order.task.id.clone();
+            self.unheard.insert(id, order.task.since);
+            // Where it is heard of again it is as its host says, and begins where it says nothing.
+            order.task.state = TaskState::Starting;
+        }
         if let Some(report) = report {
             order.task.hear(report);
         }
@@ -132,9 +144,15 @@ impl Crew {
         for task in &mut tasks {
             if !task.node.is_empty() && !task.is_over() && self.is_gone(&task.node) {
                 task.state = TaskState::Orphaned;
+                task.since = self.unheard.get(&task.id).copied().unwrap_or(task.since);
             }
         }
         tasks
+    }
+
+    /// Whether it is on record that nothing is heard of the task's host, and since when.
+    pub fn is_noted(&self, task: &Task) -> bool {
+        task.state != TaskState::Orphaned || self.unheard.get(&task.id) == Some(&task.since)
     }
 
     fn is_gone(&self, node: &str) -> bool {
@@ -236,6 +254,21 @@ impl Changes {
         self.changes.push(order.withdrawn());
     }
 
+    fn concern(&self, task: &Task) -> bool {
+        self.changes.iter().any(|change| change.task == task.id)
+    }
+
+    /// Gives the order anew, unless another change of the task does so.
+    ///
+    /// # Errors
+    /// As [`Self::give`].
+    pub fn renew(&mut self, order: &Order) -> Result<(), CliError> {
+        match self.concern(&order.task) {
+            true => Ok(()),
+            false => self.give(order),
+        }
+    }
+
     /// # Errors
     /// As [`tell`]; what comes later is not given then.
     pub fn send(self, context: &Context, leads: u64) -> Result<(), CliError> {
@@ -299,7 +332,7 @@ impl Replicas {
             true => self.crew.as_ref().map_or(&[][..], |crew| &crew.hosts),
             false => &self.alone,
         };
-        plan::slots(service, hosts).len() as u64
+        plan::slots(service, hosts, self.of(service)).len() as u64
     }
 
     /// The name of a task's host; empty while it has none.

@@ -14,7 +14,7 @@ use super::task::{self, Desired, Slot, Task, TaskState};
 use super::template;
 use crate::cli::error::CliError;
 
-/// A new try for the slot, on a host or on none and why. `name` is the host's name.
+/// A new try for the slot, on a host or on none and why.
 ///
 /// # Errors
 /// The kernel has no random numbers.
@@ -22,7 +22,6 @@ pub(crate) fn new_task(
     service: &Service,
     slot: &Slot,
     host: Result<String, String>,
-    name: &str,
     now: Timestamp,
 ) -> Result<Task, CliError> {
     let mut random = [0; 25];
@@ -33,7 +32,7 @@ pub(crate) fn new_task(
     let id = task::new_id(random);
     let template = service.spec.task_template.as_ref();
     let mut task = Task {
-        name: template::name(&service.spec.name, slot.number, &id, name),
+        name: template::name(&service.spec.name, slot, &id),
         id,
         slot: slot.number,
         node: slot.node.clone().unwrap_or_default(),
@@ -106,6 +105,10 @@ impl Agent<'_> {
         let mut all = Vec::new();
         for id in ids {
             let mut tasks = crew.tasks(id);
+            // Its host has said last when it was started, or so.
+            for task in tasks.iter_mut().filter(|task| !crew.is_noted(task)) {
+                task.since = now;
+            }
             self.heard.translate(&mut tasks, now);
             let known = services.get(id);
             for task in tasks.iter().filter(|task| !task.is_over()) {
@@ -127,8 +130,11 @@ impl Agent<'_> {
         let mut changes = Changes::default();
         let mut wake = None;
         for led in &mut all {
-            let due = self.lead_one(led, &mut hosts, &mut changes, now)?;
+            let due = self.lead_one(led, &mut hosts, &mut changes, (crew.history, now))?;
             wake = wake.into_iter().chain(due).min();
+            for task in led.tasks.iter().filter(|task| !crew.is_noted(task)) {
+                changes.renew(&led.order(task))?;
+            }
         }
         self.heard.end_pass(&crew.task_ids());
         changes.send(self.context, leads)?;
@@ -140,7 +146,7 @@ impl Agent<'_> {
         led: &mut Led<'_>,
         hosts: &mut [Host],
         changes: &mut Changes,
-        now: Timestamp,
+        (history, now): (u64, Timestamp),
     ) -> Result<Option<Timestamp>, CliError> {
         let template = led.service.map(template::digest).unwrap_or_default();
         let plan = plan::plan(Situation {
@@ -149,15 +155,13 @@ impl Agent<'_> {
             template: &template,
             tasks: &led.tasks,
             hosts,
+            history,
         });
         for step in plan.steps {
             match step {
                 Step::Create { slot, host } => {
                     let Some(service) = led.service else { continue };
-                    let node = slot.node.as_ref().or(host.as_ref().ok());
-                    let name = hosts.iter().find(|host| Some(&host.id) == node);
-                    let name = name.map(|host| host.name.clone()).unwrap_or_default();
-                    let task = new_task(service, &slot, host, &name, now)?;
+                    let task = new_task(service, &slot, host, now)?;
                     burden(hosts, led.service, &task.node);
                     changes.give(&led.order(&task))?;
                 }

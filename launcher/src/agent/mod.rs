@@ -57,6 +57,11 @@ const ATTENTION: Duration = Duration::from_secs(3);
 /// How often it looks when nobody tells it anything.
 const RESYNC: Duration = Duration::from_secs(10);
 
+/// Of a task that comes to a host after its service has changed twice: what it was to be made of is on
+/// record no more.
+const SUPERSEDED: &str = "not started: the service has been updated more than once since, and another \
+                          task takes its place";
+
 /// Keeps replicas until no service has any and the host is in no cluster, or its lock is removed.
 ///
 /// # Errors
@@ -354,6 +359,7 @@ impl<'c> Agent<'c> {
             template: &template,
             tasks: self.tasks.get(id).map_or(&none, |own| &own.tasks),
             hosts,
+            history: plan::HISTORY,
         })
     }
 
@@ -387,7 +393,7 @@ impl<'c> Agent<'c> {
             match step {
                 Step::Create { slot, host } => {
                     let Some(service) = service else { continue };
-                    let task = lead::new_task(service, &slot, host, &self.node, now)?;
+                    let task = lead::new_task(service, &slot, host, now)?;
                     let own = self.tasks.entry(id.clone()).or_default();
                     own.tasks.push(task);
                     self.records.write(id, own)?;
@@ -431,7 +437,7 @@ impl<'c> Agent<'c> {
         match template::as_decided(service, task) {
             Some(decided) => self.begin(id, &task.id, Job::Start(Box::new(decided))),
             None => self.change(id, &task.id, |task| {
-                task.error = "the service was updated before it was started".to_owned();
+                task.error = SUPERSEDED.to_owned();
                 task.becomes(TaskState::Rejected, Timestamp::now());
             })?,
         }

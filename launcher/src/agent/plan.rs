@@ -12,8 +12,9 @@ use super::host::{self, Host};
 use super::task::{Desired, Slot, Task, TaskState};
 use super::update;
 
-/// Tasks of a slot that are kept to be looked at, the present one included; Docker's number.
-const HISTORY: usize = 5;
+/// Tasks of a slot that are kept to be looked at, the present one included, where nothing else is said;
+/// Docker's number.
+pub const HISTORY: u64 = 5;
 
 /// One thing to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -82,6 +83,8 @@ pub struct Situation<'a> {
     pub tasks: &'a [Task],
     /// With what all services' tasks take of them.
     pub hosts: &'a [Host],
+    /// Tasks of a slot that are kept to be looked at, the present one included.
+    pub history: u64,
 }
 
 impl<'a> Situation<'a> {
@@ -95,9 +98,14 @@ impl<'a> Situation<'a> {
         tasks.filter(move |task| task.is_in(slot) && task.is_wanted() && !task.is_over())
     }
 
-    fn in_slot<'s>(self, slot: &'s Slot) -> impl Iterator<Item = &'a Task> + use<'a, 's> {
+    /// The slot's tasks, oldest first, but for those of which nothing is to be left: it may have been
+    /// given up and taken again since.
+    pub(super) fn in_slot<'s>(
+        self,
+        slot: &'s Slot,
+    ) -> impl DoubleEndedIterator<Item = &'a Task> + use<'a, 's> {
         let tasks = self.tasks.iter();
-        tasks.filter(move |task| task.is_in(slot))
+        tasks.filter(move |task| task.is_in(slot) && task.desired != Desired::Remove)
     }
 
     fn host(&self, id: &str) -> Option<&'a Host> {
@@ -111,13 +119,13 @@ impl<'a> Situation<'a> {
     }
 }
 
-/// The slots of a service, as far as its hosts are heard of.
-pub fn slots(service: &Service, hosts: &[Host]) -> Vec<Slot> {
+/// The slots of a service with these tasks, as far as its hosts are heard of.
+pub fn slots(service: &Service, hosts: &[Host], tasks: &[Task]) -> Vec<Slot> {
     if service.spec.task_template.is_none() {
         return Vec::new();
     }
     match service.spec.mode.unwrap_or_default() {
-        ServiceMode::Replicated { replicas } => (1..=replicas).map(Slot::numbered).collect(),
+        ServiceMode::Replicated { replicas } => numbers(replicas, tasks),
         ServiceMode::Global {} => {
             let keep = hosts
                 .iter()
@@ -125,6 +133,49 @@ pub fn slots(service: &Service, hosts: &[Host]) -> Vec<Slot> {
             keep.map(|host| Slot::on(&host.id)).collect()
         }
     }
+}
+
+/// As many slots: those that have tasks, and the lowest numbers that are free. Of too many, those of the
+/// hosts that have most of them go first, and there those that do not run: Docker's way.
+fn numbers(replicas: u64, tasks: &[Task]) -> Vec<Slot> {
+    let wanted = usize::try_from(replicas).unwrap_or(usize::MAX);
+    let mut kept = by_load(tasks);
+    kept.truncate(wanted);
+    let free = (1..).filter(|number| !kept.contains(number));
+    let free: Vec<u64> = free.take(wanted - kept.len()).collect();
+    kept.extend(free);
+    kept.sort_unstable();
+    kept.into_iter().map(Slot::numbered).collect()
+}
+
+/// The numbers that have tasks: the first of each host, the second of each, and so on; last what no
+/// host has.
+fn by_load(tasks: &[Task]) -> Vec<u64> {
+    let mut slots: BTreeMap<u64, Option<&Task>> = BTreeMap::new();
+    for task in tasks {
+        if task.slot == 0 || task.desired == Desired::Remove {
+            continue;
+        }
+        let shown = slots.entry(task.slot).or_default();
+        let runs = shown.is_some_and(|shown| shown.state == TaskState::Running);
+        if task.is_wanted() && !task.is_over() && !task.node.is_empty() && !runs {
+            *shown = Some(task);
+        }
+    }
+    let mut slots: Vec<(u64, Option<&Task>)> = slots.into_iter().collect();
+    slots.sort_by_key(|(_, task)| task.is_none_or(|task| task.state != TaskState::Running));
+    let mut of_hosts: BTreeMap<&str, usize> = BTreeMap::new();
+    let mut ranked: Vec<(usize, u64)> = Vec::new();
+    for (number, task) in slots {
+        let rank = task.map_or(usize::MAX, |task| {
+            let before = of_hosts.entry(&task.node).or_default();
+            *before += 1;
+            *before
+        });
+        ranked.push((rank, number));
+    }
+    ranked.sort_unstable();
+    ranked.into_iter().map(|(_, number)| number).collect()
 }
 
 pub(super) fn after(at: Timestamp, span: Duration) -> Timestamp {
@@ -136,7 +187,7 @@ pub fn plan(situation: Situation<'_>) -> Plan {
     let mut plan = Plan::default();
     let slots = situation
         .service
-        .map(|service| slots(service, situation.hosts));
+        .map(|service| slots(service, situation.hosts, situation.tasks));
     let slots = slots.unwrap_or_default();
     remove_unwanted(&situation, &slots, &mut plan);
     if let Some(service) = situation.service {
@@ -153,15 +204,14 @@ pub fn plan(situation: Situation<'_>) -> Plan {
 /// Slots that are too many, and services that are gone.
 fn remove_unwanted(situation: &Situation<'_>, slots: &[Slot], plan: &mut Plan) {
     for task in situation.tasks {
-        if slots.contains(&task.place()) || waits_for_its_host(situation, task) {
-            continue;
-        }
-        if task.desired != Desired::Remove {
+        if task.desired == Desired::Remove {
+            if task.is_over() {
+                plan.steps.push(Step::Forget {
+                    task: task.id.clone(),
+                });
+            }
+        } else if !slots.contains(&task.place()) && !waits_for_its_host(situation, task) {
             plan.end(task, Desired::Remove);
-        } else if task.is_over() {
-            plan.steps.push(Step::Forget {
-                task: task.id.clone(),
-            });
         }
     }
 }
@@ -265,14 +315,24 @@ fn forget_old(situation: &Situation<'_>, plan: &mut Plan) {
     for task in situation.tasks {
         of_slots.entry(task.place()).or_default().push(task);
     }
+    let kept = situation.history.max(counted(situation.service));
+    let kept = usize::try_from(kept).unwrap_or(usize::MAX);
     for tasks in of_slots.values() {
-        let spare = tasks.len().saturating_sub(HISTORY);
+        let spare = tasks.len().saturating_sub(kept);
         let old = tasks.iter().take(spare);
         let old = old.filter(|task| task.desired == Desired::Shutdown && task.is_over());
         plan.steps.extend(old.map(|task| Step::Forget {
             task: task.id.clone(),
         }));
     }
+}
+
+/// Tasks of a slot that say when the next one may follow: the last, and those that its attempts are
+/// counted by.
+fn counted(service: Option<&Service>) -> u64 {
+    let template = service.and_then(|service| service.spec.task_template.as_ref());
+    let attempts = template.map_or(0, |template| template.restart_policy.max_attempts);
+    attempts.saturating_add(1)
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use api::task::{ContainerSpec, TaskTemplate};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use super::task::Task;
+use super::task::{Slot, Task};
 use crate::cli::error::CliError;
 use crate::cli::run::flags::CreateFlags;
 use crate::cli::run::resource::LimitFlags;
@@ -33,11 +33,11 @@ pub fn digest(service: &Service) -> String {
     hex::encode(Sha256::digest(made_of.to_string()))
 }
 
-/// The name of a task's container.
-pub fn name(service: &str, slot: u64, id: &str, node: &str) -> String {
-    match slot {
-        0 => format!("{service}.{node}.{id}"),
-        slot => format!("{service}.{slot}.{id}"),
+/// The name of a task's container: in mode global with the host's id, as Docker's.
+pub fn name(service: &str, slot: &Slot, id: &str) -> String {
+    match &slot.node {
+        Some(node) => format!("{service}.{node}.{id}"),
+        None => format!("{service}.{}.{id}", slot.number),
     }
 }
 
@@ -76,18 +76,18 @@ pub fn flags(
     let some = |text: &String| (!text.is_empty()).then(|| text.clone());
     let driver = template.log_driver.as_ref();
     let mut labels = spec.labels.clone();
-    labels.extend([
-        (
-            "com.docker.swarm.service.id".to_owned(),
-            service.id.to_string(),
-        ),
-        (
-            "com.docker.swarm.service.name".to_owned(),
-            service.spec.name.clone(),
-        ),
-        ("com.docker.swarm.task.id".to_owned(), task.id.clone()),
-        ("com.docker.swarm.task.name".to_owned(), task.name.clone()),
-    ]);
+    labels.extend(
+        [
+            ("node.id", task.node.as_str()),
+            ("service.id", service.id.as_str()),
+            ("service.name", &service.spec.name),
+            // Docker's has nothing either.
+            ("task", ""),
+            ("task.id", &task.id),
+            ("task.name", &task.name),
+        ]
+        .map(|(name, value)| (format!("com.docker.swarm.{name}"), value.to_owned())),
+    );
     Ok(CreateFlags {
         name: Some(task.name.clone()),
         tty: spec.tty,

@@ -70,8 +70,7 @@ pub(super) fn plan(situation: &Situation<'_>, service: &Service, slots: &[Slot],
 fn state(situation: &Situation<'_>, slot: &Slot) -> Progress {
     let wanted: Vec<&Task> = situation.wanted_in(slot).collect();
     let is_new = |task: &Task| task.template == situation.template;
-    let mut of_slot = situation.tasks.iter().rev();
-    let last = of_slot.find(|task| task.is_in(slot));
+    let last = situation.in_slot(slot).next_back();
     match wanted.as_slice() {
         [] => match last {
             Some(last) if is_new(last) && last.ended_by_itself() => Progress::Tried(last.since),

@@ -136,6 +136,13 @@ pub enum CliError {
     TraceEnded,
     #[error("conflicting options: {0}")]
     Conflict(&'static str),
+    #[error("no unlock key is set")]
+    NoUnlockKey,
+    #[error(
+        "Swarm is encrypted and needs to be unlocked before it can be used. Please use \"hawser swarm \
+         unlock\" to unlock it."
+    )]
+    Locked,
 }
 
 /// A container that is not as a command needs it.

@@ -30,7 +30,7 @@ const COMMANDS: [(&str, &str); 10] = [
     ),
     ("context", "name the daemon with -H or HAWSER_HOST"),
 ];
-const FLAGS: [(&str, &str, &str); 16] = [
+const FLAGS: [(&str, &str, &str); 18] = [
     ("service", "--secret", SECRET),
     ("service", "--secret-add", SECRET),
     ("service", "--secret-rm", SECRET),
@@ -48,6 +48,17 @@ const FLAGS: [(&str, &str, &str); 16] = [
         "--external-ca",
         "managers give the certificates, as an authority of yours with hawser swarm ca --rotate \
          --ca-cert FILE --ca-key FILE",
+    ),
+    (
+        "swarm",
+        "--force-new-cluster",
+        "hawser swarm restore --force FILE begins a cluster again from a backup, with this host as its \
+         only manager",
+    ),
+    (
+        "swarm",
+        "--dispatcher-heartbeat",
+        "nodes are told it when the cluster begins: hawser swarm init --dispatcher-heartbeat",
     ),
     ("", "--credential-spec", WINDOWS),
     ("", "--isolation", WINDOWS),

@@ -207,6 +207,16 @@ fn what_docker_has_and_cannot_be_is_refused_with_the_way_out() {
             125,
             "--ca-cert FILE --ca-key FILE",
         ),
+        (
+            "hawser swarm init --force-new-cluster",
+            125,
+            "hawser swarm restore --force FILE",
+        ),
+        (
+            "hawser swarm update --dispatcher-heartbeat 5s",
+            125,
+            "hawser swarm init --dispatcher-heartbeat",
+        ),
         ("hawser run --gpus all img", 125, "--device"),
         ("hawser create --isolation hyperv img", 125, "leave it out"),
     ] {

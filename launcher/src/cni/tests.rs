@@ -109,3 +109,17 @@ fn a_missing_or_babbling_plugin_is_named() {
     assert!(message("babble").ends_with("oops"), "{}", message("babble"));
     assert!(message("../babble").contains("no valid \"type\""));
 }
+
+#[test]
+fn a_refusal_names_the_network_once() {
+    for (message, said) in [
+        ("no address is left", "network shop: no address is left"),
+        (
+            "network shop is not manually attachable",
+            "network shop is not manually attachable",
+        ),
+        ("network bank is away", "network shop: network bank is away"),
+    ] {
+        assert_eq!(about("shop", message), said);
+    }
+}

@@ -81,8 +81,10 @@ pub enum NetworkError {
         name: NetworkName,
         containers: String,
     },
+    #[error("network {name} is still in use by {tasks}: they are ending, try again")]
+    Ending { name: NetworkName, tasks: String },
     #[error(
-        "network {name} carries service {service}: remove the service, or take it off the network \
+        "network {name} is in use by service {service}: remove the service, or take it off the network \
          with hawser service update --network-rm"
     )]
     HasService { name: NetworkName, service: String },
@@ -131,6 +133,19 @@ impl NetworkError {
             matches: format!("{} and {last}", matches.join(", ")),
         }
     }
+}
+
+/// Whether a container, of which more may be said behind its name, is called as agents call those of
+/// tasks: `SERVICE.SLOT.TASK`.
+fn is_task(container: &str) -> bool {
+    const TASK_ID: usize = 25;
+    let name = container.split(' ').next().unwrap_or_default();
+    let parts: Vec<&str> = name.split('.').collect();
+    let [_service, _slot, task] = parts[..] else {
+        return false;
+    };
+    let is_digit = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+    task.len() == TASK_ID && task.bytes().all(is_digit)
 }
 
 /// What the world adds to a request.
@@ -250,8 +265,11 @@ impl Network {
         PREDEFINED.contains(&self.name.as_str())
     }
 
+    /// Of a network that carries no service.
+    ///
     /// # Errors
-    /// [`NetworkError::InUse`] naming the containers, however many only the first ones.
+    /// [`NetworkError::InUse`] naming the containers, however many only the first ones;
+    /// [`NetworkError::Ending`] where only tasks are left, whose service has gone.
     pub(crate) fn check_unused<'a>(
         &self,
         containers: impl Iterator<Item = &'a str>,
@@ -264,9 +282,13 @@ impl Network {
             (named, []) => named.join(", "),
             (named, more) => format!("{} and {} more", named.join(", "), more.len()),
         };
-        Err(NetworkError::InUse {
-            name: self.name.clone(),
-            containers: list,
+        let name = self.name.clone();
+        Err(match containers.into_iter().all(is_task) {
+            true => NetworkError::Ending { name, tasks: list },
+            false => NetworkError::InUse {
+                name,
+                containers: list,
+            },
         })
     }
 
@@ -507,6 +529,25 @@ mod tests {
                 taken: &[],
             },
         )
+    }
+
+    #[test]
+    fn what_only_ending_tasks_are_on_is_about_to_be_free() {
+        let network = create(r#"{"Name":"shop"}"#).unwrap();
+        let (task, other) = (
+            "web.1.0123456789abcdefghijklmno on node n2",
+            "web.n1.0123456789abcdefghijklmno",
+        );
+        let refused = |users: &[&'static str]| network.check_unused(users.iter().copied());
+        assert!(refused(&[]).is_ok());
+        assert!(matches!(
+            refused(&[task, other]),
+            Err(NetworkError::Ending { .. })
+        ));
+        for own in ["c1", "web.1.db", "service web"] {
+            let error = refused(&[task, own]).unwrap_err();
+            assert!(matches!(error, NetworkError::InUse { .. }), "{error}");
+        }
     }
 
     #[test]

@@ -7,7 +7,9 @@ use std::sync::Arc;
 use api::id::Id;
 use api::net::{Ipam, IpamConfig, NetworkCreate, NetworkCreated};
 use api::service::ServiceSpec;
-use cluster::{ControlError, Entry, Outcome, Snapshot, Transaction, key};
+use api::swarm::SwarmSettings;
+use cluster::swarm::Cluster;
+use cluster::{ControlError, ControlPlane, Entry, Outcome, Snapshot, Transaction, key};
 use ipnet::Ipv4Net;
 
 use super::claim::{TRIES, encode, parse};
@@ -15,7 +17,7 @@ use super::follow::anywhere;
 use super::{Membership, about, subject};
 use crate::error::NetError;
 use crate::model::desired::{Desired, Shared};
-use crate::model::ipam;
+use crate::model::ipam::{self, Pool};
 use crate::model::network::{INGRESS, Network, NetworkError, Stage};
 use crate::model::peer::Peers;
 use crate::netd::{Netd, Writer};
@@ -55,13 +57,20 @@ impl Netd {
         let membership = self.managing(&subject)?;
         let control = &membership.member.control;
         let failed = about(&subject);
+        let pools = match settings(&**control).map_err(&failed)? {
+            Some(settings) => pools(&settings),
+            None => self.config.overlay_pools.clone(),
+        };
         for _ in 0..TRIES {
             let guard = control.snapshot(key::GUARD).map_err(&failed)?;
             let guard = guard.entries.get(key::GUARD).map_or(0, |e| e.modified);
             self.read_networks(&membership).map_err(&failed)?;
             let before = self.view();
             let observed = self.kernel.observe()?;
-            let network = self.new_network(request.clone(), &before, &observed)?;
+            let network = {
+                let around = (&*before, &observed);
+                self.new_network(request.clone(), &pools, around)?
+            };
             self.check_new(&network, &before, &observed)?;
             let (id, name) = (network.id.clone(), network.name.clone());
             let put = Transaction::default()
@@ -100,6 +109,15 @@ impl Netd {
             options: BTreeMap::new(),
             labels: BTreeMap::new(),
         };
+        let membership = self.membership_for(&format!("network {INGRESS}"))?;
+        let settings = settings(&*membership.member.control);
+        let chosen = settings.map_err(about(&format!("network {INGRESS}")))?;
+        let is_own = |chosen: SwarmSettings| {
+            chosen.default_addr_pool != SwarmSettings::default().default_addr_pool
+        };
+        if chosen.is_some_and(is_own) {
+            return self.create_shared(&request(None)).map(drop);
+        }
         match self.create_shared(&request(Some(INGRESS_SUBNET))) {
             // The host, or the cluster, has it for something else.
             Err(NetError::Network(_)) => self.create_shared(&request(None)).map(drop),
@@ -156,7 +174,9 @@ impl Netd {
             match self.remove_shared(network) {
                 Ok(()) => removed.push(network.name.to_string()),
                 Err(NetError::Network(
-                    NetworkError::InUse { .. } | NetworkError::HasService { .. },
+                    NetworkError::InUse { .. }
+                    | NetworkError::Ending { .. }
+                    | NetworkError::HasService { .. },
                 )) => {}
                 Err(error) => return Err(error),
             }
@@ -169,7 +189,10 @@ impl Netd {
         if membership.member.manager {
             Ok(membership)
         } else {
-            Err(NetError::NotManager(subject.to_owned()))
+            Err(NetError::NotManager {
+                subject: subject.to_owned(),
+                managers: cluster::managers(&*membership.member.control),
+            })
         }
     }
 
@@ -345,6 +368,20 @@ impl Netd {
             self.dns.remove(&peer.endpoint);
         }
     }
+}
+
+/// What the cluster was told when it began; nothing on a host that is in none.
+fn settings(control: &dyn ControlPlane) -> Result<Option<SwarmSettings>, ControlError> {
+    let read = control.snapshot(key::CLUSTER)?;
+    let cluster = read.entries.get(key::CLUSTER);
+    let cluster = cluster.and_then(|entry| serde_json::from_str::<Cluster>(&entry.value).ok());
+    Ok(cluster.map(|cluster| cluster.settings))
+}
+
+fn pools(settings: &SwarmSettings) -> Vec<Pool> {
+    let size = settings.subnet_size;
+    let pools = settings.default_addr_pool.iter();
+    pools.map(|base| Pool { base: *base, size }).collect()
 }
 
 fn of_subnet(subnet: Ipv4Net) -> IpamConfig {

@@ -165,7 +165,7 @@ fn a_service_has_an_address_among_all_nodes() {
     let claims = |netd: &Netd| control(netd).snapshot(key::CLAIMS).unwrap().entries.len();
     assert_eq!(claims(&netd), 3);
     let (_code, message) = refusal(netd.remove_network("shop"));
-    assert!(message.contains("carries service pages"), "{message}");
+    assert!(message.contains("in use by service pages"), "{message}");
     netd.remove_service("pages", false).unwrap();
     assert_eq!(claims(&netd), 1);
     assert!(leads(&world).is_empty());

@@ -91,6 +91,7 @@ fn crew(tasks: Vec<WorkItem>) -> Crew {
         leads: Some(3),
         nodes: vec![node(1, "ready"), node(2, "down")],
         services: vec![(service(), 5)],
+        history: None,
         tasks,
     })
 }
@@ -134,12 +135,42 @@ fn a_node_that_is_awaited_keeps_what_it_has_and_gets_nothing_new() {
         leads: Some(3),
         nodes: vec![node(1, "ready"), node(2, "unknown")],
         services: vec![(service(), 5)],
+        history: None,
         tasks: vec![item(&task("a", Some(2)), None)],
     });
     let states: Vec<TaskState> = crew.tasks(&service()).iter().map(|t| t.state).collect();
     assert_eq!(states, [TaskState::Starting]);
     let ready: Vec<bool> = crew.hosts.iter().map(Host::is_ready).collect();
     assert_eq!(ready, [true, false]);
+}
+
+#[test]
+fn a_task_is_orphaned_since_its_host_is_silent() {
+    let (ran, silent) = (task("b", Some(2)), at(500));
+    let mut runs = ran.clone();
+    runs.becomes(TaskState::Running, at(101));
+    let heard = crew(vec![item(&ran, Some(&runs))]);
+    let mut tasks = heard.tasks(&service());
+    assert!(!heard.is_noted(&tasks[0]));
+    // The one that leads puts down when it heard no more of the host.
+    tasks[0].becomes(TaskState::Orphaned, silent);
+    tasks[0].since = silent;
+    let noted = crew(vec![item(&tasks[0], Some(&runs))]);
+    let shown = noted.tasks(&service());
+    assert_eq!(shown, tasks);
+    assert!(noted.is_noted(&shown[0]));
+    // A host that is back goes on where it was, or begins.
+    let mut back = tasks[0].clone();
+    back.node = node_id(1).to_string();
+    for (report, state, since) in [
+        (Some(&runs), TaskState::Running, 101),
+        (None, TaskState::Starting, 500),
+    ] {
+        let crew = crew(vec![item(&back, report)]);
+        let shown = crew.tasks(&service());
+        assert_eq!((shown[0].state, shown[0].since), (state, at(since)));
+        assert!(crew.is_noted(&shown[0]));
+    }
 }
 
 #[test]

@@ -19,6 +19,7 @@ struct World {
     service: Option<Service>,
     tasks: Vec<Task>,
     made: u64,
+    history: u64,
     /// The fewest and the most tasks that ran at a time.
     ran: BTreeSet<usize>,
 }
@@ -49,6 +50,7 @@ impl World {
             }),
             tasks: Vec::new(),
             made: 0,
+            history: HISTORY,
             ran: BTreeSet::new(),
         };
         world.change(|spec| set_image(spec, "v1"));
@@ -96,6 +98,7 @@ impl World {
             template: &template,
             tasks: &tasks,
             hosts: &hosts,
+            history: self.history,
         })
     }
 
@@ -323,7 +326,27 @@ fn the_past_of_a_slot_is_short() {
     world.change(|spec| set_image(spec, BAD));
     world.ticks(200);
     assert!(world.made > 10);
-    assert!(world.tasks.len() <= HISTORY, "{}", world.tasks.len());
+    assert_eq!(world.tasks.len() as u64, HISTORY);
+    world.history = 2;
+    assert_eq!(world.ticks(20).tasks.len(), 2);
+    // Without the last one nobody would know when the next is due.
+    world.history = 0;
+    let made = world.made;
+    world.ticks(21);
+    assert_eq!(world.tasks.len(), 1);
+    assert!(world.made - made <= 4, "{} tries", world.made - made);
+}
+
+#[test]
+fn more_attempts_than_are_looked_at_are_counted_too() {
+    let mut world = World::new(1);
+    world.change(|spec| {
+        set_image(spec, BAD);
+        let restart = &mut spec.task_template.as_mut().unwrap().restart_policy;
+        (restart.delay, restart.max_attempts) = (SECOND, 8);
+    });
+    world.ticks(90);
+    assert_eq!(world.made, 9);
 }
 
 #[test]

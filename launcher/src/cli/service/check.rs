@@ -34,13 +34,8 @@ pub(super) fn check(context: &Context, spec: &ServiceSpec) -> Result<(), CliErro
     };
     let info = context.info()?;
     let slot = Slot::numbered(1);
-    let task = new_task(
-        &service,
-        &slot,
-        Ok(info.name.clone()),
-        &info.name,
-        jiff::Timestamp::now(),
-    )?;
+    let now = jiff::Timestamp::now();
+    let task = new_task(&service, &slot, Ok(info.name.clone()), now)?;
     let mut flags = template::flags(&service, template, &task, &info.name)?;
     // The daemon has words of its own for the service's name.
     flags.name = None;

@@ -85,7 +85,10 @@ fn pretty(service: &Service) -> String {
     } else {
         ""
     };
-    lines.push(format!("Members:\t{}{well}", service.members.len()));
+    // Those of replicas are on their own hosts: service ps has them all.
+    if spec.task_template.is_none() || !service.members.is_empty() {
+        lines.push(format!("Members:\t{}{well}", service.members.len()));
+    }
     for member in &service.members {
         let addresses: Vec<String> = member.addresses.iter().map(ToString::to_string).collect();
         let mut line = format!(

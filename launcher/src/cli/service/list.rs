@@ -1,7 +1,7 @@
 //! `hawser service ls`.
 
 use api::path::SERVICES;
-use api::reference::without_digest;
+use api::reference::listed;
 use api::service::{PublishMode, Service, ServicePort};
 use clap::Args;
 
@@ -70,7 +70,7 @@ pub fn list(context: &Context, flags: &ListFlags) -> Result<i32, CliError> {
     });
     let kept = services.iter().filter(|s| s.spec.task_template.is_some());
     let replicas = Replicas::read(context, kept)?;
-    let listed: Vec<(Service, String)> = services
+    let counted: Vec<(Service, String)> = services
         .into_iter()
         .map(|service| {
             let counted = count(&replicas, &service);
@@ -78,7 +78,7 @@ pub fn list(context: &Context, flags: &ListFlags) -> Result<i32, CliError> {
         })
         .collect();
     let id = |(service, _): &(Service, String)| service.id.short().to_owned();
-    listing::print(&listed, (flags.quiet, &flags.format), &COLUMNS, id, row)
+    listing::print(&counted, (flags.quiet, &flags.format), &COLUMNS, id, row)
 }
 
 /// The mode of a service that starts no container by itself.
@@ -100,7 +100,7 @@ fn row((service, replicas): &(Service, String)) -> Row {
         ("Mode", mode(service).into()),
         ("EndpointMode", spec.endpoint_spec.mode.as_str().into()),
         ("Replicas", replicas.as_str().into()),
-        ("Image", without_digest(image(service)).into()),
+        ("Image", listed(image(service)).into()),
         ("Ports", ports(&service.endpoint.ports).into()),
         ("Networks", networks.join(", ").into()),
         ("CreatedAt", human::moment(&service.created_at, 9).into()),

@@ -151,6 +151,10 @@ impl From<AffinityFlag> for Affinity {
 /// # Errors
 /// [`CliError`] of the command.
 pub fn run(context: &Context, command: &ServiceCommand) -> Result<i32, CliError> {
+    let member = context.info()?.swarm.as_ref();
+    if member.is_some_and(|member| member.locked) {
+        return Err(CliError::Locked);
+    }
     match command {
         ServiceCommand::Create(flags) => create::create(context, flags),
         ServiceCommand::Ls(flags) => list::list(context, flags),

@@ -1,6 +1,6 @@
 //! The replicas of services, as `hawser service ps` lists them.
 
-use api::reference::without_digest;
+use api::reference;
 use api::service::Service;
 use jiff::Timestamp;
 
@@ -101,7 +101,7 @@ fn of(replicas: &Replicas, service: &Service, filter: &Filter, by_id: bool) -> V
                 false => (replicas.host(&task), service.spec.name.as_str()),
             };
             let own = match task.slot {
-                0 => format!("{service}.{node}"),
+                0 => format!("{service}.{}", task.node),
                 slot => format!("{service}.{slot}"),
             };
             (node.to_owned(), own)
@@ -144,8 +144,8 @@ fn row(one: &Listed, (id, whole): (String, bool), now: Timestamp) -> Row {
     };
     let container = task.container.as_ref();
     let image = match whole {
-        true => &task.image,
-        false => without_digest(&task.image),
+        true => task.image.clone(),
+        false => reference::listed(&task.image),
     };
     Row::new([
         ("ID", id.into()),

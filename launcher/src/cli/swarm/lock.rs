@@ -44,7 +44,7 @@ pub(super) fn unlock_key(context: &Context, flags: &UnlockKeyFlags) -> Result<i3
     }
     let key: SwarmKey = context.client().get(SWARM_UNLOCK_KEY)?;
     match key.unlock_key.expose() {
-        "" => return Err(CliError::Conflict("no unlock key is set")),
+        "" => return Err(CliError::NoUnlockKey),
         key if flags.quiet => output::line(key)?,
         _ => instruct(&key)?,
     }

@@ -9,13 +9,17 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use api::path::{SWARM_INIT, SWARM_JOIN, SWARM_LEAVE, SWARM_UPDATE};
-use api::swarm::{EtcdAddress, Membership, Role, Swarm, SwarmInit, SwarmJoin, SwarmUpdate};
+use api::swarm::{
+    EtcdAddress, Membership, Role, Swarm, SwarmInit, SwarmJoin, SwarmSettings, SwarmUpdate,
+};
 use clap::{Args, Subcommand};
+use ipnet::IpNet;
 
 use super::context::Context;
 use super::error::CliError;
 use super::node::AvailabilityFlag;
 use super::output;
+use super::system::HEARTBEATS;
 use super::trace::duration;
 use crate::agent;
 
@@ -87,9 +91,63 @@ pub struct InitFlags {
     /// Managers must be unlocked after they were restarted, with a key that is printed
     #[arg(long)]
     pub autolock: bool,
-    /// How long a host may be silent before the others take it for gone
-    #[arg(long, value_name = "DURATION", default_value = "15s", value_parser = duration)]
-    pub node_lease: Duration,
+    /// How long a host may be silent before the others take it for gone; 15s unless given
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    pub node_lease: Option<Duration>,
+    /// The same in Docker's measure, of which it is three times as long
+    #[arg(
+        long,
+        value_name = "DURATION",
+        value_parser = duration,
+        conflicts_with = "node_lease"
+    )]
+    pub dispatcher_heartbeat: Option<Duration>,
+    /// Where networks of the cluster have subnets from that are given none: SUBNET,…; 10.0.0.0/8 unless
+    /// given
+    #[arg(long, value_name = "SUBNET", value_delimiter = ',')]
+    pub default_addr_pool: Vec<IpNet>,
+    /// Prefix length of each of these
+    #[arg(long, value_name = "LENGTH", default_value_t = 24)]
+    pub default_addr_pool_mask_length: u8,
+    #[command(flatten)]
+    pub kept: KeptFlags,
+}
+
+/// Flags of `hawser swarm init` and `hawser swarm update`.
+#[derive(Debug, Clone, Args)]
+pub struct KeptFlags {
+    /// How many tasks of a replica are kept to be looked at, the present one included; 5 unless given
+    #[arg(long, value_name = "NUMBER", value_parser = history)]
+    pub task_history_limit: Option<u64>,
+    /// Taken for Docker's sake: etcd has its own way
+    #[arg(long, hide = true)]
+    pub max_snapshots: Option<u64>,
+    /// The same
+    #[arg(long, hide = true)]
+    pub snapshot_interval: Option<u64>,
+}
+
+impl KeptFlags {
+    fn warn(&self) {
+        for (flag, given) in [
+            ("--max-snapshots", self.max_snapshots),
+            ("--snapshot-interval", self.snapshot_interval),
+        ] {
+            if given.is_some() {
+                output::warn(format_args!(
+                    "{flag} has no effect: etcd keeps the cluster, and its snapshots by itself"
+                ));
+            }
+        }
+    }
+}
+
+/// Docker takes a negative number for no limit.
+fn history(text: &str) -> Result<u64, &'static str> {
+    match text.parse::<i64>() {
+        Ok(limit) => Ok(u64::try_from(limit).unwrap_or(u64::MAX)),
+        Err(_not_a_number) => Err("expected a number"),
+    }
 }
 
 /// `hawser swarm join`.
@@ -124,6 +182,8 @@ pub struct UpdateFlags {
     /// Whether managers must be unlocked after they were restarted, with a key that is printed
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub autolock: Option<bool>,
+    #[command(flatten)]
+    pub kept: KeptFlags,
 }
 
 /// `hawser swarm leave`.
@@ -151,7 +211,30 @@ pub fn run(context: &Context, command: &SwarmCommand) -> Result<i32, CliError> {
     }
 }
 
+/// How long a host may be silent: three heartbeats, where these are given.
+fn lease(flags: &InitFlags) -> Option<u64> {
+    let beats = flags.dispatcher_heartbeat.map(|beat| beat * HEARTBEATS);
+    let lease = flags.node_lease.or(beats)?;
+    Some(lease.as_secs())
+}
+
+fn settings(flags: &InitFlags) -> SwarmSettings {
+    let default = SwarmSettings::default();
+    SwarmSettings {
+        default_addr_pool: match flags.default_addr_pool.as_slice() {
+            [] => default.default_addr_pool,
+            pools => pools.to_vec(),
+        },
+        subnet_size: flags.default_addr_pool_mask_length,
+        task_history: flags
+            .kept
+            .task_history_limit
+            .unwrap_or(default.task_history),
+    }
+}
+
 fn init(context: &Context, flags: &InitFlags) -> Result<i32, CliError> {
+    flags.kept.warn();
     let request = SwarmInit {
         advertise_addr: flags.advertise_addr.clone(),
         listen_addr: flags.listen_addr.clone(),
@@ -164,9 +247,10 @@ fn init(context: &Context, flags: &InitFlags) -> Result<i32, CliError> {
             ca: flags.etcd_ca.clone(),
             certificate: flags.etcd_cert.clone(),
             key: flags.etcd_key.clone(),
-            lease: Some(flags.node_lease.as_secs()),
+            lease: lease(flags),
         },
         auto_lock: flags.autolock,
+        settings: settings(flags),
     };
     let member: Membership = context.client().post(SWARM_INIT, &request)?;
     let node = &member.node;
@@ -212,10 +296,12 @@ fn join(context: &Context, flags: &JoinFlags) -> Result<i32, CliError> {
 }
 
 fn update(context: &Context, flags: &UpdateFlags) -> Result<i32, CliError> {
+    flags.kept.warn();
     let request = SwarmUpdate {
         cert_expiry: flags.cert_expiry.map(|expiry| expiry.as_secs()),
         auto_lock: flags.autolock,
         rotate_unlock_key: false,
+        task_history: flags.kept.task_history_limit,
     };
     context.client().post::<()>(SWARM_UPDATE, &request)?;
     output::line("Swarm updated.")?;

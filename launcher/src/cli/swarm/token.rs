@@ -70,7 +70,7 @@ pub(super) fn instruction(swarm: &Swarm, role: Role) -> String {
 #[cfg(test)]
 mod tests {
     use api::id::NodeId;
-    use api::swarm::{JoinTokens, RotationProgress, TlsInfo};
+    use api::swarm::{JoinTokens, RotationProgress, SwarmSettings, TlsInfo};
 
     use super::*;
 
@@ -89,6 +89,9 @@ mod tests {
             cert_expiry: 60,
             data_path_port: 4789,
             join_address: "10.0.0.1:2377".to_owned(),
+            settings: SwarmSettings::default(),
+            lease: 15,
+            auto_lock: false,
         };
         let lines = instruction(&swarm, Role::Manager);
         let lines: Vec<&str> = lines.lines().collect();

@@ -1,11 +1,11 @@
 //! `hawser system …`, `hawser info` and `hawser version`.
 
 pub mod prune;
+mod swarm;
 pub mod usage;
 
 use api::daemon::{Info, Version};
 use api::path::VERSION;
-use api::swarm::Role;
 use clap::Args;
 use serde_json::{Value, json};
 
@@ -21,6 +21,8 @@ use super::context::Context;
 use super::error::CliError;
 use super::output;
 use super::run::resource::Machine;
+pub(super) use swarm::HEARTBEATS;
+use swarm::Part;
 
 /// `hawser info` and `hawser version`.
 #[derive(Debug, Clone, Args)]
@@ -82,9 +84,11 @@ pub fn info(context: &Context, flags: &FormatFlags) -> Result<i32, CliError> {
             counts.stopped += 1;
         }
     }
+    let part = Part::read(context, info);
+    let (about, part) = ((info, counts), part.as_ref());
     match &flags.format {
-        None => output::write(text(info, counts))?,
-        Some(format) => output::line(formatted(format, &object(info, counts))?)?,
+        None => output::write(text(about, part))?,
+        Some(format) => output::line(formatted(format, &object(about, part))?)?,
     }
     for warning in info.warnings.iter().filter(|_| flags.format.is_none()) {
         output::warn(format_args!("WARNING: {warning}"));
@@ -102,7 +106,7 @@ fn formatted(format: &str, value: &Value) -> Result<String, CliError> {
 }
 
 /// Members of Docker's info, and ours.
-fn object(info: &Info, counts: Counts) -> Value {
+fn object((info, counts): (&Info, Counts), part: Option<&Part>) -> Value {
     let mut object = serde_json::to_value(info).unwrap_or_default();
     if let Value::Object(members) = &mut object {
         members.extend(
@@ -120,6 +124,7 @@ fn object(info: &Info, counts: Counts) -> Value {
                 ("NCPU", json!(machine().0)),
                 ("MemTotal", json!(machine().1)),
                 ("OSType", json!("linux")),
+                ("Swarm", swarm::object(part)),
                 ("Architecture", json!(std::env::consts::ARCH)),
             ]
             .map(|(name, value)| (name.to_owned(), value)),
@@ -133,21 +138,7 @@ fn runtimes(info: &Info) -> Vec<&str> {
     std::iter::once("hawser-shim").chain(named).collect()
 }
 
-/// Which cluster, and as whom: Docker's lines.
-fn swarm(info: &Info) -> Vec<String> {
-    let Some(member) = &info.swarm else {
-        return vec!["Swarm: inactive".to_owned()];
-    };
-    let state = if member.locked { "locked" } else { "active" };
-    vec![
-        format!("Swarm: {state}"),
-        format!(" NodeID: {}", member.node),
-        format!(" Is Manager: {}", member.role == Role::Manager),
-        format!(" ClusterID: {}", member.cluster),
-    ]
-}
-
-fn text(info: &Info, counts: Counts) -> String {
+fn text((info, counts): (&Info, Counts), part: Option<&Part>) -> String {
     let mut lines = vec![
         format!("Containers: {}", counts.all()),
         format!(" Running: {}", counts.running),
@@ -171,7 +162,7 @@ fn text(info: &Info, counts: Counts) -> String {
         " Network: bridge host ipvlan macvlan null overlay".to_owned(),
         format!(" Log: {}", DRIVERS.join(" ")),
     ]);
-    lines.extend(swarm(info));
+    lines.extend(swarm::lines(part));
     lines.extend([
         format!("Runtimes: {}", runtimes(info).join(" ")),
         "Default Runtime: hawser-shim".to_owned(),

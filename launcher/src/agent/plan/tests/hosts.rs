@@ -58,6 +58,42 @@ fn replicas_are_spread_evenly_and_stay_where_they_are() {
 }
 
 #[test]
+fn fewer_replicas_are_taken_from_the_hosts_that_have_most() {
+    let mut world = World::with_hosts(3, &["a"]);
+    world.ticks(3);
+    world.hosts.push(Host::alone("b"));
+    world.change(|spec| set_replicas(spec, 6));
+    assert_eq!(world.ticks(3).spread(), [("a", 3), ("b", 3)]);
+    world.change(|spec| set_replicas(spec, 2));
+    assert_eq!(world.ticks(3).spread(), [("a", 1), ("b", 1)]);
+    assert_eq!(world.images(), [(1, "v1"), (4, "v1")]);
+    // What is new has the lowest number that is free, also while one that had it ends.
+    world.change(|spec| set_replicas(spec, 4));
+    assert_eq!(world.ticks(3).spread(), [("a", 2), ("b", 2)]);
+    let slots: Vec<u64> = world.images().iter().map(|(slot, _)| *slot).collect();
+    assert_eq!(slots, [1, 2, 3, 4]);
+    // Of a host's, what does not run goes first, and before all what no host has.
+    world.end(1, TaskState::Failed);
+    world.change(|spec| set_replicas(spec, 3));
+    world.ticks(9);
+    let slots: Vec<u64> = world.images().iter().map(|(slot, _)| *slot).collect();
+    assert_eq!(slots, [2, 3, 4]);
+    assert_eq!(world.tasks.len(), 3, "nothing is left of the others");
+}
+
+#[test]
+fn what_is_given_up_and_taken_again_is_gone_in_the_end() {
+    let mut world = World::new(3);
+    world.ticks(3);
+    for replicas in [1, 3] {
+        world.change(|spec| set_replicas(spec, replicas));
+        world.ticks(1);
+    }
+    assert_eq!(world.ticks(4).images(), [(1, "v1"), (2, "v1"), (3, "v1")]);
+    assert_eq!(world.tasks.len(), 3);
+}
+
+#[test]
 fn what_ran_on_a_host_that_is_silent_runs_elsewhere_at_once() {
     let mut world = World::with_hosts(4, &["a", "b"]);
     assert_eq!(world.ticks(3).spread(), [("a", 2), ("b", 2)]);
