@@ -172,6 +172,24 @@ fn a_created_container_starts_attached_and_starts_again() {
 }
 
 #[test]
+fn what_the_caller_has_open_is_not_kept_open_by_a_container() {
+    let host = Host::new();
+    let scratch = tempfile::tempdir().unwrap();
+    let lock = scratch.path().join("lock");
+    let mut locked = std::process::Command::new("sh");
+    locked.args(["-c", "exec 9>\"$0\"; flock 9; exec \"$@\""]);
+    let detached = host.command(&run(&["-d", "bb", "sleep", "600"]));
+    locked.arg(&lock).arg(detached.get_program());
+    locked.args(detached.get_args());
+    let set = detached.get_envs();
+    locked.envs(set.filter_map(|(name, value)| Some((name, value?))));
+    assert!(locked.output().unwrap().status.success());
+    let free = ["-n".as_ref(), lock.as_os_str(), "true".as_ref()];
+    let taken = std::process::Command::new("flock").args(free).status();
+    assert!(taken.unwrap().success(), "the container holds the lock");
+}
+
+#[test]
 fn signals_reach_the_container() {
     let host = Host::new();
     let script = "trap 'echo usr1' USR1; echo ready; while :; do sleep 0.05; done";

@@ -38,6 +38,24 @@ pub fn is_alive(pid: u32, start_time: u64) -> bool {
     start_time_of(&stat) == Some(start_time) && run_state_of(&stat) != Some('Z')
 }
 
+/// Has programs that are run from here on inherit none of the descriptors that this process was given,
+/// but for the standard streams: whoever waits for the end of a pipe, or of a lock (flock(1)), does not
+/// wait for programs that stay.
+///
+/// # Errors
+/// When `/proc` is not mounted.
+pub fn hand_on_no_descriptors() -> io::Result<()> {
+    for entry in fs::read_dir("/proc/self/fd")? {
+        let number = entry?.file_name().to_string_lossy().parse();
+        if let Ok(number @ 3..) = number {
+            // SAFETY: fcntl(2) F_SETFD changes a flag of the number alone. One that is not open, as that
+            // of the directory may be by now, is an error that changes nothing.
+            unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) };
+        }
+    }
+    Ok(())
+}
+
 /// Fields after the command name, which may itself hold blanks and parentheses (proc(5)).
 fn stat_fields(stat: &str) -> Option<&str> {
     stat.rsplit_once(") ").map(|(_command, fields)| fields)

@@ -288,6 +288,8 @@ impl Cli {
 
 /// Runs a command line and returns its exit code.
 pub fn main(arguments: impl IntoIterator<Item = OsString>) -> i32 {
+    // Without /proc nothing starts that would stay.
+    let _no_proc = sys::process::hand_on_no_descriptors();
     let arguments: Vec<OsString> = arguments.into_iter().collect();
     let cli = match Cli::read(&arguments) {
         Ok(cli) => cli,
