@@ -24,6 +24,7 @@ mod news;
 mod occurrence;
 mod outgoing;
 mod plugin;
+mod pools;
 mod request_log;
 mod routes;
 mod run;

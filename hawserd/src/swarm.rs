@@ -9,7 +9,7 @@ use api::storage::Secret;
 use api::swarm::{
     JoinTokens, Machine, ManagerStatus, Membership, Node, NodeDescription, NodeEngine, NodeSpec,
     NodeStatus, NodeUpdate, Peer, Platform, Role, RotationProgress, SwarmInit, SwarmJoin, SwarmKey,
-    SwarmRotation, SwarmSettings, SwarmUpdate, TlsInfo,
+    SwarmRotation, SwarmUpdate, TlsInfo,
 };
 use api::task::Amounts;
 use api::work::{Work, WorkChange};
@@ -19,7 +19,6 @@ use cluster::Member;
 use cluster::swarm::{
     CERT_EXPIRY, Host, Init, Join, NodeChange, NodeState, Program, Swarm, SwarmError,
 };
-use ipnet::IpNet;
 use netd::{NetError, Netd};
 use redb::Database;
 use serde_json::Value;
@@ -30,13 +29,12 @@ use crate::cgroup;
 use crate::config::Config;
 use crate::events::Events;
 use crate::news::News;
+use crate::pools;
 use crate::routes::system::VERSION;
 use crate::start::StartError;
 
 const HOME: &str = "swarm";
 const PORT: u16 = cluster::DOOR;
-/// Prefix length of the smallest subnets that networks may have: Docker's.
-const LONGEST: u8 = 29;
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ClusterError {
@@ -183,7 +181,7 @@ impl Clustering {
     }
 
     pub(crate) fn init(&self, asked: SwarmInit) -> Result<Membership, ClusterError> {
-        check(&asked.settings)?;
+        pools::check(&asked.settings)?;
         let advertise = self.advertised(asked.advertise_addr.as_deref())?;
         let listen = match &asked.listen_addr {
             Some(text) => self.resolve("--listen-addr", text)?,
@@ -476,35 +474,6 @@ impl Clustering {
             text: text.chars().take(64).collect(),
             hint,
         })
-    }
-}
-
-/// Whether networks can have subnets from the pools of a new cluster.
-fn check(settings: &SwarmSettings) -> Result<(), ClusterError> {
-    let (pools, size) = (&settings.default_addr_pool, settings.subnet_size);
-    let refused = |why: String| Err(ClusterError::Pool(why));
-    for (at, pool) in pools.iter().enumerate() {
-        let IpNet::V4(v4) = pool else {
-            return refused(format!(
-                "{pool} is not of IPv4, of which the others are chosen"
-            ));
-        };
-        if v4.trunc() != *v4 {
-            return refused(format!("{pool} has host bits, {} has not", v4.trunc()));
-        }
-        if size < v4.prefix_len() {
-            return refused(format!("subnets of /{size} are larger than {pool}"));
-        }
-        let overlaps = |other: &&IpNet| other.contains(pool) || pool.contains(*other);
-        if let Some(other) = pools[..at].iter().find(overlaps) {
-            return refused(format!("{other} and {pool} overlap"));
-        }
-    }
-    match pools.is_empty() || size > LONGEST {
-        true => refused(format!(
-            "subnets of /{size} have no room for containers: take one of up to /{LONGEST}"
-        )),
-        false => Ok(()),
     }
 }
 
