@@ -8,6 +8,8 @@ use anyhow::{Context, Result, ensure};
 
 use crate::process;
 
+/// Part of apt, and not on the path.
+const APT_HELPER: &str = "/usr/lib/apt/apt-helper";
 const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 
 #[derive(Debug)]
@@ -89,20 +91,19 @@ impl Suite {
         })
     }
 
-    /// Unpacks the upstream archive of the source package `package` as `tree`, which is new.
+    /// Unpacks the upstream archive of the source package `package` as `tree`, which is new. Nothing else
+    /// of it is asked for: mirrors that keep what they are asked for may lack the rest.
     pub(crate) fn unpack_source(&self, package: &str, tree: &Path) -> Result<()> {
         let scratch = tempfile::tempdir_in(&self.dir).context("scratch directory")?;
         println!("apt: fetching the source of {package} in {}", self.name);
-        let mut download = self.command("apt-get");
-        download
-            .current_dir(scratch.path())
-            .args(["source", "--download-only", package]);
-        process::output(&mut download)?;
-        let upstream = std::fs::read_dir(scratch.path())
-            .context("fetched sources")?
-            .filter_map(|entry| Some(entry.ok()?.path()))
-            .find(|path| path.to_string_lossy().contains(".orig.tar."))
+        let mut list = self.command("apt-get");
+        let files = process::output(list.args(["source", "--print-uris", package]))?;
+        let (address, digest) = upstream_of(&files)
             .with_context(|| format!("the source of {package} has no upstream archive"))?;
+        let upstream = scratch.path().join("upstream");
+        let mut download = self.command(APT_HELPER);
+        download.args(["download-file", address]);
+        process::output(download.arg(&upstream).arg(digest))?;
         let made = scratch.path().join("tree");
         make_dir(&made)?;
         process::output(
@@ -186,6 +187,18 @@ fn main_archive(targets: &str) -> Option<(String, String)> {
     })
 }
 
+/// Address and digest of the upstream archive, of what apt says of a source package:
+/// `'ADDRESS' FILE SIZE DIGEST` for each file.
+fn upstream_of(files: &str) -> Option<(&str, &str)> {
+    files.lines().find_map(|line| {
+        let [address, file, _size, digest] = line.split(' ').collect::<Vec<_>>()[..] else {
+            return None;
+        };
+        let is_upstream = file.contains(".orig.tar.");
+        is_upstream.then(|| (address.trim_matches('\''), digest))
+    })
+}
+
 /// The names in the field `Depends` of a package's description, the first of each alternative.
 fn depends(description: &str) -> Vec<String> {
     let field = description
@@ -241,6 +254,16 @@ mod tests {
             main_archive("http://mirror.test/ Debian-Security bookworm main\n"),
             None
         );
+    }
+
+    #[test]
+    fn the_upstream_archive_is_one_file_of_three() {
+        let text = "'http://m.test/a_1-2.dsc' a_1-2.dsc 9 SHA256:aa\n\
+             'http://m.test/a_1.orig.tar.xz' a_1.orig.tar.xz 7 SHA256:bb\n\
+             'http://m.test/a_1-2.debian.tar.xz' a_1-2.debian.tar.xz 3 SHA256:cc\n";
+        let upstream = ("http://m.test/a_1.orig.tar.xz", "SHA256:bb");
+        assert_eq!(upstream_of(text), Some(upstream));
+        assert_eq!(upstream_of("Reading package lists...\n"), None);
     }
 
     #[test]
