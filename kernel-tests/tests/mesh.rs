@@ -31,7 +31,7 @@ mod root {
         let [first, second, third] = [1, 2, 3].map(|number| cluster.node(number));
         let networks = first.hawser(&["network", "ls", "--format", "{{.Name}} {{.Driver}}"]);
         assert!(networks.contains("ingress overlay"), "{networks}");
-        second.refuses("service create --name web -p 8080:80", 1, "on a manager");
+        second.refuses("service create --name web -p 8080:80", 1, "run it on n1");
         let id = first.type_("service create --name web -p 8080:80");
         assert_eq!(id.trim().len(), 25, "{id}");
         third.soon("it is heard of", || {

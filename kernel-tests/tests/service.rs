@@ -117,7 +117,7 @@ mod root {
         ] {
             assert!(pretty.contains(part), "{pretty}");
         }
-        shop.refuses("network rm shop", 1, "in use by container");
+        shop.refuses("network rm shop", 1, "in use by service web");
         shop.refuses(
             "service create --name web --network shop",
             1,
