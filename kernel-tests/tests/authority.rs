@@ -233,5 +233,8 @@ mod root {
         first.soon("it begins", || first.daemon.hawser(&again));
         first.soon("it is down", || first.daemon.hawser(&["node", "rm", "n2"]));
         assert_ne!(ends(first, &after), before);
+        // What was saved before knows nobody who came to the next one.
+        first.type_(&format!("swarm restore --force {name}"));
+        first.soon("it is there", || first.daemon.hawser(&["node", "ls"]));
     }
 }

@@ -8,7 +8,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::{Arc, PoisonError, RwLock};
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use api::id::NodeId;
 use api::swarm::{EtcdAddress, Machine};
@@ -51,6 +52,7 @@ const OUTPUT: &str = "/v1/output";
 const LARGEST: usize = 64 << 10;
 const PATIENCE: Duration = Duration::from_secs(10);
 const AT_ONCE: usize = 32;
+const AGAIN: Duration = Duration::from_millis(2);
 
 /// Who asks to come in.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -173,6 +175,17 @@ pub(super) struct Gate {
     task: JoinHandle<()>,
     acceptor: Arc<RwLock<TlsAcceptor>>,
     porter: Arc<RwLock<Option<Arc<dyn Porter>>>>,
+}
+
+impl Gate {
+    /// Lets nobody in any more, whoever still holds it: the address is free when this returns.
+    pub(super) fn close(&self) {
+        self.task.abort();
+        let until = Instant::now() + PATIENCE;
+        while !self.task.is_finished() && Instant::now() < until {
+            thread::sleep(AGAIN);
+        }
+    }
 }
 
 impl Drop for Gate {

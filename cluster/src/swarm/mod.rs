@@ -278,6 +278,10 @@ impl Swarm {
         }
         if let Some(left) = active.take() {
             left.control.give_back();
+            // Whoever is at work for it yet, and waits for an answer, has the rest of it.
+            if let Some(gate) = &left.gate {
+                gate.close();
+            }
             if let Some(own) = &left.own {
                 own.unkeep();
             }

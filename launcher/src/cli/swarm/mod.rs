@@ -3,7 +3,7 @@
 mod backup;
 mod ca;
 mod lock;
-mod token;
+pub(super) mod token;
 
 use std::path::PathBuf;
 use std::time::Duration;

@@ -68,17 +68,16 @@ pub(super) fn instruction(swarm: &Swarm, role: Role) -> String {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use api::id::NodeId;
     use api::swarm::{JoinTokens, RotationProgress, SwarmSettings, TlsInfo};
 
     use super::*;
 
-    #[test]
-    fn the_instruction_can_be_copied() {
-        let swarm = Swarm {
-            id: NodeId::from_bytes([1; 16]),
-            created_at: String::new(),
+    pub(crate) fn cluster() -> Swarm {
+        Swarm {
+            id: NodeId::from_bytes([9; 16]),
+            created_at: "2026-01-02T03:04:05Z".to_owned(),
             join_tokens: JoinTokens {
                 worker: "SWMTKN-1-a-w".to_owned(),
                 manager: "SWMTKN-1-a-m".to_owned(),
@@ -86,22 +85,21 @@ mod tests {
             tls: TlsInfo::default(),
             root_rotation_in_progress: false,
             rotation: RotationProgress::default(),
-            cert_expiry: 60,
+            cert_expiry: 90 * 86_400,
             data_path_port: 4789,
-            join_address: "10.0.0.1:2377".to_owned(),
+            join_address: "192.0.2.1:2377".to_owned(),
             settings: SwarmSettings::default(),
             lease: 15,
-            auto_lock: false,
-        };
-        let lines = instruction(&swarm, Role::Manager);
-        let lines: Vec<&str> = lines.lines().collect();
+            auto_lock: true,
+        }
+    }
+
+    #[test]
+    fn the_instruction_can_be_copied() {
         assert_eq!(
-            lines,
-            [
-                "To add a manager to this swarm, run the following command:",
-                "",
-                "    hawser swarm join --token SWMTKN-1-a-m 10.0.0.1:2377",
-            ]
+            instruction(&cluster(), Role::Manager),
+            "To add a manager to this swarm, run the following command:\n\n    \
+             hawser swarm join --token SWMTKN-1-a-m 192.0.2.1:2377"
         );
     }
 }

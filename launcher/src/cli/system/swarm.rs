@@ -196,30 +196,13 @@ pub(super) fn object(part: Option<&Part>) -> Value {
 #[cfg(test)]
 mod tests {
     use api::id::NodeId;
-    use api::swarm::{JoinTokens, RotationProgress, SwarmSettings, TlsInfo};
     use expect_test::expect;
 
     use super::*;
+    use crate::cli::swarm::token::tests::cluster;
 
     fn part(role: Role) -> Part {
         let id = |number| NodeId::from_bytes([number; 16]);
-        let swarm = Swarm {
-            id: id(9),
-            created_at: "2026-01-02T03:04:05Z".to_owned(),
-            join_tokens: JoinTokens {
-                worker: "SWMTKN-1-a-w".to_owned(),
-                manager: "SWMTKN-1-a-m".to_owned(),
-            },
-            tls: TlsInfo::default(),
-            root_rotation_in_progress: false,
-            rotation: RotationProgress::default(),
-            cert_expiry: 90 * 86_400,
-            data_path_port: 4789,
-            join_address: "192.0.2.1:2377".to_owned(),
-            settings: SwarmSettings::default(),
-            lease: 15,
-            auto_lock: true,
-        };
         let node = json!({
             "ID": id(1), "CreatedAt": "", "Self": true,
             "Spec": { "Labels": {}, "Role": "manager", "Availability": "active" },
@@ -241,7 +224,7 @@ mod tests {
                 node: id(1),
                 addr: "192.0.2.1:2377".to_owned(),
             }],
-            cluster: (role == Role::Manager).then(|| (swarm, nodes.into())),
+            cluster: (role == Role::Manager).then(|| (cluster(), nodes.into())),
             error: String::new(),
         }
     }
