@@ -21,6 +21,7 @@ use crate::node::{Node, Role};
 /// A manager, at its door.
 pub(super) struct Manager {
     pub(super) control: Arc<Etcd>,
+    pub(super) shared: Arc<dyn ControlPlane>,
     pub(super) own: State,
     pub(super) lock: Lock,
 }
@@ -38,6 +39,7 @@ impl Swarm {
         let porter: Option<Arc<dyn Porter>> = match state.role {
             Role::Manager => Some(Arc::new(Manager {
                 control: Arc::clone(control),
+                shared: Arc::clone(shared),
                 own: state.clone(),
                 lock: self.home.lock.clone(),
             })),
@@ -79,7 +81,7 @@ impl Porter for Manager {
     }
 
     fn logins(&self, plea: Plea) -> Result<BTreeMap<String, Entry>, SwarmError> {
-        clerk::logins(&*self.control, &plea)
+        clerk::logins(&*self.shared, &plea)
     }
 }
 

@@ -13,6 +13,7 @@ use super::lock::{Stored, UnlockKey};
 use super::members::{self, Place};
 use super::own::{self, Beginning, Server};
 use super::record::{self, Secrets};
+use super::seal::Seal;
 use super::tls::Trust;
 use super::{Active, Cluster, Init, Join, Kept, Swarm, SwarmError, TOGETHER, now, rights};
 use crate::authority::{Authority, KeyRequest, Subject};
@@ -85,6 +86,7 @@ impl Swarm {
             next_key: None,
             worker: crate::random_node()?,
             manager: crate::random_node()?,
+            logins: Some(Seal::random()?),
         };
         let own_etcd = init.etcd.endpoints.is_empty();
         let place = Place {

@@ -118,15 +118,11 @@ impl Clerk {
         &self,
         errand: impl AsyncFn(Visit) -> Result<T, SwarmError>,
     ) -> Result<T, ControlError> {
-        let unreachable = |error| match error {
-            SwarmError::Control(error) => error,
-            other => ControlError::Unreachable(other.to_string()),
-        };
-        let papers = self.home.papers().map_err(unreachable)?;
+        let papers = self.home.papers().map_err(SwarmError::of_store)?;
         let mut asked = Vec::new();
         let mut last = "no manager is known".to_owned();
         for look in [Self::doors, Self::look_up] {
-            for door in look(self).map_err(unreachable)? {
+            for door in look(self).map_err(SwarmError::of_store)? {
                 if asked.contains(&door) {
                     continue;
                 }

@@ -156,3 +156,13 @@ pub enum SwarmError {
     #[error("random numbers: {0}")]
     Random(#[from] getrandom::Error),
 }
+
+impl SwarmError {
+    /// As the store itself would say it.
+    pub(super) fn of_store(self) -> ControlError {
+        match self {
+            Self::Control(error) => error,
+            other => ControlError::Unreachable(other.to_string()),
+        }
+    }
+}

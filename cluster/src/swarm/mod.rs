@@ -21,6 +21,8 @@ mod record;
 mod rights;
 mod roles;
 mod rotation;
+mod safe;
+mod seal;
 mod settings;
 mod tls;
 mod tokens;
@@ -50,6 +52,7 @@ use self::lock::{Lock, Stored};
 use self::members::Place;
 use self::own::{Keeper, Server};
 use self::record::Secrets;
+use self::safe::Safe;
 use crate::control_plane::{ControlPlane, Transaction};
 use crate::etcd::Etcd;
 use crate::key;
@@ -413,12 +416,15 @@ impl Swarm {
         let asked = nearest_first(server.as_ref(), &endpoints);
         let control = self.control(&state, &asked, kept.control)?;
         let own = server.map(Own::keep).transpose()?;
-        let shared: Arc<dyn ControlPlane> = if state.own_etcd && state.role == Role::Worker {
-            let (node, home) = (state.node.clone(), self.home.clone());
-            let runtime = self.runtime.clone();
-            Arc::new(Clerk::new(Arc::clone(&control), node, home, runtime))
-        } else {
-            Arc::clone(&control) as Arc<dyn ControlPlane>
+        let store = Arc::clone(&control);
+        let lock = self.home.lock.clone();
+        let shared: Arc<dyn ControlPlane> = match state.role {
+            _ if !state.own_etcd => store,
+            Role::Manager => Arc::new(Safe { store, lock }),
+            Role::Worker => {
+                let (node, home) = (state.node.clone(), self.home.clone());
+                Arc::new(Clerk::new(store, node, home, self.runtime.clone()))
+            }
         };
         let gate = self.door_of(&state, papers, (&control, &shared), kept.gate)?;
         Ok(Arc::new(Active {

@@ -10,6 +10,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::SwarmError;
+use super::seal::Seal;
 use crate::authority::Authority;
 use crate::control_plane::{ControlPlane, Entry, Outcome, Transaction};
 use crate::node::Role;
@@ -111,6 +112,9 @@ pub(super) struct Secrets {
     /// Join secrets.
     pub(super) worker: NodeId,
     pub(super) manager: NodeId,
+    /// What logins are sealed with. A cluster of an earlier version has them as they are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) logins: Option<Seal>,
 }
 
 impl Secrets {

@@ -549,6 +549,7 @@ mod tests {
         let secrets = format!(r#"{{"key":"{key}","worker":"{id}","manager":"{id}"}}"#);
         let secrets: Secrets = serde_json::from_str(&secrets).unwrap();
         assert_eq!((secrets.key.as_str(), secrets.next_key), (key, None));
+        assert!(secrets.logins.is_none());
         let said: Word = serde_json::from_str("{}").unwrap();
         assert_eq!(said, Word::default());
     }

@@ -9,13 +9,15 @@ use api::work::{Order, TaskReport, WorkChange};
 use cluster::swarm::{CERT_EXPIRY, Host, Init, Join, Program, Swarm, SwarmError, Work};
 use cluster::{
     Availability, ControlError, ControlPlane, Etcd, EtcdOptions, EtcdTls, Member, Outcome, Role,
-    Token, Transaction, key,
+    Snapshot, Token, Transaction, key,
 };
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
 use crate::server::{LEASE, SOON, answer};
 use crate::swarm::alone;
+
+const PASSWORD: &str = "bWU6cGFzcw==";
 
 /// A host at a loopback address of its own, and its etcd if it is a manager.
 pub(crate) struct Node {
@@ -271,13 +273,27 @@ fn a_worker_reads_no_secrets_and_writes_for_itself_alone() {
         key::order(Some(&worker.node), "t"),
         r#"{"service":"s1","task":"t"}"#,
     );
-    manager.control.commit(&put(login.clone(), "{}")).unwrap();
+    manager
+        .control
+        .commit(&put(login.clone(), PASSWORD))
+        .unwrap();
     let ask = |member: &Member| member.control.snapshot(&key::logins("s1"));
     let why = ask(&worker).unwrap_err().to_string();
     assert!(why.contains("is not to run service s1"), "{why}");
     manager.control.commit(&order).unwrap();
-    let told = ask(&worker).unwrap().entries;
-    assert!(told.keys().eq([&login]), "{told:?}");
+    let text = |read: Snapshot| read.entries.into_values().next().unwrap().value;
+    assert_eq!(text(ask(&worker).unwrap()), PASSWORD);
+    // The disks of managers have it sealed, and the unlock key seals what it is sealed with.
+    let disk = nodes[0].stolen(&nodes[0], &runtime);
+    let kept = text(disk.snapshot(key::LOGINS).unwrap());
+    assert!(!kept.contains(PASSWORD), "{kept}");
+    let secrets = || text(disk.snapshot(key::SECRETS).unwrap());
+    assert!(secrets().contains("logins"));
+    nodes[0].swarm.set_autolock(true).unwrap();
+    assert!(!secrets().contains("logins"));
+    nodes[0].swarm.rotate_unlock_key().unwrap();
+    assert_eq!(text(ask(&worker).unwrap()), PASSWORD);
+    assert_eq!(text(ask(&manager).unwrap()), PASSWORD);
     let why = ask(&other).unwrap_err().to_string();
     assert!(why.contains("is not to run service s1"), "{why}");
 
