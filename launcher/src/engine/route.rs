@@ -21,6 +21,7 @@ use crate::cli::container::view::{self, View};
 use crate::cli::container::{inspect, list, pause, remove, stop};
 use crate::cli::context::Context;
 use crate::cli::run::{create, limit};
+use crate::cli::system;
 use crate::cli::volume;
 use crate::registry::manifest::Platform;
 use crate::store::ContainerDir;
@@ -47,7 +48,7 @@ pub(super) fn answer(
     match (method, path.as_slice()) {
         ("GET", ["_ping"]) => Ok(Some(Reply::text("OK"))),
         ("GET", ["version"]) => whole(version(context)),
-        ("GET", ["info"]) => whole(info(context)),
+        ("GET", ["info"]) => whole(Ok(Reply::json(200, &system::described(context)?))),
         ("GET", ["containers", "json"]) => whole(containers(context, request)),
         ("POST", ["containers", "create"]) => whole(make(context, request)),
         ("GET", ["events"]) => objects::events(context, request, &client),
@@ -151,28 +152,6 @@ fn version(context: &Context) -> Result<Reply, Refusal> {
             "Arch": Platform::host().architecture,
             "KernelVersion": system.release().to_string_lossy(),
             "Platform": { "Name": "Hawser" },
-        }),
-    ))
-}
-
-fn info(context: &Context) -> Result<Reply, Refusal> {
-    let info = context.info()?;
-    let views = view::all(context)?;
-    let running = views.iter().filter(|view| view.is_running()).count();
-    let system = rustix::system::uname();
-    Ok(Reply::json(
-        200,
-        &json!({
-            "Name": info.name,
-            "Driver": info.driver,
-            "DockerRootDir": info.state_dir,
-            "ServerVersion": env!("CARGO_PKG_VERSION"),
-            "OSType": "linux",
-            "Architecture": system.machine().to_string_lossy(),
-            "KernelVersion": system.release().to_string_lossy(),
-            "Containers": views.len(),
-            "ContainersRunning": running,
-            "IndexServerAddress": "https://index.docker.io/v1/",
         }),
     ))
 }

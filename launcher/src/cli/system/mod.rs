@@ -73,27 +73,150 @@ fn machine() -> (usize, u64) {
 /// # Errors
 /// A bad template, or no daemon.
 pub fn info(context: &Context, flags: &FormatFlags) -> Result<i32, CliError> {
-    let info = context.info()?;
-    let mut counts = Counts::default();
-    for view in view::all(context)? {
-        if view.state.status == Status::Running && view.state.paused {
-            counts.paused += 1;
-        } else if view.state.status == Status::Running {
-            counts.running += 1;
-        } else {
-            counts.stopped += 1;
-        }
-    }
-    let part = Part::read(context, info);
-    let (about, part) = ((info, counts), part.as_ref());
+    let host = Host::read(context)?;
     match &flags.format {
-        None => output::write(text(about, part))?,
-        Some(format) => output::line(formatted(format, &object(about, part))?)?,
+        None => output::write(host.text())?,
+        Some(format) => output::line(formatted(format, &host.object())?)?,
     }
-    for warning in info.warnings.iter().filter(|_| flags.format.is_none()) {
+    let warnings = host.info.warnings.iter();
+    for warning in warnings.filter(|_| flags.format.is_none()) {
         output::warn(format_args!("WARNING: {warning}"));
     }
     Ok(0)
+}
+
+/// Docker's object of a host, and members of ours.
+///
+/// # Errors
+/// No daemon.
+pub fn described(context: &Context) -> Result<Value, CliError> {
+    Ok(Host::read(context)?.object())
+}
+
+/// What there is to say of a host.
+struct Host<'c> {
+    info: &'c Info,
+    counts: Counts,
+    part: Option<Part>,
+}
+
+impl<'c> Host<'c> {
+    fn read(context: &'c Context) -> Result<Self, CliError> {
+        let info = context.info()?;
+        let mut counts = Counts::default();
+        for view in view::all(context)? {
+            if view.state.status == Status::Running && view.state.paused {
+                counts.paused += 1;
+            } else if view.state.status == Status::Running {
+                counts.running += 1;
+            } else {
+                counts.stopped += 1;
+            }
+        }
+        let part = Part::read(context, info);
+        Ok(Self { info, counts, part })
+    }
+
+    fn object(&self) -> Value {
+        let Self { info, counts, part } = self;
+        let mut object = serde_json::to_value(info).unwrap_or_default();
+        if let Value::Object(members) = &mut object {
+            members.extend(
+                [
+                    ("Containers", json!(counts.all())),
+                    ("ContainersRunning", json!(counts.running)),
+                    ("ContainersPaused", json!(counts.paused)),
+                    ("ContainersStopped", json!(counts.stopped)),
+                    ("DockerRootDir", json!(info.state_dir)),
+                    ("LoggingDriver", json!(info.logging.driver)),
+                    ("CgroupDriver", json!("cgroupfs")),
+                    ("SecurityOptions", json!(security_options(info))),
+                    ("DefaultRuntime", json!("hawser-shim")),
+                    ("InitBinary", json!("hawser-shim")),
+                    ("NCPU", json!(machine().0)),
+                    ("MemTotal", json!(machine().1)),
+                    ("OSType", json!("linux")),
+                    ("Swarm", swarm::object(part.as_ref())),
+                    ("Architecture", json!(std::env::consts::ARCH)),
+                    ("IndexServerAddress", json!("https://index.docker.io/v1/")),
+                ]
+                .map(|(name, value)| (name.to_owned(), value)),
+            );
+        }
+        object
+    }
+
+    fn text(&self) -> String {
+        let Self { info, counts, part } = self;
+        let mut lines = vec![
+            format!("Containers: {}", counts.all()),
+            format!(" Running: {}", counts.running),
+            format!(" Paused: {}", counts.paused),
+            format!(" Stopped: {}", counts.stopped),
+            format!("Images: {}", info.images),
+            format!("Networks: {}", info.networks),
+            format!("Endpoints: {}", info.endpoints),
+            format!("Volumes: {}", info.volumes),
+            format!("Server Version: {}", info.server_version),
+            format!("Storage Driver: {}", info.driver),
+        ];
+        let rows = info.driver_status.iter();
+        lines.extend(rows.map(|(name, value)| format!(" {name}: {value}")));
+        lines.extend([
+            format!("Logging Driver: {}", info.logging.driver),
+            "Cgroup Driver: cgroupfs".to_owned(),
+            format!("Cgroup Version: {}", info.cgroup_version),
+            "Plugins:".to_owned(),
+            " Volume: local".to_owned(),
+            " Network: bridge host ipvlan macvlan null overlay".to_owned(),
+            format!(" Log: {}", DRIVERS.join(" ")),
+        ]);
+        lines.extend(swarm::lines(part.as_ref()));
+        lines.extend([
+            format!("Runtimes: {}", runtimes(info).join(" ")),
+            "Default Runtime: hawser-shim".to_owned(),
+            "Init Binary: hawser-shim".to_owned(),
+            "Security Options:".to_owned(),
+        ]);
+        for option in security_options(info) {
+            let mut parts = option
+                .split(',')
+                .map(|part| part.split_once('=').unwrap_or((part, "")));
+            let name = parts.next().map_or("", |(_, name)| name);
+            lines.push(format!(" {name}"));
+            lines.extend(parts.map(|(key, value)| match key {
+                "profile" => format!("  Profile: {value}"),
+                _ => format!("  {key}: {value}"),
+            }));
+        }
+        if let Some(remap) = &info.userns_remap {
+            lines.push(format!("User Namespace Remap: {}", remap.user));
+            let (uids, gids) = (&remap.maps.uids, &remap.maps.gids);
+            for (what, ranges) in [("Users", uids), ("Groups", gids)] {
+                let spans = ranges
+                    .iter()
+                    .map(|range| format!("{}-{}", range.host, range.host + (range.size - 1)));
+                let spans: Vec<String> = spans.collect();
+                lines.push(format!(" {what}: {}", spans.join(", ")));
+            }
+        }
+        lines.extend(["Data Path:".to_owned()]);
+        lines.extend(info.data_path.iter().map(|line| format!(" {line}")));
+        lines.extend([
+            format!("Kernel Version: {}", info.kernel_version),
+            format!("Operating System: {}", info.operating_system),
+            "OSType: linux".to_owned(),
+            format!("Architecture: {}", std::env::consts::ARCH),
+            format!("CPUs: {}", machine().0),
+            format!("Total Memory: {}", human::binary_size(machine().1, 4)),
+            format!("Name: {}", info.name),
+            format!("State Dir: {}", info.state_dir),
+            format!("Run Dir: {}", info.run_dir),
+            format!("Volume Plugin Dir: {}", info.plugin_dir),
+            format!("CNI Plugin Dir: {}", info.cni_bin_dir),
+        ]);
+        lines.join("\n") + "\n"
+    }
 }
 
 fn formatted(format: &str, value: &Value) -> Result<String, CliError> {
@@ -105,108 +228,9 @@ fn formatted(format: &str, value: &Value) -> Result<String, CliError> {
     Ok(Template::parse(source)?.render(value)?)
 }
 
-/// Members of Docker's info, and ours.
-fn object((info, counts): (&Info, Counts), part: Option<&Part>) -> Value {
-    let mut object = serde_json::to_value(info).unwrap_or_default();
-    if let Value::Object(members) = &mut object {
-        members.extend(
-            [
-                ("Containers", json!(counts.all())),
-                ("ContainersRunning", json!(counts.running)),
-                ("ContainersPaused", json!(counts.paused)),
-                ("ContainersStopped", json!(counts.stopped)),
-                ("DockerRootDir", json!(info.state_dir)),
-                ("LoggingDriver", json!(info.logging.driver)),
-                ("CgroupDriver", json!("cgroupfs")),
-                ("SecurityOptions", json!(security_options(info))),
-                ("DefaultRuntime", json!("hawser-shim")),
-                ("InitBinary", json!("hawser-shim")),
-                ("NCPU", json!(machine().0)),
-                ("MemTotal", json!(machine().1)),
-                ("OSType", json!("linux")),
-                ("Swarm", swarm::object(part)),
-                ("Architecture", json!(std::env::consts::ARCH)),
-            ]
-            .map(|(name, value)| (name.to_owned(), value)),
-        );
-    }
-    object
-}
-
 fn runtimes(info: &Info) -> Vec<&str> {
     let named = info.runtimes.keys().map(String::as_str);
     std::iter::once("hawser-shim").chain(named).collect()
-}
-
-fn text((info, counts): (&Info, Counts), part: Option<&Part>) -> String {
-    let mut lines = vec![
-        format!("Containers: {}", counts.all()),
-        format!(" Running: {}", counts.running),
-        format!(" Paused: {}", counts.paused),
-        format!(" Stopped: {}", counts.stopped),
-        format!("Images: {}", info.images),
-        format!("Networks: {}", info.networks),
-        format!("Endpoints: {}", info.endpoints),
-        format!("Volumes: {}", info.volumes),
-        format!("Server Version: {}", info.server_version),
-        format!("Storage Driver: {}", info.driver),
-    ];
-    let rows = info.driver_status.iter();
-    lines.extend(rows.map(|(name, value)| format!(" {name}: {value}")));
-    lines.extend([
-        format!("Logging Driver: {}", info.logging.driver),
-        "Cgroup Driver: cgroupfs".to_owned(),
-        format!("Cgroup Version: {}", info.cgroup_version),
-        "Plugins:".to_owned(),
-        " Volume: local".to_owned(),
-        " Network: bridge host ipvlan macvlan null overlay".to_owned(),
-        format!(" Log: {}", DRIVERS.join(" ")),
-    ]);
-    lines.extend(swarm::lines(part));
-    lines.extend([
-        format!("Runtimes: {}", runtimes(info).join(" ")),
-        "Default Runtime: hawser-shim".to_owned(),
-        "Init Binary: hawser-shim".to_owned(),
-        "Security Options:".to_owned(),
-    ]);
-    for option in security_options(info) {
-        let mut parts = option
-            .split(',')
-            .map(|part| part.split_once('=').unwrap_or((part, "")));
-        let name = parts.next().map_or("", |(_, name)| name);
-        lines.push(format!(" {name}"));
-        lines.extend(parts.map(|(key, value)| match key {
-            "profile" => format!("  Profile: {value}"),
-            _ => format!("  {key}: {value}"),
-        }));
-    }
-    if let Some(remap) = &info.userns_remap {
-        lines.push(format!("User Namespace Remap: {}", remap.user));
-        let (uids, gids) = (&remap.maps.uids, &remap.maps.gids);
-        for (what, ranges) in [("Users", uids), ("Groups", gids)] {
-            let spans = ranges
-                .iter()
-                .map(|range| format!("{}-{}", range.host, range.host + (range.size - 1)));
-            let spans: Vec<String> = spans.collect();
-            lines.push(format!(" {what}: {}", spans.join(", ")));
-        }
-    }
-    lines.extend(["Data Path:".to_owned()]);
-    lines.extend(info.data_path.iter().map(|line| format!(" {line}")));
-    lines.extend([
-        format!("Kernel Version: {}", info.kernel_version),
-        format!("Operating System: {}", info.operating_system),
-        "OSType: linux".to_owned(),
-        format!("Architecture: {}", std::env::consts::ARCH),
-        format!("CPUs: {}", machine().0),
-        format!("Total Memory: {}", human::binary_size(machine().1, 4)),
-        format!("Name: {}", info.name),
-        format!("State Dir: {}", info.state_dir),
-        format!("Run Dir: {}", info.run_dir),
-        format!("Volume Plugin Dir: {}", info.plugin_dir),
-        format!("CNI Plugin Dir: {}", info.cni_bin_dir),
-    ]);
-    lines.join("\n") + "\n"
 }
 
 /// The client's part is printed even if there is no daemon; the exit code tells.
