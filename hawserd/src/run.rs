@@ -47,6 +47,8 @@ pub(crate) fn run(config: &Config, flags: &Flags, level: &Level) -> Result<(), S
     let sockets = Sockets::bind(config)?;
     inventory(&daemon);
     let served = runtime.block_on(serve(daemon, sockets, || reload(flags, level)));
+    // Whoever waits for a store that is silent ends with the runtime: `Handle::block_on` panics then.
+    std::panic::set_hook(Box::new(|panic| tracing::debug!(%panic, "cut short")));
     // A mount that hangs must not keep the process: whatever it was doing is settled by the next
     // start, like after a crash.
     runtime.shutdown_timeout(GRACE);

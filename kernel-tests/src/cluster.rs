@@ -2,7 +2,7 @@
 //! or that their managers run.
 
 use std::fs;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -202,6 +202,11 @@ pub fn address(number: u8) -> Ipv4Addr {
     Ipv4Addr::new(172, 31, number, 5)
 }
 
+/// The other one of it.
+pub fn address_v6(number: u8) -> Ipv6Addr {
+    Ipv6Addr::new(0xfd31, u16::from(number), 0, 0, 0, 0, 0, 5)
+}
+
 fn connect(router: &Host, host: &Host, number: u8) -> Result<()> {
     let ip = |host: &Host, words: &str| program::output(host.command("ip").args(words.split(' ')));
     let pid = host.pid();
@@ -217,10 +222,8 @@ fn connect(router: &Host, host: &Host, number: u8) -> Result<()> {
     )?;
     ip(router, &format!("link set {link} up"))?;
     ip(host, &format!("addr add {}/24 dev eth0", address(number)))?;
-    ip(
-        host,
-        &format!("addr add fd31:{number}::5/64 dev eth0 nodad"),
-    )?;
+    let address_v6 = address_v6(number);
+    ip(host, &format!("addr add {address_v6}/64 dev eth0 nodad"))?;
     ip(host, "link set eth0 up")?;
     ip(host, &format!("route add default via 172.31.{number}.1"))?;
     ip(host, &format!("-6 route add default via fd31:{number}::1"))?;

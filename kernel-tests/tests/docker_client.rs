@@ -129,7 +129,11 @@ mod root {
         let stats = docker.ok(&["stats", "--no-stream", "--format", "{{.PIDs}}", "web"]);
         assert_eq!(stats, "1");
         let said = docker.ok(&["info"]);
-        for line in ["  Running: 1", " Storage Driver: overlay2", " Swarm: inactive"] {
+        for line in [
+            "  Running: 1",
+            " Storage Driver: overlay2",
+            " Swarm: inactive",
+        ] {
             assert!(said.lines().any(|said| said == line), "{line}: {said}");
         }
         docker.ok(&["stop", "-t", "0", "web"]);
