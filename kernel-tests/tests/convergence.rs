@@ -1,6 +1,6 @@
 //! Endpoints that come and go on five hosts, on two links with a router between them and with clocks
-//! that differ, while daemons are killed, a host is cut off and the control plane is away: afterwards every kernel knows who is
-//! where, and nothing else.
+//! that differ, while daemons are killed, a host is cut off and the control plane is away: afterwards
+//! every kernel knows who is where, and nothing else.
 
 #[cfg(test)]
 mod root {

@@ -178,6 +178,7 @@ impl Loaded {
         let sandboxes = sandbox::Sandboxes::open(&mut object)?;
         let runtimes = runtime::Runtimes::open(&mut object)?;
         let drops = counters::Drops::open(&mut object)?;
+        object::verify(&mut object);
         object::install_tc(&mut object)?;
         object::install_front(&mut object)?;
         let hooks = hook::Hooks::open(&mut object, pins.clone(), options.cgroup.clone())?;

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::sync::{Mutex, PoisonError};
+use std::thread;
 
 use abi::map::{
     DATA, FRONT_PROGRAMS, JUMP_FRONT, JUMP_STEPS, JUMP_TC, PREVIOUS, SOCKET_HOOKS, STEP_PROGRAMS,
@@ -17,6 +19,9 @@ use super::error::BpfError;
 use super::pin::Directory;
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/programs.o"));
+
+/// How many programs are verified at a time: each may take the kernel some megabytes.
+const VERIFIERS: usize = 4;
 
 /// How many entries some maps have instead of the number they were built with, by name.
 pub(super) type Sizes = BTreeMap<&'static str, u32>;
@@ -95,13 +100,46 @@ where
     })
 }
 
+/// Has the kernel verify the programs that are to be current, several at a time: most of what opening a
+/// data plane takes. What it refuses is refused again where it is installed, and told there.
+pub(super) fn verify(object: &mut Ebpf) {
+    let front = FRONT_PROGRAMS.map(|(_, name)| name);
+    let steps = STEP_PROGRAMS.map(|(_, name)| name);
+    let tc = TC_PROGRAMS.map(|(_, name)| name);
+    let is_installed = |name: &str| {
+        let all = [&front[..], &steps, &tc, &SOCKET_HOOKS];
+        all.iter().any(|names| names.contains(&name))
+    };
+    let programs = object.programs_mut().filter(|(name, _)| is_installed(name));
+    let programs = Mutex::new(programs);
+    let next = || {
+        let mut programs = programs.lock().unwrap_or_else(PoisonError::into_inner);
+        programs.next().map(|(_, program)| program)
+    };
+    let processors = thread::available_parallelism().map_or(1, usize::from);
+    thread::scope(|scope| {
+        for _ in 0..processors.min(VERIFIERS) {
+            scope.spawn(|| {
+                while let Some(program) = next() {
+                    drop(match program {
+                        Program::SchedClassifier(program) => program.load(),
+                        Program::Xdp(program) => program.load(),
+                        Program::CgroupSockAddr(program) => program.load(),
+                        _ => continue,
+                    });
+                }
+            });
+        }
+    });
+}
+
 /// Loads the tc programs and makes them the current ones.
 pub(super) fn install_tc(object: &mut Ebpf) -> Result<(), BpfError> {
     let steps = STEP_PROGRAMS.map(|(slot, name)| (JUMP_STEPS, slot as u32, name));
     let tc = TC_PROGRAMS.map(|(slot, name)| (JUMP_TC, slot as u32, name));
     for (table, slot, name) in steps.into_iter().chain(tc) {
         let program: &mut SchedClassifier = program(object, name)?;
-        program.load().map_err(BpfError::load(name))?;
+        loaded(program.load()).map_err(BpfError::load(name))?;
         let fd = program.fd().map_err(BpfError::load(name))?;
         let fd = fd.try_clone().map_err(program_io(name))?;
         set_slot(object, table, slot, &fd)?;
@@ -113,7 +151,7 @@ pub(super) fn install_tc(object: &mut Ebpf) -> Result<(), BpfError> {
 pub(super) fn install_front(object: &mut Ebpf) -> Result<(), BpfError> {
     for (slot, name) in FRONT_PROGRAMS {
         let program: &mut Xdp = program(object, name)?;
-        program.load().map_err(BpfError::load(name))?;
+        loaded(program.load()).map_err(BpfError::load(name))?;
         let fd = program.fd().map_err(BpfError::load(name))?;
         let fd = fd.try_clone().map_err(program_io(name))?;
         set_slot(object, JUMP_FRONT, slot as u32, &fd)?;
@@ -135,7 +173,7 @@ pub(super) fn install_socket_hook(object: &mut Ebpf, hook: &str) -> Result<(), B
 
 fn load_socket_program(object: &mut Ebpf, name: &str) -> Result<ProgramFd, BpfError> {
     let program: &mut CgroupSockAddr = program(object, name)?;
-    program.load().map_err(BpfError::load(name))?;
+    loaded(program.load()).map_err(BpfError::load(name))?;
     let fd = program.fd().map_err(BpfError::load(name))?;
     fd.try_clone().map_err(program_io(name))
 }
@@ -158,7 +196,7 @@ fn set_slot(
         })
 }
 
-/// A stub is loaded once, by whoever needs it first.
+/// A program is loaded once, by whoever needs it first.
 pub(super) fn loaded(result: Result<(), ProgramError>) -> Result<(), ProgramError> {
     match result {
         Err(ProgramError::AlreadyLoaded) => Ok(()),
