@@ -226,9 +226,8 @@ impl Netd {
         }
         for (id, peers) in &desired.peers {
             if let Some(network) = desired.networks.get(id) {
-                for (_key, peer) in peers.iter() {
-                    self.publish_peer(&desired, network, peer);
-                }
+                let peers = peers.iter().map(|(_key, peer)| &**peer);
+                self.publish_peers(&desired, network, peers);
             }
         }
         self.publish_view(desired);

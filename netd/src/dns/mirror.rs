@@ -54,9 +54,8 @@ impl Mirror {
         self.complete = self.settle(done);
     }
 
-    /// Writes what the change of one endpoint, before and after it, has changed.
-    pub(super) fn update(&mut self, directory: &Directory, endpoints: [Option<&Endpoint>; 2]) {
-        let endpoints: Vec<&Endpoint> = endpoints.into_iter().flatten().collect();
+    /// Writes what the change of endpoints has changed, of which there are those before it and those after.
+    pub(super) fn update(&mut self, directory: &Directory, endpoints: &[Arc<Endpoint>]) {
         if !self.complete {
             return self.replace(directory);
         }

@@ -55,7 +55,7 @@ use dial::Origin;
 use mirror::Mirror;
 use reader::{Reader, Registration};
 use serve::{Asker, Service, Step};
-use zone::{Directory, Endpoint, Registry, Seat};
+use zone::{Endpoint, Registry, Seat};
 
 pub use admission::Rate;
 pub use listen::{Sockets, bind};
@@ -314,24 +314,40 @@ impl DnsServer {
 
     /// Adds or replaces an endpoint. Its names resolve when this returns.
     pub fn upsert(&self, endpoint: NamedEndpoint) {
-        let (endpoint, rejected) = Endpoint::new(endpoint);
-        for name in rejected {
-            tracing::warn!(name, "not a domain name: nobody can resolve it");
-        }
-        let id = endpoint.id().clone();
+        self.upsert_all([endpoint]);
+    }
+
+    /// The same of several, of which nobody sees a part: a network of thousands that comes is copied once.
+    pub fn upsert_all(&self, endpoints: impl IntoIterator<Item = NamedEndpoint>) {
         let mut registry = self.registry();
-        let before = registry.get(&id);
-        self.publish(registry.upsert(endpoint));
-        let after = registry.get(&id);
-        self.reflect(&registry, [before.as_deref(), after.as_deref()]);
+        let mut changed = Vec::new();
+        for endpoint in endpoints {
+            let (endpoint, rejected) = Endpoint::new(endpoint);
+            for name in rejected {
+                tracing::warn!(name, "not a domain name: nobody can resolve it");
+            }
+            let id = endpoint.id().clone();
+            changed.extend(registry.get(&id));
+            registry.upsert(endpoint);
+            changed.extend(registry.get(&id));
+        }
+        self.tell(&registry, &changed);
     }
 
     /// Removes an endpoint; an absent one changes nothing. Its names are gone when this returns.
     pub fn remove(&self, endpoint: &Id) {
+        self.remove_all([endpoint]);
+    }
+
+    /// The same of several, as [`Self::upsert_all`].
+    pub fn remove_all<'e>(&self, endpoints: impl IntoIterator<Item = &'e Id>) {
         let mut registry = self.registry();
-        let before = registry.get(endpoint);
-        self.publish(registry.remove(endpoint));
-        self.reflect(&registry, [before.as_deref(), None]);
+        let mut changed = Vec::new();
+        for endpoint in endpoints {
+            changed.extend(registry.get(endpoint));
+            registry.remove(endpoint);
+        }
+        self.tell(&registry, &changed);
     }
 
     /// Lets the data plane answer what it can: it knows all names when this returns, and every
@@ -422,17 +438,16 @@ impl DnsServer {
     }
 
     /// Called with the registry locked, so that snapshots appear in the order of the changes.
-    fn publish(&self, directory: &Directory) {
-        self.inner
-            .service
-            .directory
-            .store(Arc::new(directory.clone()));
-    }
-
-    /// Tells the data plane of the change of one endpoint, before and after it.
-    fn reflect(&self, registry: &Registry, endpoint: [Option<&Endpoint>; 2]) {
+    /// Tells whoever answers of the change of endpoints, as they were and as they are.
+    fn tell(&self, registry: &Registry, endpoints: &[Arc<Endpoint>]) {
+        if endpoints.is_empty() {
+            return;
+        }
+        let directory = registry.directory();
+        let published = &self.inner.service.directory;
+        published.store(Arc::new(directory.clone()));
         if let Some(mirror) = &mut *self.mirror() {
-            mirror.update(registry.directory(), endpoint);
+            mirror.update(directory, endpoints);
         }
     }
 

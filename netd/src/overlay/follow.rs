@@ -265,12 +265,11 @@ impl Netd {
             else {
                 continue;
             };
-            for (key, peer) in &difference.gone {
+            let gone = difference.gone.iter().filter(|(key, peer)| {
                 let is = peers.get(key);
-                if is.is_none_or(|is| is.endpoint != peer.endpoint) {
-                    self.dns.remove(&peer.endpoint);
-                }
-            }
+                is.is_none_or(|is| is.endpoint != peer.endpoint)
+            });
+            self.dns.remove_all(gone.map(|(_key, peer)| &peer.endpoint));
             // What was in the kernel before it was known who is where, a look at it tells.
             let steps = match before.peers.contains_key(*id) {
                 true => overlay::follow(before, &after, network, difference),
@@ -283,9 +282,8 @@ impl Netd {
                 },
             };
             apply::run_all(&*self.kernel, &steps);
-            for (_key, peer) in &difference.new {
-                self.publish_peer(&after, network, peer);
-            }
+            let new = difference.new.iter().map(|(_key, peer)| &***peer);
+            self.publish_peers(&after, network, new);
         }
         self.change_members(before, &after, &services);
     }
@@ -318,31 +316,42 @@ impl Netd {
         }
     }
 
-    /// Names of an endpoint on another node resolve like those here.
-    pub(crate) fn publish_peer(&self, desired: &Desired, network: &Network, peer: &Peer) {
-        let short_id = peer.container.chars().take(12).collect();
-        let names = peer.name.iter().chain(&peer.aliases).cloned();
-        let of_services = peer.parts.iter().flat_map(|part| {
-            let member = Member::elsewhere(&network.id, peer, part);
-            service::names_by_service(desired, network, &member)
-        });
-        let number = u64::from_str_radix(&peer.endpoint.as_str()[..16], 16);
-        self.dns.upsert(NamedEndpoint {
-            endpoint: peer.endpoint.clone(),
-            network: network.id.clone(),
-            network_name: network.name.clone(),
-            container_id: peer.container.clone(),
-            sandbox: NsId {
-                device: ELSEWHERE,
-                inode: number.unwrap_or_default(),
-            },
-            order: 0,
-            names: names.chain([short_id]).chain(of_services).collect(),
-            addresses: peer.addresses.clone(),
-            ports: Vec::new(),
-            links: Vec::new(),
-            upstreams: Vec::new(),
-            internal: network.internal,
-        });
+    /// Names of endpoints on other nodes resolve like those here.
+    pub(crate) fn publish_peers<'p>(
+        &self,
+        desired: &Desired,
+        network: &Network,
+        peers: impl IntoIterator<Item = &'p Peer>,
+    ) {
+        let peers = peers.into_iter();
+        self.dns
+            .upsert_all(peers.map(|peer| named(desired, network, peer)));
+    }
+}
+
+fn named(desired: &Desired, network: &Network, peer: &Peer) -> NamedEndpoint {
+    let short_id = peer.container.chars().take(12).collect();
+    let names = peer.name.iter().chain(&peer.aliases).cloned();
+    let of_services = peer.parts.iter().flat_map(|part| {
+        let member = Member::elsewhere(&network.id, peer, part);
+        service::names_by_service(desired, network, &member)
+    });
+    let number = u64::from_str_radix(&peer.endpoint.as_str()[..16], 16);
+    NamedEndpoint {
+        endpoint: peer.endpoint.clone(),
+        network: network.id.clone(),
+        network_name: network.name.clone(),
+        container_id: peer.container.clone(),
+        sandbox: NsId {
+            device: ELSEWHERE,
+            inode: number.unwrap_or_default(),
+        },
+        order: 0,
+        names: names.chain([short_id]).chain(of_services).collect(),
+        addresses: peer.addresses.clone(),
+        ports: Vec::new(),
+        links: Vec::new(),
+        upstreams: Vec::new(),
+        internal: network.internal,
     }
 }

@@ -279,9 +279,7 @@ impl Netd {
             self.follow_key(&self.kernel.observe()?);
         }
         let view = self.view();
-        for (_key, peer) in peers.iter() {
-            self.publish_peer(&view, network, peer);
-        }
+        self.publish_peers(&view, network, peers.iter().map(|(_key, peer)| &**peer));
         self.change_places(&before, &view, &id);
         self.follow_host();
         tracing::info!(name = %network.name, "network extended to this node");
@@ -364,9 +362,8 @@ impl Netd {
             view.peers.remove(network);
             self.change_peers(&before, view, &anywhere([network.clone()].into()));
         }
-        for (_key, peer) in peers.iter() {
-            self.dns.remove(&peer.endpoint);
-        }
+        let endpoints = peers.iter().map(|(_key, peer)| &peer.endpoint);
+        self.dns.remove_all(endpoints);
     }
 }
 

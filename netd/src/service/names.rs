@@ -114,7 +114,7 @@ impl Netd {
         };
         match member.at {
             At::Here(endpoint) => self.publish_names(desired, network, endpoint),
-            At::Elsewhere { peer, .. } => self.publish_peer(desired, network, peer),
+            At::Elsewhere { peer, .. } => self.publish_peers(desired, network, [peer]),
         }
     }
 }

@@ -162,15 +162,15 @@ impl Both {
         let before = self.registry.get(&id);
         self.registry.upsert(Endpoint::new(endpoint).0);
         let after = self.registry.get(&id);
-        let changed = [before.as_deref(), after.as_deref()];
-        self.mirror.update(self.registry.directory(), changed);
+        let changed: Vec<_> = before.into_iter().chain(after).collect();
+        self.mirror.update(self.registry.directory(), &changed);
     }
 
     fn remove(&mut self, digit: char) {
         let before = self.registry.get(&id(digit));
         self.registry.remove(&id(digit));
         self.mirror
-            .update(self.registry.directory(), [before.as_deref(), None]);
+            .update(self.registry.directory(), before.as_slice());
     }
 
     /// What the daemon says, if it answers by itself.
