@@ -275,7 +275,12 @@ impl Node {
                     .unwrap();
                 let shown = String::from_utf8(shown.stdout).unwrap();
                 let is_static = |line: &&str| line.contains(" self") || line.contains("static");
-                entries.extend(shown.lines().filter(is_static).map(str::to_owned));
+                // A kernel with VLANs has each entry for the bridge's default one, too.
+                let is_added = |line: &&str| line.contains(" vlan ");
+                let shown = shown
+                    .lines()
+                    .filter(|line| is_static(line) && !is_added(line));
+                entries.extend(shown.map(str::to_owned));
             }
             for family in ["-4", "-6"] {
                 let shown = ip(&format!("{family} neighbour show nud permanent"));
