@@ -22,22 +22,15 @@ const BACKENDS: std::ops::Range<u16> = 81..87;
 /// takes longer.
 const CONNECTIONS: usize = 5000;
 const CHANGES: usize = 60;
-const DEATHS: usize = 5;
+const DEATHS: usize = 3;
 /// Who opens connections one after the other.
 const CLIENTS: usize = 4;
-
-/// This thread, and those that it begins, run when the daemon has nothing to do: on few and slow
-/// processors the kernel's verifier would take minutes beside them.
-fn yield_to_the_daemon() {
-    rustix::process::nice(19).unwrap();
-}
 
 /// Serves until the test's process ends: its number, then whatever is sent.
 fn serve(ns: &NetNs, number: u16) {
     let bind = format!("172.18.0.2:{number}");
     let listener = ns.run(|| TcpListener::bind(bind)).unwrap().unwrap();
     thread::spawn(move || {
-        yield_to_the_daemon();
         for mut stream in listener.incoming().flatten() {
             thread::spawn(move || -> io::Result<()> {
                 stream.write_all(&number.to_be_bytes())?;
@@ -110,7 +103,6 @@ fn under_load(net: &Topology, change: impl FnOnce(&AtomicUsize)) -> usize {
     thread::scope(|scope| {
         for _ in 0..CLIENTS {
             scope.spawn(|| {
-                yield_to_the_daemon();
                 while !done.load(Ordering::Relaxed) {
                     let answered = open(&net.client).and_then(|(mut stream, number)| {
                         echoes(&mut stream).map_err(|error| {
