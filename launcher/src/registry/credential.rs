@@ -18,7 +18,7 @@ use super::error::RegistryError;
 use super::helper::Helper;
 
 /// Under which Docker Hub is kept.
-const HUB_KEY: &str = "https://index.docker.io/v1/";
+pub(crate) const HUB_KEY: &str = "https://index.docker.io/v1/";
 /// What Docker calls a login that is a refresh token, in place of the name.
 const TOKEN_USER: &str = "<token>";
 /// Names the variable that has logins beside the file's, in its form.

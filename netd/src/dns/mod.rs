@@ -437,8 +437,8 @@ impl DnsServer {
         })
     }
 
-    /// Called with the registry locked, so that snapshots appear in the order of the changes.
-    /// Tells whoever answers of the change of endpoints, as they were and as they are.
+    /// Tells whoever answers of the change of endpoints, as they were and as they are. Called with the
+    /// registry locked, so that snapshots appear in the order of the changes.
     fn tell(&self, registry: &Registry, endpoints: &[Arc<Endpoint>]) {
         if endpoints.is_empty() {
             return;

@@ -76,7 +76,8 @@ impl Report {
             let name = name.replace('_', " ");
             self.features.set(&name, &kernel.name, has.to_owned());
         }
-        if !account.info.is_empty() {
+        // What a script says of itself is no word of the daemon's.
+        if paths(&account.info).next().is_some() {
             self.paths.clear(&kernel.name);
         }
         self.paths
@@ -379,6 +380,11 @@ mod tests {
                 .map(|has| ("vlan".to_owned(), has))
                 .into_iter()
                 .collect();
+            let said = match feature {
+                Some(_) => " Storage Driver: overlay2",
+                None => "a script has something to say",
+            };
+            account.take(Verdict::Info(said.to_owned()));
             let run = Run { kernel, account };
             write(page.path(), &matrix, |report| {
                 report.take(&run, &parts);
@@ -395,6 +401,7 @@ mod tests {
         for line in [
             "head",
             "| Linux | 5.10.1 | 6.1.2 | – | – |",
+            "| Storage Driver | overlay2 | overlay2 | – | – |",
             "| vlan | yes | no | – | – |",
             "| p | 1 of 2 | 1 of 2 | – | – |",
             "| s | passed | passed | – | – |",

@@ -14,6 +14,7 @@ use crate::container::Status;
 use crate::format::human;
 use crate::format::template::Template;
 use crate::log::option::DRIVERS;
+use crate::registry::credential::HUB_KEY;
 use crate::shim::Modules;
 
 use super::container::{stats, view};
@@ -138,7 +139,7 @@ impl<'c> Host<'c> {
                     ("OSType", json!("linux")),
                     ("Swarm", swarm::object(part.as_ref())),
                     ("Architecture", json!(std::env::consts::ARCH)),
-                    ("IndexServerAddress", json!("https://index.docker.io/v1/")),
+                    ("IndexServerAddress", json!(HUB_KEY)),
                 ]
                 .map(|(name, value)| (name.to_owned(), value)),
             );
