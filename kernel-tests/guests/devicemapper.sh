@@ -91,6 +91,8 @@ refused 'volume group "other"' dm.directlvm_device=/dev/vde dm.directlvm_device_
 vgremove -q -y other >/dev/null
 pvremove -q -y /dev/vde >/dev/null
 mkfs.ext4 -q -F /dev/vde
+# What a group of this name leaves that is gone, where nothing but LVM makes nodes.
+mkdir /dev/hawser
 DIRECT="dm.directlvm_device=/dev/vde dm.thinp_percent=95 dm.thinp_metapercent=1 dm.thinp_autoextend_threshold=80 dm.thinp_autoextend_percent=20 dm.directlvm_device_force=true dm.basesize=512M"
 # shellcheck disable=SC2086
 start $DIRECT

@@ -150,7 +150,7 @@ fn what_should_be_encrypted_does_not_pass_whatever_becomes_of_firewall_and_daemo
         wire.is_dropped();
         plane.close();
         wire.is_dropped();
-        plane.reopen();
+        wire.here.run(|| plane.reopen()).unwrap();
         counts(&plane, 6);
         wire.is_dropped();
         plane.seal(&Sealed::default()).unwrap();

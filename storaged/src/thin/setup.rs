@@ -425,6 +425,9 @@ fn direct_lvm(
             }
             lvm.run("pvcreate", &["-ff", "-y", &device.display().to_string()])?;
             let device = device.display().to_string();
+            // Without udev it outlives a group of this name that was removed, and LVM makes no other
+            // while it is there. One that is in use is not empty.
+            drop(std::fs::remove_dir(Path::new("/dev").join(GROUP)));
             lvm.run("vgcreate", &["--addtag", &lvm.tag, GROUP, &device])?;
         }
     }
