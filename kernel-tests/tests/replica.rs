@@ -200,8 +200,12 @@ mod root {
             "PAGE=old",
             "-d",
         ];
-        // Without a check a replica gets connections before it listens.
-        let health = ["--health-tcp", "80", "--health-interval", "100ms"];
+        // Without a check a replica gets connections before it listens, and without time to start
+        // one on a slow host is replaced before it does.
+        #[rustfmt::skip]
+        let health = [
+            "--health-tcp", "80", "--health-interval", "100ms", "--health-start-period", "30s",
+        ];
         create(&shop, &[&flags[..], &health].concat(), SERVE);
         become_running(&shop, 3);
         shop.soon("all answer", || {
