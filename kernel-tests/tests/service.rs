@@ -278,7 +278,7 @@ mod root {
         shop.hawser(&[
             "service", "create", "--name", "web", "--network", "shop", "--publish", "8080:80",
             "--health-http", "80/index.html", "--health-interval", "100ms", "--health-rise", "1",
-            "--health-fall", "2",
+            "--health-fall", "2", "--health-start-period", "30s",
         ]);
         shop.serve("one", "first", &["--service", "web"]);
         shop.serve("two", "second", &["--service", "web"]);

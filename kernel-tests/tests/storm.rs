@@ -246,11 +246,12 @@ mod root {
         daemon.hawser(&["network", "create", "storm"]).unwrap();
         let plugin = Plugin::of(&daemon);
         let before = traces(&host, &daemon);
+        let containers = wait::in_time(CONTAINERS);
         let deadline = Instant::now() + LIMIT;
         let (done, gate, forgotten) = (AtomicUsize::new(0), Gate::default(), Mutex::default());
         let (done, gate, plugin) = (&done, &gate, &plugin);
         thread::scope(|scope| {
-            for number in 0..CONTAINERS {
+            for number in 0..containers {
                 let forgotten: &Mutex<Vec<Container>> = &forgotten;
                 scope.spawn(move || {
                     let container = Container::new(number);
@@ -263,7 +264,7 @@ mod root {
                 });
             }
             for kill in 1..=KILLS {
-                let enough = CONTAINERS * kill / (KILLS + 1);
+                let enough = containers * kill / (KILLS + 1);
                 let is_enough = || (done.load(Ordering::Relaxed) >= enough).then_some(());
                 wait::until(LIMIT, "containers come and go", is_enough).unwrap();
                 gate.set(true);
@@ -275,7 +276,7 @@ mod root {
             }
         });
         let forgotten = forgotten.into_inner().unwrap();
-        assert!(forgotten.len() > CONTAINERS / 20);
+        assert!(forgotten.len() > containers / 20);
         assert!(plugin.collect());
         same(&host, &daemon, &before);
         drop(forgotten);
@@ -345,19 +346,20 @@ mod root {
         daemon.hawser(&network).unwrap();
         let containers: Vec<Container> = (0..4).map(Container::new).collect();
         let before = traces(&host, &daemon);
-        cycles(&daemon, &containers, WARM_UP);
+        let count = wait::in_time(CYCLES);
+        cycles(&daemon, &containers, wait::in_time(WARM_UP));
         same(&host, &daemon, &before);
         let open = descriptors(&daemon);
         let round = |_| {
             let memory = resident_kb(&daemon);
-            cycles(&daemon, &containers, CYCLES);
+            cycles(&daemon, &containers, count);
             same(&host, &daemon, &before);
             resident_kb(&daemon).saturating_sub(memory)
         };
         // The allocator may still take its share of each thread in the first of them.
         let growth: Vec<u64> = (0..ROUNDS).map(round).collect();
         let least = growth.iter().min().unwrap();
-        assert!(*least <= MAX_GROWTH_KB, "{growth:?} kB in {CYCLES} cycles");
+        assert!(*least <= MAX_GROWTH_KB, "{growth:?} kB in {count} cycles");
         let closed = wait::until(LIMIT, "descriptors are closed", || {
             (descriptors(&daemon) <= open).then_some(())
         });

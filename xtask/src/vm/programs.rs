@@ -47,7 +47,7 @@ impl Programs {
         }
         // Tests know our programs by the path they were built at.
         let environment = format!(
-            "export HAWSER_BIN_DIR=/opt/hawser/bin\n\
+            "export HAWSER_BIN_DIR=/opt/hawser/bin HAWSER_SLOW_HOST=1\n\
              mkdir -p {0}\nln -sfn /opt/hawser/bin {0}/debug\n",
             workspace::target_dir().display()
         );

@@ -34,7 +34,9 @@ if [ $$ -eq 1 ]; then
 fi
 mkdir -p /run/lock /run/netns
 # What udev does on other hosts.
-modprobe -aq loop tun fuse dm_mod virtio_net
+modprobe -aq loop tun fuse dm_mod virtio_net nf_conntrack
+# As many connections as hosts with more memory take: the kernel drops those for which there is no room.
+sysctl -qw net.netfilter.nf_conntrack_max=262144
 . /opt/hawser/environment
 echo "kernel.hostname=guest$GUEST" | sysctl -qp -
 
