@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 use super::console::Verdict;
 use super::guest::{Guest, Machine, Scratch, Seat};
 use super::matrix::Kernel;
-use super::plan::{Plan, Stories};
+use super::plan::{Plan, Stories, is_asked_for};
 use super::{AT_ONCE, Bench, SCRATCH_BYTES, TOGETHER_LIMIT, TOGETHER_SECONDS, disk, side_by_side};
 use crate::test::Tally;
 use crate::workspace;
@@ -27,18 +27,18 @@ const STORES: [&str; 4] = [
 const LONGEST: u128 = 4_000;
 
 impl Bench {
-    /// Cuts the power `count` times on each kind of store whose name contains `name`, under each
+    /// Cuts the power `count` times on each kind of store that [is asked for](is_asked_for), under each
     /// kernel.
-    pub(super) fn cut(&self, count: u32, name: &str) -> Result<Tally> {
+    pub(super) fn cut(&self, count: u32, names: &[String]) -> Result<Tally> {
         let script = workspace::root().join(SCRIPT);
         let text =
             std::fs::read_to_string(&script).with_context(|| script.display().to_string())?;
-        self.programs.add_stories(&Stories::select(PROGRAM, "")?)?;
+        self.programs.add_stories(&Stories::select(PROGRAM, &[])?)?;
         self.programs.add_script("script", &text)?;
         let mut plan = Plan::default();
         plan.script("exec/script", "power-cut", TOGETHER_SECONDS);
         let disk = self.programs.disk(&plan)?;
-        let stores = || STORES.iter().filter(|store| store.contains(name));
+        let stores = || STORES.iter().filter(|store| is_asked_for(names, store));
         let machines = self.machines(disk, "");
         let lives = machines.flat_map(|machine| stores().map(move |store| (machine, store)));
         let cut = |((kernel, machine), store): ((_, _), &&str)| {

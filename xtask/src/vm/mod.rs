@@ -67,9 +67,9 @@ pub(crate) struct Options {
     /// Under these kernels of kernel-tests/kernels.toml; all of them when absent.
     #[arg(long, value_name = "NAME|all")]
     kernel: Vec<String>,
-    /// Stories whose name, or whose program's, contains this.
+    /// Stories whose name, or whose program's, contains this, or one of several.
     #[arg(long, value_name = "NAME")]
-    story: Option<String>,
+    story: Vec<String>,
     /// The few stories that tell most about a kernel.
     #[arg(long, conflicts_with = "story")]
     quick: bool,
@@ -92,7 +92,7 @@ impl Options {
     /// Whether nothing was asked for.
     pub(crate) fn is_empty(&self) -> bool {
         self.kernel.is_empty()
-            && self.story.is_none()
+            && self.story.is_empty()
             && self.exec.is_none()
             && !self.quick
             && self.cuts.is_none()
@@ -113,7 +113,7 @@ pub(crate) fn run_quick(bin: &Path) -> Result<Tally> {
     };
     let provision = Options {
         kernel: vec![INSTALLED_KERNEL.to_owned()],
-        story: Some(PROVISION.to_owned()),
+        story: vec![PROVISION.to_owned()],
         ..Options::default()
     };
     Ok(run(bin, &quick)? + run(bin, &cuts)? + run(bin, &provision)?)
@@ -122,7 +122,7 @@ pub(crate) fn run_quick(bin: &Path) -> Result<Tally> {
 /// What `options` ask for.
 pub(crate) fn run(bin: &Path, options: &Options) -> Result<Tally> {
     let bench = Bench::set_up(bin, &options.kernel)?;
-    let name = options.story.as_deref();
+    let names = options.story.as_slice();
     if let Some(program) = &options.exec {
         let mut plan = Plan::default();
         plan.daemon();
@@ -133,24 +133,24 @@ pub(crate) fn run(bin: &Path, options: &Options) -> Result<Tally> {
             .map(|(tally, _)| tally);
     }
     if let Some(count) = options.cuts {
-        return bench.cut(count, name.unwrap_or_default());
+        return bench.cut(count, names);
     }
-    let stories = bench.stories(options.quick, name)?;
+    let stories = bench.stories(options.quick, names)?;
     let scripts = if options.quick {
         Vec::new()
     } else {
-        switch::scripts(name.unwrap_or_default())?
+        switch::scripts(names)?
     };
     ensure!(
         !(stories.tests.is_empty() && scripts.is_empty()),
         "no story is called {}",
-        name.unwrap_or("anything")
+        names.join(" or ")
     );
     let mut parts = BTreeMap::new();
     let mut known = Vec::new();
     if options.write_docs {
-        parts = bench.stories(false, None)?.counts();
-        known = switch::scripts("")?;
+        parts = bench.stories(false, &[])?.counts();
+        known = switch::scripts(&[])?;
     }
     let write = |change: &dyn Fn(&mut Report)| match options.write_docs {
         true => report::write(&workspace::root().join(PAGE), &bench.matrix, |report| {
@@ -161,7 +161,7 @@ pub(crate) fn run(bin: &Path, options: &Options) -> Result<Tally> {
     };
     let mut tally = Tally::default();
     if !stories.tests.is_empty() {
-        let plan = bench.plan(&stories, name.is_none())?;
+        let plan = bench.plan(&stories, names.is_empty())?;
         let (counted, runs) = bench.run(&plan, LIMIT, Shown::Failures, AT_ONCE)?;
         tally += counted;
         write(&|report| runs.iter().for_each(|run| report.take(run, &parts)))?;
@@ -231,11 +231,8 @@ impl Bench {
         })
     }
 
-    fn stories(&self, quick: bool, name: Option<&str>) -> Result<Stories> {
-        Stories::select(
-            &self.matrix.stories.selection(quick),
-            name.unwrap_or_default(),
-        )
+    fn stories(&self, quick: bool, names: &[String]) -> Result<Stories> {
+        Stories::select(&self.matrix.stories.selection(quick), names)
     }
 
     /// `stories`, and what the kernel has and the daemon makes of it if they are not but a few.

@@ -43,9 +43,9 @@ pub(super) struct Stories {
 }
 
 impl Stories {
-    /// Those that `filter`, in nextest's language, selects and whose name, or whose program's, contains
-    /// `part`; perhaps none. Builds their programs.
-    pub(super) fn select(filter: &str, part: &str) -> Result<Self> {
+    /// Those that `filter`, in nextest's language, selects and that [are asked for](is_asked_for) by
+    /// their name or their program's; perhaps none. Builds their programs.
+    pub(super) fn select(filter: &str, names: &[String]) -> Result<Self> {
         let mut list = workspace::cargo();
         list.args([
             "nextest",
@@ -55,7 +55,7 @@ impl Stories {
             filter,
         ])
         .args(EVERY_CRATE);
-        Self::read(&process::stdout(&mut list)?, part)
+        Self::read(&process::stdout(&mut list)?, names)
     }
 
     /// How many there are of each part.
@@ -68,13 +68,13 @@ impl Stories {
     }
 
     // Nextest itself takes no part of a program's name that no program has.
-    fn read(text: &str, part: &str) -> Result<Self> {
+    fn read(text: &str, names: &[String]) -> Result<Self> {
         let list: List = serde_json::from_str(text).context("nextest's list")?;
         let mut stories = Self::default();
         for (id, suite) in list.rust_suites {
             let name = id.replace("::", ".");
             for (test, case) in suite.testcases {
-                let is_named = test.contains(part) || id.contains(part);
+                let is_named = is_asked_for(names, &test) || is_asked_for(names, &id);
                 if is_named && case.filter_match.status == "matches" {
                     stories
                         .programs
@@ -85,6 +85,11 @@ impl Stories {
         }
         Ok(stories)
     }
+}
+
+/// Whether `name` contains one of `names`, or there are none.
+pub(super) fn is_asked_for(names: &[String], name: &str) -> bool {
+    names.is_empty() || names.iter().any(|part| name.contains(part))
 }
 
 /// What a test belongs to, for whoever counts: a program of stories, or one of its modules.
@@ -150,14 +155,16 @@ mod tests {
                 "a::b": {"filter-match": {"status": "matches"}},
                 "a::c": {"filter-match": {"status": "mismatch", "reason": "expression"}}}},
             "api": {"binary-path": "/t/api-1", "testcases": {}}}}"#;
-        let named = |part| Stories::read(text, part).unwrap();
-        let stories = named("");
+        let named = |part: &str| Stories::read(text, &[part.to_owned()]).unwrap();
+        let stories = Stories::read(text, &[]).unwrap();
         assert_eq!(stories.tests, [("netd.bpf".to_owned(), "a::b".to_owned())]);
         assert_eq!(stories.counts(), [("netd.bpf a".to_owned(), 1)].into());
         assert_eq!(stories.programs["netd.bpf"], PathBuf::from("/t/bpf-1"));
         assert_eq!(named("bpf"), stories);
         assert_eq!(named("::b"), stories);
         assert_eq!(named("c"), Stories::default());
+        let either = ["nothing", "::b"].map(str::to_owned);
+        assert_eq!(Stories::read(text, &either).unwrap(), stories);
         let mut plan = Plan::default();
         plan.stories(&stories, 60);
         assert_eq!(plan.text(), "test\t60\tnetd.bpf\ta::b\n");

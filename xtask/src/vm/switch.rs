@@ -10,6 +10,7 @@ use anyhow::{Context, Result, bail};
 
 use super::console::{Account, Verdict};
 use super::guest::{Guest, Machine, Seat};
+use super::plan::is_asked_for;
 use crate::workspace;
 
 const SCRIPTS: &str = "kernel-tests/guests";
@@ -45,12 +46,12 @@ impl First {
     }
 }
 
-/// The scripts whose name contains `part`.
-pub(super) fn scripts(part: &str) -> Result<Vec<Script>> {
+/// The scripts that [are asked for](is_asked_for).
+pub(super) fn scripts(names: &[String]) -> Result<Vec<Script>> {
     let mut scripts = Vec::new();
     for (file, text) in files(&workspace::root().join(SCRIPTS))? {
         let name = file.trim_end_matches(".sh").to_owned();
-        if name.contains(part) {
+        if is_asked_for(names, &name) {
             let guests = said(&text, "guests").and_then(|number| number.parse().ok());
             let guests = guests.with_context(|| format!("{file} does not say `# guests: N`"))?;
             let first = match said(&text, "first") {
@@ -163,8 +164,8 @@ mod tests {
 
     #[test]
     fn every_script_says_how_many_guests() {
-        assert!(scripts("").unwrap().iter().all(|script| script.guests > 0));
-        assert_eq!(scripts("vxlan").unwrap().len(), 1);
+        assert!(scripts(&[]).unwrap().iter().all(|script| script.guests > 0));
+        assert_eq!(scripts(&["vxlan".to_owned()]).unwrap().len(), 1);
         assert_eq!(said("#!/bin/sh\n# guests: 3\n", "guests"), Some("3"));
         assert_eq!(said("#!/bin/sh\n# no number\n", "guests"), None);
     }
