@@ -72,20 +72,23 @@ mod root {
         let member = Member::serve(&path, 80, 7).unwrap();
         let mut clients = Clients::default();
         let to = at([127, 0, 0, 1], 80);
-        clients.start(&path, to, Habit::FAST).unwrap();
         let held = Habit::Held {
             count: 3,
             asks: 1_000_000,
         };
-        clients.start(&path, to, held).unwrap();
-        let soon = |what: &str, probe: &dyn Fn(&Tally) -> bool| {
+        let soon = |clients: &Clients, what: &str, probe: &dyn Fn(&Tally) -> bool| {
             let probe = || probe(clients.tally()).then_some(());
             wait::until(SOON, what, probe).unwrap();
         };
-        soon("they are answered", &|tally| tally.messages() > 100);
+        clients.start(&path, to, held).unwrap();
+        soon(&clients, "each is answered", &|tally| tally.messages() >= 3);
+        clients.start(&path, to, Habit::FAST).unwrap();
+        soon(&clients, "they are answered", &|tally| {
+            tally.messages() > 100
+        });
         assert!(clients.tally().failures().is_empty());
         drop(member);
-        soon("all of them notice its end", &|tally| {
+        soon(&clients, "all of them notice its end", &|tally| {
             let failures = tally.failures();
             let held = failures.iter().filter(|failure| failure.member == Some(7));
             held.count() == 3 && failures.iter().any(|failure| failure.member.is_none())

@@ -63,6 +63,8 @@ run() {
     test:*:0) ;;
     *)
         echo "---- $id: exit code $code"
+        # Why a test failed may be far above what its daemons say.
+        [ "$(stat -c %s /tmp/story.log)" -le 20000 ] || grep -A 9 'panicked at' /tmp/story.log | head -n 30
         tail -c 20000 /tmp/story.log
         echo "---- end of $id"
         ;;
