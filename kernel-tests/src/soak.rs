@@ -22,7 +22,7 @@ const PLAIN_PORT: u16 = 9080;
 const BETWEEN_KILLS: Duration = Duration::from_secs(1);
 /// Every so many kills it may come up first: a start takes longer than that in a debug build.
 const READY_EVERY: usize = 4;
-/// How long a client that shall leave the processor to others waits.
+/// From one connection of a client to the next.
 const PAUSE: Duration = Duration::from_millis(2);
 /// Connections that stay until somebody cuts them.
 const FOREVER: usize = usize::MAX;
@@ -87,6 +87,12 @@ impl fmt::Display for Outcome {
     }
 }
 
+/// A client that leaves the processor to others.
+fn short() -> Habit {
+    let pause = wait::slowed(PAUSE);
+    Habit::Short { pause }
+}
+
 /// The network namespace of a container.
 #[track_caller]
 fn sandbox(shop: &Shop, name: &str) -> PathBuf {
@@ -134,7 +140,7 @@ pub fn kills(duration: Duration) -> Result<Outcome> {
         (&client, at(vip(&shop)?, 80)),
         (&client, at(v4, PLAIN_PORT)),
     ] {
-        clients.start(path, to, Habit::Short { pause: PAUSE })?;
+        clients.start(path, to, short())?;
         let held = Habit::Held {
             count: 10,
             asks: FOREVER,
@@ -218,7 +224,7 @@ pub fn churn(duration: Duration, clients_outside: usize) -> Result<Outcome> {
     for _ in 0..clients_outside {
         clients.start(&outside, published, Habit::FAST)?;
     }
-    clients.start(&inside, address, Habit::Short { pause: PAUSE })?;
+    clients.start(&inside, address, short())?;
     // Some seconds each: a drain lets them come to their end.
     let held = Habit::Held {
         count: 30,

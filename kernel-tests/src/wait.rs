@@ -9,12 +9,22 @@ const STEP: Duration = Duration::from_millis(20);
 /// Set on hosts that take ten times as long for everything, as guests do.
 const SLOW_ENV: &str = "HAWSER_SLOW_HOST";
 
-/// How many of `count` a host does in the time that others take for all of them.
-pub fn in_time(count: usize) -> usize {
-    match env::var_os(SLOW_ENV) {
-        Some(_) => count / 10,
-        None => count,
+fn slowness() -> u16 {
+    if env::var_os(SLOW_ENV).is_some() {
+        10
+    } else {
+        1
     }
+}
+
+/// How many of `count` this host does in the time that others take for all of them.
+pub fn in_time(count: usize) -> usize {
+    count / usize::from(slowness())
+}
+
+/// What is to this host what `time` is to others.
+pub fn slowed(time: Duration) -> Duration {
+    time * slowness().into()
 }
 
 /// Polls `probe` until it yields a value.
