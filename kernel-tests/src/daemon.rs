@@ -235,18 +235,14 @@ impl Daemon {
     /// When it ends, or takes too long; the error has its log.
     pub fn wait_until_ready(&mut self) -> Result<()> {
         // One that is busy answers another time.
-        let client = self
-            .client()
-            .with_timeout(wait::slowed(Duration::from_secs(1)));
+        let patience = wait::slowed(Duration::from_secs(1));
+        let client = self.client().with_timeout(patience);
         let process = self.process.as_mut().context("the daemon was started")?;
-        let ready = wait::until(
-            wait::slowed(START_LIMIT),
-            "hawserd answers",
-            || match process.try_wait() {
-                Ok(None) => client.get_text(api::path::PING).ok().map(|_pong| true),
-                _ended => Some(false),
-            },
-        );
+        let limit = wait::slowed(START_LIMIT);
+        let ready = wait::until(limit, "hawserd answers", || match process.try_wait() {
+            Ok(None) => client.get_text(api::path::PING).ok().map(|_pong| true),
+            _ended => Some(false),
+        });
         if matches!(ready, Ok(true)) {
             return Ok(());
         }
