@@ -254,7 +254,7 @@ mod tests {
 
     #[test]
     fn an_overlay_is_found_as_long_as_somebody_sees_it() {
-        for api in [OverlayApi::Layered, OverlayApi::OptionPage] {
+        for api in OverlayApi::of_this_kernel() {
             is_found_as_long_as_somebody_sees_it(api);
         }
     }

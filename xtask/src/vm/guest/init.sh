@@ -45,6 +45,9 @@ if ip link set eth0 up 2>/dev/null; then
 fi
 say "kernel $(uname -r)"
 
+# Bytes of the end of what a story prints.
+SHOWN=20000
+
 # run ID LIMIT COMMAND…: one story; what it prints is shown when it fails.
 run() {
     id=$1 limit=$2
@@ -64,8 +67,8 @@ run() {
     *)
         echo "---- $id: exit code $code"
         # Why a test failed may be far above what its daemons say.
-        [ "$(stat -c %s /tmp/story.log)" -le 20000 ] || grep -A 9 'panicked at' /tmp/story.log | head -n 30
-        tail -c 20000 /tmp/story.log
+        [ "$(stat -c %s /tmp/story.log)" -le $SHOWN ] || grep -A 9 'panicked at' /tmp/story.log | head -n 30
+        tail -c $SHOWN /tmp/story.log
         echo "---- end of $id"
         ;;
     esac
