@@ -16,6 +16,8 @@ missing=()
 # Sized volumes and per-container sizes; the rest of what is needed is in the kernel.
 need mkfs.ext4 e2fsprogs
 need mkfs.xfs xfsprogs
+# Managers of a cluster run it.
+need etcd etcd-server
 [ -e /usr/lib/x86_64-linux-gnu/libseccomp.so.2 ] || missing+=(libseccomp2)
 if ! [ -d "$STAGE" ]; then
     need cc build-essential
@@ -27,6 +29,8 @@ if [ "${#missing[@]}" -gt 0 ]; then
     apt-get -qq update
     apt-get -qq install --yes --no-install-recommends "${missing[@]}"
 fi
+# The package starts one that is in theirs' way.
+[[ " ${missing[*]} " != *" etcd-server "* ]] || systemctl disable --now etcd
 
 if [ -d "$STAGE" ]; then
     # As root's, whoever built it.

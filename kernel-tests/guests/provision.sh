@@ -5,37 +5,15 @@
 # with no capability, system call or directory more.
 set -eux
 . /opt/hawser/exec/wait
-trap '[ $? -eq 0 ] || systemctl status --no-pager --lines=50 hawserd hawser-resume' EXIT
-export PATH="/usr/local/bin:$PATH"
-
-# A shell that is linked statically is image enough.
-image() {
-    root=$(mktemp -d)
-    mkdir -p "$root/bin" "$root/etc"
-    cp "$(command -v busybox)" "$root/bin/busybox"
-    for name in cat echo httpd id ip nslookup ping printf sh sleep test wget; do
-        ln -s busybox "$root/bin/$name"
-    done
-    tar -C "$root" -c . | hawser import - box
-    rm -r "$root"
-}
-
-main_pid() {
-    systemctl show --property MainPID --value hawserd
-}
-
-is_another_daemon() {
-    now=$(main_pid)
-    [ "$now" != 0 ] && [ "$now" != "$1" ] && hawser info >/dev/null 2>&1
-}
+. /opt/hawser/exec/installed
 
 answers() {
     [ "$(curl -fsS --max-time 5 "http://$1/word")" = hello ]
 }
 
-STAGE=/opt/hawser/exec/stage bash -eux /opt/hawser/exec/provision
+provision
 # Again, as `vagrant provision` would.
-STAGE=/opt/hawser/exec/stage bash -eux /opt/hawser/exec/provision
+provision
 [ "$(systemctl is-enabled hawserd)" = enabled ]
 [ "$(systemctl is-enabled hawser-resume)" = enabled ]
 [ "$(systemctl is-active hawserd)" = active ]
@@ -43,7 +21,7 @@ hawser info
 hawser doctor
 
 # The main job, within the limits of the unit.
-image
+image box
 hawser network create shop
 hawser run -d --name web --network shop --restart always -p 8080:80 -v data:/srv box \
     sh -c 'echo hello >/srv/word; httpd -f -h /srv'
@@ -70,11 +48,7 @@ hawser rm -f moved
 hawser volume create --opt size=32m --opt backend=loop sized
 hawser run --rm -v sized:/srv --memory 64m --cpus 0.5 --pids-limit 20 box sh -c 'echo full >/srv/word'
 hawser volume snapshot create sized before
-journalctl --no-pager -u hawserd
-# Nothing was refused, and nothing went wrong.
-if journalctl --no-pager -u hawserd | grep -E ' (WARN|ERROR) '; then
-    exit 1
-fi
+log_is_clean
 
 # A daemon that dies is started again, and one that is stopped leaves all as it is.
 before=$(main_pid)

@@ -63,8 +63,11 @@ mod root {
         }
 
         // The nodes themselves, by whichever address, and their containers are clients, too.
-        for target in [url(1), url(2), url(3), "http://127.0.0.1:8080".to_owned()] {
-            becomes(first, &target, &["third"], || first.fetch_on_host(&target));
+        // The one that has the member asks another, which leads back to it.
+        for node in [first, third] {
+            for target in [url(1), url(2), url(3), "http://127.0.0.1:8080".to_owned()] {
+                becomes(node, &target, &["third"], || node.fetch_on_host(&target));
+            }
         }
         first.idle("client", "");
         let inside = || {
@@ -230,9 +233,12 @@ mod root {
         for client in ["fd31:1::1", "fd31:2::1", "fd31:3::1"] {
             assert!(log.contains(&format!("[{client}]:")), "no {client}: {log}");
         }
-        becomes(second, "the host itself", &["third"], || {
-            second.fetch_on_host(&format!("http://[{at_second}]:8080"))
-        });
+        // The host itself, and the one that has the member by another that leads back to it.
+        for (node, at) in [(second, at_second), (third, at_first)] {
+            becomes(node, "the host", &["third"], || {
+                node.fetch_on_host(&format!("http://[{at}]:8080"))
+            });
+        }
     }
 
     #[test]

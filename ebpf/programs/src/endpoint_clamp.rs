@@ -1,7 +1,7 @@
 //! The answer of a container to a connection that comes from another node: the segments that it asks
 //! for must fit into the tunnel by which they come.
 
-use abi::map::Reason;
+use abi::map::{Reason, StepSlot};
 use abi::packet::{MAX_TCP_OPTIONS, TCP_MIN_LEN, TcpOption, checksum_offset, tcp_option};
 use abi::protocol;
 use aya_ebpf::bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC};
@@ -20,6 +20,11 @@ pub(crate) fn endpoint_clamp(ctx: TcContext) -> i32 {
     {
         count::reason(Reason::Rewrite);
         return TC_ACT_SHOT;
+    }
+    // What the host has asked by way of another node leaves by no uplink.
+    if Header::outer(&ctx).is_ok_and(|header| map::is_local(&header.destination)) {
+        // SAFETY: the table holds tc programs only; if the slot is empty the packet goes on.
+        unsafe { map::JUMP_STEPS.tail_call(&ctx, StepSlot::Reply as u32) };
     }
     vouch(&ctx);
     TC_ACT_UNSPEC

@@ -1,8 +1,9 @@
 //! tc egress of the host's end of an endpoint's link: replies to a container get the address that it
-//! asked. Answers of a container to itself come here from the program of the link's other direction.
+//! asked. Answers of a container to itself come here from the program of the link's other direction, and
+//! those to the host when another node has led it here.
 //!
-//! Only where a container's own packets were translated: the socket hooks lead TCP and UDP straight
-//! to the backend, where there are hooks.
+//! Otherwise only where a container's own packets were translated: the socket hooks lead TCP and UDP
+//! straight to the backend, where there are hooks.
 
 use abi::frontend::Bit;
 use abi::map::{Direction, FLOW_SELF, TcSlot};

@@ -68,7 +68,7 @@ enum Judgement {
     /// Past the host's stack, by this verdict.
     Shortcut(i32),
     Lost(Lost),
-    /// The container answers itself.
+    /// The container answers itself, or the host by way of another node.
     Own,
     /// Perhaps to a frontend.
     Asks,
@@ -130,6 +130,10 @@ fn reply(ctx: &TcContext, header: &Header, ports: &Ports, flow: &Flow) -> Judgem
     }
     if flow.flags & FLOW_TUNNEL != 0 && header.protocol == protocol::TCP && ports.flags.begins() {
         return Judgement::Clamp;
+    }
+    // The host has asked another node, which led back here: no uplink translates what stays here.
+    if flow.flags & FLOW_TUNNEL != 0 && map::is_local(&header.destination) {
+        return Judgement::Own;
     }
     match shortcut::outward(ctx, header, ports, flow) {
         Ok(Some(verdict)) => Judgement::Shortcut(verdict),

@@ -24,10 +24,14 @@ pub(super) fn relax_tracking() -> Result<Change, KernelError> {
     })
 }
 
-/// Lets an interface take packets of senders that are routed elsewhere, whatever the setting for all
-/// interfaces is: the larger of the two counts (Documentation/networking/ip-sysctl.rst).
-pub(super) fn look_loosely(link: &IfName) -> io::Result<()> {
-    sysctl::ensure(&format!("net/ipv4/conf/{link}/rp_filter"), "2").map(drop)
+/// Lets an interface take packets of senders that are routed elsewhere, and of this host itself, which
+/// has asked another one that leads back here. Of `rp_filter`, the larger of this setting and that for
+/// all interfaces counts (Documentation/networking/ip-sysctl.rst).
+pub(super) fn trust_senders(link: &IfName) -> io::Result<()> {
+    for (name, value) in [("rp_filter", "2"), ("accept_local", "1")] {
+        sysctl::ensure(&format!("net/ipv4/conf/{link}/{name}"), value)?;
+    }
+    Ok(())
 }
 
 fn forwarding(ipv6: bool) -> &'static str {

@@ -83,8 +83,7 @@ pub(super) fn create_mesh(rtnl: &mut Rtnl, mesh: &Mesh) -> io::Result<Change> {
         (RouteNetlinkMessage::SetLink(fitted), Mode::Change),
     ])?;
     results.into_iter().skip(1).collect::<io::Result<()>>()?;
-    // Clients are routed elsewhere.
-    setting::look_loosely(&mesh.link)?;
+    setting::trust_senders(&mesh.link)?;
     add_address(rtnl, &mesh.link, mesh::address())?;
     let mut up = named(&mesh.link);
     set_up(&mut up);
