@@ -112,7 +112,7 @@ fn no_packet_is_lost_while_the_tables_are_replaced() {
     assert_eq!(names, ["v1"], "the old maps are gone");
     // Everything goes, what earlier versions left too.
     let options = plane.options.clone();
-    drop(plane);
+    net.host.run(|| drop(plane)).unwrap();
     assert!(!options.pin_dir.parent().unwrap().exists());
     assert!(connect(&net.client, HOST).is_err(), "nothing translates");
 }

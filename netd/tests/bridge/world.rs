@@ -23,8 +23,9 @@ use sys::netns::NetNs;
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
-/// Long enough for a loaded machine; a test that works does not wait.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+/// Long enough for a loaded machine, and longer than the daemon pauses between repairs of what does not
+/// stay as it is; a test that works does not wait.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 pub(crate) struct World {
     pub(crate) outside: NetNs,
