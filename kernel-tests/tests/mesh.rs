@@ -69,12 +69,14 @@ mod root {
                 becomes(node, &target, &["third"], || node.fetch_on_host(&target));
             }
         }
-        first.idle("client", "");
-        let inside = || {
-            let words = ["exec", "client", "fetch", "172.31.1.5", "8080"];
-            Ok(first.daemon.hawser(&words)?.trim().to_owned())
-        };
-        becomes(first, "from a container", &["third"], inside);
+        for node in [first, third] {
+            node.idle("client", "");
+            let inside = || {
+                let words = ["exec", "client", "fetch", "172.31.1.5", "8080"];
+                Ok(node.daemon.hawser(&words)?.trim().to_owned())
+            };
+            becomes(node, "from a container", &["third"], inside);
+        }
 
         // A member that comes is used by all, one that goes is not.
         second.serve("c2", "second", &["--service", "web"]);
