@@ -7,6 +7,15 @@ set -eux
 . /opt/hawser/exec/wait
 . /opt/hawser/exec/installed
 
+main_pid() {
+    systemctl show --property MainPID --value hawserd
+}
+
+is_another_daemon() {
+    now=$(main_pid)
+    [ "$now" != 0 ] && [ "$now" != "$1" ] && hawser info >/dev/null 2>&1
+}
+
 answers() {
     [ "$(curl -fsS --max-time 5 "http://$1/word")" = hello ]
 }
@@ -48,7 +57,11 @@ hawser rm -f moved
 hawser volume create --opt size=32m --opt backend=loop sized
 hawser run --rm -v sized:/srv --memory 64m --cpus 0.5 --pids-limit 20 box sh -c 'echo full >/srv/word'
 hawser volume snapshot create sized before
-log_is_clean
+journalctl --no-pager -u hawserd
+# Nothing was refused, and nothing went wrong.
+if journalctl --no-pager -u hawserd | grep -E ' (WARN|ERROR) '; then
+    exit 1
+fi
 
 # A daemon that dies is started again, and one that is stopped leaves all as it is.
 before=$(main_pid)

@@ -17,6 +17,8 @@ use netd::bpf::{Balanced, BpfError, DataPlane, Sandbox, Side};
 const HOST: &str = "192.0.2.1:8080";
 /// Between two things that are done again and again.
 const PACE: Duration = Duration::from_millis(2);
+/// As long as a guest has for a story.
+const LONGEST: Duration = Duration::from_secs(600);
 
 /// Tables of programs, of the daemon, arrays and tries: each in another size.
 const LARGER: [(&str, u32); 8] = [
@@ -54,11 +56,13 @@ fn no_packet_is_lost_while_the_tables_are_replaced() {
     read_greeting(&mut download);
     let done = AtomicBool::new(false);
     let (rounds, datagrams, connections) = <(AtomicUsize, AtomicUsize, AtomicUsize)>::default();
+    // Traffic ends by itself, too.
+    let deadline = Instant::now() + LONGEST;
     let until_done = |count: &AtomicUsize, work: &mut dyn FnMut(usize)| {
-        while !done.load(Ordering::Relaxed) {
+        while !done.load(Ordering::Relaxed) && Instant::now() < deadline {
             work(count.fetch_add(1, Ordering::Relaxed));
             // The verifier needs the processor too.
-            thread::park_timeout(PACE);
+            thread::sleep(PACE);
         }
     };
     let data = vec![7; 256 << 10];
