@@ -64,18 +64,19 @@ const PACKAGES: &[&str] = &[
     "zstd",
 ];
 
-/// Not looked at in a guest.
-const SUPERFLUOUS: [&str; 5] = [
+/// Not looked at in a guest, or a link there.
+const SUPERFLUOUS: [&str; 6] = [
     "usr/share/doc",
     "usr/share/info",
     "usr/share/locale",
     "usr/share/man",
     "usr/share/perl",
+    "var/run",
 ];
 
 /// What the packages' own scripts would have made, Debian's alternatives; and for guests whose first
 /// process is systemd, where nobody logs in, and what the plan says is one unit of many.
-const LINKS: [(&str, &str); 12] = [
+const LINKS: [(&str, &str); 13] = [
     ("usr/bin/awk", "gawk"),
     ("usr/bin/sh", "dash"),
     ("usr/sbin/ip6tables", "xtables-nft-multi"),
@@ -85,6 +86,7 @@ const LINKS: [(&str, &str); 12] = [
     ("usr/sbin/iptables-restore", "xtables-nft-multi"),
     ("usr/sbin/iptables-save", "xtables-nft-multi"),
     ("etc/mtab", "../proc/self/mounts"),
+    ("var/run", "../run"),
     ("etc/systemd/system/getty.target", "/dev/null"),
     (
         "etc/systemd/system/default.target",

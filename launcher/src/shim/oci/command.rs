@@ -3,6 +3,7 @@
 //!
 //! What it starts belongs to its caller: no shim stays, and none of what `hawser` knows is touched.
 
+use std::env;
 use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -25,6 +26,8 @@ use crate::cgroup::{Cgroups, Group};
 use crate::cli::run::limit;
 
 const ROOT: &str = "/run/hawser/oci";
+/// Where the library, like the D-Bus specification ("Well-known Message Bus Instances"), looks for it.
+const BUS: &str = "/var/run/dbus/system_bus_socket";
 
 #[derive(Debug, Parser)]
 #[command(
@@ -250,13 +253,19 @@ fn make(root: &Path, create: &Create, systemd: bool) -> Result<(), OciError> {
 }
 
 /// On other hosts the library takes the name of a scope for the path of a directory, where nobody
-/// would find the processes again (`create_cgroup_manager` in libcgroups).
+/// would find the processes again (`create_cgroup_manager` in libcgroups). Without a bus it asks
+/// systemd directly, which waits for more when it reads the end of the handshake and the question at
+/// once (`bus_socket_read_auth` in sd-bus): more than a minute would pass, for nothing.
 fn check_systemd() -> Result<(), OciError> {
     let cgroups = Cgroups::observe().map_err(failed("look at", Path::new("/sys/fs/cgroup")))?;
     // sd_booted(3).
     let is_booted = Path::new("/run/systemd/system").is_dir();
+    let has_bus = env::var_os("DBUS_SYSTEM_BUS_ADDRESS").is_some() || Path::new(BUS).exists();
     match (is_booted, cgroups) {
-        (true, Cgroups::Unified) => Ok(()),
+        (true, Cgroups::Unified) if has_bus => Ok(()),
+        (true, Cgroups::Unified) => Err(OciError::Systemd(
+            "no system bus listens at /var/run/dbus/system_bus_socket",
+        )),
         (false, _) => Err(OciError::Systemd("systemd does not run this host")),
         (true, Cgroups::Split(_)) => Err(OciError::Systemd(
             "this host has control groups of version 1, which are made directly",
