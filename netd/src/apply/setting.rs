@@ -24,13 +24,16 @@ pub(super) fn relax_tracking() -> Result<Change, KernelError> {
     })
 }
 
-/// Lets an interface take packets of senders that are routed elsewhere, and of this host itself, which
-/// has asked another one that leads back here. Of `rp_filter`, the larger of this setting and that for
-/// all interfaces counts (Documentation/networking/ip-sysctl.rst).
-pub(super) fn trust_senders(link: &IfName) -> io::Result<()> {
-    for (name, value) in [("rp_filter", "2"), ("accept_local", "1")] {
-        sysctl::ensure(&format!("net/ipv4/conf/{link}/{name}"), value)?;
-    }
+/// Lets an interface take packets of senders that are routed elsewhere. Of `rp_filter`, the larger of
+/// this setting and that for all interfaces counts (Documentation/networking/ip-sysctl.rst).
+pub(super) fn check_loosely(link: &IfName) -> io::Result<()> {
+    sysctl::ensure(&format!("net/ipv4/conf/{link}/rp_filter"), "2")?;
+    Ok(())
+}
+
+/// Lets an interface take packets of this host itself, which has asked another one that leads back here.
+pub(super) fn take_own(link: &IfName) -> io::Result<()> {
+    sysctl::ensure(&format!("net/ipv4/conf/{link}/accept_local"), "1")?;
     Ok(())
 }
 

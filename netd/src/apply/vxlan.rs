@@ -62,6 +62,8 @@ pub(super) fn create(rtnl: &mut Rtnl, vxlan: &Vxlan) -> io::Result<Change> {
     ])?;
     results.into_iter().skip(1).collect::<io::Result<()>>()?;
     rtnl.ask(RouteNetlinkMessage::SetLink(up), Mode::Change)?;
+    // A member answers this host as the node that it asked.
+    setting::check_loosely(&vxlan.bridge)?;
     Ok(created)
 }
 
@@ -83,7 +85,8 @@ pub(super) fn create_mesh(rtnl: &mut Rtnl, mesh: &Mesh) -> io::Result<Change> {
         (RouteNetlinkMessage::SetLink(fitted), Mode::Change),
     ])?;
     results.into_iter().skip(1).collect::<io::Result<()>>()?;
-    setting::trust_senders(&mesh.link)?;
+    setting::check_loosely(&mesh.link)?;
+    setting::take_own(&mesh.link)?;
     add_address(rtnl, &mesh.link, mesh::address())?;
     let mut up = named(&mesh.link);
     set_up(&mut up);
