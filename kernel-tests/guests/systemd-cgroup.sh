@@ -49,8 +49,8 @@ hawser-shim --systemd-cgroup create --bundle "$scope" engine
 hawser-shim start engine
 timeout 9 hawser-shim delete --force engine
 test ! -e /sys/fs/cgroup/system.slice/hawser-engine.scope
-# Without a bus that is said at once, and nothing stays.
+# Without a bus that is said at once, and nothing stays. Its socket does, where nobody listens.
 systemctl stop dbus.socket dbus.service
-rm -f /run/dbus/system_bus_socket
+test -e /run/dbus/system_bus_socket
 hawser-shim --systemd-cgroup create --bundle "$scope" engine 2>&1 | grep 'no system bus.*use the manager cgroupfs'
 test ! -e /run/hawser/oci/engine

@@ -17,6 +17,7 @@ use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use serde_json::{Value, json};
 
 use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
 
 use super::exec::{self, Exec};
 use super::update::{self, Update};
@@ -260,12 +261,11 @@ fn check_systemd() -> Result<(), OciError> {
     let cgroups = Cgroups::observe().map_err(failed("look at", Path::new("/sys/fs/cgroup")))?;
     // sd_booted(3).
     let is_booted = Path::new("/run/systemd/system").is_dir();
-    let has_bus = env::var_os("DBUS_SYSTEM_BUS_ADDRESS").is_some() || Path::new(BUS).exists();
+    let has_bus =
+        env::var_os("DBUS_SYSTEM_BUS_ADDRESS").is_some() || UnixStream::connect(BUS).is_ok();
     match (is_booted, cgroups) {
         (true, Cgroups::Unified) if has_bus => Ok(()),
-        (true, Cgroups::Unified) => Err(OciError::Systemd(
-            "no system bus listens at /var/run/dbus/system_bus_socket",
-        )),
+        (true, Cgroups::Unified) => Err(OciError::Systemd("no system bus listens on this host")),
         (false, _) => Err(OciError::Systemd("systemd does not run this host")),
         (true, Cgroups::Split(_)) => Err(OciError::Systemd(
             "this host has control groups of version 1, which are made directly",
